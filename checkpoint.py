@@ -1,0 +1,98 @@
+"""Checkpoints: what is in them, how they are written, what they build (floor 2).
+
+A checkpoint `*.pt` is one dict of tensors and plain values, read with `weights_only=True`:
+    format       1
+    kind         key of KINDS: what to build
+    objective    "diffusion" or "ar"
+    model        ModelConfig as a plain dict: the architecture, for every reader
+    weights      state dict, float32; `averaged`: the EMA weights or None. Readers take `averaged` if it is there
+    tokenizer    tokenizer.json as a string
+    statistics   plain values from the training data, such as the histogram of row lengths
+    data         fingerprint of the training data; tokenizer: the tokenizer's
+    train        TrainConfig as a plain dict; step, seed, git, metrics: where the weights come from
+`resume.pt` holds the same and `optimizer` beside it; only training reads it.
+"""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import config
+import files
+from files import UserError
+from model import Denoiser
+from tokenizer import Tokenizer
+
+FORMAT = 1
+RUN_FOLDERS = ("checkpoints*/best.pt", "runs/*/best.pt", "checkpoints*/last.pt", "runs/*/last.pt")
+
+
+def build_denoiser(saved: dict) -> Denoiser:
+    """The text denoiser or its autoregressive twin, which is the same class run causally."""
+    return Denoiser(config.from_dict(config.ModelConfig, saved["model"], "the checkpoint"))
+
+
+KINDS = {"text": build_denoiser}
+
+
+def save(path, content: dict) -> None:
+    """Write a checkpoint, whole or not at all."""
+    with files.replacing(path) as file:
+        torch.save({"format": FORMAT, **content}, file)
+
+
+def load(path, *, kinds: tuple[str, ...] = tuple(KINDS), device: str | torch.device = "cpu",
+         do: str = "train one with train.py, or name another with --checkpoint") -> dict:
+    """The content of a checkpoint. Raises UserError if it is missing, damaged, not ours, or of another format."""
+    path = files.existing(path, "a checkpoint (*.pt)", do)
+    if path.is_dir():
+        raise UserError(f"the folder {path}", "a checkpoint file", f"try {path / 'best.pt'}")
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path}, which holds more than tensors and plain values, or is no checkpoint at all",
+                        "a checkpoint of this project", do) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, OSError, AttributeError, IndexError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}, which is damaged or truncated", "a whole checkpoint",
+                        "use another checkpoint of the run (last.pt, best.pt) or copy it again") from error
+    if not isinstance(saved, dict) or "format" not in saved or "kind" not in saved:
+        raise UserError(f"{path}, which is no checkpoint of this project", "keys `format` and `kind`", do)
+    if saved["format"] != FORMAT:
+        raise UserError(f"{path} of format {saved['format']}", f"format {FORMAT}", "use the release that wrote it, or train again")
+    if saved["kind"] not in kinds:
+        raise UserError(f"{path} of kind {saved['kind']!r}", "kind " + " or ".join(kinds), "name a checkpoint of that kind")
+    return saved
+
+
+def open_model(path, device: str | torch.device = "cpu", *, averaged: bool = True) -> tuple[nn.Module, Tokenizer, dict]:
+    """The model in evaluation mode, its tokenizer, and the rest of the checkpoint. Raises UserError as `load` does."""
+    saved = load(path)
+    try:
+        model = KINDS[saved["kind"]](saved)
+        model.load_state_dict(saved["averaged"] if averaged and saved.get("averaged") else saved["weights"])
+        tokenizer = Tokenizer.from_json(saved["tokenizer"])
+    except (RuntimeError, KeyError, TypeError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"{path}, whose weights do not fit its own description ({first})", "a whole checkpoint",
+                        "use another checkpoint of the run") from error
+    for name in ("weights", "averaged"):
+        saved.pop(name, None)
+    return model.to(device).eval(), tokenizer, saved
+
+
+def newest() -> Path:
+    """The most recently written checkpoint below the working folder. Raises UserError if there is none."""
+    path = files.newest(list(RUN_FOLDERS))
+    if path is None:
+        raise UserError("no checkpoint below this folder", " or ".join(RUN_FOLDERS[:2]), "run train.py first, or name one with --checkpoint")
+    return path
+
+
+def describe(saved: dict) -> str:
+    """One line: what the checkpoint is."""
+    size = saved["model"]
+    metrics = "  ".join(f"{key} {value:.4f}" for key, value in (saved.get("metrics") or {}).items() if isinstance(value, float))
+    return (f"{saved['kind']} {saved['objective']}  {size['layers']} layers × {size['d_model']}  step {saved['step']}  {metrics}".rstrip())

@@ -1,0 +1,182 @@
+"""Turn raw stories into tokens: train a byte-level BPE, split by document, write memory-mapped arrays.
+
+Reads   TinyStories from the hub (streamed, needs a network), or --input: a text file, a folder of .txt, or a glob
+Writes  data_full/ (--out): train.npy, val.npy, their offsets, tokenizer.json, meta.json (see data.py)
+
+Seconds on a laptop, from your own text:
+    python data_prep.py --input stories.txt --vocab_size 4096
+For real (2 GB of stories, about half an hour):
+    python data_prep.py
+Memory does not grow with the corpus: documents are streamed, and about 3 MB of text a second and core become tokens.
+"""
+
+import glob
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+import config
+import data
+import files
+from files import UserError
+from tokenizer import LARGEST, SMALLEST, Tokenizer
+
+HUB_DATASET = "roneneldan/TinyStories"
+
+
+def parse_args(argv):
+    parser = config.Parser(__doc__)
+    parser.add_argument("--input", help=f"a text file, a folder (its .txt files), or a glob; without it, {HUB_DATASET} from the hub")
+    parser.add_argument("--separator", default="<|endoftext|>", help="stands between documents (default %(default)s)")
+    parser.add_argument("--out", default="data_full", help="data folder (default %(default)s)")
+    parser.add_argument("--vocab_size", type=int, default=8192, help=f"tokens, {SMALLEST} to {LARGEST} (default 8192)")
+    parser.add_argument("--tokenizer", help="use this tokenizer.json, or a checkpoint's (*.pt), instead of training one")
+    parser.add_argument("--tokenizer_megabytes", type=int, default=200, help="train the tokenizer on the first so many MB (default 200)")
+    parser.add_argument("--val_fraction", type=float, default=0.02, help="share of documents held out (default 0.02)")
+    parser.add_argument("--max_documents", type=int, default=0, help="stop after so many; 0 means all (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="decides the split (default 0)")
+    parser.add_argument("--force", action="store_true", help="prepare again even if it is already done")
+    return parser.parse_args(argv)
+
+
+def find_files(pattern: str) -> list[Path]:
+    """The text files that --input names. Raises UserError if there is none."""
+    path = Path(pattern)
+    found = sorted(path.rglob("*.txt")) if path.is_dir() else [path] if path.is_file() else sorted(Path(name) for name in glob.glob(pattern, recursive=True))
+    found = [path for path in found if path.is_file()]
+    if not found:
+        raise UserError(f"no file for --input {pattern}", "a text file, a folder with .txt files, or a glob", "check the path")
+    return found
+
+
+def stream(args, paths: list[Path]) -> Iterator[str]:
+    """All documents, one at a time."""
+    if paths:
+        documents: Iterable[str] = (text for path in paths for text in data.read_documents(path, args.separator))
+    else:
+        documents = stream_hub()
+    for number, text in enumerate(documents):
+        if args.max_documents and number == args.max_documents:
+            return
+        yield text
+
+
+def stream_hub() -> Iterator[str]:
+    """TinyStories from the hub. Raises UserError if it cannot be reached."""
+    import datasets  # slow to import, and only needed here
+    try:
+        for row in datasets.load_dataset(HUB_DATASET, split="train", streaming=True):
+            if text := row["text"].strip():
+                yield text
+    except (OSError, ConnectionError, ValueError, RuntimeError) as error:  # the library's own errors derive from these
+        raise UserError(f"no way to {HUB_DATASET} ({type(error).__name__})", "a network connection to the hub",
+                        "connect, or name your own text with --input") from error
+
+
+def draw(text: str, seed: int) -> float:
+    """A number in [0, 1) from a document's text: copies of one text fall on the same side of the split."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:7]) / 2 ** 56
+
+
+class FirstPass:
+    """Iterate over the first documents for the tokenizer, and note what the split must know."""
+
+    def __init__(self, documents: Iterable[str], seed: int, limit: int):
+        self.documents, self.seed, self.limit = documents, seed, limit
+        self.count, self.draws, self.complete = 0, set(), False
+
+    def __iter__(self) -> Iterator[str]:
+        size = 0
+        for text in self.documents:
+            self.count, size = self.count + 1, size + len(text)
+            if len(self.draws) < 1000:
+                self.draws.add(draw(text, self.seed))
+            yield text
+            if size > self.limit:
+                return
+        self.complete = True
+
+
+def read_tokenizer(path: str) -> Tokenizer:
+    """From a tokenizer.json, or from a checkpoint."""
+    if path.endswith(".pt"):
+        import checkpoint  # torch takes seconds to import
+        return Tokenizer.from_json(checkpoint.load(path)["tokenizer"])
+    return Tokenizer.from_json(files.existing(path, "a tokenizer.json or a checkpoint", "check --tokenizer").read_text(encoding="utf-8", errors="replace"))
+
+
+def learn(args, paths: list[Path]) -> tuple[Tokenizer, float]:
+    """The tokenizer, and the number below which a document's draw sends it to val."""
+    documents = FirstPass(tqdm(stream(args, paths), desc="tokenizer", unit=" documents"), args.seed, args.tokenizer_megabytes * 10 ** 6)
+    if args.tokenizer:
+        tokenizer = read_tokenizer(args.tokenizer)
+        for _ in documents:
+            pass
+    else:
+        tokenizer = Tokenizer.train(documents, args.vocab_size)
+    where = args.input or HUB_DATASET
+    if not documents.count:
+        raise UserError(f"no text in {where}", "at least two documents", "check the file and --separator")
+    if len(documents.draws) == 1:
+        raise UserError(f"one document in {where}" + (f", {documents.count} times" if documents.count > 1 else ""),
+                        "at least two different ones, to train on and to hold out", f"check --separator {args.separator}")
+    ordered = sorted(documents.draws)
+    if len(ordered) < 1000:  # a small corpus: at least one document on each side
+        return tokenizer, min(max(args.val_fraction, ordered[0] + 2 ** -55), ordered[-1])
+    return tokenizer, args.val_fraction
+
+
+def write(args, paths: list[Path], tokenizer: Tokenizer, limit: float) -> dict:
+    """Encode and write both splits; return their sizes."""
+    writers = {split: data.SplitWriter(args.out, split, tokenizer) for split in ("train", "val")}
+    total = sum(path.stat().st_size for path in paths) or None
+    try:
+        with tqdm(total=None if args.max_documents else total, desc="tokens", unit="B", unit_scale=True) as bar:
+            for texts in data.batches_of(stream(args, paths), 1000):
+                for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
+                    writers["val" if draw(text, args.seed) < limit else "train"].add(ids, len(text.encode()))
+                bar.update(sum(len(text.encode()) for text in texts))
+        return {split: writer.finish() for split, writer in writers.items()}
+    except OSError as error:
+        raise files.os_error(error, args.out) from error
+    finally:
+        for writer in writers.values():
+            writer.discard()
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if not SMALLEST <= args.vocab_size <= LARGEST:
+        raise UserError(f"--vocab_size {args.vocab_size}", f"{SMALLEST} to {LARGEST}", "choose such a size")
+    if not 0 < args.val_fraction < 1:
+        raise UserError(f"--val_fraction {args.val_fraction}", "a share between 0 and 1", "choose such a share")
+    if not args.separator:
+        raise UserError("an empty --separator", "the text between documents", "name it")
+    paths = find_files(args.input) if args.input else []
+    source = [[path.name, path.stat().st_size, int(path.stat().st_mtime)] for path in paths] or HUB_DATASET
+    settings = {"source": source, "settings": {name: value for name, value in vars(args).items() if name not in ("out", "force", "input")}}
+    out = files.writable_folder(args.out)
+    if (out / "meta.json").exists() and not args.force:
+        meta = files.read_json(out / "meta.json", "a data folder's meta.json", "add --force")
+        if {name: meta.get(name) for name in settings} == settings:
+            print(f"already done: {out} holds {meta['splits']['train']['documents']:,} + {meta['splits']['val']['documents']:,} documents (--force does it again)")
+            return
+        raise UserError(f"{out} made with other settings or from another source", "an empty folder", "choose another --out, or --force to replace it")
+
+    tokenizer, limit = learn(args, paths)
+    (out / "meta.json").unlink(missing_ok=True)  # from here until the end the folder is not valid
+    splits = write(args, paths, tokenizer, limit)
+    meta = data.write_meta(out, tokenizer, splits, {"command": "data_prep.py " + " ".join(argv if argv is not None else sys.argv[1:]), **settings})
+    for split, sizes in splits.items():
+        print(f"{split:<6}{sizes['documents']:>10,} documents {sizes['tokens']:>13,} tokens {sizes['bytes']:>14,} bytes "
+              f"({sizes['bytes'] / max(1, sizes['tokens'] - 2 * sizes['documents']):.2f} bytes a token)")
+    first = data.TextData(out, "val", 64)
+    print(f"vocabulary {meta['vocab_size']}, data {meta['fingerprint']}; a held-out document begins:\n  {tokenizer.decode(first.tokens[:40])} …")
+    print(f"next: python train.py --data_dir {out} --model_config tiny --max_steps 100 --batch_size 16")
+
+
+if __name__ == "__main__":
+    files.run(main)

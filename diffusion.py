@@ -1,0 +1,190 @@
+"""Masked (absorbing) diffusion: schedules, corruption, the bound (floor 1). Takes a callable, never a model.
+
+Time: t in [0, 1]; t=0 is clean, t=1 is all [MASK]. alpha(t) is the probability that a token is still there.
+A denoiser is any `denoise(tokens (B, L), share (B,), select (B, L) bool) -> logits (M, V')` of the selected
+positions, where share is the masked share of each row's free positions. Because the network is told the
+share and not t, one network serves every schedule.
+
+The quantity everywhere: the negative evidence lower bound in nats,
+    bound(x) = sum_{k=1..n} c_k,   c_k = E over masks of exactly k free tokens of the mean -log p of a masked token
+for n free tokens. Every schedule gives this same number (Kingma et al. 2021; Sahoo et al. 2024, arXiv
+2406.07524, eq. 10; Ou et al. 2024, arXiv 2406.03736): masks of exactly k carry the weight
+∫ -alpha'/(1-alpha) (1-alpha)^k alpha^(n-k) dt = 1/(k C(n, k)), whatever alpha is.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Denoise(Protocol):
+    def __call__(self, tokens: Tensor, share: Tensor, select: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """alpha(t) from 1 to 0. linear: 1 - t. cosine: 1 - cos(π/2 (1-t)) (MD4, arXiv 2406.04329). polynomial: 1 - t²."""
+
+    name: str = "linear"
+    power: float = 2.0
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Probability that a token is still there at time t, float64 in and out."""
+        if self.name == "cosine":
+            return 1 - torch.cos(math.pi / 2 * (1 - t))
+        return 1 - t if self.name == "linear" else 1 - t ** self.power
+
+    def rate(self, t: Tensor) -> Tensor:
+        """-alpha'(t) / (1 - alpha(t)): the weight of a masked token's -log p in the bound. Infinite at t=0."""
+        if self.name == "cosine":
+            return math.pi / 2 * torch.tan(math.pi / 2 * (1 - t))
+        return (1.0 if self.name == "linear" else self.power) / t
+
+
+def stratified(count: int, rng: torch.Generator) -> Tensor:
+    """`count` numbers in [0, 1), one in each of `count` equal strata, in random order: (count,) float64.
+
+    Each alone is exactly uniform; together they cover the range, which cuts the variance of the loss.
+    """
+    shift = torch.rand((), generator=rng, dtype=torch.float64)
+    order = torch.randperm(count, generator=rng)
+    return ((order + shift) / count).clamp_(max=1 - 2 ** -53)
+
+
+def mask_exactly(free: Tensor, counts: Tensor, rng: torch.Generator) -> Tensor:
+    """A uniformly random mask of exactly counts[b] of row b's free positions. free (B, L) bool -> (B, L) bool."""
+    score = torch.rand(free.shape, generator=rng, dtype=torch.float64)
+    score = score.to(free.device).masked_fill_(~free, 2.0)
+    rank = score.argsort(1).argsort(1)
+    return rank < counts.to(free.device)[:, None]
+
+
+@dataclass
+class Corruption:
+    """Masked rows and what each masked token weighs. masked (B, L) bool; share, weight (B,) float64."""
+
+    masked: Tensor
+    share: Tensor
+    weight: Tensor
+
+
+def corrupt(free: Tensor, uniform: Tensor, rng: torch.Generator, estimator: str = "count") -> Corruption:
+    """Mask free positions at a noise level given by `uniform` (B,) in [0, 1).
+
+    count: exactly k = 1 + floor(uniform · n) of a row's n free positions, weight n/k. No epsilon, no clamp, and
+    a constant cross-entropy gives a constant loss. linear, cosine, polynomial: each free position is masked
+    alone with probability 1 - alpha(t), t = uniform, weight -alpha'/(1-alpha).
+    In every case the expectation of weight · (sum of -log p over masked tokens) is the bound of the row.
+    """
+    n = free.sum(1).cpu().double()
+    if estimator == "count":
+        k = torch.floor(uniform * n).long() + 1
+        k = torch.minimum(k, n.long())
+        masked = mask_exactly(free, k, rng)
+        share, weight = k / n.clamp(min=1), n / k.clamp(min=1)
+    else:
+        schedule, t = Schedule(estimator), uniform.clamp(min=2 ** -53)
+        draw = torch.rand(free.shape, generator=rng, dtype=torch.float64)
+        masked = (draw < 1 - schedule.alpha(t)[:, None]).to(free.device) & free
+        share, weight = masked.sum(1).cpu() / n.clamp(min=1), schedule.rate(t)
+    return Corruption(masked, share.to(free.device), weight.to(free.device))
+
+
+def complement(corruption: Corruption, free: Tensor) -> Corruption:
+    """The rows masked where `corruption` did not mask: every token is supervised once (LaViDa, arXiv 2505.16839)."""
+    masked = free & ~corruption.masked
+    n, k = free.sum(1).double(), masked.sum(1).double()
+    return Corruption(masked, k / n.clamp(min=1), (n + 1) / k.clamp(min=1))
+
+
+def masked_losses(denoise: Denoise, tokens: Tensor, masked: Tensor, share: Tensor, mask_id: int) -> tuple[Tensor, Tensor]:
+    """-log p and hit or miss at each masked position: (M,) float32 nats with gradient, (M,) bool, row-major order."""
+    logits = denoise(tokens.masked_fill(masked, mask_id), share, masked)
+    target = tokens[masked]
+    return F.cross_entropy(logits, target, reduction="none"), logits.detach().argmax(-1) == target
+
+
+def loss(denoise: Denoise, tokens: Tensor, free: Tensor, *, mask_id: int, rng: torch.Generator, estimator: str = "count",
+         weight: str = "bound", complementary: bool = False, uniform: Tensor | None = None) -> tuple[Tensor, dict]:
+    """What training minimises, and what it reports.
+
+    tokens: (B, L) int64. free: (B, L) bool, the positions that may be masked: not given, not padding; at least one
+    a row. uniform: (B,) noise levels (a slice of one `stratified` draw over all micro-batches and ranks); None draws
+    them here. weight: `bound` is the bound itself; `clipped` caps a masked token's weight at 5; `flat` is plain
+    cross-entropy over masked tokens. The last two, for optimising only. complementary doubles the batch with the
+    opposite masks (count estimator only) and stays unbiased, k being uniform on 0..n then.
+    Returns the mean loss in nats per free token (flat: per masked token) and plain floats: the bound
+    (`nats_per_token`), `masked_cross_entropy`, `masked_accuracy`.
+    """
+    uniform = stratified(len(tokens), rng) if uniform is None else uniform
+    n = free.sum(1)
+    if complementary:
+        if estimator != "count":
+            raise ValueError("complementary masks need the count estimator")
+        k = torch.floor(uniform * (n.cpu() + 1).double()).long()
+        one = mask_exactly(free, k, rng)
+        half = Corruption(one, (k / n.cpu()).to(free.device), ((n.cpu() + 1) / k.clamp(min=1)).double().to(free.device))
+        other = complement(half, free)
+        masked, share, row_weight = (torch.cat(pair) for pair in
+                                     ((one, other.masked), (half.share, other.share), (half.weight / 2, other.weight / 2)))
+        tokens, n_total = torch.cat([tokens, tokens]), n.sum()
+    else:
+        drawn = corrupt(free, uniform, rng, estimator)
+        masked, share, row_weight, n_total = drawn.masked, drawn.share, drawn.weight, n.sum()
+    nats, hits = masked_losses(denoise, tokens, masked, share, mask_id)
+    row = masked.nonzero()[:, 0]
+    token_weight = row_weight[row].float()
+    bound = (nats * token_weight).sum() / n_total
+    mean = nats.sum() / max(1, len(nats))  # a schedule's draw may mask nothing at all
+    if weight == "bound":
+        value = bound
+    elif weight == "clipped":
+        value = (nats * token_weight.clamp(max=5.0)).sum() / n_total
+    else:
+        value = mean
+    with torch.no_grad():
+        stats = {"nats_per_token": bound.item(), "masked_cross_entropy": mean.item(),
+                 "masked_accuracy": hits.sum().item() / max(1, len(hits))}
+    return value, stats
+
+
+@torch.no_grad()
+def bound_estimates(denoise: Denoise, tokens: Tensor, free: Tensor, *, mask_id: int, rng: torch.Generator,
+                    draws: int = 8, estimator: str = "count") -> list[dict]:
+    """`draws` unbiased estimates of every row's bound, their noise levels stratified within the row.
+
+    Returns one dict a draw with (B,) float64 tensors on the CPU: `nats` (the row's bound), `share`, `masked` tokens,
+    and the sums over masked tokens of -log p (`cross_entropy`) and of right guesses (`hits`).
+    """
+    shift = torch.rand(len(tokens), generator=rng, dtype=torch.float64)
+    results = []
+    for draw in range(draws):
+        drawn = corrupt(free, (draw + shift) / draws, rng, estimator)
+        nats, hits = masked_losses(denoise, tokens, drawn.masked, drawn.share, mask_id)
+        row = drawn.masked.nonzero()[:, 0]
+        total = lambda value: torch.zeros(len(tokens), dtype=torch.float64).index_add_(0, row.cpu(), value.double().cpu())  # noqa: B023,E731
+        cross_entropy = total(nats)
+        results.append({"nats": cross_entropy * drawn.weight.cpu(), "share": drawn.share.cpu(), "masked": drawn.masked.sum(1).cpu(),
+                        "cross_entropy": cross_entropy, "hits": total(hits)})
+    return results
+
+
+def guide(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise:
+    """Classifier-free guidance (arXiv 2207.12598) on log-probabilities: u + scale · (c - u). 1 is c alone, 0 is u."""
+    def denoise(tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
+        c = conditional(tokens, share, select).log_softmax(-1)
+        u = unconditional(tokens, share, select).log_softmax(-1)
+        return (u + scale * (c - u)).log_softmax(-1)
+    return denoise
+
+
+def with_noise_levels(micro_batches: list[dict], rng: torch.Generator) -> list[dict]:
+    """Give each micro-batch its slice, `uniform` (B,), of one stratified draw over all rows of the optimizer step."""
+    sizes = [len(batch["tokens"]) for batch in micro_batches]
+    for batch, uniform in zip(micro_batches, stratified(sum(sizes), rng).split(sizes), strict=True):
+        batch["uniform"] = uniform
+    return micro_batches

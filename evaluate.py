@@ -1,0 +1,224 @@
+"""Score a checkpoint on held-out text: the bound (twin: exact likelihood) in nats per token and bits per byte.
+
+Reads   a checkpoint, and data_full/ (--data_dir) or any text file (--text)
+Writes  a table on the screen; with --json FILE all figures; with --samples --picture FILE a PNG
+
+A minute on a laptop:
+    python evaluate.py --checkpoint checkpoints/best.pt --documents 100
+All held-out documents, and samples judged by the twin over a grid of samplers and steps (half an hour on two cores):
+    python evaluate.py --checkpoint checkpoints/best.pt --json scores.json
+    python evaluate.py --checkpoint checkpoints/best.pt --samples --judge checkpoints_ar/best.pt --picture samplers.png
+"""
+
+import math
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import autoregressive
+import checkpoint
+import config
+import data
+import evaluation
+import files
+import metrics
+import training
+from config import SampleConfig
+from files import UserError
+from samplers import row_generators, sample
+
+GRID = "ancestral,first_hitting,confidence,entropy_bound,threshold,remask"
+
+
+def parse_args(argv):
+    parser = config.Parser(__doc__)
+    parser.add_argument("--checkpoint", help="default: the newest run below this folder")
+    parser.add_argument("--data_dir", default="data_full", help="folder from data_prep.py, its val split (default %(default)s)")
+    parser.add_argument("--text", help="score this UTF-8 text file instead")
+    parser.add_argument("--separator", default="<|endoftext|>", help="between the documents of --text (default %(default)s)")
+    parser.add_argument("--documents", type=int, default=0, help="score only the first so many; 0 means all (default 0)")
+    parser.add_argument("--draws", type=int, default=8, help="noise levels a row; more narrows the noise, not the interval (default 8)")
+    parser.add_argument("--estimator", default="count", metavar="|".join(config.ESTIMATORS), help="all give the same bound (default count)")
+    parser.add_argument("--samples", action="store_true", help="draw samples over a grid and judge them instead")
+    parser.add_argument("--judge", help="a twin's checkpoint; without it samples get no nats per token")
+    parser.add_argument("--samplers", default=GRID, help="comma-separated (default %(default)s)")
+    parser.add_argument("--step_counts", default="16,64", help="comma-separated (default %(default)s)")
+    parser.add_argument("--num_samples", type=int, default=32, help="samples a cell of the grid (default 32)")
+    parser.add_argument("--min_tokens", type=int, default=200, help="samples copy the lengths of held-out texts at least this long (default 200)")
+    parser.add_argument("--picture", help="write the grid as a PNG")
+    parser.add_argument("--json", help="write all figures here")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_settings(SampleConfig, skip=("sampler", "steps"))
+    return parser.parse_args(argv)
+
+
+def open_data(args, tokenizer, saved, max_length: int) -> data.TextData:
+    """The held-out rows: the val split of a data folder, or the documents of a text file."""
+    if args.text:
+        with tempfile.TemporaryDirectory() as folder:
+            return data.from_text(args.text, args.separator, tokenizer, folder, max_length)
+    held_out = data.TextData(args.data_dir, "val", max_length)
+    data.check_tokenizer(held_out.meta["tokenizer"], tokenizer.fingerprint, args.data_dir)
+    if held_out.meta["fingerprint"] != saved["data"]["fingerprint"]:
+        print(f"note: {args.data_dir} is not the data that this model was trained on; its split may differ", file=sys.stderr)
+    return held_out
+
+
+def likelihood(args, model, saved, held_out) -> dict:
+    """The bound or likelihood with its interval, and what the masked tokens say."""
+    scores = evaluation.score_documents(model, saved["objective"], held_out, saved["statistics"], documents=args.documents or None, draws=args.draws,
+                                        seed=args.seed, estimator=args.estimator, progress=lambda batches: tqdm(batches, unit="batch"))
+    tokens, size = scores.tokens.sum(), scores.bytes.sum()
+    bits = scores.nats / math.log(2)
+    nats_per_token = scores.nats.sum() / tokens
+    masked = max(1.0, scores.masked.sum())
+    result = {"nats_per_token": nats_per_token, "nats_per_token_ci95": metrics.ratio_interval(scores.nats, scores.tokens),
+              "bits_per_byte": bits.sum() / size, "bits_per_byte_ci95": metrics.ratio_interval(bits, scores.bytes),
+              "perplexity_bound": math.exp(nats_per_token), "length_nats_per_token": scores.length_nats.sum() / tokens,
+              "masked_cross_entropy": scores.cross_entropy.sum() / masked, "masked_accuracy": scores.hits.sum() / masked,
+              "num_documents": len(scores.nats), "num_tokens": int(tokens), "num_bytes": int(size), "objective": saved["objective"]}
+    if saved["objective"] == "diffusion":
+        level = scores.by_level.sum(1)  # (4, 3): masked, cross-entropy, hits
+        result["by_masked_share"] = [{"share": f"{q / 4:.2f} to {(q + 1) / 4:.2f}", "cross_entropy": float(level[q, 1] / max(1, level[q, 0])),
+                                      "accuracy": float(level[q, 2] / max(1, level[q, 0]))} for q in range(4)]
+    return result
+
+
+def print_likelihood(result: dict) -> None:
+    bound = result["objective"] == "diffusion"
+    low, high = result["bits_per_byte_ci95"]
+    print(f"{result['num_documents']} documents, {result['num_tokens']:,} tokens, {result['num_bytes']:,} bytes")
+    print(f"{'bound' if bound else 'likelihood':<22}{result['nats_per_token']:.4f} nats per token  ({result['length_nats_per_token']:.4f} of it for lengths)")
+    print(f"{'':<22}{result['bits_per_byte']:.4f} bits per byte   [{low:.4f}, {high:.4f}]")
+    print(f"{'perplexity' + (' bound' if bound else ''):<22}{result['perplexity_bound']:.3f} per token")
+    print(f"{'masked tokens' if bound else 'next tokens':<22}{result['masked_cross_entropy']:.4f} nats  {100 * result['masked_accuracy']:.1f}% right")
+    for row in result.get("by_masked_share", []):
+        print(f"  masked {row['share']:<14}{row['cross_entropy']:.4f} nats  {100 * row['accuracy']:.1f}% right")
+
+
+def draw(model, tokenizer, objective: str, lengths: list[int], settings: SampleConfig, seed: int) -> tuple[list[np.ndarray], int]:
+    """Samples of the given lengths as arrays of ids with [BOS] and [EOS], and the denoiser calls of one batch."""
+    if objective == "ar":
+        prompt = torch.full((len(lengths), 1), tokenizer.bos, device=model.device)
+        drawn = autoregressive.sample(model, prompt, max(lengths), eos=tokenizer.eos, pad=tokenizer.pad, rngs=row_generators(seed, len(lengths)),
+                                      temperature=settings.temperature, top_p=settings.top_p)
+        return [row[row != tokenizer.pad].cpu().numpy() for row in drawn.tokens], drawn.calls
+    size = torch.tensor(lengths, device=model.device)
+    place = torch.arange(max(lengths), device=model.device)
+    tokens = torch.where(place < size[:, None], tokenizer.mask, tokenizer.pad)
+    tokens[:, 0] = tokenizer.bos
+    tokens[place == size[:, None] - 1] = tokenizer.eos
+    drawn = sample(model.bind(size), tokens, settings, mask_id=tokenizer.mask, rngs=row_generators(seed, len(lengths)))
+    return [row[:n].cpu().numpy() for row, n in zip(drawn.tokens, lengths, strict=True)], drawn.calls
+
+
+def judge_texts(judge, texts: list[np.ndarray], pad: int) -> float:
+    """Mean nats per token of texts under the twin, each given its [BOS]."""
+    nats = count = 0.0
+    for first in range(0, len(texts), 16):
+        part = texts[first:first + 16]
+        tokens = torch.full((len(part), max(map(len, part))), pad, device=judge.device)
+        for row, ids in zip(tokens, part, strict=True):
+            row[:len(ids)] = torch.as_tensor(ids.astype(np.int64))
+        free = torch.arange(tokens.shape[1], device=judge.device) < torch.tensor([len(ids) for ids in part], device=judge.device)[:, None]
+        free[:, 0] = False
+        nats += float(autoregressive.likelihoods(judge, tokens, free).sum())
+        count += int(free.sum())
+    return nats / count
+
+
+def sample_grid(args, model, tokenizer, saved, held_out, judge) -> list[dict]:
+    """Figures of held-out human texts, then of samples with the same lengths for each sampler and step count."""
+    whole = [text for text in held_out.whole_rows() if len(text) >= args.min_tokens][:args.num_samples]
+    if len(whole) < args.num_samples:
+        raise UserError(f"{len(whole)} whole held-out texts of {args.min_tokens} to {held_out.max_length} tokens", f"--num_samples {args.num_samples} of them",
+                        "lower --num_samples or --min_tokens")
+    lengths = [len(text) for text in whole]
+    score = lambda texts: ({"judge_nats_per_token": judge_texts(judge, texts, tokenizer.pad)} if judge else {}) | metrics.variety(texts)
+    rows = [{"sampler": "human text", "steps": 0, "calls": 0, "seconds": 0.0, **score(whole)}]
+    cells = [("left_to_right", max(lengths))] if saved["objective"] == "ar" else \
+        [(name, int(steps)) for name in args.samplers.split(",") for steps in args.step_counts.split(",")]
+    for name, steps in tqdm(cells, unit="cell"):
+        settings = config.resolve(SampleConfig, args, {"sampler": name, "steps": steps})
+        clock = time.perf_counter()
+        texts, calls = draw(model, tokenizer, saved["objective"], lengths, settings, args.seed)
+        rows.append({"sampler": name, "steps": steps, "calls": calls, "seconds": time.perf_counter() - clock, **score(texts)})
+    return rows
+
+
+def print_grid(rows: list[dict]) -> None:
+    names = [name for name in rows[0] if name not in ("sampler", "steps", "seconds")]
+    print("| sampler | steps | " + " | ".join(names) + " | seconds |\n|" + "---|" * (len(names) + 3))
+    for row in rows:
+        print(f"| {row['sampler']} | {row['steps']} | " + " | ".join(f"{row[name]:.3f}" if isinstance(row[name], float) else str(row[name]) for name in names)
+              + f" | {row['seconds']:.1f} |")
+
+
+def draw_picture(path, rows: list[dict]) -> None:
+    """The judge's nats against unigram entropy: near the human point is good; below and left of it is repetition."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(7.5, 5), dpi=150)
+    for name in dict.fromkeys(row["sampler"] for row in rows[1:]):
+        mine = [row for row in rows[1:] if row["sampler"] == name]
+        ax.plot([row["unigram_entropy"] for row in mine], [row["judge_nats_per_token"] for row in mine], "o-", label=name, alpha=0.8)
+        for row in mine:
+            ax.annotate(f" {row['steps']}", (row["unigram_entropy"], row["judge_nats_per_token"]), fontsize=7)
+    human = rows[0]
+    ax.axhspan(human["judge_nats_per_token"] - 0.5, human["judge_nats_per_token"] + 0.5, color="0.5", alpha=0.12, label="human ± 0.5 nats")
+    ax.axvspan(human["unigram_entropy"] * 0.95, human["unigram_entropy"] * 1.05, color="tab:green", alpha=0.08, label="human ± 5% entropy")
+    ax.plot(human["unigram_entropy"], human["judge_nats_per_token"], "k*", markersize=14, label="human text")
+    ax.set(xlabel="unigram entropy (nats)", ylabel="nats per token under the twin", title="Samples by sampler; numbers are steps")
+    ax.legend(fontsize=8)
+    fig.tight_layout()
+    with files.replacing(path) as file:
+        fig.savefig(file, format="png")
+    plt.close(fig)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    for flag in ("draws", "num_samples", "min_tokens"):
+        if getattr(args, flag) < 1:
+            raise UserError(f"--{flag} {getattr(args, flag)}", "at least 1", "choose such a number")
+    if args.picture and not args.judge:
+        raise UserError("--picture without --judge", "a twin to judge the samples", "add --judge checkpoints_ar/best.pt")
+    for path in filter(None, (args.json, args.picture)):
+        files.writable_folder(Path(path).parent)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = training.choose_device(args.device)
+    path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest()
+    model, tokenizer, saved = checkpoint.open_model(path, device)
+    print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
+    held_out = open_data(args, tokenizer, saved, model.config.max_length)
+    if args.samples:
+        judge = None
+        if args.judge:
+            judge, judge_tokenizer, judge_saved = checkpoint.open_model(args.judge, device)
+            data.check_tokenizer(judge_tokenizer.fingerprint, tokenizer.fingerprint, args.judge)
+            if judge_saved["objective"] != "ar":
+                raise UserError(f"{args.judge} trained with --objective {judge_saved['objective']}", "an autoregressive twin", "train one with train.py --objective ar")
+        rows = sample_grid(args, model, tokenizer, saved, held_out, judge)
+        print_grid(rows)
+        result = {"samples": rows, "seed": args.seed, "num_samples": args.num_samples}
+        if args.picture:
+            draw_picture(args.picture, rows)
+    else:
+        result = likelihood(args, model, saved, held_out)
+        print_likelihood(result)
+    if args.json:
+        files.write_json(args.json, {"checkpoint": str(path), **result})
+
+
+if __name__ == "__main__":
+    files.run(main)

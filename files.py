@@ -1,0 +1,150 @@
+"""Files on disk: whole or not at all, and readable errors (floor 0: standard library only).
+
+Everything that the project writes goes through `replacing`: a temporary name beside the target, fsync,
+rename. A crash, a full disk or Ctrl-C therefore leaves the old file or the new one, never half of either.
+Everything that it reads by hand goes through `read_json` or `existing`, which raise `UserError`.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. Three parts: what was found, what was expected, what to do next."""
+
+    def __init__(self, found: str, expected: str, do: str):
+        super().__init__(" ".join(f"found {found}; expected {expected}; {do}".split()))
+
+
+def run(main) -> None:
+    """Call a script's main() for the shell: a user's mistake is one line on stderr and exit status 2."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `generate.py | head` ends quietly
+    try:
+        sys.exit(main())
+    except UserError as error:
+        message = str(error)
+    except OSError as error:
+        message = str(os_error(error))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def os_error(error: OSError, path=None) -> UserError:
+    """What the operating system refused, in three parts."""
+    path = path or error.filename or "the output"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return UserError(f"no room left to write {path}", "enough free space there",
+                         "free some space or choose another --out")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserError(f"{path}, which may not be accessed ({error.strerror})", "permission to read and write it",
+                         "change its permissions or choose another path")
+    return UserError(f"{path}: {error.strerror or error}", "a usable path", "check the path and try again")
+
+
+@contextlib.contextmanager
+def replacing(path, mode: str = "wb"):
+    """Open a temporary file beside `path`; on success fsync it and rename it to `path`, else remove it.
+
+    Raises UserError if the folder cannot be made or written, or the disk is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must survive a power cut
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise os_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, value) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with replacing(path, "w") as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def write_text(path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    with replacing(path, "w") as file:
+        file.write(text)
+
+
+def existing(path, what: str, do: str) -> Path:
+    """`path` if there is such a file or folder, else a UserError that says what was looked for and what to do."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"no {path}", what, do)
+    return path
+
+
+def read_json(path, what: str, do: str):
+    """The JSON object in `path`. Raises UserError if it is missing or is not a JSON object."""
+    try:
+        value = json.loads(existing(path, what, do).read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}, which is not JSON ({error})", what, do) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}, which holds no JSON object", what, do)
+    return value
+
+
+def writable_folder(path) -> Path:
+    """Make the folder `path` and prove that it can be written, before any long work starts."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".{os.getpid()}.probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise os_error(error, path) from error
+    return path
+
+
+def newest(patterns: list[str], folder=".") -> Path | None:
+    """The most recently written file under `folder` that matches one of the glob `patterns`, or None."""
+    found = [path for pattern in patterns for path in Path(folder).glob(pattern)]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest, the first 16 characters: enough to tell files apart, short enough to read."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def file_digest(path) -> bytes:
+    """SHA-256 of a file's content, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def git_revision() -> str:
+    """The commit of this source tree with `+` if it has uncommitted changes, or `unknown`."""
+    here = Path(__file__).parent
+    try:
+        ask = lambda *words: subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout  # noqa: E731
+        return ask("rev-parse", "--short", "HEAD").strip() + ("+" if ask("status", "--porcelain", "-uno").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,129 @@
+"""Train a masked-diffusion language model, or its autoregressive twin, on tokens from data_prep.py.
+
+Reads   data_full/ (--data_dir): train.npy, val.npy, tokenizer.json, meta.json
+Writes  checkpoints/ (--out): config.json, log.jsonl, best.pt, last.pt, resume.pt, samples/
+
+One minute on a laptop:
+    python train.py --model_config tiny --max_steps 100 --batch_size 16 --max_length 128
+For real:
+    python train.py --model_config small --max_steps 10000
+The twin, on the same rows in the same order:
+    python train.py --objective ar --out checkpoints_ar
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+import autoregressive
+import checkpoint
+import config
+import diffusion
+import evaluation
+import files
+import training
+from config import ModelConfig, SampleConfig, TrainConfig
+from data import Batches, TextData, place
+from files import UserError
+from model import Denoiser
+from samplers import row_generators, sample
+
+
+def parse_args(argv):
+    parser = config.Parser(__doc__)
+    parser.add_argument("--data_dir", default="data_full", help="folder from data_prep.py (default %(default)s)")
+    parser.add_argument("--out", default="checkpoints", help="run folder (default %(default)s)")
+    parser.add_argument("--model_config", default="small", metavar="|".join(config.NAMED_SIZES), help="named size (default %(default)s)")
+    parser.add_argument("--objective", default="diffusion", metavar="|".join(config.OBJECTIVES), help="diffusion, or ar: the twin")
+    parser.add_argument("--estimator", default="count", metavar="|".join(config.ESTIMATORS), help="how noise levels are drawn (default count)")
+    parser.add_argument("--weight", default="bound", metavar="|".join(config.WEIGHTS), help="weights of the loss (default bound)")
+    parser.add_argument("--complementary", action="store_true", help="train on each mask and its opposite")
+    parser.add_argument("--eval_documents", type=int, default=200, help="held-out documents at each evaluation (default 200)")
+    parser.add_argument("--config", help="JSON file of settings, such as another run's config.json")
+    parser.add_argument("--resume", action="store_true", help="go on from resume.pt in --out")
+    parser.add_settings(ModelConfig, skip=("vocab_size", "output_size", "causal", "condition_width"))
+    parser.add_settings(TrainConfig)
+    return parser, parser.parse_args(argv)
+
+
+def make_loss(args, mask_id: int):
+    """loss_fn for `training.fit`: the first token of a row is given, padding is not language."""
+    def loss_fn(model, batch, rng):
+        tokens, lengths, free = place(batch, model.device)
+        if args.objective == "ar":
+            return autoregressive.loss(model, tokens, free)
+        return diffusion.loss(model.bind(lengths), tokens, free, mask_id=mask_id, rng=rng, uniform=batch["uniform"],
+                              estimator=args.estimator, weight=args.weight, complementary=args.complementary)
+    return loss_fn
+
+
+def make_preview(args, cfg, tokenizer, length: int):
+    """preview_fn for `training.fit`: two short samples, so that progress can be read."""
+    def preview_fn(model):
+        prompt = torch.full((2, length), tokenizer.mask, device=model.device)
+        prompt[:, 0] = tokenizer.bos
+        rngs = row_generators(cfg.seed, 2)
+        if args.objective == "ar":
+            drawn = autoregressive.sample(model, prompt[:, :1], length, eos=tokenizer.eos, pad=tokenizer.pad, rngs=rngs)
+        else:
+            drawn = sample(model.bind(), prompt, SampleConfig(steps=length), mask_id=tokenizer.mask, rngs=rngs)
+        return "\n\n".join(tokenizer.decode(row.tolist()) for row in drawn.tokens)
+    return preview_fn
+
+
+def build(args, resume) -> tuple[ModelConfig, TrainConfig, TextData]:
+    """The settings and the data; a resumed run keeps its own settings unless a flag says otherwise."""
+    file_values = config.read_config_file(args.config, args.parser)
+    before = resume or {"model": {}, "train": {}}
+    length = {"max_length": 256} | before["model"] | file_values
+    data = TextData(args.data_dir, "train", args.max_length or length["max_length"])
+    tokens = {"vocab_size": data.tokenizer.vocab_size, "output_size": data.tokenizer.output_size, "causal": args.objective == "ar"}
+    model_config = config.resolve(ModelConfig, args, config.named_size(args.model_config), file_values, before["model"], tokens)
+    cfg = config.resolve(TrainConfig, args, file_values, before["train"])
+    if resume:
+        if resume["data"]["fingerprint"] != data.meta["fingerprint"]:
+            raise UserError(f"{args.data_dir} with fingerprint {data.meta['fingerprint']}",
+                            f"the data of the run, {resume['data']['fingerprint']}", "resume with the same --data_dir")
+        if config.to_dict(model_config) != resume["model"] or args.objective != resume["objective"]:
+            raise UserError("flags for another model or objective", "the model that is being resumed", "drop the model's flags or choose another --out")
+    return model_config, cfg, data
+
+
+def main(argv=None):
+    parser, args = parse_args(argv)
+    args.parser = parser
+    for flag, choices in (("objective", config.OBJECTIVES), ("estimator", config.ESTIMATORS), ("weight", config.WEIGHTS)):
+        if getattr(args, flag) not in choices:
+            raise config.unknown(f"--{flag} {getattr(args, flag)}", getattr(args, flag), list(choices))
+    if args.complementary and args.estimator != "count":
+        raise UserError(f"--complementary with --estimator {args.estimator}", "the count estimator", "drop one of the two flags")
+    out = Path(args.out)
+    resume = checkpoint.load(out / "resume.pt", do="start a run without --resume") if args.resume else None
+    if not args.resume and (out / "resume.pt").exists():
+        raise UserError(f"a run in {out}", "an empty run folder", "go on with --resume, or choose another --out")
+    model_config, cfg, data = build(args, resume)
+    held_out = TextData(args.data_dir, "val", model_config.max_length)
+    files.writable_folder(out)
+    settings = {**config.to_dict(model_config), **config.to_dict(cfg)}
+    config.show("settings", {"objective": args.objective, "estimator": args.estimator, "weight": args.weight, **settings})
+    files.write_json(out / "config.json", {key: settings[key] for group in parser.groups.values() for key in group})
+
+    device = training.start(cfg)
+    model = Denoiser(model_config).to(device)
+    batches = Batches(data, cfg.batch_size, cfg.accumulate, cfg.seed, pad_multiple=64 if cfg.compile else 1)
+    print(f"data: {len(data.starts):,} rows, {int(data.lengths.sum()):,} tokens, {batches.epoch_steps:,} steps an epoch", file=sys.stderr)
+    about = {"kind": "text", "objective": args.objective, "model": config.to_dict(model_config), "tokenizer": data.tokenizer.to_json(),
+             "statistics": {"row_lengths": data.length_histogram().tolist()},
+             "data": {"fingerprint": data.meta["fingerprint"], "tokenizer": data.tokenizer.fingerprint}}
+    metrics = training.fit(
+        model, make_loss(args, data.tokenizer.mask),
+        lambda step: diffusion.with_noise_levels(batches(step), training.step_generator(cfg.seed, step, stream=1)), cfg, out, about=about,
+        eval_fn=lambda model: evaluation.summary(model, args.objective, held_out, about["statistics"], documents=args.eval_documents, draws=4),
+        preview_fn=make_preview(args, cfg, data.tokenizer, min(128, model_config.max_length)), resume=resume)
+    print(f"done: {out / 'best.pt'}  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    print(f"next: python generate.py --checkpoint {out / 'best.pt'} --num_samples 5")
+
+
+if __name__ == "__main__":
+    files.run(main)

@@ -1,0 +1,274 @@
+"""fit(): the one training loop (floor 3). The loss, the data and the previews are passed in.
+
+What it owns is what is the same everywhere: steps, learning rate, accumulation, clipping, averaged weights,
+precision, compilation, the stop on a non-finite loss, log.jsonl, saving, resuming, a clean stop on SIGTERM.
+
+The step decides everything: the batch and the randomness of step s are functions of (seed, s) alone. A run that
+was killed and resumed therefore equals a straight one to the bit, and no generator's state needs saving.
+"""
+
+import contextlib
+import ctypes
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+import checkpoint
+import config
+import files
+from config import TrainConfig
+from files import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device to run on; `auto` takes the best there is. Raises UserError if the named one is not there."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
+    kind = name.split(":")[0]
+    if kind not in there or not there[kind]:
+        raise UserError(f"--device {name}", "auto or one of " + ", ".join(k for k, ok in there.items() if ok), "choose one of these")
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> tuple[torch.dtype, str]:
+    """The forward pass's dtype and the reason. fp32 on CPUs: their bf16 products are seldom faster."""
+    if name != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name], "asked for"
+    if device.type == "cuda":
+        return (torch.bfloat16, "the GPU has bf16") if torch.cuda.is_bf16_supported() else (torch.float16, "the GPU lacks bf16")
+    return torch.float32, f"the default on {device.type}"
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep freed memory instead of handing it back to the kernel after every step.
+
+    Activations of tens of MB are otherwise mapped and zeroed afresh each time: 1.3 to 1.4 times the step on a
+    2-core Xeon (LOG.md). Elsewhere than on glibc this does nothing.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        mallopt(-1, 2 ** 31 - 1)  # M_TRIM_THRESHOLD
+
+
+def start(cfg: TrainConfig) -> torch.device:
+    """Set threads and seed, choose and print the device."""
+    keep_freed_memory()
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    torch.manual_seed(cfg.seed)
+    device = choose_device(cfg.device)
+    print(f"device: {device}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}", file=sys.stderr)
+    return device
+
+
+def learning_rate(step: int, cfg: TrainConfig) -> float:
+    """Share of the peak at `step` (0-based): linear warm-up, then a cosine down to cfg.final_learning_rate."""
+    if step < cfg.warmup_steps:
+        return (step + 1) / cfg.warmup_steps
+    done = min(1.0, (step - cfg.warmup_steps) / max(1, cfg.max_steps - cfg.warmup_steps))
+    return cfg.final_learning_rate + (1 - cfg.final_learning_rate) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def make_optimizers(model: nn.Module, cfg: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW for all, or Muon (Jordan 2024) for the blocks' matrices and AdamW for the rest.
+
+    Muon's update is scaled to AdamW's size (0.2·sqrt(max(rows, columns)), arXiv 2502.16982, eq. 4), so one
+    learning rate serves both.
+    """
+    hidden = [w for name, w in model.named_parameters() if w.requires_grad and w.ndim == 2 and name.startswith("blocks.")]
+    inside = {id(w) for w in hidden}
+    rest = [w for w in model.parameters() if w.requires_grad and id(w) not in inside]
+    if cfg.optimizer == "adamw" or not hidden:
+        rest, hidden = hidden + rest, []
+    groups = [{"params": [w for w in rest if w.ndim >= 2], "weight_decay": cfg.weight_decay},
+              {"params": [w for w in rest if w.ndim < 2], "weight_decay": 0.0}]
+    optimizers = [torch.optim.AdamW([g for g in groups if g["params"]], lr=cfg.learning_rate, betas=(0.9, cfg.beta2))]
+    if hidden:
+        optimizers.append(torch.optim.Muon(hidden, lr=cfg.learning_rate, weight_decay=cfg.weight_decay, adjust_lr_fn="match_rms_adamw"))
+    return optimizers
+
+
+def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
+    """The CPU generator of one step. Odd multipliers keep (seed, step, stream) apart."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step * 10_007 + stream * 7_919 + 1) % (2 ** 63))
+
+
+class StopSignal:
+    """SIGTERM and Ctrl-C ask for a stop after the current step; a second Ctrl-C stops at once."""
+
+    def __enter__(self):
+        self.received = None
+        self.before = {}
+        with contextlib.suppress(ValueError):  # only the main thread may set handlers
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self.before[number] = signal.signal(number, self.note)
+        return self
+
+    def note(self, number, frame):
+        if self.received == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def __exit__(self, *exc):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+class Log:
+    """log.jsonl: one JSON object a line. Resuming drops what a killed run wrote behind its last saved state."""
+
+    def __init__(self, path: Path, step: int):
+        kept = []
+        if step and path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError):
+                    if json.loads(line).get("step", 0) <= step:
+                        kept.append(line + "\n")
+        files.write_text(path, "".join(kept))
+        self.file = open(path, "a", encoding="utf-8")
+
+    def write(self, **values) -> None:
+        self.file.write(json.dumps(values) + "\n")
+        self.file.flush()
+
+
+@contextlib.contextmanager
+def averaged_weights(model: nn.Module, averaged: dict | None):
+    """Run with the averaged weights, then put the trained ones back."""
+    if averaged is None:
+        yield
+        return
+    trained = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(averaged)
+    try:
+        yield
+    finally:
+        model.load_state_dict(trained)
+
+
+def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]], cfg: TrainConfig, run_dir: Path, *,
+        about: dict, eval_fn: Callable | None = None, preview_fn: Callable | None = None, resume: dict | None = None) -> dict:
+    """Train `model` in place for cfg.max_steps steps and return the last evaluation.
+
+    loss_fn(model, batch, rng) -> (mean loss per unit of batch["weight"], {"name": float}).
+    batches(step) -> the micro-batches of one optimizer step, dicts with a float `weight` (its number of predicted
+    tokens): the step's loss is their weighted mean, whatever the accumulation.
+    about: the checkpoint's fixed part (kind, objective, model, tokenizer, statistics, data).
+    eval_fn(model) -> {"name": float}; its first value decides which weights are best.pt. preview_fn(model) -> str.
+    resume: the content of a resume.pt. Raises UserError on a non-finite loss; the last saved state stays.
+    Writes log.jsonl, best.pt, last.pt, resume.pt, samples/ in run_dir.
+    """
+    device = model.embedding.weight.device
+    dtype, reason = choose_precision(cfg.precision, device)
+    print(f"precision: {dtype} ({reason}); compile: {cfg.compile}; parameters: {model.num_parameters():,}", file=sys.stderr)
+    optimizers = make_optimizers(model, cfg)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    averaged = {name: value.clone() for name, value in model.state_dict().items()} if cfg.ema else None
+    first, best, tokens_seen, metrics = 0, math.inf, 0, {}
+    if resume is not None:
+        model.load_state_dict(resume["weights"])
+        averaged = resume["averaged"]
+        for optimizer, state in zip(optimizers, resume["optimizer"], strict=True):
+            optimizer.load_state_dict(state)
+        first, best, tokens_seen, metrics = resume["step"], resume["best"], resume["tokens_seen"], resume["metrics"]
+    if cfg.compile:
+        model.trunk = torch.compile(model.trunk, dynamic=False)
+    log = Log(run_dir / "log.jsonl", first)
+
+    def content(step: int) -> dict:
+        return {**about, "weights": model.state_dict(), "averaged": averaged, "train": config.to_dict(cfg), "step": step,
+                "seed": cfg.seed, "git": files.git_revision(), "metrics": metrics}
+
+    def save(step: int) -> None:
+        checkpoint.save(run_dir / "resume.pt", {**content(step), "optimizer": [o.state_dict() for o in optimizers],
+                                                "best": best, "tokens_seen": tokens_seen})
+        checkpoint.save(run_dir / "last.pt", content(step))
+
+    def evaluate(step: int) -> None:
+        nonlocal best, metrics
+        model.eval()
+        with averaged_weights(model, averaged), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            metrics = eval_fn(model)
+            preview = preview_fn(model) if preview_fn else None
+        model.train()
+        log.write(step=step, **{f"val_{name}": value for name, value in metrics.items()})
+        tqdm.write(f"step {step:6d}  " + "  ".join(f"val_{name} {value:.4f}" for name, value in metrics.items()), file=sys.stderr)
+        if preview:
+            files.write_text(run_dir / "samples" / f"step_{step:06d}.txt", preview + "\n")
+        score = next(iter(metrics.values()))
+        if score < best:
+            best = score
+            checkpoint.save(run_dir / "best.pt", content(step))
+
+    model.train()
+    clock, seen_at_clock = time.perf_counter(), tokens_seen
+    with StopSignal() as stop, tqdm(total=cfg.max_steps, initial=first, unit="step", dynamic_ncols=True) as bar:
+        for step in range(first, cfg.max_steps):
+            loss, stats, norm = optimizer_step(model, loss_fn, batches(step), cfg, step, optimizers, scaler, dtype, device)
+            done = step + 1
+            if not math.isfinite(loss):
+                raise UserError(f"a loss of {loss} at step {done}", "a finite one",
+                                f"lower --learning_rate; the last good state is in {run_dir / 'resume.pt'}")
+            if averaged is not None:
+                decay = min(cfg.ema, (1 + step) / (10 + step))
+                now = model.state_dict()
+                torch._foreach_lerp_(list(averaged.values()), [now[name] for name in averaged], 1 - decay)
+            tokens_seen += int(stats.pop("tokens"))
+            bar.update()
+            if done % cfg.log_every == 0 or done == cfg.max_steps:
+                rate = (tokens_seen - seen_at_clock) / (time.perf_counter() - clock)
+                clock, seen_at_clock = time.perf_counter(), tokens_seen
+                log.write(step=done, loss=loss, **stats, gradient_norm=norm, tokens_seen=tokens_seen,
+                          learning_rate=cfg.learning_rate * learning_rate(step, cfg), tokens_per_second=round(rate))
+                bar.set_postfix_str(f"loss {loss:.3f}  {rate:,.0f} tokens/s")
+            last = done == cfg.max_steps or stop.received is not None
+            if eval_fn and ((cfg.eval_every and done % cfg.eval_every == 0) or done == cfg.max_steps):
+                evaluate(done)
+                clock, seen_at_clock = time.perf_counter(), tokens_seen
+            if last or (cfg.save_every and done % cfg.save_every == 0):
+                save(done)
+            if stop.received is not None and done < cfg.max_steps:
+                bar.close()
+                print(f"stopped by {signal.Signals(stop.received).name} after step {done}, all saved; go on with --resume", file=sys.stderr)
+                raise SystemExit(128 + stop.received)
+    log.file.close()
+    return metrics
+
+
+def optimizer_step(model, loss_fn, micro_batches, cfg, step, optimizers, scaler, dtype, device) -> tuple[float, dict, float]:
+    """One update. Returns the loss, its statistics as weighted means (and `tokens`), and the gradient norm."""
+    share_of_peak = learning_rate(step, cfg)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+        for group in optimizer.param_groups:
+            group["lr"] = cfg.learning_rate * share_of_peak
+    total = sum(batch["weight"] for batch in micro_batches)
+    loss, means = 0.0, {"tokens": total}
+    torch.manual_seed(cfg.seed * 1_000_003 + step)  # dropout's generator: a function of the step, like everything else
+    rng = step_generator(cfg.seed, step)
+    for batch in micro_batches:
+        part = batch["weight"] / total
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            value, stats = loss_fn(model, batch, rng)
+        scaler.scale(value * part).backward()
+        loss += value.item() * part
+        for name, number in stats.items():
+            means[name] = means.get(name, 0.0) + number * part
+    for optimizer in optimizers:
+        scaler.unscale_(optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.clip or math.inf).item()
+    if math.isfinite(loss):
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+        scaler.update()
+    return loss, means, norm
