@@ -44,7 +44,7 @@ class ModelConfig:
     """The architecture. Stored in every checkpoint, which is the only place that readers take it from."""
 
     vocab_size: int = setting(8192, "tokens in the vocabulary V, special ones included", at_least=2)
-    output_size: int = setting(8187, "ids below this can be emitted; [PAD], [BOS] and [MASK] lie at or above it", at_least=1)
+    output_size: int = setting(8189, "ids below this can be emitted; [PAD], [BOS] and [MASK] lie at or above it", at_least=1)
     max_length: int = setting(256, "longest sequence L, in tokens", at_least=2)
     d_model: int = setting(256, "width D of the residual stream", at_least=8)
     heads: int = setting(4, "attention heads H; they divide the width", at_least=1)

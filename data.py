@@ -9,8 +9,9 @@ A row is one piece of one document, padded to its neighbours' length; documents 
 similar length share a batch, so padding costs a few percent, which is cheaper and simpler than packing with
 per-document attention (that needs a special kernel to be fast, and none is on CPUs).
 
-A document longer than L is cut into rows that overlap by one token: the first token of every row is given, never
-predicted, so every token but [BOS] is predicted exactly once.
+A document longer than L is cut into equal rows that overlap by one token: the first token of every row is given,
+never predicted, so every token but [BOS] is predicted exactly once. (Full rows and a remainder would make batches of
+remainders, a tenth of the others' tokens at the same learning rate.)
 """
 
 import contextlib
@@ -103,12 +104,13 @@ class TextData:
             raise UserError(f"{folder}/{split}_offsets.npy, which does not fit {split}.npy", "offsets of every document", REMAKE)
         if int(self.tokens.max()) >= self.tokenizer.vocab_size:
             raise UserError(f"id {int(self.tokens.max())} in {folder}/{split}.npy", f"ids below {self.tokenizer.vocab_size}", REMAKE)
-        stride = max_length - 1
-        pieces = np.maximum(1, -(-(sizes - 1) // stride))  # every row but the last predicts `stride` tokens
+        predicted = sizes - 1
+        pieces = -(-predicted // (max_length - 1))
         self.documents = np.repeat(np.arange(len(sizes)), pieces)
         piece = np.arange(len(self.documents)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        self.starts = self.offsets[self.documents] + piece * stride
-        self.lengths = np.minimum(max_length, self.offsets[self.documents + 1] - self.starts)
+        cut = lambda number: number * predicted[self.documents] // pieces[self.documents]  # tokens predicted before a piece
+        self.starts = self.offsets[self.documents] + cut(piece)
+        self.lengths = cut(piece + 1) - cut(piece) + 1
 
     @property
     def num_documents(self) -> int:

@@ -5,7 +5,7 @@ import torch
 
 import diffusion
 from config import NAMED_SIZES, ModelConfig
-from model import Denoiser
+from model import Denoiser, Rotary
 
 PAD, BOS, MASK = 9, 10, 11  # of the toy vocabulary: ids below 9 can be emitted
 
@@ -104,6 +104,13 @@ def test_attention_goes_both_ways():
 def test_order_matters():
     model, tokens = toy(), random_tokens(1)
     assert not torch.allclose(model(tokens.flip(1)).flip(1), model(tokens), atol=1e-2)
+
+
+def test_rotary_products_depend_on_the_distance_alone():
+    rotary, q, k = Rotary(8, 32), *torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
+    product = lambda a, b: (rotary(q, a) * rotary(k, b)).sum().item()
+    assert product(0, 0) == pytest.approx((q * k).sum().item(), abs=1e-5)
+    assert product(5, 2) == pytest.approx(product(30, 27), abs=1e-4) != pytest.approx(product(2, 5), abs=1e-2)
 
 
 def test_time_conditioning_is_heard():

@@ -182,6 +182,8 @@ def test_promises(config, rows, padding):
         assert torch.equal(single.step[0], batch.step[number, :len(row)])
         assert torch.allclose(single.log_prob[0], batch.log_prob[number, :len(row)], atol=1e-5)
         assert made == single.calls <= calls_allowed(row, config)
+        blocks = [part[part > 0].tolist() for part in single.step[0].split(config.block_size or len(row))]
+        assert all(max(left) < min(right) for left, right in itertools.pairwise(filter(None, blocks)))  # blocks from left to right
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
