@@ -57,10 +57,12 @@ class SplitWriter:
 
     def finish(self) -> dict:
         """Write SPLIT.npy and SPLIT_offsets.npy; return the split's sizes for meta.json."""
-        for raw, name, dtype, count in ((self.raw, self.split, np.uint16, self.tokens), (self.ends, f"{self.split}_offsets", np.int64, self.documents + 1)):
+        arrays = ((self.raw, self.split, np.uint16, self.tokens), (self.ends, f"{self.split}_offsets", np.int64, self.documents + 1))
+        for raw, name, dtype, count in arrays:
             raw.close()
+            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (count,)}
             with files.replacing(self.path / f"{name}.npy") as out, open(raw.name, "rb") as source:
-                np.lib.format.write_array_header_1_0(out, {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (count,)})
+                np.lib.format.write_array_header_1_0(out, header)
                 while chunk := source.read(1 << 22):
                     out.write(chunk)
         self.discard()
@@ -94,7 +96,8 @@ class TextData:
         self.max_length = max_length
         self.meta = files.read_json(folder / "meta.json", "a data folder from data_prep.py", "run data_prep.py, or name another with --data_dir")
         if self.meta.get("format") != FORMAT or self.meta.get("kind") != "text":
-            raise UserError(f"{folder}/meta.json with format {self.meta.get('format')!r} and kind {self.meta.get('kind')!r}", f"format {FORMAT} and kind 'text'", REMAKE)
+            raise UserError(f"{folder}/meta.json with format {self.meta.get('format')!r} and kind {self.meta.get('kind')!r}",
+                            f"format {FORMAT} and kind 'text'", REMAKE)
         path = files.existing(folder / "tokenizer.json", "the data's tokenizer", REMAKE)
         self.tokenizer = Tokenizer.from_json(path.read_text(encoding="utf-8", errors="replace"))
         check_tokenizer(self.meta.get("tokenizer"), self.tokenizer.fingerprint, folder)
@@ -208,7 +211,8 @@ def read_documents(path, separator: str) -> Iterator[str]:
                 try:
                     text = piece.decode("utf-8").strip()
                 except UnicodeDecodeError as error:
-                    raise UserError(f"invalid UTF-8 in {path} at byte {read + error.start}", "a UTF-8 text", "convert it, for example with iconv") from error
+                    raise UserError(f"invalid UTF-8 in {path} at byte {read + error.start}", "a UTF-8 text",
+                                    "convert it, for example with iconv") from error
                 read += len(piece) + len(mark)
                 if text:
                     yield text

@@ -45,7 +45,10 @@ def parse_args(argv):
 def find_files(pattern: str) -> list[Path]:
     """The text files that --input names. Raises UserError if there is none."""
     path = Path(pattern)
-    found = sorted(path.rglob("*.txt")) if path.is_dir() else [path] if path.is_file() else sorted(Path(name) for name in glob.glob(pattern, recursive=True))
+    if path.exists():
+        found = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+    else:
+        found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
     found = [path for path in found if path.is_file()]
     if not found:
         raise UserError(f"no file for --input {pattern}", "a text file, a folder with .txt files, or a glob", "check the path")
@@ -105,7 +108,8 @@ def read_tokenizer(path: str) -> Tokenizer:
     if path.endswith(".pt"):
         import checkpoint  # torch takes seconds to import
         return Tokenizer.from_json(checkpoint.load(path)["tokenizer"])
-    return Tokenizer.from_json(files.existing(path, "a tokenizer.json or a checkpoint", "check --tokenizer").read_text(encoding="utf-8", errors="replace"))
+    text = files.existing(path, "a tokenizer.json or a checkpoint", "check --tokenizer").read_text(encoding="utf-8", errors="replace")
+    return Tokenizer.from_json(text)
 
 
 def learn(args, paths: list[Path]) -> tuple[Tokenizer, float]:
@@ -162,7 +166,8 @@ def main(argv=None):
     if (out / "meta.json").exists() and not args.force:
         meta = files.read_json(out / "meta.json", "a data folder's meta.json", "add --force")
         if {name: meta.get(name) for name in settings} == settings:
-            print(f"already done: {out} holds {meta['splits']['train']['documents']:,} + {meta['splits']['val']['documents']:,} documents (--force does it again)")
+            train, val = (meta["splits"][split]["documents"] for split in ("train", "val"))
+            print(f"already done: {out} holds {train:,} + {val:,} documents (--force does it again)")
             return
         raise UserError(f"{out} made with other settings or from another source", "an empty folder", "choose another --out, or --force to replace it")
 

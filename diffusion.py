@@ -94,11 +94,14 @@ def corrupt(free: Tensor, uniform: Tensor, rng: torch.Generator, estimator: str 
     return Corruption(masked, share.to(free.device), weight.to(free.device))
 
 
-def complement(corruption: Corruption, free: Tensor) -> Corruption:
-    """The rows masked where `corruption` did not mask: every token is supervised once (LaViDa, arXiv 2505.16839)."""
-    masked = free & ~corruption.masked
-    n, k = free.sum(1).double(), masked.sum(1).double()
-    return Corruption(masked, k / n.clamp(min=1), (n + 1) / k.clamp(min=1))
+def opposite_masks(free: Tensor, uniform: Tensor, rng: torch.Generator) -> list[Corruption]:
+    """A mask and its complement: every token is supervised once (LaViDa, arXiv 2505.16839). k is uniform on 0..n
+    then, for either mask, and each carries half of the weight (n + 1)/k: together still the bound, unbiased."""
+    n = free.sum(1).cpu()
+    k = torch.floor(uniform * (n + 1).double()).long()
+    one = mask_exactly(free, k, rng)
+    return [Corruption(masked, (count / n.clamp(min=1)).to(free.device), ((n + 1) / (2.0 * count.clamp(min=1))).double().to(free.device))
+            for masked, count in ((one, k), (free & ~one, n - k))]
 
 
 def masked_losses(denoise: Denoise, tokens: Tensor, masked: Tensor, share: Tensor, mask_id: int) -> tuple[Tensor, Tensor]:
@@ -115,29 +118,18 @@ def loss(denoise: Denoise, tokens: Tensor, free: Tensor, *, mask_id: int, rng: t
     tokens: (B, L) int64. free: (B, L) bool, the positions that may be masked: not given, not padding; at least one
     a row. uniform: (B,) noise levels (a slice of one `stratified` draw over all micro-batches and ranks); None draws
     them here. weight: `bound` is the bound itself; `clipped` caps a masked token's weight at 5; `flat` is plain
-    cross-entropy over masked tokens. The last two, for optimising only. complementary doubles the batch with the
-    opposite masks (count estimator only) and stays unbiased, k being uniform on 0..n then.
+    cross-entropy over masked tokens. The last two, for optimising only. complementary adds the
+    opposite masks (count estimator only) and stays unbiased.
     Returns the mean loss in nats per free token (flat: per masked token) and plain floats: the bound
     (`nats_per_token`), `masked_cross_entropy`, `masked_accuracy`.
     """
     uniform = stratified(len(tokens), rng) if uniform is None else uniform
-    n = free.sum(1)
-    if complementary:
-        if estimator != "count":
-            raise ValueError("complementary masks need the count estimator")
-        k = torch.floor(uniform * (n.cpu() + 1).double()).long()
-        one = mask_exactly(free, k, rng)
-        half = Corruption(one, (k / n.cpu()).to(free.device), ((n.cpu() + 1) / k.clamp(min=1)).double().to(free.device))
-        other = complement(half, free)
-        masked, share, row_weight = (torch.cat(pair) for pair in
-                                     ((one, other.masked), (half.share, other.share), (half.weight / 2, other.weight / 2)))
-        tokens, n_total = torch.cat([tokens, tokens]), n.sum()
-    else:
-        drawn = corrupt(free, uniform, rng, estimator)
-        masked, share, row_weight, n_total = drawn.masked, drawn.share, drawn.weight, n.sum()
-    nats, hits = masked_losses(denoise, tokens, masked, share, mask_id)
-    row = masked.nonzero()[:, 0]
-    token_weight = row_weight[row].float()
+    if complementary and estimator != "count":
+        raise ValueError("complementary masks need the count estimator")
+    drawn = opposite_masks(free, uniform, rng) if complementary else [corrupt(free, uniform, rng, estimator)]
+    nats, hits = (torch.cat(parts) for parts in zip(*(masked_losses(denoise, tokens, one.masked, one.share, mask_id) for one in drawn), strict=True))
+    token_weight = torch.cat([one.weight[one.masked.nonzero()[:, 0]] for one in drawn]).float()
+    n_total = free.sum()
     bound = (nats * token_weight).sum() / n_total
     mean = nats.sum() / max(1, len(nats))  # a schedule's draw may mask nothing at all
     if weight == "bound":

@@ -95,7 +95,8 @@ def print_likelihood(result: dict) -> None:
     bound = result["objective"] == "diffusion"
     low, high = result["bits_per_byte_ci95"]
     print(f"{result['num_documents']} documents, {result['num_tokens']:,} tokens, {result['num_bytes']:,} bytes")
-    print(f"{'bound' if bound else 'likelihood':<22}{result['nats_per_token']:.4f} nats per token  ({result['length_nats_per_token']:.4f} of it for lengths)")
+    print(f"{'bound' if bound else 'likelihood':<22}{result['nats_per_token']:.4f} nats per token"
+          f"  ({result['length_nats_per_token']:.4f} of it for lengths)")
     print(f"{'':<22}{result['bits_per_byte']:.4f} bits per byte   [{low:.4f}, {high:.4f}]")
     print(f"{'perplexity' + (' bound' if bound else ''):<22}{result['perplexity_bound']:.3f} per token")
     print(f"{'masked tokens' if bound else 'next tokens':<22}{result['masked_cross_entropy']:.4f} nats  {100 * result['masked_accuracy']:.1f}% right")
@@ -138,8 +139,8 @@ def sample_grid(args, model, tokenizer, saved, held_out, judge) -> list[dict]:
     """Figures of held-out human texts, then of samples with the same lengths for each sampler and step count."""
     whole = [text for text in held_out.whole_rows() if len(text) >= args.min_tokens][:args.num_samples]
     if len(whole) < args.num_samples:
-        raise UserError(f"{len(whole)} whole held-out texts of {args.min_tokens} to {held_out.max_length} tokens", f"--num_samples {args.num_samples} of them",
-                        "lower --num_samples or --min_tokens")
+        raise UserError(f"{len(whole)} whole held-out texts of {args.min_tokens} to {held_out.max_length} tokens",
+                        f"--num_samples {args.num_samples} of them", "lower --num_samples or --min_tokens")
     lengths = [len(text) for text in whole]
     score = lambda texts: ({"judge_nats_per_token": judge_texts(judge, texts, tokenizer.pad)} if judge else {}) | metrics.variety(texts)
     rows = [{"sampler": "human text", "steps": 0, "calls": 0, "seconds": 0.0, **score(whole)}]
@@ -157,8 +158,8 @@ def print_grid(rows: list[dict]) -> None:
     names = [name for name in rows[0] if name not in ("sampler", "steps", "seconds")]
     print("| sampler | steps | " + " | ".join(names) + " | seconds |\n|" + "---|" * (len(names) + 3))
     for row in rows:
-        print(f"| {row['sampler']} | {row['steps']} | " + " | ".join(f"{row[name]:.3f}" if isinstance(row[name], float) else str(row[name]) for name in names)
-              + f" | {row['seconds']:.1f} |")
+        figures = [f"{row[name]:.3f}" if isinstance(row[name], float) else str(row[name]) for name in names]
+        print(f"| {row['sampler']} | {row['steps']} | " + " | ".join(figures) + f" | {row['seconds']:.1f} |")
 
 
 def draw_picture(path, rows: list[dict]) -> None:
@@ -207,7 +208,8 @@ def main(argv=None):
             judge, judge_tokenizer, judge_saved = checkpoint.open_model(args.judge, device)
             data.check_tokenizer(judge_tokenizer.fingerprint, tokenizer.fingerprint, args.judge)
             if judge_saved["objective"] != "ar":
-                raise UserError(f"{args.judge} trained with --objective {judge_saved['objective']}", "an autoregressive twin", "train one with train.py --objective ar")
+                raise UserError(f"{args.judge} trained with --objective {judge_saved['objective']}", "an autoregressive twin",
+                                "train one with train.py --objective ar")
         rows = sample_grid(args, model, tokenizer, saved, held_out, judge)
         print_grid(rows)
         result = {"samples": rows, "seed": args.seed, "num_samples": args.num_samples}

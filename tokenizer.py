@@ -57,7 +57,8 @@ class Tokenizer:
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
         """Learn at most `vocab_size` tokens; a small corpus yields fewer. Raises UserError if the size cannot be."""
         if not SMALLEST <= vocab_size <= LARGEST:
-            raise UserError(f"--vocab_size {vocab_size}", f"{SMALLEST} to {LARGEST} (all bytes and the special tokens; ids are uint16)", "choose such a size")
+            raise UserError(f"--vocab_size {vocab_size}", f"{SMALLEST} to {LARGEST} (all bytes and the special tokens; ids are uint16)",
+                            "choose such a size")
         backend = Backend(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()

@@ -29,22 +29,29 @@ from files import UserError
 from model import Denoiser
 from samplers import row_generators, sample
 
+CHOICES = {
+    "model_config": ("small", config.NAMED_SIZES, "named size"),
+    "objective": ("diffusion", config.OBJECTIVES, "what to train; ar is the autoregressive twin"),
+    "estimator": ("count", config.ESTIMATORS, "how noise levels are drawn; all estimate the same bound"),
+    "weight": ("bound", config.WEIGHTS, "weights of the loss; bound is the likelihood's own"),
+}
+
 
 def parse_args(argv):
     parser = config.Parser(__doc__)
     parser.add_argument("--data_dir", default="data_full", help="folder from data_prep.py (default %(default)s)")
     parser.add_argument("--out", default="checkpoints", help="run folder (default %(default)s)")
-    parser.add_argument("--model_config", default="small", metavar="|".join(config.NAMED_SIZES), help="named size (default %(default)s)")
-    parser.add_argument("--objective", default="diffusion", metavar="|".join(config.OBJECTIVES), help="diffusion, or ar: the twin")
-    parser.add_argument("--estimator", default="count", metavar="|".join(config.ESTIMATORS), help="how noise levels are drawn (default count)")
-    parser.add_argument("--weight", default="bound", metavar="|".join(config.WEIGHTS), help="weights of the loss (default bound)")
+    for flag, (default, choices, words) in CHOICES.items():
+        parser.add_argument(f"--{flag}", default=default, metavar="|".join(choices), help=f"{words} (default {default})")
     parser.add_argument("--complementary", action="store_true", help="train on each mask and its opposite")
     parser.add_argument("--eval_documents", type=int, default=200, help="held-out documents at each evaluation (default 200)")
     parser.add_argument("--config", help="JSON file of settings, such as another run's config.json")
     parser.add_argument("--resume", action="store_true", help="go on from resume.pt in --out")
     parser.add_settings(ModelConfig, skip=("vocab_size", "output_size", "causal", "condition_width"))
     parser.add_settings(TrainConfig)
-    return parser, parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.parser = parser
+    return args
 
 
 def make_loss(args, mask_id: int):
@@ -86,16 +93,18 @@ def build(args, resume) -> tuple[ModelConfig, TrainConfig, TextData]:
             raise UserError(f"{args.data_dir} with fingerprint {data.meta['fingerprint']}",
                             f"the data of the run, {resume['data']['fingerprint']}", "resume with the same --data_dir")
         if config.to_dict(model_config) != resume["model"] or args.objective != resume["objective"]:
-            raise UserError("flags for another model or objective", "the model that is being resumed", "drop the model's flags or choose another --out")
+            raise UserError("flags for another model or objective", "the model that is being resumed",
+                            "drop the model's flags or choose another --out")
     return model_config, cfg, data
 
 
 def main(argv=None):
-    parser, args = parse_args(argv)
-    args.parser = parser
-    for flag, choices in (("objective", config.OBJECTIVES), ("estimator", config.ESTIMATORS), ("weight", config.WEIGHTS)):
+    args = parse_args(argv)
+    for flag, (_, choices, _) in CHOICES.items():
         if getattr(args, flag) not in choices:
             raise config.unknown(f"--{flag} {getattr(args, flag)}", getattr(args, flag), list(choices))
+    if args.eval_documents < 1:
+        raise UserError(f"--eval_documents {args.eval_documents}", "at least 1", "choose such a number")
     if args.complementary and args.estimator != "count":
         raise UserError(f"--complementary with --estimator {args.estimator}", "the count estimator", "drop one of the two flags")
     out = Path(args.out)
@@ -107,19 +116,21 @@ def main(argv=None):
     files.writable_folder(out)
     settings = {**config.to_dict(model_config), **config.to_dict(cfg)}
     config.show("settings", {"objective": args.objective, "estimator": args.estimator, "weight": args.weight, **settings})
-    files.write_json(out / "config.json", {key: settings[key] for group in parser.groups.values() for key in group})
+    files.write_json(out / "config.json", {key: settings[key] for group in args.parser.groups.values() for key in group})
 
     device = training.start(cfg)
     model = Denoiser(model_config).to(device)
     batches = Batches(data, cfg.batch_size, cfg.accumulate, cfg.seed, pad_multiple=64 if cfg.compile else 1)
     print(f"data: {len(data.starts):,} rows, {int(data.lengths.sum()):,} tokens, {batches.epoch_steps:,} steps an epoch", file=sys.stderr)
-    about = {"kind": "text", "objective": args.objective, "model": config.to_dict(model_config), "tokenizer": data.tokenizer.to_json(),
-             "statistics": {"row_lengths": data.length_histogram().tolist()},
+    statistics = {"row_lengths": data.length_histogram().tolist()}
+    about = {"kind": "text", "objective": args.objective, "model": config.to_dict(model_config), "statistics": statistics,
+             "tokenizer": data.tokenizer.to_json(),
              "data": {"fingerprint": data.meta["fingerprint"], "tokenizer": data.tokenizer.fingerprint}}
     metrics = training.fit(
         model, make_loss(args, data.tokenizer.mask),
-        lambda step: diffusion.with_noise_levels(batches(step), training.step_generator(cfg.seed, step, stream=1)), cfg, out, about=about,
-        eval_fn=lambda model: evaluation.summary(model, args.objective, held_out, about["statistics"], documents=args.eval_documents, draws=4),
+        lambda step: diffusion.with_noise_levels(batches(step), training.step_generator(cfg.seed, step, stream=1)),
+        cfg, out, about=about,
+        eval_fn=lambda model: evaluation.summary(model, args.objective, held_out, statistics, documents=args.eval_documents, draws=4),
         preview_fn=make_preview(args, cfg, data.tokenizer, min(128, model_config.max_length)), resume=resume)
     print(f"done: {out / 'best.pt'}  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     print(f"next: python generate.py --checkpoint {out / 'best.pt'} --num_samples 5")
