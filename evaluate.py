@@ -191,6 +191,10 @@ def main(argv=None):
     for flag in ("draws", "num_samples", "min_tokens"):
         if getattr(args, flag) < 1:
             raise UserError(f"--{flag} {getattr(args, flag)}", "at least 1", "choose such a number")
+    if args.estimator not in config.ESTIMATORS:
+        raise config.unknown(f"--estimator {args.estimator}", args.estimator, list(config.ESTIMATORS))
+    if not all(word.isdigit() for word in args.step_counts.split(",")):
+        raise UserError(f"--step_counts {args.step_counts}", "numbers with commas between them", "for example 16,64")
     if args.picture and not args.judge:
         raise UserError("--picture without --judge", "a twin to judge the samples", "add --judge checkpoints_ar/best.pt")
     for path in filter(None, (args.json, args.picture)):
