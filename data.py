@@ -199,25 +199,26 @@ def place(batch: dict, device) -> tuple[Tensor, Tensor | None, Tensor]:
 
 def read_documents(path, separator: str) -> Iterator[str]:
     """The documents of a UTF-8 text file, streamed, stripped, empty ones left out. Raises UserError on invalid UTF-8."""
-    before, read = b"", 0
-    mark = separator.encode()
+    mark, buffer, read = separator.encode(), bytearray(), 0
+
+    def decode(piece: bytearray) -> str:
+        try:
+            return piece.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise UserError(f"invalid UTF-8 in {path} at byte {read + error.start}", "a UTF-8 text",
+                            "convert it, for example with iconv") from error
+
     with open(files.existing(path, "a text file", "check the path"), "rb") as file:
-        while True:
-            chunk = file.read(1 << 20)
-            *whole, before = (before + chunk).split(mark)
-            if not chunk:
-                whole.append(before)
-            for piece in whole:
-                try:
-                    text = piece.decode("utf-8").strip()
-                except UnicodeDecodeError as error:
-                    raise UserError(f"invalid UTF-8 in {path} at byte {read + error.start}", "a UTF-8 text",
-                                    "convert it, for example with iconv") from error
-                read += len(piece) + len(mark)
-                if text:
+        while chunk := file.read(1 << 20):
+            searched = max(0, len(buffer) - len(mark) + 1)  # what was searched once is not searched again
+            buffer += chunk
+            while (end := buffer.find(mark, searched)) >= 0:
+                if text := decode(buffer[:end]):
                     yield text
-            if not chunk:
-                return
+                del buffer[:end + len(mark)]
+                read, searched = read + end + len(mark), 0
+    if text := decode(buffer):
+        yield text
 
 
 def from_text(path, separator: str, tokenizer: Tokenizer, folder, max_length: int) -> TextData:

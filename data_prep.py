@@ -12,10 +12,12 @@ Memory does not grow with the corpus: documents are streamed, and about 3 MB of 
 
 import glob
 import hashlib
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 import config
@@ -89,18 +91,17 @@ class FirstPass:
 
     def __init__(self, documents: Iterable[str], seed: int, limit: int):
         self.documents, self.seed, self.limit = documents, seed, limit
-        self.count, self.draws, self.complete = 0, set(), False
+        self.count, self.smallest, self.largest = 0, math.inf, -math.inf  # documents, and the range of their draws
 
     def __iter__(self) -> Iterator[str]:
         size = 0
         for text in self.documents:
             self.count, size = self.count + 1, size + len(text)
-            if len(self.draws) < 1000:
-                self.draws.add(draw(text, self.seed))
+            number = draw(text, self.seed)
+            self.smallest, self.largest = min(self.smallest, number), max(self.largest, number)
             yield text
             if size > self.limit:
                 return
-        self.complete = True
 
 
 def read_tokenizer(path: str) -> Tokenizer:
@@ -112,11 +113,10 @@ def read_tokenizer(path: str) -> Tokenizer:
     return Tokenizer.from_json(text)
 
 
-def learn(args, paths: list[Path]) -> tuple[Tokenizer, float]:
+def learn(args, paths: list[Path], tokenizer: Tokenizer | None) -> tuple[Tokenizer, float]:
     """The tokenizer, and the number below which a document's draw sends it to val."""
     documents = FirstPass(tqdm(stream(args, paths), desc="tokenizer", unit=" documents"), args.seed, args.tokenizer_megabytes * 10 ** 6)
-    if args.tokenizer:
-        tokenizer = read_tokenizer(args.tokenizer)
+    if tokenizer:
         for _ in documents:
             pass
     else:
@@ -124,13 +124,11 @@ def learn(args, paths: list[Path]) -> tuple[Tokenizer, float]:
     where = args.input or HUB_DATASET
     if not documents.count:
         raise UserError(f"no text in {where}", "at least two documents", "check the file and --separator")
-    if len(documents.draws) == 1:
+    if documents.smallest == documents.largest:
         raise UserError(f"one document in {where}" + (f", {documents.count} times" if documents.count > 1 else ""),
                         "at least two different ones, to train on and to hold out", f"check --separator {args.separator}")
-    ordered = sorted(documents.draws)
-    if len(ordered) < 1000:  # a small corpus: at least one document on each side
-        return tokenizer, min(max(args.val_fraction, ordered[0] + 2 ** -55), ordered[-1])
-    return tokenizer, args.val_fraction
+    just_above = math.nextafter(documents.smallest, 1)  # at least one document on each side, whatever the share
+    return tokenizer, min(max(args.val_fraction, just_above), documents.largest)
 
 
 def write(args, paths: list[Path], tokenizer: Tokenizer, limit: float) -> dict:
@@ -161,7 +159,9 @@ def main(argv=None):
         raise UserError("an empty --separator", "the text between documents", "name it")
     paths = find_files(args.input) if args.input else []
     source = [[path.name, path.stat().st_size, int(path.stat().st_mtime)] for path in paths] or HUB_DATASET
+    kept = read_tokenizer(args.tokenizer) if args.tokenizer else None
     settings = {"source": source, "settings": {name: value for name, value in vars(args).items() if name not in ("out", "force", "input")}}
+    settings["settings"]["tokenizer"] = kept and kept.fingerprint  # its file may change while its name stays
     out = files.writable_folder(args.out)
     if (out / "meta.json").exists() and not args.force:
         meta = files.read_json(out / "meta.json", "a data folder's meta.json", "add --force")
@@ -171,15 +171,15 @@ def main(argv=None):
             return
         raise UserError(f"{out} made with other settings or from another source", "an empty folder", "choose another --out, or --force to replace it")
 
-    tokenizer, limit = learn(args, paths)
+    tokenizer, limit = learn(args, paths, kept)
     (out / "meta.json").unlink(missing_ok=True)  # from here until the end the folder is not valid
     splits = write(args, paths, tokenizer, limit)
     meta = data.write_meta(out, tokenizer, splits, {"command": "data_prep.py " + " ".join(argv if argv is not None else sys.argv[1:]), **settings})
     for split, sizes in splits.items():
         print(f"{split:<6}{sizes['documents']:>10,} documents {sizes['tokens']:>13,} tokens {sizes['bytes']:>14,} bytes "
               f"({sizes['bytes'] / max(1, sizes['tokens'] - 2 * sizes['documents']):.2f} bytes a token)")
-    first = data.TextData(out, "val", 64)
-    print(f"vocabulary {meta['vocab_size']}, data {meta['fingerprint']}; a held-out document begins:\n  {tokenizer.decode(first.tokens[:40])} …")
+    first = data.TextData(out, "val", 40).rows(np.array([0]))[0][0]
+    print(f"vocabulary {meta['vocab_size']}, data {meta['fingerprint']}; a held-out document begins:\n  {tokenizer.decode(first)} …")
     print(f"next: python train.py --data_dir {out} --model_config tiny --max_steps 100 --batch_size 16")
 
 

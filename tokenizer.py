@@ -80,7 +80,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens are left out, a cut character becomes U+FFFD."""
-        return self.backend.decode([int(id) for id in ids if int(id) < self.eos])
+        return self.backend.decode([int(id) for id in ids if 0 <= int(id) < self.eos])
 
     def piece(self, id: int) -> str:
         """One token as text: its name if it is special."""

@@ -49,6 +49,7 @@ def test_special_tokens(tokenizer):
     text = "".join(SPECIAL) + SEPARATOR
     assert tokenizer.decode(tokenizer.encode(text)) == text and not set(ids) & set(tokenizer.encode(text).tolist())
     assert [tokenizer.piece(id) for id in ids] == list(SPECIAL)
+    assert tokenizer.decode([-1, *ids, 60_000]) == ""
     again = Tokenizer.from_json(tokenizer.to_json())
     assert again.fingerprint == tokenizer.fingerprint
     with pytest.raises(UserError, match="no tokenizer"):
@@ -157,6 +158,24 @@ def test_folders_globs_and_tiny_corpora(tmp_path):
     (tmp_path / "two.txt").write_text(f"one story{SEPARATOR}another story")
     data_prep.main(["--input", str(tmp_path / "two.txt"), "--out", str(tmp_path / "two"), "--vocab_size", "300"])
     assert all(TextData(tmp_path / "two", split, 20).num_documents == 1 for split in ("train", "val"))
+
+
+@pytest.mark.parametrize("texts, share", [([f"story {i}", f"tale {i}"], "0.02") for i in range(8)]
+                         + [([f"story {i}" for i in range(1500)], share) for share in ("0.00001", "0.99999")])
+def test_each_side_gets_a_document(tmp_path, texts, share):
+    (tmp_path / "in.txt").write_text(SEPARATOR.join(texts))
+    data_prep.main(["--input", str(tmp_path / "in.txt"), "--out", str(tmp_path / "out"), "--vocab_size", "260", "--val_fraction", share])
+    assert all(TextData(tmp_path / "out", split, 20).num_documents for split in ("train", "val"))
+
+
+def test_a_tokenizer_that_changed_in_place_is_noticed(tmp_path):
+    write_corpus(tmp_path / "in.txt", 20)
+    words = ["--input", str(tmp_path / "in.txt"), "--out", str(tmp_path / "out"), "--tokenizer", str(tmp_path / "tokenizer.json")]
+    (tmp_path / "tokenizer.json").write_text(Tokenizer.train(["aaaa bbbb"] * 9, 280).to_json())
+    data_prep.main(words)
+    (tmp_path / "tokenizer.json").write_text(Tokenizer.train(["the cat sat"] * 9, 280).to_json())
+    with pytest.raises(UserError, match="other settings"):
+        data_prep.main(words)
 
 
 @pytest.mark.parametrize("content, words, message", [
