@@ -50,6 +50,7 @@ def parse_args(argv):
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16, fp16")
     parser.add_argument("--compile", action="store_true", help="time the compiled blocks as well")
     parser.add_argument("--profile", action="store_true", help="print where a training step's time goes")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the tokens (default 0)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--json", help="write all figures here")
@@ -80,7 +81,7 @@ def make_models(args, device) -> dict[str, Denoiser]:
     values = checkpoint.load(args.checkpoint)["model"] if args.checkpoint else {"max_length": args.length, **config.named_size(args.model_config)}
     if args.length > values["max_length"]:
         raise UserError(f"--length {args.length}", f"at most {values['max_length']}, the model's length", "choose a shorter one")
-    torch.manual_seed(0)
+    torch.manual_seed(args.seed)
     return {name: Denoiser(ModelConfig(**{**values, "causal": name == "twin"})).to(device) for name in ("denoiser", "twin")}
 
 
@@ -176,9 +177,10 @@ def measure_memory(args) -> list[dict]:
     """Peak MiB of one training step and of one sample, each in a process of its own, since a peak never falls."""
     rows = []
     for part in ("training", "sampling"):
-        words = [sys.executable, str(Path(__file__)), "--only", part, "--model_config", args.model_config, "--length", str(args.length), "--repeats", "1",
-                 "--batch_size", str(args.batch_size), "--batches", "1", "--samplers", "first_hitting", "--step_counts", "8", "--device", args.device,
-                 "--threads", str(args.threads)] + (["--checkpoint", args.checkpoint] if args.checkpoint else [])
+        flags = {"only": part, "model_config": args.model_config, "length": args.length, "batch_size": args.batch_size, "repeats": 1, "batches": 1,
+                 "samplers": "first_hitting", "step_counts": 8, "device": args.device, "threads": args.threads}
+        flags |= {"checkpoint": args.checkpoint} if args.checkpoint else {}
+        words = [sys.executable, str(Path(__file__)), *(word for name, value in flags.items() for word in (f"--{name}", str(value)))]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         rows.append({"what": f"peak memory, {part}", "peak_mib": float(done.stdout.strip().splitlines()[-1].split()[-2])})
     return rows
@@ -212,7 +214,7 @@ def main(argv=None):
     for flag in ("batches", "step_counts"):
         if not all(word.isdigit() and int(word) for word in getattr(args, flag).split(",")):
             raise UserError(f"--{flag} {getattr(args, flag)}", "positive numbers with commas between them", "for example 1,16")
-    device = training.start(TrainConfig(device=args.device, threads=args.threads, precision=args.precision))
+    device = training.start(TrainConfig(device=args.device, threads=args.threads, precision=args.precision, seed=args.seed))
     rows = []
     if args.only in (None, "training"):
         rows += time_training(args, device)

@@ -87,12 +87,15 @@ def read_template(text: str, tokenizer, max_length: int, open_end: bool) -> list
 
 
 def blank_rows(args, tokenizer, saved, max_length: int) -> list[list[int]]:
-    """[BOS], masks, [EOS] for each sample, of the length asked for or of lengths drawn from whole training rows."""
+    """[BOS], masks, [EOS] for each sample, of the length asked for or of lengths drawn from the training rows.
+
+    The twin ends its texts itself: it gets the model's whole length unless --length says less.
+    """
     if args.length and not 3 <= args.length <= max_length:
         raise UserError(f"--length {args.length}", f"3 to {max_length}, the model's length", "choose such a length")
     counts = np.asarray(saved["statistics"]["row_lengths"], dtype=float)[:max_length + 1]
-    if args.length:
-        lengths = [args.length] * args.num_samples
+    if args.length or saved["objective"] == "ar":
+        lengths = [args.length or max_length] * args.num_samples
     else:
         counts[:min(3, len(counts))] = 0
         lengths = [int(np.random.default_rng((args.seed, number)).choice(len(counts), p=counts / counts.sum())) for number in range(args.num_samples)]
@@ -105,7 +108,7 @@ def left_to_right(args, model, tokenizer, rows: list[list[int]], first: int) -> 
     if any(id not in (tokenizer.mask, tokenizer.eos) for id in rows[0][len(prompt):]):
         raise UserError("a template with words behind a blank", "blanks at the end only, since this checkpoint is an autoregressive twin",
                         "use a denoiser's checkpoint to fill the middle")
-    length = max(map(len, rows))
+    length = len(rows[0])
     drawn = autoregressive.sample(model, torch.tensor([prompt] * len(rows), device=model.device), length, eos=tokenizer.eos, pad=tokenizer.pad,
                                   rngs=row_generators(args.seed, len(rows), first), temperature=args.temperature, top_p=args.top_p)
     result = []
