@@ -181,6 +181,12 @@ def main(argv=None):
     for first in tqdm(range(0, len(rows), args.batch_size), unit="batch", disable=len(rows) <= args.batch_size):
         samples += write(args, model, tokenizer, rows[first:first + args.batch_size], first)
     seconds = time.perf_counter() - clock
+    facts = {"checkpoint": path.name, "trained for": f"{saved['step']} steps", "seed": args.seed,
+             **{name: getattr(args, name) for name in ("sampler", "steps", "schedule", "temperature", "top_p", "block_size")}}
+    if args.html:
+        files.write_text(args.html, pages.unmasking(samples, tokenizer, facts))
+    if args.json:
+        files.write_text(args.json, "".join(json.dumps(record(drawn, tokenizer, args, path.name), ensure_ascii=False) + "\n" for drawn in samples))
 
     for number, drawn in enumerate(samples, 1):
         print(f"--- sample {number} ---")
@@ -190,11 +196,6 @@ def main(argv=None):
     written = sum(sum(step > 0 for step in drawn.step) for drawn in samples)
     print(f"{len(samples)} samples, {written} tokens in at most {max(drawn.calls for drawn in samples)} calls each, {seconds:.1f} s, "
           f"{written / seconds:,.0f} tokens/s", file=sys.stderr)
-    facts = {"checkpoint": path.name, "model": checkpoint.describe(saved), "seed": args.seed, **config.to_dict(args.settings)}
-    if args.html:
-        files.write_text(args.html, pages.unmasking(samples, tokenizer, facts))
-    if args.json:
-        files.write_text(args.json, "".join(json.dumps(record(drawn, tokenizer, args, path.name), ensure_ascii=False) + "\n" for drawn in samples))
 
 
 if __name__ == "__main__":

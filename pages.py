@@ -17,6 +17,7 @@ h1 { font-size: 1.4rem; margin: 0 0 .3rem; } .facts, .number, .bar { font: .8rem
 .bar { position: fixed; left: 0; right: 0; bottom: 0; background: var(--card); border-top: 1px solid var(--line); padding: .7rem 1rem; }
 .bar div { max-width: 46rem; margin: 0 auto; display: flex; gap: .8rem; align-items: center; }
 .bar input[type=range] { flex: 1; min-width: 3rem; accent-color: var(--new); } .bar button, .bar select { font: inherit; padding: .3rem .8rem; }
+@media (max-width: 28rem) { .bar div { gap: .4rem; } .bar button, .bar select { padding: .3rem; } }
 """
 
 SCRIPT = """
