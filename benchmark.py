@@ -92,13 +92,14 @@ def training_step(model: Denoiser, name: str, tokens, precision):
     free = torch.ones_like(tokens, dtype=torch.bool)
     free[:, 0] = False
     batch = {"weight": float(free.sum())}
+    autocast = lambda: torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
     def loss_fn(model, batch, rng):
         if name == "twin":
             return autoregressive.loss(model, tokens, free)
         return diffusion.loss(model.bind(), tokens, free, mask_id=model.config.vocab_size - 1, rng=rng)
 
-    return lambda: training.optimizer_step(model, loss_fn, [batch], cfg, 1, optimizers, scaler, precision, device)
+    return lambda: training.optimizer_step(model, loss_fn, [batch], cfg, 1, optimizers, scaler, autocast)
 
 
 def executed_flops(model: Denoiser, length: int) -> float:

@@ -8,6 +8,8 @@ A minute on a laptop:
 All held-out documents, and samples judged by the twin over a grid of samplers and steps (half an hour on two cores):
     python evaluate.py --checkpoint checkpoints/best.pt --json scores.json
     python evaluate.py --checkpoint checkpoints/best.pt --samples --judge checkpoints_ar/best.pt --picture samplers.png
+The learning curves of two runs:
+    python evaluate.py --curves checkpoints checkpoints_ar --picture curves.png
 """
 
 import math
@@ -27,6 +29,7 @@ import data
 import evaluation
 import files
 import metrics
+import pictures
 import training
 from config import SampleConfig
 from files import UserError
@@ -50,7 +53,8 @@ def parse_args(argv):
     parser.add_argument("--step_counts", default="16,64", help="comma-separated (default %(default)s)")
     parser.add_argument("--num_samples", type=int, default=32, help="samples a cell of the grid (default 32)")
     parser.add_argument("--min_tokens", type=int, default=200, help="samples copy the lengths of held-out texts at least this long (default 200)")
-    parser.add_argument("--picture", help="write the grid as a PNG")
+    parser.add_argument("--curves", nargs="+", metavar="RUN", help="draw the learning curves of these run folders into --picture, and stop")
+    parser.add_argument("--picture", help="write the grid, or the curves, as a PNG")
     parser.add_argument("--json", help="write all figures here")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
@@ -162,30 +166,6 @@ def print_grid(rows: list[dict]) -> None:
         print(f"| {row['sampler']} | {row['steps']} | " + " | ".join(figures) + f" | {row['seconds']:.1f} |")
 
 
-def draw_picture(path, rows: list[dict]) -> None:
-    """The judge's nats against unigram entropy: near the human point is good; below and left of it is repetition."""
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    fig, ax = plt.subplots(figsize=(7.5, 5), dpi=150)
-    for name in dict.fromkeys(row["sampler"] for row in rows[1:]):
-        mine = [row for row in rows[1:] if row["sampler"] == name]
-        ax.plot([row["unigram_entropy"] for row in mine], [row["judge_nats_per_token"] for row in mine], "o-", label=name, alpha=0.8)
-        for row in mine:
-            ax.annotate(f" {row['steps']}", (row["unigram_entropy"], row["judge_nats_per_token"]), fontsize=7)
-    human = rows[0]
-    ax.axhspan(human["judge_nats_per_token"] - 0.5, human["judge_nats_per_token"] + 0.5, color="0.5", alpha=0.12, label="human ± 0.5 nats")
-    ax.axvspan(human["unigram_entropy"] * 0.95, human["unigram_entropy"] * 1.05, color="tab:green", alpha=0.08, label="human ± 5% entropy")
-    ax.plot(human["unigram_entropy"], human["judge_nats_per_token"], "k*", markersize=14, label="human text")
-    ax.set(xlabel="unigram entropy (nats)", ylabel="nats per token under the twin", title="Samples by sampler; numbers are steps")
-    ax.legend(fontsize=8)
-    fig.tight_layout()
-    with files.replacing(path) as file:
-        fig.savefig(file, format="png")
-    plt.close(fig)
-
-
 def main(argv=None):
     args = parse_args(argv)
     for flag in ("draws", "num_samples", "min_tokens"):
@@ -195,10 +175,15 @@ def main(argv=None):
         raise config.unknown(f"--estimator {args.estimator}", args.estimator, list(config.ESTIMATORS))
     if not all(word.isdigit() for word in args.step_counts.split(",")):
         raise UserError(f"--step_counts {args.step_counts}", "numbers with commas between them", "for example 16,64")
-    if args.picture and not args.judge:
-        raise UserError("--picture without --judge", "a twin to judge the samples", "add --judge checkpoints_ar/best.pt")
+    if args.picture and not (args.curves or args.samples and args.judge):
+        raise UserError("--picture alone", "something to draw", "add --samples --judge checkpoints_ar/best.pt, or --curves RUN RUN")
+    if args.curves and not args.picture:
+        raise UserError("--curves without --picture", "a file to draw into", "add --picture curves.png")
     for path in filter(None, (args.json, args.picture)):
         files.writable_folder(Path(path).parent)
+    if args.curves:
+        pictures.learning_curves(args.picture, args.curves)
+        return
     if args.threads:
         torch.set_num_threads(args.threads)
     device = training.choose_device(args.device)
@@ -218,7 +203,7 @@ def main(argv=None):
         print_grid(rows)
         result = {"samples": rows, "seed": args.seed, "num_samples": args.num_samples}
         if args.picture:
-            draw_picture(args.picture, rows)
+            pictures.sampler_grid(args.picture, rows)
     else:
         result = likelihood(args, model, saved, held_out)
         print_likelihood(result)

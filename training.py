@@ -156,6 +156,57 @@ def averaged_weights(model: nn.Module, averaged: dict | None):
         model.load_state_dict(trained)
 
 
+class Run:
+    """What a run is at a step: the model, its optimizers and averages, the best score, and the folder they are saved in."""
+
+    def __init__(self, model: nn.Module, cfg: TrainConfig, run_dir: Path, about: dict, resume: dict | None):
+        self.model, self.cfg, self.dir, self.about = model, cfg, run_dir, about
+        self.optimizers = make_optimizers(model, cfg)
+        self.averaged = {name: value.clone() for name, value in model.state_dict().items()} if cfg.ema else None
+        self.step, self.best, self.tokens_seen, self.metrics = 0, math.inf, 0, {}
+        if resume is not None:
+            model.load_state_dict(resume["weights"])
+            self.averaged = resume["averaged"]
+            for optimizer, state in zip(self.optimizers, resume["optimizer"], strict=True):
+                optimizer.load_state_dict(state)
+            self.step, self.best, self.tokens_seen, self.metrics = (resume[key] for key in ("step", "best", "tokens_seen", "metrics"))
+        self.log = Log(run_dir / "log.jsonl", self.step)
+
+    def content(self) -> dict:
+        """A checkpoint of this step."""
+        return {**self.about, "weights": self.model.state_dict(), "averaged": self.averaged, "train": config.to_dict(self.cfg),
+                "step": self.step, "seed": self.cfg.seed, "git": files.git_revision(), "metrics": self.metrics}
+
+    def save(self) -> None:
+        """Write resume.pt, then last.pt."""
+        state = {"optimizer": [optimizer.state_dict() for optimizer in self.optimizers], "best": self.best, "tokens_seen": self.tokens_seen}
+        checkpoint.save(self.dir / "resume.pt", {**self.content(), **state})
+        checkpoint.save(self.dir / "last.pt", self.content())
+
+    def average(self) -> None:
+        """Move the averaged weights towards the trained ones; early on faster, since they started from noise."""
+        if self.averaged is not None:
+            decay = min(self.cfg.ema, (1 + self.step) / (10 + self.step))
+            now = self.model.state_dict()
+            torch._foreach_lerp_(list(self.averaged.values()), [now[name] for name in self.averaged], 1 - decay)
+
+    def evaluate(self, eval_fn: Callable, preview_fn: Callable | None, autocast) -> None:
+        """Score the averaged weights; keep them as best.pt if they are."""
+        self.model.eval()
+        with averaged_weights(self.model, self.averaged), autocast():
+            self.metrics = eval_fn(self.model)
+            preview = preview_fn(self.model) if preview_fn else None
+        self.model.train()
+        self.log.write(step=self.step, **{f"val_{name}": value for name, value in self.metrics.items()})
+        tqdm.write(f"step {self.step:6d}  " + "  ".join(f"val_{name} {value:.4f}" for name, value in self.metrics.items()), file=sys.stderr)
+        if preview:
+            files.write_text(self.dir / "samples" / f"step_{self.step:06d}.txt", preview + "\n")
+        score = next(iter(self.metrics.values()))
+        if score < self.best:
+            self.best = score
+            checkpoint.save(self.dir / "best.pt", self.content())
+
+
 def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]], cfg: TrainConfig, run_dir: Path, *,
         about: dict, eval_fn: Callable | None = None, preview_fn: Callable | None = None, resume: dict | None = None) -> dict:
     """Train `model` in place for cfg.max_steps steps and return the last evaluation.
@@ -168,84 +219,46 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
     resume: the content of a resume.pt. Raises UserError on a non-finite loss; the last saved state stays.
     Writes log.jsonl, best.pt, last.pt, resume.pt, samples/ in run_dir.
     """
-    device = model.embedding.weight.device
+    device = model.device
     dtype, reason = choose_precision(cfg.precision, device)
+    autocast = lambda: torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
     print(f"precision: {dtype} ({reason}); compile: {cfg.compile}; parameters: {model.num_parameters():,}", file=sys.stderr)
-    optimizers = make_optimizers(model, cfg)
+    run = Run(model, cfg, run_dir, about, resume)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    averaged = {name: value.clone() for name, value in model.state_dict().items()} if cfg.ema else None
-    first, best, tokens_seen, metrics = 0, math.inf, 0, {}
-    if resume is not None:
-        model.load_state_dict(resume["weights"])
-        averaged = resume["averaged"]
-        for optimizer, state in zip(optimizers, resume["optimizer"], strict=True):
-            optimizer.load_state_dict(state)
-        first, best, tokens_seen, metrics = resume["step"], resume["best"], resume["tokens_seen"], resume["metrics"]
     if cfg.compile:
         model.trunk = torch.compile(model.trunk, dynamic=False)
-    log = Log(run_dir / "log.jsonl", first)
-
-    def content(step: int) -> dict:
-        return {**about, "weights": model.state_dict(), "averaged": averaged, "train": config.to_dict(cfg), "step": step,
-                "seed": cfg.seed, "git": files.git_revision(), "metrics": metrics}
-
-    def save(step: int) -> None:
-        checkpoint.save(run_dir / "resume.pt", {**content(step), "optimizer": [o.state_dict() for o in optimizers],
-                                                "best": best, "tokens_seen": tokens_seen})
-        checkpoint.save(run_dir / "last.pt", content(step))
-
-    def evaluate(step: int) -> None:
-        nonlocal best, metrics
-        model.eval()
-        with averaged_weights(model, averaged), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            metrics = eval_fn(model)
-            preview = preview_fn(model) if preview_fn else None
-        model.train()
-        log.write(step=step, **{f"val_{name}": value for name, value in metrics.items()})
-        tqdm.write(f"step {step:6d}  " + "  ".join(f"val_{name} {value:.4f}" for name, value in metrics.items()), file=sys.stderr)
-        if preview:
-            files.write_text(run_dir / "samples" / f"step_{step:06d}.txt", preview + "\n")
-        score = next(iter(metrics.values()))
-        if score < best:
-            best = score
-            checkpoint.save(run_dir / "best.pt", content(step))
-
     model.train()
-    clock, seen_at_clock = time.perf_counter(), tokens_seen
-    with StopSignal() as stop, tqdm(total=cfg.max_steps, initial=first, unit="step", dynamic_ncols=True) as bar:
-        for step in range(first, cfg.max_steps):
-            loss, stats, norm = optimizer_step(model, loss_fn, batches(step), cfg, step, optimizers, scaler, dtype, device)
-            done = step + 1
+    clock, seen_at_clock = time.perf_counter(), run.tokens_seen
+    with StopSignal() as stop, tqdm(total=cfg.max_steps, initial=run.step, unit="step", dynamic_ncols=True) as bar:
+        for step in range(run.step, cfg.max_steps):
+            loss, stats, norm = optimizer_step(model, loss_fn, batches(step), cfg, step, run.optimizers, scaler, autocast)
             if not math.isfinite(loss):
-                raise UserError(f"a loss of {loss} at step {done}", "a finite one",
+                raise UserError(f"a loss of {loss} at step {step + 1}", "a finite one",
                                 f"lower --learning_rate; the last good state is in {run_dir / 'resume.pt'}")
-            if averaged is not None:
-                decay = min(cfg.ema, (1 + step) / (10 + step))
-                now = model.state_dict()
-                torch._foreach_lerp_(list(averaged.values()), [now[name] for name in averaged], 1 - decay)
-            tokens_seen += int(stats.pop("tokens"))
+            run.average()
+            run.step, run.tokens_seen = step + 1, run.tokens_seen + int(stats.pop("tokens"))
             bar.update()
-            if done % cfg.log_every == 0 or done == cfg.max_steps:
-                rate = (tokens_seen - seen_at_clock) / (time.perf_counter() - clock)
-                clock, seen_at_clock = time.perf_counter(), tokens_seen
-                log.write(step=done, loss=loss, **stats, gradient_norm=norm, tokens_seen=tokens_seen,
-                          learning_rate=cfg.learning_rate * learning_rate(step, cfg), tokens_per_second=round(rate))
+            last = run.step == cfg.max_steps
+            if run.step % cfg.log_every == 0 or last:
+                rate = (run.tokens_seen - seen_at_clock) / (time.perf_counter() - clock)
+                clock, seen_at_clock = time.perf_counter(), run.tokens_seen
+                run.log.write(step=run.step, loss=loss, **stats, gradient_norm=norm, tokens_seen=run.tokens_seen,
+                              learning_rate=cfg.learning_rate * learning_rate(step, cfg), tokens_per_second=round(rate))
                 bar.set_postfix_str(f"loss {loss:.3f}  {rate:,.0f} tokens/s")
-            last = done == cfg.max_steps or stop.received is not None
-            if eval_fn and ((cfg.eval_every and done % cfg.eval_every == 0) or done == cfg.max_steps):
-                evaluate(done)
-                clock, seen_at_clock = time.perf_counter(), tokens_seen
-            if last or (cfg.save_every and done % cfg.save_every == 0):
-                save(done)
-            if stop.received is not None and done < cfg.max_steps:
+            if eval_fn and (last or (cfg.eval_every and run.step % cfg.eval_every == 0)):
+                run.evaluate(eval_fn, preview_fn, autocast)
+                clock, seen_at_clock = time.perf_counter(), run.tokens_seen
+            if last or stop.received or (cfg.save_every and run.step % cfg.save_every == 0):
+                run.save()
+            if stop.received and not last:
                 bar.close()
-                print(f"stopped by {signal.Signals(stop.received).name} after step {done}, all saved; go on with --resume", file=sys.stderr)
+                name = signal.Signals(stop.received).name
+                print(f"stopped by {name} after step {run.step}, all saved; go on with --resume", file=sys.stderr)
                 raise SystemExit(128 + stop.received)
-    log.file.close()
-    return metrics
+    return run.metrics
 
 
-def optimizer_step(model, loss_fn, micro_batches, cfg, step, optimizers, scaler, dtype, device) -> tuple[float, dict, float]:
+def optimizer_step(model, loss_fn, micro_batches, cfg, step, optimizers, scaler, autocast) -> tuple[float, dict, float]:
     """One update. Returns the loss, its statistics as weighted means (and `tokens`), and the gradient norm."""
     share_of_peak = learning_rate(step, cfg)
     for optimizer in optimizers:
@@ -258,7 +271,7 @@ def optimizer_step(model, loss_fn, micro_batches, cfg, step, optimizers, scaler,
     rng = step_generator(cfg.seed, step)
     for batch in micro_batches:
         part = batch["weight"] / total
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with autocast():
             value, stats = loss_fn(model, batch, rng)
         scaler.scale(value * part).backward()
         loss += value.item() * part

@@ -14,6 +14,7 @@ import checkpoint
 import evaluate
 import evaluation
 import metrics
+import pictures
 from data import TextData
 from files import UserError
 
@@ -95,6 +96,17 @@ def test_sample_grid(runs, tmp_path, capsys):
     assert [row["sampler"] for row in own] == ["human text", "left_to_right"]
 
 
+def test_learning_curves(runs, tmp_path):
+    evaluate.main(["--curves", str(runs[1].parent), str(runs[2].parent), "--picture", str(tmp_path / "curves.png")])
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    tokens, bits = pictures.read_curve(runs[1].parent)
+    assert len(tokens) == len(bits) == 1 and tokens[0] == json.loads((runs[1].parent / "log.jsonl").read_text().splitlines()[-2])["tokens_seen"]
+    for text, message in (("{", "no log of train.py"), ('{"step": 1}', "without an evaluation")):
+        (tmp_path / "log.jsonl").write_text(text)
+        with pytest.raises(UserError, match=message):
+            pictures.read_curve(tmp_path)
+
+
 def test_the_judge_of_held_out_text_is_the_twins_likelihood(runs):
     model, tokenizer, saved = checkpoint.open_model(runs[2])
     data = TextData(runs[0], "val", 48)
@@ -148,7 +160,8 @@ def test_bad_checkpoints(runs, tmp_path, kind, message):
 def test_refusals(runs, tmp_path, monkeypatch):
     other = make_data(tmp_path / "other", vocab_size=280)
     for words, message in ((["--data_dir", str(other)], "made with tokenizer"), (["--draws", "0"], "--draws 0"), (["--estimator", "cosin"], "expected cosine"),
-                           (["--picture", "a.png"], "--picture without"), (["--checkpoint", str(tmp_path)], "the folder"),
+                           (["--picture", "a.png"], "--picture alone"), (["--curves", "."], "--curves without"),
+                           (["--curves", str(tmp_path), "--picture", str(tmp_path / "a.png")], "no .*log.jsonl"), (["--checkpoint", str(tmp_path)], "the folder"),
                            (["--checkpoint", str(tmp_path / "none.pt")], "none.pt"), (["--samples", "--samplers", "fist"], "--sampler"),
                            (["--samples", "--judge", str(runs[1]), "--num_samples", "2", "--min_tokens", "9"], "an autoregressive twin"),
                            (["--samples", "--num_samples", "999"], "whole held-out texts"), (["--json", "/proc/no/x.json"], "/proc"),

@@ -15,7 +15,7 @@ from model import Denoiser
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {  # a module imports from lower floors, and within its own floor only what stands before it
-    0: ["files", "config", "metrics", "tokenizer", "pages"],
+    0: ["files", "config", "metrics", "tokenizer", "pages", "pictures"],
     1: ["model", "diffusion", "samplers", "autoregressive", "data"],
     2: ["checkpoint", "evaluation"],
     3: ["training"],
