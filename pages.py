@@ -72,7 +72,7 @@ def unmasking(samples, tokenizer, facts: dict) -> str:
     """A page that plays how samples were unmasked.
 
     samples: objects with ids, step (0: given) and probability, lists of equal length. facts: shown under the title.
-    Special tokens are left out of the texts.
+    Special tokens are left out of the texts. A token that was masked again (ReMDM) appears when it was last revealed.
     """
     shown = []
     for sample in samples:
