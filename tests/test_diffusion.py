@@ -90,9 +90,9 @@ def test_complementary_masks_supervise_each_token_once():
         return torch.zeros(int(select.sum()), 3)
 
     diffusion.loss(denoise, ROWS, FREE, mask_id=MASK, rng=seeded(), complementary=True)
-    (select, share), = seen
-    assert torch.equal(select[:3] ^ select[3:], FREE)
-    assert torch.allclose(share * FREE.sum(1).repeat(2), select.sum(1).double())
+    (one, share), (other, rest) = seen
+    assert torch.equal(one ^ other, FREE)
+    assert torch.allclose(share * FREE.sum(1), one.sum(1).double()) and torch.allclose(share + rest, torch.ones(3, dtype=torch.float64))
 
 
 def test_counts_are_exactly_uniform():
