@@ -92,7 +92,8 @@ def test_complementary_masks_supervise_each_token_once():
     diffusion.loss(denoise, ROWS, FREE, mask_id=MASK, rng=seeded(), complementary=True)
     (one, share), (other, rest) = seen
     assert torch.equal(one ^ other, FREE)
-    assert torch.allclose(share * FREE.sum(1), one.sum(1).double()) and torch.allclose(share + rest, torch.ones(3, dtype=torch.float64))
+    assert torch.allclose(share.double() * FREE.sum(1), one.sum(1).double())
+    assert torch.allclose((share + rest).double(), torch.ones(3, dtype=torch.float64))
 
 
 def test_counts_are_exactly_uniform():
