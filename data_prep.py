@@ -5,9 +5,9 @@ Writes  data_full/ (--out): train.npy, val.npy, their offsets, tokenizer.json, m
 
 Seconds on a laptop, from your own text:
     python data_prep.py --input stories.txt --vocab_size 4096
-For real (2 GB of stories, about half an hour):
+For real (2 GB of stories, streamed from the hub):
     python data_prep.py
-Memory does not grow with the corpus: documents are streamed, and about 3 MB of text a second and core become tokens.
+Memory does not grow with the corpus (265 MB at 8 MB of text, 274 MB at 82 MB); 8 MB take 4 seconds on two cores.
 """
 
 import glob

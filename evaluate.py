@@ -5,7 +5,7 @@ Writes  a table on the screen; with --json FILE all figures; with --samples --pi
 
 A minute on a laptop:
     python evaluate.py --checkpoint checkpoints/best.pt --documents 100
-All held-out documents, and samples judged by the twin over a grid of samplers and steps (half an hour on two cores):
+All held-out documents, and samples judged by the twin over a grid of samplers and steps (16 a cell took five minutes):
     python evaluate.py --checkpoint checkpoints/best.pt --json scores.json
     python evaluate.py --checkpoint checkpoints/best.pt --samples --judge checkpoints_ar/best.pt --picture samplers.png
 The learning curves of two runs:
