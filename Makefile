@@ -1,9 +1,13 @@
-# make test: from a fresh clone to green tests. PYTHON=python3.12 make test uses another Python (3.11 to 3.13).
+# make demo: from a fresh clone to a page of captioned pictures. make test: to green tests.
+# PYTHON=python3.12 make test uses another Python (3.11 to 3.13).
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: test install lint clean
+.PHONY: demo test install lint clean
+
+demo: install
+	$(BIN)/python demo.py
 
 test: install
 	$(BIN)/python -m pytest --cov=. --cov-report=term-missing

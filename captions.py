@@ -187,6 +187,15 @@ def several(scene: Scene, rng: np.random.Generator, count: int = 5) -> list[str]
     return (list(found) * count)[:count]
 
 
+def swap_captions(scene: Scene, mate: int, rng: np.random.Generator) -> list[str]:
+    """One caption for a scene of two objects (mate 0) or for `scenes.swapped` of it (mate 1): the same words, the colours exchanged."""
+    back, front = scene.objects
+    word = relation(front, back)
+    colours = (back.colour, front.colour) if mate else (front.colour, back.colour)
+    between = RELATION_WORDS[word][int(rng.integers(2))]
+    return [f"{article(f'{colours[0]} {front.shape}')} {between} {article(f'{colours[1]} {back.shape}')}"]
+
+
 # --- reading -------------------------------------------------------------------------------------------------
 
 
@@ -303,7 +312,8 @@ def align(nouns: list[Noun], objects: list[Object]) -> list[tuple[Noun, Object |
     seats = list(objects) + [None] * max(0, len(nouns) - len(objects))
 
     def right(order) -> int:
-        return sum(one is not None and said == getattr(one, name) for phrase, one in zip(nouns, order, strict=True) for name, said in phrase.said().items())
+        pairs = [(phrase, one) for phrase, one in zip(nouns, order, strict=True) if one is not None]
+        return sum(said == getattr(one, name) for phrase, one in pairs for name, said in phrase.said().items())
     return list(zip(nouns, max(itertools.permutations(seats, len(nouns)), key=right), strict=True)) if nouns else []
 
 

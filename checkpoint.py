@@ -8,6 +8,8 @@ A checkpoint `*.pt` is one dict of tensors and plain values, read with `weights_
     weights      state dict, float32; `averaged`: the EMA weights or None. Readers take `averaged` if it is there
     tokenizer    tokenizer.json as a string
     statistics   plain values from the training data, such as the histogram of row lengths
+    encoder      kind "caption": name, key, patches and width of the frozen image encoder; the features' mean and deviation are
+                 in statistics
     data         fingerprint of the training data; tokenizer: the tokenizer's
     train        TrainConfig as a plain dict; step, seed, git, metrics: where the weights come from
 `resume.pt` holds the same and `optimizer` beside it; only training reads it.
@@ -27,7 +29,7 @@ from model import Denoiser
 from tokenizer import Tokenizer
 
 FORMAT = 1
-RUN_FOLDERS = ("checkpoints*/best.pt", "runs/*/best.pt", "checkpoints*/last.pt", "runs/*/last.pt")
+RUN_FOLDERS = ("checkpoints*/best.pt", "runs/*/best.pt", "checkpoints*/last.pt", "runs/*/last.pt", "runs/*/*/best.pt")
 
 
 def build_denoiser(saved: dict) -> Denoiser:
@@ -35,7 +37,7 @@ def build_denoiser(saved: dict) -> Denoiser:
     return Denoiser(config.from_dict(config.ModelConfig, saved["model"], "the checkpoint"))
 
 
-KINDS = {"text": build_denoiser}
+KINDS = {"text": build_denoiser, "caption": build_denoiser}
 
 
 def save(path, content: dict) -> None:
@@ -67,9 +69,10 @@ def load(path, *, kinds: tuple[str, ...] = tuple(KINDS), device: str | torch.dev
     return saved
 
 
-def open_model(path, device: str | torch.device = "cpu", *, averaged: bool = True) -> tuple[nn.Module, Tokenizer, dict]:
+def open_model(path, device: str | torch.device = "cpu", *, averaged: bool = True,
+               kinds: tuple[str, ...] = tuple(KINDS)) -> tuple[nn.Module, Tokenizer, dict]:
     """The model in evaluation mode, its tokenizer, and the rest of the checkpoint. Raises UserError as `load` does."""
-    saved = load(path)
+    saved = load(path, kinds=kinds)
     try:
         model = KINDS[saved["kind"]](saved)
         model.load_state_dict(saved["averaged"] if averaged and saved.get("averaged") else saved["weights"])
@@ -83,12 +86,15 @@ def open_model(path, device: str | torch.device = "cpu", *, averaged: bool = Tru
     return model.to(device).eval(), tokenizer, saved
 
 
-def newest() -> Path:
-    """The most recently written checkpoint below the working folder. Raises UserError if there is none."""
-    path = files.newest(list(RUN_FOLDERS))
-    if path is None:
-        raise UserError("no checkpoint below this folder", " or ".join(RUN_FOLDERS[:2]), "run train.py first, or name one with --checkpoint")
-    return path
+def newest(kinds: tuple[str, ...] = ("text",)) -> Path:
+    """The most recently written checkpoint of these kinds below the working folder. Raises UserError if there is none."""
+    found = {path for pattern in RUN_FOLDERS for path in Path().glob(pattern)}
+    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+        if len(found) == 1 or torch.load(path, map_location="meta", weights_only=True).get("kind") in kinds:
+            return path
+    maker = "train.py" if "text" in kinds else "train_captioning.py"
+    raise UserError(f"no {' or '.join(kinds)} checkpoint below this folder", " or ".join(RUN_FOLDERS[:2]),
+                    f"run {maker} first, or name one with --checkpoint")
 
 
 def describe(saved: dict) -> str:

@@ -29,6 +29,7 @@ NAMED_SIZES = {
     "large": (640, 10, 10),
     "xlarge": (768, 12, 12),
     "xxlarge": (1024, 16, 16),
+    "caption": (768, 12, 6),
 }
 
 OBJECTIVES = ("diffusion", "ar")

@@ -1,6 +1,6 @@
-"""Score a checkpoint on held-out text: the bound (twin: exact likelihood) in nats per token and bits per byte.
+"""Score a checkpoint: on held-out text the bound (twin: exact likelihood), on held-out pictures the truth of captions.
 
-Reads   a checkpoint, and data_full/ (--data_dir) or any text file (--text)
+Reads   a checkpoint, and data_full/ (--data_dir) or any text file (--text); for a captioner a folder of captioned scenes
 Writes  a table on the screen; with --json FILE all figures; with --samples --picture FILE a PNG
 
 A minute on a laptop:
@@ -8,6 +8,8 @@ A minute on a laptop:
 All held-out documents, and samples judged by the twin over a grid of samplers and steps (16 a cell took five minutes):
     python evaluate.py --checkpoint checkpoints/best.pt --json scores.json
     python evaluate.py --checkpoint checkpoints/best.pt --samples --judge checkpoints_ar/best.pt --picture samplers.png
+A captioner, judged by truth on every split, beside itself blind, its twin, and fewer steps:
+    python evaluate.py --checkpoint checkpoints_caption_poc/best.pt --data_dir data_captions_synthetic --step_counts 1,2,4,8,32
 The learning curves of two runs:
     python evaluate.py --curves checkpoints checkpoints_ar --picture curves.png
 """
@@ -18,11 +20,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-import autoregressive
+import caption_data
+import caption_scores
 import checkpoint
 import config
 import data
@@ -33,15 +35,18 @@ import pictures
 import training
 from config import SampleConfig
 from files import UserError
-from samplers import row_generators, sample
 
+DATA = {"text": "data_full", "caption": "data_captions_synthetic"}
 GRID = "ancestral,first_hitting,confidence,entropy_bound,threshold,remask"
+# Flags that mean nothing for a kind of checkpoint, and their defaults.
+FOREIGN = {"text": {"splits": None, "twin": None, "guidance": 1.0, "rerank": 1, "probe_steps": 0},
+           "caption": {"samples": False, "text": None, "judge": None, "documents": 0}}
 
 
 def parse_args(argv):
     parser = config.Parser(__doc__)
     parser.add_argument("--checkpoint", help="default: the newest run below this folder")
-    parser.add_argument("--data_dir", default="data_full", help="folder from data_prep.py, its val split (default %(default)s)")
+    parser.add_argument("--data_dir", help=f"folder that a prep script made (default {DATA['text']}; captions: {DATA['caption']})")
     parser.add_argument("--text", help="score this UTF-8 text file instead")
     parser.add_argument("--separator", default="<|endoftext|>", help="between the documents of --text (default %(default)s)")
     parser.add_argument("--documents", type=int, default=0, help="score only the first so many; 0 means all (default 0)")
@@ -49,10 +54,15 @@ def parse_args(argv):
     parser.add_argument("--estimator", default="count", metavar="|".join(config.ESTIMATORS), help="all give the same bound (default count)")
     parser.add_argument("--samples", action="store_true", help="draw samples over a grid and judge them instead")
     parser.add_argument("--judge", help="a twin's checkpoint; without it samples get no nats per token")
-    parser.add_argument("--samplers", default=GRID, help="comma-separated (default %(default)s)")
+    parser.add_argument("--samplers", help=f"comma-separated (default {GRID}; captions: one, default confidence)")
     parser.add_argument("--step_counts", default="16,64", help="comma-separated (default %(default)s)")
     parser.add_argument("--num_samples", type=int, default=32, help="samples a cell of the grid (default 32)")
     parser.add_argument("--min_tokens", type=int, default=200, help="samples copy the lengths of held-out texts at least this long (default 200)")
+    parser.add_argument("--splits", help="captions: comma-separated (default: every split of the data but train)")
+    parser.add_argument("--twin", help="captions: the twin's checkpoint, scored beside")
+    parser.add_argument("--guidance", type=float, default=1.0, help="captions: away from the blind model; 1 is none (default 1)")
+    parser.add_argument("--rerank", type=int, default=1, help="captions: write so many lengths and keep the likeliest (default 1)")
+    parser.add_argument("--probe_steps", type=int, default=0, help="captions: train a probe of the features, a ceiling (default 0: none)")
     parser.add_argument("--curves", nargs="+", metavar="RUN", help="draw the learning curves of these run folders into --picture, and stop")
     parser.add_argument("--picture", help="write the grid, or the curves, as a PNG")
     parser.add_argument("--json", help="write all figures here")
@@ -108,37 +118,6 @@ def print_likelihood(result: dict) -> None:
         print(f"  masked {row['share']:<14}{row['cross_entropy']:.4f} nats  {100 * row['accuracy']:.1f}% right")
 
 
-def draw(model, tokenizer, objective: str, lengths: list[int], settings: SampleConfig, seed: int) -> tuple[list[np.ndarray], int]:
-    """Samples of the given lengths as arrays of ids with [BOS] and [EOS], and the denoiser calls of one batch."""
-    if objective == "ar":
-        prompt = torch.full((len(lengths), 1), tokenizer.bos, device=model.device)
-        drawn = autoregressive.sample(model, prompt, max(lengths), eos=tokenizer.eos, pad=tokenizer.pad, rngs=row_generators(seed, len(lengths)),
-                                      temperature=settings.temperature, top_p=settings.top_p)
-        return [row[row != tokenizer.pad].cpu().numpy() for row in drawn.tokens], drawn.calls
-    size = torch.tensor(lengths, device=model.device)
-    place = torch.arange(max(lengths), device=model.device)
-    tokens = torch.where(place < size[:, None], tokenizer.mask, tokenizer.pad)
-    tokens[:, 0] = tokenizer.bos
-    tokens[place == size[:, None] - 1] = tokenizer.eos
-    drawn = sample(model.bind(size), tokens, settings, mask_id=tokenizer.mask, rngs=row_generators(seed, len(lengths)))
-    return [row[:n].cpu().numpy() for row, n in zip(drawn.tokens, lengths, strict=True)], drawn.calls
-
-
-def judge_texts(judge, texts: list[np.ndarray], pad: int) -> float:
-    """Mean nats per token of texts under the twin, each given its [BOS]."""
-    nats = count = 0.0
-    for first in range(0, len(texts), 16):
-        part = texts[first:first + 16]
-        tokens = torch.full((len(part), max(map(len, part))), pad, device=judge.device)
-        for row, ids in zip(tokens, part, strict=True):
-            row[:len(ids)] = torch.as_tensor(ids.astype(np.int64))
-        free = torch.arange(tokens.shape[1], device=judge.device) < torch.tensor([len(ids) for ids in part], device=judge.device)[:, None]
-        free[:, 0] = False
-        nats += float(autoregressive.likelihoods(judge, tokens, free).sum())
-        count += int(free.sum())
-    return nats / count
-
-
 def sample_grid(args, model, tokenizer, saved, held_out, judge) -> list[dict]:
     """Figures of held-out human texts, then of samples with the same lengths for each sampler and step count."""
     whole = [text for text in held_out.whole_rows() if len(text) >= args.min_tokens][:args.num_samples]
@@ -146,14 +125,14 @@ def sample_grid(args, model, tokenizer, saved, held_out, judge) -> list[dict]:
         raise UserError(f"{len(whole)} whole held-out texts of {args.min_tokens} to {held_out.max_length} tokens",
                         f"--num_samples {args.num_samples} of them", "lower --num_samples or --min_tokens")
     lengths = [len(text) for text in whole]
-    score = lambda texts: ({"judge_nats_per_token": judge_texts(judge, texts, tokenizer.pad)} if judge else {}) | metrics.variety(texts)
+    score = lambda texts: ({"judge_nats_per_token": evaluation.judge_texts(judge, texts, tokenizer.pad)} if judge else {}) | metrics.variety(texts)
     rows = [{"sampler": "human text", "steps": 0, "calls": 0, "seconds": 0.0, **score(whole)}]
     cells = [("left_to_right", max(lengths))] if saved["objective"] == "ar" else \
-        [(name, int(steps)) for name in args.samplers.split(",") for steps in args.step_counts.split(",")]
+        [(name, int(steps)) for name in (args.samplers or GRID).split(",") for steps in args.step_counts.split(",")]
     for name, steps in tqdm(cells, unit="cell"):
         settings = config.resolve(SampleConfig, args, {"sampler": name, "steps": steps})
         clock = time.perf_counter()
-        texts, calls = draw(model, tokenizer, saved["objective"], lengths, settings, args.seed)
+        texts, calls = evaluation.draw(model, tokenizer, saved["objective"], lengths, settings, args.seed)
         rows.append({"sampler": name, "steps": steps, "calls": calls, "seconds": time.perf_counter() - clock, **score(texts)})
     return rows
 
@@ -166,47 +145,91 @@ def print_grid(rows: list[dict]) -> None:
         print(f"| {row['sampler']} | {row['steps']} | " + " | ".join(figures) + f" | {row['seconds']:.1f} |")
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    for flag in ("draws", "num_samples", "min_tokens"):
+def score_text(args, path, model, tokenizer, saved) -> dict:
+    """The bound on held-out documents, or with --samples the grid, judged by the twin if there is one."""
+    held_out = open_data(args, tokenizer, saved, model.config.max_length)
+    if not args.samples:
+        result = likelihood(args, model, saved, held_out)
+        print_likelihood(result)
+        return result
+    judge = None
+    if args.judge:
+        judge, judge_tokenizer, judge_saved = checkpoint.open_model(args.judge, model.device)
+        data.check_tokenizer(judge_tokenizer.fingerprint, tokenizer.fingerprint, args.judge)
+        if judge_saved["objective"] != "ar":
+            raise UserError(f"{args.judge} trained with --objective {judge_saved['objective']}", "an autoregressive twin",
+                            "train one with train.py --objective ar")
+    rows = sample_grid(args, model, tokenizer, saved, held_out, judge)
+    print_grid(rows)
+    if args.picture:
+        pictures.sampler_grid(args.picture, rows)
+    return {"samples": rows, "seed": args.seed, "num_samples": args.num_samples}
+
+
+def score_captions(args, path, model, tokenizer, saved) -> dict:
+    """Judge captions of every split by truth, print the table, draw the curve against steps."""
+    known = [name for name in caption_data.read_meta(args.data_dir)["splits"] if name != "train"]
+    splits = args.splits.split(",") if args.splits else known
+    for name in splits:
+        if name not in known:
+            raise config.unknown(f"--splits {name}", name, known)
+    if saved["objective"] == "ar" and (args.guidance != 1 or args.rerank > 1):
+        raise UserError(f"--guidance {args.guidance} --rerank {args.rerank} for a twin", "neither", "drop them: they are the diffusion model's")
+    twin = checkpoint.open_model(args.twin, model.device, kinds=("caption",)) if args.twin else None
+    if twin and twin[2]["encoder"] != saved["encoder"]:
+        raise UserError(f"{args.twin} on other features", f"those of {path}", "train both on one folder")
+    settings = config.resolve(SampleConfig, args, {"sampler": args.samplers or "confidence", "steps": 64, "temperature": 0.0})
+    step_counts = [int(n) for n in args.step_counts.split(",")]
+    result = caption_scores.report(model, tokenizer, saved, args.data_dir, splits, settings, step_counts, twin=twin, guidance=args.guidance,
+                                   rerank=args.rerank, probe_steps=args.probe_steps, seed=args.seed)
+    for row in caption_scores.table(result):
+        print("| " + " | ".join(row) + " |" + ("\n|" + "---|" * len(row) if not row[0] else ""))
+    if "swap" in result:
+        print("swap: " + "  ".join(f"{name} {100 * result['swap'][name]:.1f}" for name in ("text", "image", "group")))
+    if args.picture:
+        pictures.caption_steps(args.picture, result)
+    return result
+
+
+def check(args) -> None:
+    """Refuse flags that contradict each other before anything long begins."""
+    for flag in ("draws", "num_samples", "min_tokens", "rerank"):
         if getattr(args, flag) < 1:
             raise UserError(f"--{flag} {getattr(args, flag)}", "at least 1", "choose such a number")
     if args.estimator not in config.ESTIMATORS:
         raise config.unknown(f"--estimator {args.estimator}", args.estimator, list(config.ESTIMATORS))
-    if not all(word.isdigit() for word in args.step_counts.split(",")):
+    if not all(word.isdigit() and int(word) for word in args.step_counts.split(",")):
         raise UserError(f"--step_counts {args.step_counts}", "numbers with commas between them", "for example 16,64")
-    if args.picture and not (args.curves or args.samples and args.judge):
-        raise UserError("--picture alone", "something to draw", "add --samples --judge checkpoints_ar/best.pt, or --curves RUN RUN")
     if args.curves and not args.picture:
         raise UserError("--curves without --picture", "a file to draw into", "add --picture curves.png")
     for path in filter(None, (args.json, args.picture)):
         files.writable_folder(Path(path).parent)
+
+
+def check_kind(args, kind: str) -> None:
+    """Refuse the flags that mean nothing for this kind of checkpoint."""
+    for flag, default in FOREIGN[kind].items():
+        if getattr(args, flag) != default:
+            raise UserError(f"--{flag} for a {kind} checkpoint", "a flag that means something for it", f"drop --{flag}, or name another checkpoint")
+    if args.picture and kind == "text" and not (args.samples and args.judge):
+        raise UserError("--picture alone", "something to draw", "add --samples --judge checkpoints_ar/best.pt, or --curves RUN RUN")
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    check(args)
     if args.curves:
         pictures.learning_curves(args.picture, args.curves)
         return
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = training.choose_device(args.device)
-    path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest()
-    model, tokenizer, saved = checkpoint.open_model(path, device)
+    path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest(tuple(checkpoint.KINDS))
+    model, tokenizer, saved = checkpoint.open_model(path, training.choose_device(args.device))
+    check_kind(args, saved["kind"])
+    args.data_dir = args.data_dir or DATA[saved["kind"]]
     print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
-    held_out = open_data(args, tokenizer, saved, model.config.max_length)
-    if args.samples:
-        judge = None
-        if args.judge:
-            judge, judge_tokenizer, judge_saved = checkpoint.open_model(args.judge, device)
-            data.check_tokenizer(judge_tokenizer.fingerprint, tokenizer.fingerprint, args.judge)
-            if judge_saved["objective"] != "ar":
-                raise UserError(f"{args.judge} trained with --objective {judge_saved['objective']}", "an autoregressive twin",
-                                "train one with train.py --objective ar")
-        rows = sample_grid(args, model, tokenizer, saved, held_out, judge)
-        print_grid(rows)
-        result = {"samples": rows, "seed": args.seed, "num_samples": args.num_samples}
-        if args.picture:
-            pictures.sampler_grid(args.picture, rows)
-    else:
-        result = likelihood(args, model, saved, held_out)
-        print_likelihood(result)
+    score = score_captions if saved["kind"] == "caption" else score_text
+    result = score(args, path, model, tokenizer, saved)
     if args.json:
         files.write_json(args.json, {"checkpoint": str(path), **result})
 

@@ -13,7 +13,9 @@ import torch
 
 import autoregressive
 import diffusion
+from config import SampleConfig
 from data import TextData, evaluation_batches, place
+from samplers import row_generators, sample
 
 
 @dataclass
@@ -88,3 +90,34 @@ def summary(model, objective: str, data: TextData, statistics: dict, *, document
     names = ("masked_cross_entropy", "masked_accuracy") if objective == "diffusion" else ("cross_entropy", "accuracy")
     result |= {names[0]: scores.cross_entropy.sum() / masked, names[1]: scores.hits.sum() / masked}
     return {name: float(value) for name, value in result.items()}
+
+
+def draw(model, tokenizer, objective: str, lengths: list[int], settings: SampleConfig, seed: int) -> tuple[list[np.ndarray], int]:
+    """Samples of the given lengths as arrays of ids with [BOS] and [EOS], and the denoiser calls of one batch."""
+    if objective == "ar":
+        prompt = torch.full((len(lengths), 1), tokenizer.bos, device=model.device)
+        drawn = autoregressive.sample(model, prompt, max(lengths), eos=tokenizer.eos, pad=tokenizer.pad, rngs=row_generators(seed, len(lengths)),
+                                      temperature=settings.temperature, top_p=settings.top_p)
+        return [row[row != tokenizer.pad].cpu().numpy() for row in drawn.tokens], drawn.calls
+    size = torch.tensor(lengths, device=model.device)
+    place = torch.arange(max(lengths), device=model.device)
+    tokens = torch.where(place < size[:, None], tokenizer.mask, tokenizer.pad)
+    tokens[:, 0] = tokenizer.bos
+    tokens[place == size[:, None] - 1] = tokenizer.eos
+    drawn = sample(model.bind(size), tokens, settings, mask_id=tokenizer.mask, rngs=row_generators(seed, len(lengths)))
+    return [row[:n].cpu().numpy() for row, n in zip(drawn.tokens, lengths, strict=True)], drawn.calls
+
+
+def judge_texts(judge, texts: list[np.ndarray], pad: int) -> float:
+    """Mean nats per token of texts under the twin, each given its [BOS]."""
+    nats = count = 0.0
+    for first in range(0, len(texts), 16):
+        part = texts[first:first + 16]
+        tokens = torch.full((len(part), max(map(len, part))), pad, device=judge.device)
+        for row, ids in zip(tokens, part, strict=True):
+            row[:len(ids)] = torch.as_tensor(ids.astype(np.int64))
+        free = torch.arange(tokens.shape[1], device=judge.device) < torch.tensor([len(ids) for ids in part], device=judge.device)[:, None]
+        free[:, 0] = False
+        nats += float(autoregressive.likelihoods(judge, tokens, free).sum())
+        count += int(free.sum())
+    return nats / count

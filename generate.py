@@ -167,7 +167,7 @@ def main(argv=None):
     if args.threads:
         torch.set_num_threads(args.threads)
     path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest()
-    model, tokenizer, saved = checkpoint.open_model(path, training.choose_device(args.device))
+    model, tokenizer, saved = checkpoint.open_model(path, training.choose_device(args.device), kinds=("text",))
     print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
     if saved["objective"] == "ar" and given:
         print(f"note: an autoregressive twin writes from left to right; --{', --'.join(given)} means nothing to it", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Figures from arrays: intervals, entropy, variety, repetition (floor 0: numpy only, pure functions)."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,3 +53,13 @@ def variety(texts: Sequence[np.ndarray]) -> dict[str, float]:
     """The figures that need no judge, by name."""
     return {"unigram_entropy": unigram_entropy(texts), **{f"distinct_{n}": distinct(texts, n) for n in (1, 2, 3)},
             "repetition_4": repetition(texts)}
+
+
+def share_interval(count: int, total: int) -> list[float]:
+    """Wilson's 95% interval of a share (Wilson 1927): right near 0 and 1, where most shares of ours lie."""
+    if not total:
+        return [0.0, 1.0]
+    z = 1.959964
+    share, half = count / total, z * math.sqrt(count * (total - count) / total ** 3 + z * z / (4 * total * total))
+    centre, scale = share + z * z / (2 * total), 1 + z * z / total
+    return [max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)]

@@ -159,6 +159,7 @@ class Denoiser(nn.Module):
         self.rotary = Rotary(config.d_model // config.heads, config.max_length)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.d_model)
+        self.length_head = nn.Linear(config.condition_width, config.max_length + 1) if config.condition_width else None
         for name, weight in self.named_parameters():
             if weight.ndim == 2:  # residual outputs smaller, so that the stream's variance does not grow with depth
                 nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.layers) if name.endswith(("out.weight", "down.weight")) else 0.02)
@@ -194,6 +195,10 @@ class Denoiser(nn.Module):
     def keys_values(self, condition: Tensor) -> list:
         """(B, P, condition_width) -> one (keys, values) pair a layer, to be passed as `condition`."""
         return [block.cross.keys_values(condition) for block in self.blocks]
+
+    def length_logits(self, condition: Tensor) -> Tensor:
+        """Unnormalised log p(row length | condition) from the mean patch: (B, P, condition_width) -> (B, max_length + 1)."""
+        return self.length_head(condition.mean(1)).float()
 
     def bind(self, lengths: Tensor | None = None, condition: list | None = None):
         """The callable that diffusion.py and samplers.py take: denoise(tokens, share, select) -> logits (M, V')."""

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import json
 import math
+import re
 import signal
 import sys
 import time
@@ -85,7 +86,8 @@ def make_optimizers(model: nn.Module, cfg: TrainConfig) -> list[torch.optim.Opti
     Muon's update is scaled to AdamW's size (0.2·sqrt(max(rows, columns)), arXiv 2502.16982, eq. 4), so one
     learning rate serves both.
     """
-    hidden = [w for name, w in model.named_parameters() if w.requires_grad and w.ndim == 2 and name.startswith("blocks.")]
+    inner = re.compile(r"(^|\.)(blocks|layers)\.\d+\.")
+    hidden = [w for name, w in model.named_parameters() if w.requires_grad and w.ndim == 2 and inner.search(name)]
     inside = {id(w) for w in hidden}
     rest = [w for w in model.parameters() if w.requires_grad and id(w) not in inside]
     if cfg.optimizer == "adamw" or not hidden:
@@ -167,8 +169,12 @@ class Run:
         if resume is not None:
             model.load_state_dict(resume["weights"])
             self.averaged = resume["averaged"]
-            for optimizer, state in zip(self.optimizers, resume["optimizer"], strict=True):
-                optimizer.load_state_dict(state)
+            try:
+                for optimizer, state in zip(self.optimizers, resume["optimizer"], strict=True):
+                    optimizer.load_state_dict(state)
+            except ValueError as error:
+                raise UserError(f"the state of another optimizer in {run_dir / 'resume.pt'}", f"{cfg.optimizer}'s",
+                                f"resume with --optimizer {resume['train']['optimizer']}") from error
             self.step, self.best, self.tokens_seen, self.metrics = (resume[key] for key in ("step", "best", "tokens_seen", "metrics"))
         self.log = Log(run_dir / "log.jsonl", self.step)
 
@@ -188,13 +194,16 @@ class Run:
         if self.averaged is not None:
             decay = min(self.cfg.ema, (1 + self.step) / (10 + self.step))
             now = self.model.state_dict()
-            torch._foreach_lerp_(list(self.averaged.values()), [now[name] for name in self.averaged], 1 - decay)
+            smooth = [name for name, value in self.averaged.items() if value.is_floating_point()]
+            torch._foreach_lerp_([self.averaged[name] for name in smooth], [now[name] for name in smooth], 1 - decay)
+            for name in self.averaged.keys() - set(smooth):  # counters
+                self.averaged[name].copy_(now[name])
 
     def evaluate(self, eval_fn: Callable, preview_fn: Callable | None, autocast) -> None:
         """Score the averaged weights; keep them as best.pt if they are."""
         self.model.eval()
         with averaged_weights(self.model, self.averaged), autocast():
-            self.metrics = eval_fn(self.model)
+            self.metrics = {name: float(value) for name, value in eval_fn(self.model).items()}  # numpy's floats are no plain values
             preview = preview_fn(self.model) if preview_fn else None
         self.model.train()
         self.log.write(step=self.step, **{f"val_{name}": value for name, value in self.metrics.items()})

@@ -111,8 +111,8 @@ def test_the_judge_of_held_out_text_is_the_twins_likelihood(runs):
     model, tokenizer, saved = checkpoint.open_model(runs[2])
     data = TextData(runs[0], "val", 48)
     texts = list(data.whole_rows())
-    alone = np.mean([evaluate.judge_texts(model, [text], tokenizer.pad) * (len(text) - 1) for text in texts])
-    together = evaluate.judge_texts(model, texts, tokenizer.pad) * np.mean([len(text) - 1 for text in texts])
+    alone = np.mean([evaluation.judge_texts(model, [text], tokenizer.pad) * (len(text) - 1) for text in texts])
+    together = evaluation.judge_texts(model, texts, tokenizer.pad) * np.mean([len(text) - 1 for text in texts])
     assert alone == pytest.approx(together, rel=1e-5)
 
 
@@ -142,14 +142,14 @@ def damage(source, target, kind):
     elif kind == "foreign":
         torch.save({"state_dict": {}}, target)
     else:
-        saved |= {"format": {"format": 2}, "kind": {"kind": "caption"}, "unknown key": {"model": {**saved["model"], "width": 3}},
+        saved |= {"format": {"format": 2}, "kind": {"kind": "robot"}, "unknown key": {"model": {**saved["model"], "width": 3}},
                   "other size": {"model": {**saved["model"], "layers": 2}}, "tokenizer": {"tokenizer": "{}"}}[kind]
         torch.save(saved, target)
 
 
 @pytest.mark.parametrize("kind, message", [
     ("truncated", "damaged or truncated"), ("empty", "damaged or truncated"), ("text", "no checkpoint|damaged"), ("pickle", "more than tensors"),
-    ("object", "more than tensors"), ("foreign", "no checkpoint of this project"), ("format", "of format 2; expected format 1"), ("kind", "of kind 'caption'"),
+    ("object", "more than tensors"), ("foreign", "no checkpoint of this project"), ("format", "of format 2; expected format 1"), ("kind", "of kind 'robot'"),
     ("unknown key", "the key 'width'"), ("other size", "do not fit its own description"), ("tokenizer", "no tokenizer")])
 def test_bad_checkpoints(runs, tmp_path, kind, message):
     damage(runs[1], tmp_path / "bad.pt", kind)
@@ -165,7 +165,7 @@ def test_refusals(runs, tmp_path, monkeypatch):
                            (["--checkpoint", str(tmp_path / "none.pt")], "none.pt"), (["--samples", "--samplers", "fist"], "--sampler"),
                            (["--samples", "--judge", str(runs[1]), "--num_samples", "2", "--min_tokens", "9"], "an autoregressive twin"),
                            (["--samples", "--num_samples", "999"], "whole held-out texts"), (["--json", "/proc/no/x.json"], "/proc"),
-                           (["--samples", "--step_counts", "0"], "--steps 0"), (["--samples", "--step_counts", "few"], "--step_counts")):
+                           (["--samples", "--step_counts", "0"], "--step_counts 0"), (["--guidance", "2"], "--guidance for a text"), (["--samples", "--step_counts", "few"], "--step_counts")):
         with pytest.raises(UserError, match=message):
             evaluate.main(["--checkpoint", str(runs[1]), "--data_dir", str(runs[0]), "--num_samples", "2", "--min_tokens", "9", *words])
     monkeypatch.chdir(tmp_path)

@@ -15,11 +15,12 @@ from model import Denoiser
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {  # a module imports from lower floors, and within its own floor only what stands before it
-    0: ["files", "config", "metrics", "tokenizer", "pages", "pictures"],
-    1: ["model", "diffusion", "samplers", "autoregressive", "data"],
-    2: ["checkpoint", "evaluation"],
+    0: ["files", "config", "metrics", "tokenizer", "pages", "pictures", "gallery", "images", "scenes", "captions"],
+    1: ["model", "diffusion", "samplers", "autoregressive", "data", "caption_data", "vision"],
+    2: ["checkpoint", "evaluation", "captioning", "probe", "caption_scores"],
     3: ["training"],
-    4: ["data_prep", "train", "generate", "evaluate", "benchmark"],
+    4: ["demo", "prep_caption_synthetic", "train_encoder", "train_captioning", "generate_caption",
+        "data_prep", "train", "generate", "evaluate", "benchmark"],
 }
 ORDER = [name for floor in FLOORS.values() for name in floor]
 SCRIPTS = FLOORS[4]
@@ -91,7 +92,7 @@ def readme() -> str:
 def test_readme_sizes_are_the_codes():
     for name in NAMED_SIZES:
         size = named_size(name)
-        count = Denoiser(ModelConfig(**size)).num_parameters()
+        count = Denoiser(ModelConfig(**size, condition_width=768 if name == "caption" else 0)).num_parameters()
         assert f"| `{name}` | {size['d_model']} | {size['heads']} | {size['layers']} | {count / 1e6:.1f} M |" in readme()
 
 
@@ -100,7 +101,7 @@ def test_readme_lists_every_script_and_every_logged_key():
         assert f"`{name}.py`" in readme()
     for key in ("step", "loss", "nats_per_token", "masked_cross_entropy", "masked_accuracy", "token_accuracy", "gradient_norm",
                 "tokens_seen", "learning_rate", "tokens_per_second", "val_nats_per_token", "val_bits_per_byte",
-                "val_masked_cross_entropy", "val_masked_accuracy", "val_cross_entropy", "val_accuracy"):
+                "val_masked_cross_entropy", "val_masked_accuracy", "val_cross_entropy", "val_accuracy", "length_cross_entropy"):
         assert f"`{key}`" in readme(), key
 
 

@@ -1,0 +1,142 @@
+"""A folder of captioned images, and its tokens and features in batches (floor 1). The one place that knows the format.
+
+    captions.jsonl   one object a line: image (path in the folder or absolute), split, captions (list of strings), and for
+                     synthetic pictures scene (the graph that captions are judged against)
+    tokenizer.json   byte-level BPE, trained on the captions
+    meta.json        format, kind "captions", fingerprint, tokenizer, sizes per split, command, seed; written last
+    features.npy     float16 (N, P, width), row i for line i; features.json says by which encoder (vision.py)
+
+A caption is [BOS] text [EOS] and then padding that nobody sees.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import files
+from files import UserError
+from tokenizer import Tokenizer
+
+FORMAT = 1
+REMAKE = "run the prep_caption script that made it again"
+MAKE = "run prep_caption_synthetic.py or prep_caption_photos.py, or name another folder with --data_dir"
+
+
+def write_folder(folder, records: list[dict], tokenizer: Tokenizer, settings: dict) -> dict:
+    """Write captions.jsonl and tokenizer.json, then meta.json, which makes the folder valid; return what it holds."""
+    folder = Path(folder)
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    files.write_text(folder / "captions.jsonl", lines)
+    files.write_text(folder / "tokenizer.json", tokenizer.to_json())
+    names = dict.fromkeys(record["split"] for record in records)
+    meta = {"format": FORMAT, "kind": "captions", "fingerprint": files.sha256(lines.encode()), "tokenizer": tokenizer.fingerprint,
+            "splits": {name: sum(record["split"] == name for record in records) for name in names}, **settings}
+    files.write_json(folder / "meta.json", meta)
+    return meta
+
+
+def read_meta(folder) -> dict:
+    """meta.json of a captions folder. Raises UserError if it is not one."""
+    meta = files.read_json(Path(folder) / "meta.json", "a folder of captioned images", MAKE)
+    if meta.get("format") != FORMAT or meta.get("kind") != "captions":
+        raise UserError(f"{folder}/meta.json with format {meta.get('format')!r} and kind {meta.get('kind')!r}",
+                        f"format {FORMAT} and kind 'captions'", MAKE)
+    return meta
+
+
+def read_records(folder) -> list[dict]:
+    """The lines of captions.jsonl. Raises UserError if it is missing or damaged."""
+    path = files.existing(Path(folder) / "captions.jsonl", "a folder of captioned images", MAKE)
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        assert records and all(record["captions"] and record["image"] and record["split"] for record in records)
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise UserError(f"{path}, which is damaged", "one JSON object with image, split and captions a line", REMAKE) from error
+    return records
+
+
+def image_path(folder, record: dict) -> Path:
+    return Path(folder) / record["image"]  # an absolute path stays what it is
+
+
+def read_features(folder, meta: dict) -> tuple[np.ndarray, dict]:
+    """features.npy (N, P, width) float16, memory-mapped, and features.json. Raises UserError if missing or unfinished."""
+    folder = Path(folder)
+    about = files.read_json(folder / "features.json", "image features", REMAKE)
+    count = sum(meta["splits"].values())
+    if about.get("done") != count or about.get("fingerprint") != meta["fingerprint"]:
+        raise UserError(f"features of {about.get('done')} of {count} images in {folder}", "features of every image", REMAKE)
+    try:
+        array = np.load(files.existing(folder / "features.npy", "image features", REMAKE), mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{folder}/features.npy, which is damaged", "a whole .npy file", REMAKE) from error
+    if array.shape != (count, about["patches"], about["width"]) or array.dtype != np.float16:
+        raise UserError(f"{folder}/features.npy of shape {array.shape}", f"({count}, {about['patches']}, {about['width']})", REMAKE)
+    return array, about
+
+
+class CaptionData:
+    """One split: `records`, their rows in features.npy, and every caption as ids.
+
+    tokens: list over images of lists over captions of (n,) int64 with [BOS] and [EOS], cut to `max_length`.
+    """
+
+    def __init__(self, folder, split: str, max_length: int | None = None):
+        self.folder, self.split = Path(folder), split
+        self.meta = read_meta(folder)
+        if split not in self.meta["splits"]:
+            raise UserError(f"no split {split!r} in {folder}", "one of " + ", ".join(self.meta["splits"]), "choose one of these")
+        text = files.existing(self.folder / "tokenizer.json", "the captions' tokenizer", REMAKE).read_text(encoding="utf-8")
+        self.tokenizer = Tokenizer.from_json(text)
+        everything = read_records(folder)
+        if len(everything) != sum(self.meta["splits"].values()):
+            raise UserError(f"{len(everything)} lines in {folder}/captions.jsonl", f"{sum(self.meta['splits'].values())}", REMAKE)
+        self.rows = np.array([i for i, record in enumerate(everything) if record["split"] == split])
+        self.records = [everything[i] for i in self.rows]
+        self.features, self.encoder = read_features(folder, self.meta)
+        flat = self.tokenizer.encode_batch([caption for record in self.records for caption in record["captions"]])
+        ids = iter([self.tokenizer.bos, *(int(id) for id in one)][:(max_length or 1 << 30) - 1] + [self.tokenizer.eos] for one in flat)
+        self.tokens = [[torch.tensor(next(ids)) for _ in record["captions"]] for record in self.records]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def longest(self) -> int:
+        return max(len(one) for captions in self.tokens for one in captions)
+
+    def length_histogram(self) -> np.ndarray:
+        return np.bincount([len(one) for captions in self.tokens for one in captions])
+
+    def images(self, numbers) -> torch.Tensor:
+        """Features of the split's images: (B, P, width) float32."""
+        return torch.from_numpy(self.features[self.rows[np.asarray(numbers)]].astype(np.float32))
+
+    def batch(self, numbers, which) -> dict:
+        """Caption which[i] of image numbers[i], as `data.place` reads it, and `images` (B, P, width)."""
+        tokens = [self.tokens[n][w] for n, w in zip(numbers, which, strict=True)]
+        lengths = torch.tensor([len(one) for one in tokens])
+        rows = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=self.tokenizer.pad)
+        return {"tokens": rows, "lengths": lengths, "images": self.images(numbers), "weight": float((lengths - 1).sum())}
+
+
+class CaptionBatches:
+    """batches(step): the micro-batches of a step, a pure function of (seed, step). Each epoch shows every image once,
+    with one of its captions drawn at random."""
+
+    def __init__(self, data, batch_size: int, accumulate: int = 1, seed: int = 0):
+        self.data, self.accumulate, self.seed = data, accumulate, seed
+        self.batch_size = min(batch_size, len(data))
+        self.epoch_steps = max(1, len(data) // self.batch_size)
+        self.epoch, self.order = -1, np.empty(0, dtype=np.int64)
+
+    def __call__(self, step: int) -> list[dict]:
+        epoch, place = divmod(step, self.epoch_steps)
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.data))
+        numbers = self.order[place * self.batch_size:(place + 1) * self.batch_size]
+        rng = np.random.default_rng([self.seed, 1, step])
+        which = [int(rng.integers(len(self.data.tokens[n]))) for n in numbers]
+        return [self.data.batch(numbers[part], [which[i] for i in part]) for part in np.array_split(np.arange(len(numbers)), self.accumulate)]

@@ -1,0 +1,94 @@
+"""How good a captioner is on synthetic scenes: truth by split, against steps, beside a blind run and the twin (floor 2)."""
+
+import time
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import captioning
+import metrics
+import probe
+from caption_data import CaptionData
+from config import SampleConfig
+
+COLUMNS = ("truthful", "set_exact", "grammatical", "colour_accuracy", "shape_accuracy", "size_accuracy", "fill_accuracy", "place_accuracy",
+           "relation_accuracy", "count_accuracy", "object_recall", "hallucination")
+
+
+def caption_all(model, tokenizer, saved: dict, data: CaptionData, settings: SampleConfig, *, blind: bool = False, guidance: float = 1.0,
+                rerank: int = 1, seed: int = 0, batch_size: int = 64) -> tuple[list[str], float]:
+    """A caption for every image of a split, and the mean number of denoiser calls. blind: the model sees no image."""
+    texts, calls = [], []
+    for first in range(0, len(data), batch_size):
+        numbers = np.arange(first, min(first + batch_size, len(data)))
+        seen = captioning.standardise(data.images(numbers), saved["statistics"], model.device) * (0.0 if blind else 1.0)
+        if rerank > 1 and saved["objective"] == "diffusion":
+            written = captioning.best_of(model, tokenizer, seen, settings, rerank, guidance=guidance, seed=seed)
+        else:
+            written = captioning.write(model, tokenizer, saved["objective"], seen, settings, guidance=guidance, seed=seed, first=first)
+        texts += [one.text for one in written]
+        calls += [one.calls for one in written]
+    return texts, float(np.mean(calls))
+
+
+def swap_scores(model, tokenizer, saved: dict, data: CaptionData, *, draws: int = 16, batch_size: int = 100) -> dict:
+    """Winoground's three scores (arXiv 2204.03162) by the bound, on pairs of pictures whose captions have the same words.
+
+    text: each picture prefers its own caption. image: each caption prefers its own picture. group: both.
+    """
+    nats = np.zeros((2, 2, len(data) // 2))  # [picture, caption, pair]
+    for picture in range(2):
+        for caption in range(2):
+            rows = np.arange(len(data) // 2)
+            for part in np.array_split(rows, -(-len(rows) // batch_size)):
+                seen = captioning.standardise(data.images(2 * part + picture), saved["statistics"], model.device)
+                texts = [data.tokens[2 * n + caption][0].tolist() for n in part]
+                nats[picture, caption, part] = captioning.bounds(model, tokenizer, saved["objective"], seen, texts, draws=draws, seed=int(part[0]))
+    text = (nats[0, 0] < nats[0, 1]) & (nats[1, 1] < nats[1, 0])
+    image = (nats[0, 0] < nats[1, 0]) & (nats[1, 1] < nats[0, 1])
+    group, n = text & image, len(data) // 2
+    return {"pairs": n, **{name: float(value.mean()) for name, value in (("text", text), ("image", image), ("group", group))},
+            "group_ci95": metrics.share_interval(int(group.sum()), n)}
+
+
+@torch.no_grad()
+def report(model, tokenizer, saved: dict, folder, splits: list[str], settings: SampleConfig, step_counts: list[int], *,
+           twin: tuple | None = None, guidance: float = 1.0, rerank: int = 1, probe_steps: int = 0, seed: int = 0) -> dict:
+    """All figures: {"splits": {split: figures}, "steps": [figures on val], "blind": …, "twin": {split: …}, "swap": …, "probe": …}."""
+    result: dict = {"splits": {}, "steps": [], "objective": saved["objective"], "settings": {"sampler": settings.sampler, "steps": settings.steps,
+                    "temperature": settings.temperature, "guidance": guidance, "rerank": rerank}}
+    loaded = {split: CaptionData(folder, split) for split in dict.fromkeys([*splits, "val"])}
+    options = {"guidance": guidance, "seed": seed}
+    for split in tqdm(splits, unit="split"):
+        clock = time.perf_counter()
+        texts, calls = caption_all(model, tokenizer, saved, loaded[split], settings, rerank=rerank, **options)
+        result["splits"][split] = captioning.truth(texts, loaded[split].records) | {"calls": calls, "seconds": time.perf_counter() - clock}
+        if twin:
+            result.setdefault("twin", {})[split] = captioning.truth(caption_all(*twin, loaded[split], settings, seed=seed)[0], loaded[split].records)
+        if split == "swap":
+            result["swap"] = swap_scores(model, tokenizer, saved, loaded[split])
+    val = loaded["val"]
+    blind, _ = caption_all(model, tokenizer, saved, val, settings, blind=True, seed=seed)
+    result["blind"] = captioning.truth(blind, val.records)
+    if saved["objective"] == "diffusion":
+        for steps in step_counts:
+            few = SampleConfig(**{**vars(settings), "steps": steps})
+            texts, calls = caption_all(model, tokenizer, saved, val, few, **options)
+            result["steps"].append({"steps": steps, "calls": calls} | captioning.truth(texts, val.records))
+    if probe_steps:
+        with torch.enable_grad():
+            result["probe"] = probe.ceiling(folder, splits, probe_steps, seed=seed)
+    return result
+
+
+def table(result: dict) -> list[list[str]]:
+    """The figures as rows of text, percent, the first row the header."""
+    header = ["", "images", *(name.replace("_accuracy", "").replace("_", " ") for name in COLUMNS)]
+    row = lambda name, one: [name, str(one.get("images", "")), *(f"{100 * one[key]:.1f}" if key in one else "" for key in COLUMNS)]
+    rows = [row(split, one) for split, one in result["splits"].items()]
+    rows += [row(f"twin, {split}", one) for split, one in result.get("twin", {}).items()]
+    rows += [row(f"probe, {split}", one) for split, one in result.get("probe", {}).items()]
+    rows.append(row("blind, val", result["blind"]))
+    rows += [row(f"val, {one['steps']} step{'s' * (one['steps'] > 1)}", one) for one in result["steps"]]
+    return [header, *rows]

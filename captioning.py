@@ -1,0 +1,146 @@
+"""A captioner: image features in, captions with their confidence out, and how true they are (floor 2).
+
+The image is standardised patch features (B, P, width). No image is all zeros: without biases its keys and values
+vanish, so cross-attention adds nothing. That is the blind model, and what guidance steers away from.
+A caption's length is drawn by no flood of [EOS]: a small head says p(length | image), and the likeliest is taken.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import autoregressive
+import captions
+import diffusion
+import metrics
+from config import SampleConfig
+from data import place
+from diffusion import guide
+from samplers import row_generators, sample
+from scenes import scene_from_dict
+
+
+@dataclass
+class Caption:
+    """ids with [BOS] and [EOS]; step and probability of each (step 0: given); bound: nats per token, or None."""
+
+    ids: list[int]
+    step: list[int]
+    probability: list[float]
+    calls: int
+    text: str
+    bound: float | None = None
+
+
+def feature_statistics(features: np.ndarray, rows: np.ndarray) -> dict:
+    """Mean and deviation of each channel over at most 1,000 training images: plain lists for the checkpoint."""
+    some = features[rows[np.linspace(0, len(rows) - 1, min(len(rows), 1000)).astype(int)]].astype(np.float32)
+    return {"feature_mean": some.mean((0, 1)).tolist(), "feature_std": (some.std((0, 1)) + 1e-4).tolist()}
+
+
+def standardise(images: Tensor, statistics: dict, device) -> Tensor:
+    """Features (B, P, width) as the captioner reads them."""
+    mean, std = (torch.tensor(statistics[name], device=device) for name in ("feature_mean", "feature_std"))
+    return (images.to(device) - mean) / std
+
+
+def condition_of(model, images: Tensor) -> list:
+    """Keys and values of every block: computed once per image, not once per denoiser call."""
+    return model.keys_values(images)
+
+
+def repeat(condition: list, times: int) -> list:
+    return [tuple(part.repeat_interleave(times, 0) for part in pair) for pair in condition]
+
+
+@torch.no_grad()
+def write(model, tokenizer, objective: str, images: Tensor, settings: SampleConfig, *, guidance: float = 1.0, lengths: Tensor | None = None,
+          template: list[int] | None = None, seed: int = 0, first: int = 0) -> list[Caption]:
+    """A caption for each image.
+
+    images: (B, P, width) standardised. lengths: (B,) tokens with [BOS] and [EOS]; None asks the length head.
+    template: ids with [MASK] where the model writes, the same for all; it fixes the length. guidance 1 is none.
+    """
+    device, B = images.device, len(images)
+    condition, rngs = condition_of(model, images), row_generators(seed, B, first)
+    if objective == "ar":
+        prompt = torch.full((B, 1), tokenizer.bos, device=device)
+        drawn = autoregressive.sample(model, prompt, model.config.max_length, eos=tokenizer.eos, pad=tokenizer.pad, rngs=rngs,
+                                      temperature=settings.temperature, top_p=settings.top_p, condition=condition)
+        sizes = (drawn.tokens != tokenizer.pad).sum(1)
+    else:
+        if template is not None:
+            sizes = torch.full((B,), len(template), device=device)
+        else:
+            sizes = model.length_logits(images).argmax(-1).clamp(min=3) if lengths is None else lengths.to(device)
+        position = torch.arange(int(sizes.max()), device=device)
+        tokens = torch.where(position < sizes[:, None], tokenizer.mask, tokenizer.pad)
+        tokens[:, 0] = tokenizer.bos
+        tokens[position == sizes[:, None] - 1] = tokenizer.eos
+        if template is not None:
+            tokens[:] = torch.tensor(template, device=device)
+        denoise = model.bind(sizes, condition)
+        if guidance != 1.0:
+            denoise = guide(denoise, model.bind(sizes), guidance)
+        drawn = sample(denoise, tokens, settings, mask_id=tokenizer.mask, rngs=rngs)
+    result = []
+    for row, size in enumerate(sizes.tolist()):
+        ids, step = drawn.tokens[row, :size].tolist(), drawn.step[row, :size].tolist()
+        probability = [float(p) if s else 1.0 for p, s in zip(drawn.log_prob[row, :size].exp(), step, strict=True)]
+        result.append(Caption(ids, step, probability, max(step, default=0), tokenizer.decode(ids).strip()))
+    return result
+
+
+@torch.no_grad()
+def bounds(model, tokenizer, objective: str, images: Tensor | None, texts: list[list[int]], *, draws: int = 8, seed: int = 0) -> np.ndarray:
+    """Nats of each caption given its image (None: given none): the bound, or the twin's exact figure, (B,) float64.
+
+    Every row uses the same noise levels, so that captions of one length are compared under like masks.
+    """
+    rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(one) for one in texts], batch_first=True, padding_value=tokenizer.pad)
+    tokens, lengths, free = place({"tokens": rows, "lengths": torch.tensor([len(one) for one in texts])}, model.device)
+    condition = None if images is None else condition_of(model, images)
+    if objective == "ar":
+        return autoregressive.likelihoods(model, tokens, free, condition).numpy()
+    rng = torch.Generator().manual_seed(seed)
+    drawn = diffusion.bound_estimates(model.bind(lengths, condition), tokens, free, mask_id=tokenizer.mask, rng=rng, draws=draws)
+    return (sum(one["nats"] for one in drawn) / draws).numpy()
+
+
+def best_of(model, tokenizer, images: Tensor, settings: SampleConfig, candidates: int, *, guidance: float = 1.0, penalty: float = 0.0,
+            seed: int = 0) -> list[Caption]:
+    """The best of several captions an image: the likeliest lengths, judged by log p(length) - bound.
+
+    penalty: α of bound(caption | image) - α·bound(caption | no image), against captions that fit any image.
+    """
+    log_p, length = model.length_logits(images).log_softmax(-1).topk(candidates, -1)
+    many = images.repeat_interleave(candidates, 0)
+    written = write(model, tokenizer, "diffusion", many, settings, guidance=guidance, lengths=length.flatten().clamp(min=3), seed=seed)
+    ids = [one.ids for one in written]
+    nats = bounds(model, tokenizer, "diffusion", many, ids)
+    for one, value in zip(written, nats, strict=True):
+        one.bound = float(value) / (len(one.ids) - 1)
+    cost = nats - log_p.flatten().double().cpu().numpy() - (penalty * bounds(model, tokenizer, "diffusion", None, ids) if penalty else 0.0)
+    best = cost.reshape(-1, candidates).argmin(1)
+    return [written[row * candidates + place_in] for row, place_in in enumerate(best)]
+
+
+def truth(texts: list[str], records: list[dict], references: list[str] = ()) -> dict:
+    """How true captions are of their scenes: shares with 95% intervals over images (Wilson's for shares)."""
+    judged = [captions.judge(text, scene_from_dict(record["scene"])) for text, record in zip(texts, records, strict=True)]
+    n = len(judged)
+    result = {"images": n}
+    for name in ("truthful", "exact", "grammatical"):
+        count = sum(one[name] for one in judged)
+        result["set_exact" if name == "exact" else name] = count / n
+        result[("set_exact" if name == "exact" else name) + "_ci95"] = metrics.share_interval(count, n)
+    for name in dict.fromkeys(key for one in judged for key in one["tallies"]):
+        right, total = (sum(one["tallies"].get(name, [0, 0])[i] for one in judged) for i in (0, 1))
+        result[f"{name}_accuracy"], result[f"{name}_accuracy_ci95"] = right / total, metrics.share_interval(right, total)
+    for name, key in (("object_recall", "recall"), ("hallucination", "hallucinated")):
+        right, total = (sum(one[key][i] for one in judged) for i in (0, 1))
+        result[name] = right / max(1, total)
+    result["distinct_captions"] = len(set(texts)) / n
+    return result

@@ -1,0 +1,172 @@
+"""Train a masked-diffusion captioner, or its autoregressive twin, on frozen image features.
+
+Reads   data_captions_synthetic/ (--data_dir): a folder from a prep_caption script
+Writes  checkpoints_caption_poc/ (--out): config.json, log.jsonl, best.pt, last.pt, resume.pt, samples/
+
+Five minutes on a laptop:
+    python train_captioning.py --model_config tiny --max_steps 1200 --batch_size 64
+For real, the 6-layer, 768-wide decoder:
+    python train_captioning.py --model_config caption --max_steps 5000 --batch_size 64
+The twin, on the same captions in the same order:
+    python train_captioning.py --objective ar --out checkpoints_caption_ar
+
+best.pt is chosen on the val split, never on a test split.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import autoregressive
+import captioning
+import checkpoint
+import config
+import diffusion
+import files
+import training
+from caption_data import CaptionBatches, CaptionData
+from config import ModelConfig, SampleConfig, TrainConfig
+from data import check_tokenizer, place
+from files import UserError
+from model import Denoiser
+
+CHOICES = {
+    "model_config": ("tiny", config.NAMED_SIZES, "named size"),
+    "objective": ("diffusion", config.OBJECTIVES, "what to train; ar is the autoregressive twin"),
+    "weight": ("bound", config.WEIGHTS, "weights of the loss; bound is the likelihood's own"),
+}
+DEFAULTS = {"learning_rate": 2e-3, "eval_every": 500, "save_every": 500}
+
+
+def parse_args(argv):
+    parser = config.Parser(__doc__)
+    parser.add_argument("--data_dir", default="data_captions_synthetic", help="folder from a prep_caption script (default %(default)s)")
+    parser.add_argument("--out", default="checkpoints_caption_poc", help="run folder (default %(default)s)")
+    for flag, (default, choices, words) in CHOICES.items():
+        parser.add_argument(f"--{flag}", default=default, metavar="|".join(choices), help=f"{words} (default {default})")
+    parser.add_argument("--image_dropout", type=float, default=0.1, help="share of captions trained without their image, for guidance (default 0.1)")
+    parser.add_argument("--complementary", action="store_true", help="train on each mask and its opposite")
+    parser.add_argument("--init_from", help="start from this text or caption checkpoint's weights; new parts start as the identity")
+    parser.add_argument("--eval_images", type=int, default=500, help="val images at each evaluation (default 500)")
+    parser.add_argument("--config", help="JSON file of settings, such as another run's config.json")
+    parser.add_argument("--resume", action="store_true", help="go on from resume.pt in --out")
+    parser.add_settings(ModelConfig, skip=("vocab_size", "output_size", "causal", "condition_width"))
+    parser.add_settings(TrainConfig, **DEFAULTS)
+    args = parser.parse_args(argv)
+    args.parser = parser
+    return args
+
+
+def make_loss(args, mask_id: int, statistics: dict):
+    """loss_fn for `training.fit`: the caption's loss given its image, and the length head's."""
+    def loss_fn(model, batch, rng):
+        tokens, lengths, free = place(batch, model.device)
+        images = captioning.standardise(batch["images"], statistics, model.device)  # (B, P, width)
+        sizes = F.cross_entropy(model.length_logits(images), batch["lengths"].to(model.device))
+        kept = torch.rand(len(images), generator=rng) >= args.image_dropout
+        condition = captioning.condition_of(model, images * kept.to(model.device)[:, None, None])
+        if args.objective == "ar":
+            loss, stats = autoregressive.loss(model, tokens, free, condition)
+        else:
+            loss, stats = diffusion.loss(model.bind(lengths, condition), tokens, free, mask_id=mask_id, rng=rng, uniform=batch["uniform"],
+                                         weight=args.weight, complementary=args.complementary)
+        return loss + 0.1 * sizes, {**stats, "length_cross_entropy": sizes.item()}
+    return loss_fn
+
+
+def make_eval(args, cfg, held_out: CaptionData, statistics: dict):
+    """eval_fn and preview_fn for `training.fit`: nats per token on val, and captions of its first pictures to read."""
+    numbers = np.arange(min(args.eval_images, len(held_out)))
+
+    def eval_fn(model):
+        nats = tokens = 0.0
+        for part in np.array_split(numbers, -(-len(numbers) // 50)):
+            images = captioning.standardise(held_out.images(part), statistics, model.device)
+            texts = [held_out.tokens[n][0].tolist() for n in part]
+            nats += captioning.bounds(model, held_out.tokenizer, args.objective, images, texts, seed=int(part[0])).sum()
+            tokens += sum(len(one) - 1 for one in texts)
+        return {"nats_per_token": nats / tokens}
+
+    def preview_fn(model):
+        images = captioning.standardise(held_out.images(numbers[:6]), statistics, model.device)
+        greedy = SampleConfig(sampler="confidence", temperature=0.0)
+        written = captioning.write(model, held_out.tokenizer, args.objective, images, greedy, seed=cfg.seed)
+        return "\n".join(f"{one.text}   | {record['captions'][0]}" for one, record in zip(written, held_out.records, strict=False))
+    return eval_fn, preview_fn
+
+
+def start_from(model: Denoiser, path: str, fingerprint: str) -> None:
+    """Copy every weight that fits from another checkpoint. Raises UserError if its tokenizer is another one."""
+    other, tokenizer, _ = checkpoint.open_model(path)
+    check_tokenizer(tokenizer.fingerprint, fingerprint, path)
+    mine, theirs = model.state_dict(), other.state_dict()
+    fits = {name: weight for name, weight in theirs.items() if name in mine and mine[name].shape == weight.shape}
+    if not fits:
+        raise UserError(f"{path}, no weight of which fits", "a checkpoint of the same width", "choose the same --model_config")
+    model.load_state_dict(fits, strict=False)
+    print(f"from {path}: {len(fits)} of {len(mine)} tensors; new: {len(mine) - len(fits)}", file=sys.stderr)
+
+
+def build(args, resume):
+    """The settings and the data; a resumed run keeps its own settings unless a flag says otherwise."""
+    file_values = config.read_config_file(args.config, args.parser)
+    before = resume or {"model": {}, "train": {}}
+    data = CaptionData(args.data_dir, "train")
+    fixed = {"vocab_size": data.tokenizer.vocab_size, "output_size": data.tokenizer.output_size, "causal": args.objective == "ar",
+             "condition_width": data.encoder["width"]}
+    sizes = {"max_length": data.longest + 4} | config.named_size(args.model_config)
+    model_config = config.resolve(ModelConfig, args, sizes, file_values, before["model"], fixed)
+    if model_config.max_length < data.longest:
+        raise UserError(f"--max_length {model_config.max_length}", f"at least the longest caption's {data.longest} tokens", "raise it")
+    if resume and (resume["data"]["fingerprint"] != data.meta["fingerprint"] or resume["encoder"]["key"] != data.encoder["key"]):
+        raise UserError(f"{args.data_dir} with other captions or features", "the data of the run", "resume with the same --data_dir")
+    if resume and (config.to_dict(model_config) != resume["model"] or args.objective != resume["objective"]):
+        raise UserError("flags for another model or objective", "the model that is being resumed", "drop the model's flags or choose another --out")
+    return model_config, config.resolve(TrainConfig, args, DEFAULTS, file_values, before["train"]), data
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    for flag, (_, choices, _) in CHOICES.items():
+        if getattr(args, flag) not in choices:
+            raise config.unknown(f"--{flag} {getattr(args, flag)}", getattr(args, flag), list(choices))
+    if not 0 <= args.image_dropout < 1 or args.eval_images < 1:
+        raise UserError(f"--image_dropout {args.image_dropout} --eval_images {args.eval_images}", "a share below 1, and at least 1 image",
+                        "correct them")
+    out = Path(args.out)
+    resume = checkpoint.load(out / "resume.pt", kinds=("caption",), do="start a run without --resume") if args.resume else None
+    if not args.resume and (out / "resume.pt").exists():
+        raise UserError(f"a run in {out}", "an empty run folder", "go on with --resume, or choose another --out")
+    model_config, cfg, data = build(args, resume)
+    held_out = CaptionData(args.data_dir, "val", model_config.max_length)
+    files.writable_folder(out)
+    settings = {**config.to_dict(model_config), **config.to_dict(cfg)}
+    config.show("settings", {"objective": args.objective, "weight": args.weight, "image_dropout": args.image_dropout, **settings})
+    files.write_json(out / "config.json", {key: settings[key] for group in args.parser.groups.values() for key in group})
+
+    device = training.start(cfg)
+    model = Denoiser(model_config).to(device)
+    if args.init_from and not resume:
+        start_from(model, args.init_from, data.tokenizer.fingerprint)
+    elif not resume:
+        for block in model.blocks:
+            torch.nn.init.ones_(block.cross.gate)  # nothing learnt yet that a closed gate would protect
+    statistics = captioning.feature_statistics(data.features, data.rows) | {"row_lengths": data.length_histogram().tolist()}
+    about = {"kind": "caption", "objective": args.objective, "model": config.to_dict(model_config), "statistics": statistics,
+             "tokenizer": data.tokenizer.to_json(), "encoder": {name: data.encoder[name] for name in ("encoder", "key", "patches", "width")},
+             "data": {"fingerprint": data.meta["fingerprint"], "tokenizer": data.tokenizer.fingerprint}}
+    batches = CaptionBatches(data, cfg.batch_size, cfg.accumulate, cfg.seed)
+    print(f"data: {len(data):,} images with {data.encoder['encoder']} features, {batches.epoch_steps:,} steps an epoch", file=sys.stderr)
+    eval_fn, preview_fn = make_eval(args, cfg, held_out, statistics)
+    metrics = training.fit(model, make_loss(args, data.tokenizer.mask, statistics),
+                           lambda step: diffusion.with_noise_levels(batches(step), training.step_generator(cfg.seed, step, stream=1)),
+                           cfg, out, about=about, eval_fn=eval_fn, preview_fn=preview_fn, resume=resume)
+    print(f"done: {out / 'best.pt'}  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    print(f"next: python generate_caption.py --checkpoint {out / 'best.pt'} --use_val_set --num_samples 5")
+
+
+if __name__ == "__main__":
+    files.run(main)

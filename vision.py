@@ -1,0 +1,193 @@
+"""Frozen image encoders: a picture in, patch features (B, P, width) out (floor 1).
+
+`embedded` is the small convolutional tower in assets/, trained on synthetic scenes by train_encoder.py as CLIP and CoCa
+are: it needs no download. Any other name is a hub name or a local folder that transformers reads: CLIP, SigLIP, DINOv2, ViT.
+The features are the last hidden state, every token with its position ([CLS] too where the encoder has one), before
+any pooling or projection; preprocessing (size, crop, mean, deviation) is what the model's own folder says.
+"""
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import caption_data
+import files
+from files import UserError
+from images import open_image, resize_crop
+
+EMBEDDED = "embedded"
+ASSET = Path(__file__).parent / "assets" / "scene_encoder.safetensors"
+ASSET_SHA256 = "9693738d89be0aac"  # first 16 hex digits of the file's SHA-256
+CHUNK = 256  # images between two saved states of the cache
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """size: side in pixels. mode: `crop` the centre, or `squash` to a square. mean, std: of each channel, for pixels in 0..1."""
+
+    size: int
+    mode: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resample: int = int(Image.Resampling.BICUBIC)
+
+    def __call__(self, source) -> np.ndarray:
+        """A path, bytes or an open picture -> (size, size, 3) uint8. Raises UserError if it is no picture."""
+        image = source if isinstance(source, Image.Image) else open_image(source, at_least=self.size)
+        return resize_crop(image, self.size, self.mode, self.resample)
+
+
+class Encoder:
+    """A frozen encoder. name; key: tells weights and preprocessing apart; patches P; width of a feature."""
+
+    def __init__(self, name: str, model: nn.Module, preprocess: Preprocess, device="cpu"):
+        self.name, self.preprocess, self.device = name, preprocess, torch.device(device)
+        self.model = model.to(self.device).eval().requires_grad_(False)
+        self.mean, self.std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (preprocess.mean, preprocess.std))
+        digest = [json.dumps(asdict(preprocess), sort_keys=True).encode()]
+        for key, weight in sorted(model.state_dict().items()):
+            digest += [key.encode(), weight.detach().float().cpu().numpy().tobytes()]
+        self.key = files.sha256(b"".join(files.sha256(part).encode() for part in digest))
+        self.patches, self.width = self.encode(np.zeros((1, preprocess.size, preprocess.size, 3), np.uint8)).shape[1:]
+
+    @torch.no_grad()
+    def encode(self, pixels: np.ndarray) -> Tensor:
+        """(B, size, size, 3) uint8 -> (B, P, width) float32."""
+        x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(0, 3, 1, 2).float() / 255
+        return self.model(pixel_values=(x - self.mean) / self.std).last_hidden_state.float()
+
+    def features(self, sources: list) -> Tensor:
+        """Pictures as a captioner was trained on them, rounded to float16 like the cache: (B, P, width) float32."""
+        return self.encode(np.stack([self.preprocess(source) for source in sources])).half().float()
+
+
+def load(name: str, device="cpu") -> Encoder:
+    """The encoder of this name. Raises UserError if there is none, or if the embedded one is damaged."""
+    if name == EMBEDDED:
+        return load_embedded(device)
+    import transformers
+    from transformers import AutoConfig
+    transformers.logging.set_verbosity_error()
+    try:
+        kind = AutoConfig.from_pretrained(name).model_type
+        said = transformers.ImageProcessingMixin.get_image_processor_dict(name)[0]
+        classes = {"clip": "CLIPVisionModel", "clip_vision_model": "CLIPVisionModel", "siglip": "SiglipVisionModel",
+                   "siglip_vision_model": "SiglipVisionModel", "vit": "ViTModel", "dinov2": "Dinov2Model"}
+        extra = {"add_pooling_layer": False} if kind == "vit" else {}
+        model = getattr(transformers, classes[kind]).from_pretrained(name, **extra)
+    except KeyError as error:
+        raise UserError(f"--encoder {name} of a kind that is not known ({error})", "a CLIP, SigLIP, DINOv2 or ViT model",
+                        f"choose such a model, or --encoder {EMBEDDED}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"no image encoder {name} ({str(error).splitlines()[0]})", "a hub name or a local folder that transformers reads",
+                        f"check the name and the network, or use --encoder {EMBEDDED}") from error
+    return Encoder(name, model, preprocess_of(said), device)
+
+
+def preprocess_of(said: dict) -> Preprocess:
+    """Size, crop, mean and deviation from the words of a preprocessor_config.json."""
+    size = said.get("crop_size") if said.get("do_center_crop") else said.get("size")
+    size = size if isinstance(size, dict) else {"height": size or 224}
+    side = size.get("height") or size.get("shortest_edge") or 224
+    half = (0.5, 0.5, 0.5)
+    return Preprocess(int(side), "crop" if said.get("do_center_crop") else "squash", tuple(said.get("image_mean") or half),
+                      tuple(said.get("image_std") or half), int(said.get("resample") or Image.Resampling.BICUBIC))
+
+
+class SceneTower(nn.Module):
+    """The embedded encoder: transformers' ResNet to a grid of patches, and 16 fixed channels that say where a patch is.
+
+    CLIP (arXiv 2103.00020, section 2.3) trains ResNets as well as ViTs; on scenes, from scratch and on a CPU, a ViT of
+    equal cost knew 25% of shapes where this knew most of them (LOG.md).
+    """
+
+    def __init__(self, settings: dict):
+        super().__init__()
+        from transformers import ResNetConfig, ResNetModel
+        self.body = ResNetModel(ResNetConfig(**settings)).to(memory_format=torch.channels_last)
+
+    def forward(self, pixel_values: Tensor):
+        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)  # a sixth faster on CPUs
+        x = self.body(pixel_values=pixel_values).last_hidden_state  # (B, C, h, w)
+        B, C, h, w = x.shape
+        angle = torch.linspace(-1, 1, h, device=x.device)[:, None] * torch.tensor([0.5, 1.0, 2.0, 4.0], device=x.device) * torch.pi / 2
+        wave = torch.cat([angle.sin(), angle.cos()], -1)  # (h, 8); the picture is square
+        where = torch.cat([wave[:, None].expand(h, w, 8), wave[None].expand(h, w, 8)], -1).reshape(h * w, 16)
+        patches = torch.cat([x.flatten(2).transpose(1, 2), where.expand(B, -1, -1)], -1)  # (B, P, C + 16)
+        return SimpleNamespace(last_hidden_state=patches)
+
+
+def vision_model(settings: dict) -> nn.Module:
+    """An untrained encoder of the embedded one's architecture."""
+    return SceneTower(settings)
+
+
+def save_embedded(path, model: nn.Module, settings: dict, preprocess: Preprocess, command: str) -> None:
+    """Write an encoder as float16 safetensors; its architecture and how it was made are in the file's metadata."""
+    from safetensors.torch import save
+    weights = {name: value.detach().half().contiguous() for name, value in model.state_dict().items() if value.is_floating_point()}
+    about = {"config": json.dumps(settings), "preprocess": json.dumps(asdict(preprocess)), "command": command}
+    with files.replacing(path) as file:
+        file.write(save(weights, metadata=about))
+
+
+def load_embedded(device="cpu", path: Path = ASSET, sha256: str | None = None) -> Encoder:
+    """The encoder in assets/. Raises UserError unless the file is the very one that belongs to this code."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+    path = files.existing(path, "the embedded image encoder", "get the file from the repository again, or run train_encoder.py")
+    found = files.file_digest(path).hex()[:16]
+    if found != (sha256 or ASSET_SHA256):
+        raise UserError(f"{path} with SHA-256 {found}", sha256 or ASSET_SHA256, "get the file from the repository again")
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+    model = vision_model(json.loads(about["config"]))
+    model.load_state_dict({name: value.float() for name, value in load_file(path).items()}, strict=False)
+    preprocess = json.loads(about["preprocess"])
+    return Encoder(EMBEDDED, model, Preprocess(**{**preprocess, "mean": tuple(preprocess["mean"]), "std": tuple(preprocess["std"])}), device)
+
+
+def read_pixels(preprocess: Preprocess, path) -> np.ndarray:
+    return preprocess(path)
+
+
+def cache_features(encoder: Encoder, folder, *, workers: int = 0, batch_size: int = 32) -> None:
+    """Compute features.npy for every line of captions.jsonl, or go on where a killed run was.
+
+    float16 (N, P, width). features.json names the encoder's key and how many are done: it is written after the rows are
+    on disk, so what it counts is there. Raises UserError if the cache was begun with another encoder.
+    """
+    folder = Path(folder)
+    meta, records = caption_data.read_meta(folder), caption_data.read_records(folder)
+    about = {"encoder": encoder.name, "key": encoder.key, "patches": encoder.patches, "width": encoder.width,
+             "fingerprint": meta["fingerprint"], "done": 0}
+    shape, done = (len(records), encoder.patches, encoder.width), 0
+    if (folder / "features.json").exists():
+        before = files.read_json(folder / "features.json", "image features", "remove it")
+        if before["key"] != encoder.key:
+            raise UserError(f"features of the encoder {before['encoder']} ({before['key']}) in {folder}",
+                            f"those of {encoder.name} ({encoder.key})", "choose another folder, or remove features.npy and features.json")
+        done = before["done"] if before["fingerprint"] == meta["fingerprint"] and (folder / "features.npy").exists() else 0
+    array = np.lib.format.open_memmap(folder / "features.npy", "r+" if done else "w+", np.float16, shape if not done else None)
+    if done == len(records):
+        return
+    paths = [caption_data.image_path(folder, record) for record in records]
+    with ProcessPoolExecutor(workers or None) as pool, tqdm(total=len(records), initial=done, desc="features", unit="image") as bar:
+        for first in range(done, len(records), CHUNK):
+            part = paths[first:first + CHUNK]
+            pixels = pool.map(partial(read_pixels, encoder.preprocess), part, chunksize=8)
+            for start in range(first, first + len(part), batch_size):
+                count = min(batch_size, first + len(part) - start)
+                array[start:start + count] = encoder.encode(np.stack([next(pixels) for _ in range(count)])).half().cpu().numpy()
+                bar.update(count)
+            array.flush()
+            files.write_json(folder / "features.json", {**about, "done": first + len(part)})
