@@ -1,4 +1,7 @@
-"""How good a captioner is on synthetic scenes: truth by split, against steps, beside a blind run and the twin (floor 2)."""
+"""How good a captioner is, by split, against steps, beside a blind run and the twin (floor 2).
+
+Captions of drawn scenes are judged by truth; captions of photographs by BLEU, ROUGE-L and CIDEr-D against their references.
+"""
 
 import time
 
@@ -7,13 +10,33 @@ import torch
 from tqdm import tqdm
 
 import captioning
+import coco_scores
 import metrics
 import probe
 from caption_data import CaptionData
 from config import SampleConfig
+from files import UserError
 
-COLUMNS = ("truthful", "set_exact", "grammatical", "colour_accuracy", "shape_accuracy", "size_accuracy", "fill_accuracy", "place_accuracy",
-           "relation_accuracy", "count_accuracy", "object_recall", "hallucination")
+SCENE_COLUMNS = ("truthful", "set_exact", "grammatical", "colour_accuracy", "shape_accuracy", "size_accuracy", "fill_accuracy", "place_accuracy",
+                 "relation_accuracy", "count_accuracy", "object_recall", "hallucination")
+PHOTO_COLUMNS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "distinct_captions")
+
+
+def judge(texts: list[str], records: list[dict]) -> dict:
+    """Figures of captions: their truth where the scenes are known, else their likeness to the references."""
+    if records[0].get("scene"):
+        return captioning.truth(texts, records)
+    found = coco_scores.scores(texts, [record["captions"] for record in records])
+    each = found.pop("cider_each")
+    return {"images": len(texts), **found, "cider_ci95": metrics.ratio_interval(each, np.ones(len(each))),
+            "distinct_captions": len(set(texts)) / len(texts)}
+
+
+def by_objects(texts: list[str], records: list[dict]) -> dict[str, dict]:
+    """Truth by the number of objects in the scene."""
+    sizes = [len(record["scene"]["objects"]) for record in records]
+    pick = lambda values, size: [value for value, n in zip(values, sizes, strict=True) if n == size]
+    return {str(size): captioning.truth(pick(texts, size), pick(records, size)) for size in sorted(set(sizes))}
 
 
 def caption_all(model, tokenizer, saved: dict, data: CaptionData, settings: SampleConfig, *, blind: bool = False, guidance: float = 1.0,
@@ -55,27 +78,34 @@ def swap_scores(model, tokenizer, saved: dict, data: CaptionData, *, draws: int 
 @torch.no_grad()
 def report(model, tokenizer, saved: dict, folder, splits: list[str], settings: SampleConfig, step_counts: list[int], *,
            twin: tuple | None = None, guidance: float = 1.0, rerank: int = 1, probe_steps: int = 0, seed: int = 0) -> dict:
-    """All figures: {"splits": {split: figures}, "steps": [figures on val], "blind": …, "twin": {split: …}, "swap": …, "probe": …}."""
+    """All figures: {"splits": {split: figures}, "steps": [figures on val], "blind": …, "twin": {split: …},
+    "objects": {split: {number: figures}}, "swap": …, "twin_swap": …, "probe": {split: …}}."""
     result: dict = {"splits": {}, "steps": [], "objective": saved["objective"], "settings": {"sampler": settings.sampler, "steps": settings.steps,
                     "temperature": settings.temperature, "guidance": guidance, "rerank": rerank}}
     loaded = {split: CaptionData(folder, split) for split in dict.fromkeys([*splits, "val"])}
-    options = {"guidance": guidance, "seed": seed}
+    val, options = loaded["val"], {"guidance": guidance, "seed": seed}
+    drawn = bool(val.records[0].get("scene"))
+    if probe_steps and not drawn:
+        raise UserError(f"--probe_steps {probe_steps} on photographs", "drawn scenes, whose objects are known", "drop --probe_steps")
     for split in tqdm(splits, unit="split"):
         clock = time.perf_counter()
         texts, calls = caption_all(model, tokenizer, saved, loaded[split], settings, rerank=rerank, **options)
-        result["splits"][split] = captioning.truth(texts, loaded[split].records) | {"calls": calls, "seconds": time.perf_counter() - clock}
+        result["splits"][split] = judge(texts, loaded[split].records) | {"calls": calls, "seconds": time.perf_counter() - clock}
+        if drawn and split in ("val", "long"):
+            result.setdefault("objects", {})[split] = by_objects(texts, loaded[split].records)
         if twin:
-            result.setdefault("twin", {})[split] = captioning.truth(caption_all(*twin, loaded[split], settings, seed=seed)[0], loaded[split].records)
+            result.setdefault("twin", {})[split] = judge(caption_all(*twin, loaded[split], settings, seed=seed)[0], loaded[split].records)
         if split == "swap":
             result["swap"] = swap_scores(model, tokenizer, saved, loaded[split])
-    val = loaded["val"]
+            if twin:
+                result["twin_swap"] = swap_scores(*twin, loaded[split])
     blind, _ = caption_all(model, tokenizer, saved, val, settings, blind=True, seed=seed)
-    result["blind"] = captioning.truth(blind, val.records)
+    result["blind"] = judge(blind, val.records)
     if saved["objective"] == "diffusion":
         for steps in step_counts:
             few = SampleConfig(**{**vars(settings), "steps": steps})
             texts, calls = caption_all(model, tokenizer, saved, val, few, **options)
-            result["steps"].append({"steps": steps, "calls": calls} | captioning.truth(texts, val.records))
+            result["steps"].append({"steps": steps, "calls": calls} | judge(texts, val.records))
     if probe_steps:
         with torch.enable_grad():
             result["probe"] = probe.ceiling(folder, splits, probe_steps, seed=seed)
@@ -84,9 +114,12 @@ def report(model, tokenizer, saved: dict, folder, splits: list[str], settings: S
 
 def table(result: dict) -> list[list[str]]:
     """The figures as rows of text, percent, the first row the header."""
-    header = ["", "images", *(name.replace("_accuracy", "").replace("_", " ") for name in COLUMNS)]
-    row = lambda name, one: [name, str(one.get("images", "")), *(f"{100 * one[key]:.1f}" if key in one else "" for key in COLUMNS)]
+    columns = SCENE_COLUMNS if "truthful" in result["blind"] else PHOTO_COLUMNS
+    header = ["", "images", *(name.replace("_accuracy", "").replace("_", " ") for name in columns)]
+    row = lambda name, one: [name, str(one.get("images", "")), *(f"{100 * one[key]:.1f}" if key in one else "" for key in columns)]
     rows = [row(split, one) for split, one in result["splits"].items()]
+    rows += [row(f"{split}, {size} object{'s' * (size != '1')}", one) for split, sizes in result.get("objects", {}).items()
+             for size, one in sizes.items() if len(sizes) > 1]
     rows += [row(f"twin, {split}", one) for split, one in result.get("twin", {}).items()]
     rows += [row(f"probe, {split}", one) for split, one in result.get("probe", {}).items()]
     rows.append(row("blind, val", result["blind"]))

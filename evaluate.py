@@ -184,8 +184,9 @@ def score_captions(args, path, model, tokenizer, saved) -> dict:
                                    rerank=args.rerank, probe_steps=args.probe_steps, seed=args.seed)
     for row in caption_scores.table(result):
         print("| " + " | ".join(row) + " |" + ("\n|" + "---|" * len(row) if not row[0] else ""))
-    if "swap" in result:
-        print("swap: " + "  ".join(f"{name} {100 * result['swap'][name]:.1f}" for name in ("text", "image", "group")))
+    for key in ("swap", "twin_swap"):
+        if key in result:
+            print(f"{key}: " + "  ".join(f"{name} {100 * result[key][name]:.1f}" for name in ("text", "image", "group")))
     if args.picture:
         pictures.caption_steps(args.picture, result)
     return result

@@ -74,16 +74,19 @@ def learning_curves(path, runs: list[str]) -> None:
 
 
 def caption_steps(path, result: dict) -> None:
-    """Truthful and set-exact captions on val against the denoiser calls allowed, beside the twin and the blind model."""
+    """Captions of val against the denoiser calls allowed, beside the twin and the blind model: truth, or for photographs CIDEr."""
     figure, axes = canvas(6.5, 4)
     steps = [str(row["steps"]) for row in result["steps"]]
-    for name, words in (("truthful", "truthful"), ("set_exact", "set-exact")):
+    scenes = "truthful" in result["blind"]
+    main = "truthful" if scenes else "cider"
+    for name, words in (("truthful", "truthful"), ("set_exact", "set-exact")) if scenes else (("cider", "CIDEr"),):
         low, high = (np.abs([100 * (row[name] - row[f"{name}_ci95"][side]) for row in result["steps"]]) for side in (0, 1))
         axes.errorbar(steps, [100 * row[name] for row in result["steps"]], [low, high], fmt="o-", capsize=3, label=words)
     for words, one, style in (("twin", result.get("twin", {}).get("val"), "--"), ("blind", result["blind"], ":")):
         if one:
-            axes.axhline(100 * one["truthful"], linestyle=style, color="0.4", label=f"{words}, truthful")
-    axes.set(xlabel="denoiser calls at most", ylabel="% of captions", title="Captions of val against steps", ylim=(0, 102))
+            axes.axhline(100 * one[main], linestyle=style, color="0.4", label=f"{words}, {'truthful' if scenes else 'CIDEr'}")
+    axes.set(xlabel="denoiser calls at most", ylabel="% of captions" if scenes else "CIDEr × 100", title="Captions of val against steps")
+    axes.set_ylim(0, 102 if scenes else None)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     save(figure, path)
