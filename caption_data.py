@@ -50,7 +50,7 @@ def read_records(folder) -> list[dict]:
     """The lines of captions.jsonl. Raises UserError if it is missing or damaged."""
     path = files.existing(Path(folder) / "captions.jsonl", "a folder of captioned images", MAKE)
     try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         assert records and all(record["captions"] and record["image"] and record["split"] for record in records)
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise UserError(f"{path}, which is damaged", "one JSON object with image, split and captions a line", REMAKE) from error

@@ -47,7 +47,7 @@ def caption_all(model, tokenizer, saved: dict, data: CaptionData, settings: Samp
         numbers = np.arange(first, min(first + batch_size, len(data)))
         seen = captioning.standardise(data.images(numbers), saved["statistics"], model.device) * (0.0 if blind else 1.0)
         if rerank > 1 and saved["objective"] == "diffusion":
-            written = captioning.best_of(model, tokenizer, seen, settings, rerank, guidance=guidance, seed=seed)
+            written = captioning.best_of(model, tokenizer, seen, settings, rerank, guidance=guidance, seed=seed, first=first)
         else:
             written = captioning.write(model, tokenizer, saved["objective"], seen, settings, guidance=guidance, seed=seed, first=first)
         texts += [one.text for one in written]
@@ -66,7 +66,8 @@ def swap_scores(model, tokenizer, saved: dict, data: CaptionData, *, draws: int 
             rows = np.arange(len(data) // 2)
             for part in np.array_split(rows, -(-len(rows) // batch_size)):
                 seen = captioning.standardise(data.images(2 * part + picture), saved["statistics"], model.device)
-                texts = [data.tokens[2 * n + caption][0].tolist() for n in part]
+                words = [tokenizer.encode(data.records[2 * n + caption]["captions"][0]).tolist() for n in part]  # whatever the data's tokenizer
+                texts = [[tokenizer.bos, *one[:model.config.max_length - 2], tokenizer.eos] for one in words]
                 nats[picture, caption, part] = captioning.bounds(model, tokenizer, saved["objective"], seen, texts, draws=draws, seed=int(part[0]))
     text = (nats[0, 0] < nats[0, 1]) & (nats[1, 1] < nats[1, 0])
     image = (nats[0, 0] < nats[1, 0]) & (nats[1, 1] < nats[0, 1])
@@ -84,6 +85,9 @@ def report(model, tokenizer, saved: dict, folder, splits: list[str], settings: S
                     "temperature": settings.temperature, "guidance": guidance, "rerank": rerank}}
     loaded = {split: CaptionData(folder, split) for split in dict.fromkeys([*splits, "val"])}
     val, options = loaded["val"], {"guidance": guidance, "seed": seed}
+    if val.encoder["key"] != saved["encoder"]["key"]:
+        raise UserError(f"features of {val.encoder['encoder']} ({val.encoder['key']}) in {folder}",
+                        f"those that the model was trained on ({saved['encoder']['key']})", "name another --data_dir")
     drawn = bool(val.records[0].get("scene"))
     if probe_steps and not drawn:
         raise UserError(f"--probe_steps {probe_steps} on photographs", "drawn scenes, whose objects are known", "drop --probe_steps")

@@ -104,20 +104,32 @@ def bounds(model, tokenizer, objective: str, images: Tensor | None, texts: list[
     condition = None if images is None else condition_of(model, images)
     if objective == "ar":
         return autoregressive.likelihoods(model, tokens, free, condition).numpy()
-    rng = torch.Generator().manual_seed(seed)
-    drawn = diffusion.bound_estimates(model.bind(lengths, condition), tokens, free, mask_id=tokenizer.mask, rng=rng, draws=draws)
-    return (sum(one["nats"] for one in drawn) / draws).numpy()
+    result = torch.zeros(len(texts), dtype=torch.float64)
+    sizes = torch.tensor([len(one) for one in texts], device=tokens.device)
+    for n in sizes.unique().tolist():  # the rows of one length, under the same masks whatever else is in the batch
+        rows, rng = (sizes == n).nonzero()[:, 0], torch.Generator().manual_seed(seed)
+        denoise = model.bind(None, condition and [(k[rows], v[rows]) for k, v in condition])
+        shift = torch.rand(1, generator=rng, dtype=torch.float64)
+        for draw in range(draws):
+            one = diffusion.corrupt(free[rows[:1], :n], (draw + shift) / draws, rng)
+            masked, share = one.masked.expand(len(rows), -1), one.share.expand(len(rows))
+            nats, _ = diffusion.masked_losses(denoise, tokens[rows, :n], masked, share, tokenizer.mask)
+            result[rows.cpu()] += (nats.view(len(rows), -1).sum(1).double() * one.weight / draws).cpu()
+    return result.numpy()
 
 
+@torch.no_grad()
 def best_of(model, tokenizer, images: Tensor, settings: SampleConfig, candidates: int, *, guidance: float = 1.0, penalty: float = 0.0,
-            seed: int = 0) -> list[Caption]:
+            seed: int = 0, first: int = 0) -> list[Caption]:
     """The best of several captions an image: the likeliest lengths, judged by log p(length) - bound.
 
     penalty: α of bound(caption | image) - α·bound(caption | no image), against captions that fit any image.
     """
+    candidates = min(candidates, model.config.max_length + 1)
     log_p, length = model.length_logits(images).log_softmax(-1).topk(candidates, -1)
     many = images.repeat_interleave(candidates, 0)
-    written = write(model, tokenizer, "diffusion", many, settings, guidance=guidance, lengths=length.flatten().clamp(min=3), seed=seed)
+    written = write(model, tokenizer, "diffusion", many, settings, guidance=guidance, lengths=length.flatten().clamp(min=3), seed=seed,
+                    first=first * candidates)
     ids = [one.ids for one in written]
     nats = bounds(model, tokenizer, "diffusion", many, ids)
     for one, value in zip(written, nats, strict=True):

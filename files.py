@@ -21,6 +21,10 @@ class UserError(Exception):
 
     def __init__(self, found: str, expected: str, do: str):
         super().__init__(" ".join(f"found {found}; expected {expected}; {do}".split()))
+        self.parts = found, expected, do
+
+    def __reduce__(self):
+        return UserError, self.parts  # it comes back whole from a worker process
 
 
 def run(main) -> None:

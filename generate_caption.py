@@ -112,7 +112,7 @@ def caption_batch(args, model, tokenizer, saved, features, settings, first: int)
     seen = captioning.standardise(features, saved["statistics"], model.device)
     template = read_template(args.template, tokenizer, model.config.max_length) if args.template else None
     if args.rerank > 1 and template is None and saved["objective"] == "diffusion":
-        return captioning.best_of(model, tokenizer, seen, settings, args.rerank, guidance=args.guidance, seed=args.seed)
+        return captioning.best_of(model, tokenizer, seen, settings, args.rerank, guidance=args.guidance, seed=args.seed, first=first)
     written = captioning.write(model, tokenizer, saved["objective"], seen, settings, guidance=args.guidance, template=template,
                                seed=args.seed, first=first)
     nats = captioning.bounds(model, tokenizer, saved["objective"], seen, [one.ids for one in written])
@@ -137,7 +137,7 @@ def already_done(path: str | None) -> list[dict]:
     if not path or not Path(path).exists():
         return []
     lines = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    for line in Path(path).read_text(encoding="utf-8").split("\n"):
         try:
             lines.append(json.loads(line))
         except ValueError:  # the line that a kill cut short
@@ -162,6 +162,8 @@ def main(argv=None):
     path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest(("caption",))
     model, tokenizer, saved = checkpoint.open_model(path, training.choose_device(args.device), kinds=("caption",))
     print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
+    if saved["objective"] == "ar" and (args.template or args.guidance != 1 or args.rerank > 1):
+        raise UserError("--template, --guidance or --rerank for a twin", "none of them", "drop them: they are the diffusion model's")
     encoder = vision.load(saved["encoder"]["encoder"], model.device)
     if encoder.key != saved["encoder"]["key"]:
         raise UserError(f"the encoder {encoder.name} with key {encoder.key}", f"the one that {path} was trained on, {saved['encoder']['key']}",
@@ -174,7 +176,7 @@ def main(argv=None):
         kept, features = open_batch(encoder, todo[first:first + args.batch_size], skipped)
         if features is None:
             continue
-        written = caption_batch(args, model, tokenizer, saved, features, settings, first)
+        written = caption_batch(args, model, tokenizer, saved, features, settings, len(rows))
         for (name, record, picture), one in zip(kept, written, strict=True):
             rows.append({"image": name, "caption": one.text, "bound": round(one.bound, 4), "calls": one.calls,
                          "references": record.get("captions", [])})
@@ -184,7 +186,7 @@ def main(argv=None):
         if args.json:
             files.write_text(args.json, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     if args.coco:
-        number = lambda name: int(re.sub(r"\D", "", Path(name).stem) or 0)
+        number = lambda name: int((re.findall(r"\d+", Path(name).stem) or [0])[-1])  # COCO_val2014_000000000042 is 42
         with files.replacing(args.coco, "w") as file:
             json.dump([{"image_id": number(row["image"]), "caption": row["caption"]} for row in rows], file)
     if args.html:

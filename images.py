@@ -79,11 +79,11 @@ def list_images(folder) -> list[Path]:
     return found
 
 
-def resize_crop(image: Image.Image, size: int, mode: str = "crop", resample: int = Image.Resampling.BICUBIC) -> np.ndarray:
+def resize_crop(image: Image.Image, size: int, mode: str = "crop", resample: int = Image.Resampling.BICUBIC, zoom: float = 1.0) -> np.ndarray:
     """(size, size, 3) uint8. crop: the shorter side to `size`, then the centre (CLIP's way). squash: both sides to `size`."""
     box = None
     if mode == "crop":  # the centre square of the source gives the same picture without a huge intermediate one
-        side = min(image.size)
+        side = min(image.size) / zoom
         left, top = (image.width - side) / 2, (image.height - side) / 2
         box = (left, top, left + side, top + side)
     return np.asarray(image.resize((size, size), resample, box=box))

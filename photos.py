@@ -21,6 +21,7 @@ KARPATHY = {"dataset_coco": (113_287, 5_000, 5_000), "dataset_flickr30k": (29_00
 SPLITS = {"restval": "train", "validation": "val", "valid": "val", "dev": "val"}  # other names; restval is train, as everybody counts it
 TEXTS = ("caption", "sentence", "text", "raw", "answer")  # how columns of captions begin on the hub; the first that fits
 LAYOUTS = "COCO's or Karpathy's JSON, a CSV or TSV of image,caption, a folder of pictures and .txt files, or owner/name of a hub data set"
+FILES = ("captions*.txt", "captions_*.json", "dataset_*.json", "*.csv", "*.tsv", "*.token", "*.token.txt")  # captions in a folder
 Found = dict[str, tuple[str | None, list[str]]]  # {picture: (split or None, captions)}
 
 
@@ -45,16 +46,21 @@ def from_karpathy(content: dict, stem: str) -> Found:
 
 
 def from_table(path: Path) -> Found:
-    """A CSV or TSV. A header is a first row whose picture has no suffix; name.jpg#3 is name.jpg."""
+    """A CSV or TSV. A header is a first row whose picture has no suffix; name.jpg#3 is name.jpg. A quote left open is an error."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         first = file.readline()
         file.seek(0)
-        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if "\t" in first else csv.reader(file))
-    found: Found = {}
-    for number, row in enumerate(rows):
-        name = re.sub(r"#\d+$", "", row[0].strip()) if row else ""
-        if len(row) >= 2 and (number or Path(name).suffix):
-            found.setdefault(name, (None, []))[1].append(row[1] if "\t" in first else ",".join(row[1:]))
+        tabs = "\t" in first and "," not in first.split("\t")[0]
+        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(file, strict=True)
+        found: Found = {}
+        try:
+            for number, row in enumerate(rows):
+                name = re.sub(r"#\d+$", "", row[0].strip()) if row else ""
+                if len(row) >= 2 and (number or Path(name).suffix):
+                    found.setdefault(name, (None, []))[1].append(row[1] if tabs else ",".join(row[1:]))
+        except csv.Error as error:  # read leniently, it would swallow every row up to the next quotation mark
+            raise UserError(f"{path} with a quotation mark out of place, at or before line {rows.line_num} ({error})",
+                            'captions with commas or quotation marks as "a ""quoted"" word, another"', "mend that line") from error
     return found
 
 
@@ -97,6 +103,15 @@ def from_hub(name: str, folder: Path, most: int) -> Found:
     return {place: (None, texts) for place, (_, texts) in found.items()} if len({split for split, _ in found.values()}) == 1 else found
 
 
+def find_file(path: Path) -> Path:
+    """The one file of captions that lies in a folder, else the path itself. Raises UserError if there are several."""
+    inside = sorted({file for pattern in FILES for file in path.glob(pattern)}) if path.is_dir() else []
+    inside = [file for file in inside if file.is_file() and not any(file.with_suffix(suffix).exists() for suffix in images.SUFFIXES)]
+    if len(inside) > 1:
+        raise UserError(f"{len(inside)} files of captions in {path} ({' '.join(file.name for file in inside[:5])})", "one", "name it with --captions")
+    return inside[0] if inside else path
+
+
 def read(name: str, folder: Path, most: int = 0) -> Found:
     """Tell the layout apart and read it. folder: where its pictures are, or for a hub data set are put, `most` of each split.
 
@@ -113,8 +128,9 @@ def read(name: str, folder: Path, most: int = 0) -> Found:
             found = from_coco(content) if "annotations" in content else from_karpathy(content, path.stem)
         else:
             found = from_table(path)
-        clean = {name: (split, [text for text in (" ".join(one.split()) for one in texts) if text]) for name, (split, texts) in found.items()}
-    except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
+        clean = {str(Path(name)): (split, [text for text in (" ".join(one.split()) for one in texts) if text])
+                 for name, (split, texts) in found.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} of a layout that is not known ({type(error).__name__}: {error})", LAYOUTS, "check --captions") from error
     if bare := sum(not texts for _, texts in clean.values()):
         print(f"{bare:,} of {len(clean):,} pictures have no caption and are left out", file=sys.stderr)

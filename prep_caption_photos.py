@@ -2,18 +2,18 @@
 
 Reads   captions in any of five layouts, told apart by looking, and the photographs (--images):
         COCO captions_*.json; Karpathy's dataset_*.json; a CSV or TSV of image,caption; a folder of pictures with same-named .txt;
-        the name of a data set on the hub, whose pictures are saved under --out
+        the name of a data set on the hub, whose pictures are saved under --out; or a folder that holds one of these files
 Writes  data_captions_photos/ (--out): captions.jsonl, tokenizer.json, features.npy, meta.json; skipped.txt if pictures were bad
 
 Flickr8k, the split lists lying beside the captions:
-    python prep_caption_photos.py --captions flickr8k/captions.txt
+    python prep_caption_photos.py --captions flickr8k
 COCO as everybody splits it:
     python prep_caption_photos.py --captions dataset_coco.json --images coco --encoder openai/clip-vit-base-patch32
 From the hub:
     python prep_caption_photos.py --captions nlphuji/flickr30k --out data_captions_flickr30k
 
 Pictures stay where they are. Missing and unreadable ones are listed and left out. Without a split for validation, pictures
-of train are held out, seeded. About 20 photographs a second and core with a ViT-Tiny of 224 pixels.
+of train are held out, seeded. About 25 photographs a second and core with a ViT-Tiny of 224 pixels.
 """
 
 import functools
@@ -39,7 +39,7 @@ LISTS = {"train": "*train*mages.txt", "val": "*dev*mages.txt", "test": "*test*ma
 
 def parse_args(argv):
     parser = config.Parser(__doc__)
-    parser.add_argument("--captions", help="needed: file of captions, folder of pictures and .txt files, or hub data set")
+    parser.add_argument("--captions", help="needed: file of captions, folder with one or with .txt beside pictures, or hub data set")
     parser.add_argument("--images", help="folder of the pictures (default: images/ or Images/ beside the captions, else their folder)")
     parser.add_argument("--out", default="data_captions_photos", help="folder to write (default %(default)s)")
     parser.add_argument("--encoder", default="openai/clip-vit-base-patch32", help="hub name or local folder, or `none` (default %(default)s)")
@@ -110,7 +110,7 @@ def main(argv=None):
         raise UserError("a negative --num_val, --max_images or --workers", "0 or more", "correct it")
     if not args.captions:
         raise UserError("no --captions", photos.LAYOUTS, "name it with --captions")
-    path, out = Path(args.captions), Path(args.out)
+    path, out = photos.find_file(Path(args.captions)), Path(args.out)
     hub = not path.exists() and re.fullmatch(r"[\w-]+/[\w.-]+", args.captions) and path.suffix not in (".json", ".csv", ".tsv", ".txt", ".token")
     beside = path if path.is_dir() else path.parent
     if hub:
@@ -128,15 +128,16 @@ def main(argv=None):
         tokenizer = Tokenizer.from_json(file.read_text(encoding="utf-8", errors="replace"))
     files.writable_folder(out)
     settings = {"captions": args.captions if hub else str(path.resolve()), "images": str(folder.resolve()), "seed": args.seed,
-                "vocab_size": args.vocab_size, "max_images": args.max_images, "num_val": args.num_val, "train_list": args.train_list,
-                "val_list": args.val_list, "test_list": args.test_list, "given_tokenizer": tokenizer.fingerprint if tokenizer else None}
+                "captions_sha256": files.file_digest(path).hex()[:16] if path.is_file() else None, "vocab_size": args.vocab_size,
+                "max_images": args.max_images, "num_val": args.num_val, "train_list": args.train_list, "val_list": args.val_list,
+                "test_list": args.test_list, "given_tokenizer": tokenizer.fingerprint if tokenizer else None}
     if (out / "meta.json").exists():
         before = caption_data.read_meta(out)
         if {key: before.get(key) for key in settings} != settings:
             raise UserError(f"another data set in {out}", "a folder of its own for each", "choose another --out or remove it")
         print(f"{out}: all captions are there", file=sys.stderr)
     else:
-        found = photos.read(args.captions, folder, args.max_images)
+        found = photos.read(args.captions if hub else str(path), folder, args.max_images)
         splits = choose_splits(args, path, found)
         names = usable(args, folder, list(splits), out)
         if not {"train", "val"} <= {splits[name] for name in names}:

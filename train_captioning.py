@@ -38,6 +38,7 @@ CHOICES = {
     "objective": ("diffusion", config.OBJECTIVES, "what to train; ar is the autoregressive twin"),
     "weight": ("bound", config.WEIGHTS, "weights of the loss; bound is the likelihood's own"),
 }
+KEPT = ("objective", "weight", "image_dropout", "complementary", "eval_images")  # what a resumed run keeps beside its settings
 DEFAULTS = {"learning_rate": 2e-3, "eval_every": 500, "save_every": 500}
 
 
@@ -140,6 +141,9 @@ def main(argv=None):
     resume = checkpoint.load(out / "resume.pt", kinds=("caption",), do="start a run without --resume") if args.resume else None
     if not args.resume and (out / "resume.pt").exists():
         raise UserError(f"a run in {out}", "an empty run folder", "go on with --resume, or choose another --out")
+    for name, value in (resume or {}).get("flags", {}).items():
+        if getattr(args, name) == args.parser.get_default(name):
+            setattr(args, name, value)
     model_config, cfg, data = build(args, resume)
     held_out = CaptionData(args.data_dir, "val", model_config.max_length)
     files.writable_folder(out)
@@ -157,7 +161,8 @@ def main(argv=None):
     statistics = captioning.feature_statistics(data.features, data.rows) | {"row_lengths": data.length_histogram().tolist()}
     about = {"kind": "caption", "objective": args.objective, "model": config.to_dict(model_config), "statistics": statistics,
              "tokenizer": data.tokenizer.to_json(), "encoder": {name: data.encoder[name] for name in ("encoder", "key", "patches", "width")},
-             "data": {"fingerprint": data.meta["fingerprint"], "tokenizer": data.tokenizer.fingerprint}}
+             "data": {"fingerprint": data.meta["fingerprint"], "tokenizer": data.tokenizer.fingerprint},
+             "flags": {name: getattr(args, name) for name in KEPT}}
     batches = CaptionBatches(data, cfg.batch_size, cfg.accumulate, cfg.seed)
     print(f"data: {len(data):,} images with {data.encoder['encoder']} features, {batches.epoch_steps:,} steps an epoch", file=sys.stderr)
     eval_fn, preview_fn = make_eval(args, cfg, held_out, statistics)

@@ -27,6 +27,7 @@ import config
 import files
 from config import TrainConfig
 from files import UserError
+from muon import Muon
 
 
 def choose_device(name: str) -> torch.device:
@@ -81,11 +82,7 @@ def learning_rate(step: int, cfg: TrainConfig) -> float:
 
 
 def make_optimizers(model: nn.Module, cfg: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW for all, or Muon (Jordan 2024) for the blocks' matrices and AdamW for the rest.
-
-    Muon's update is scaled to AdamW's size (0.2·sqrt(max(rows, columns)), arXiv 2502.16982, eq. 4), so one
-    learning rate serves both.
-    """
+    """AdamW for all, or Muon for the blocks' matrices and AdamW for the rest. Their updates are of one size: one learning rate."""
     inner = re.compile(r"(^|\.)(blocks|layers)\.\d+\.")
     hidden = [w for name, w in model.named_parameters() if w.requires_grad and w.ndim == 2 and inner.search(name)]
     inside = {id(w) for w in hidden}
@@ -96,7 +93,7 @@ def make_optimizers(model: nn.Module, cfg: TrainConfig) -> list[torch.optim.Opti
               {"params": [w for w in rest if w.ndim < 2], "weight_decay": 0.0}]
     optimizers = [torch.optim.AdamW([g for g in groups if g["params"]], lr=cfg.learning_rate, betas=(0.9, cfg.beta2))]
     if hidden:
-        optimizers.append(torch.optim.Muon(hidden, lr=cfg.learning_rate, weight_decay=cfg.weight_decay, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(Muon(hidden, lr=cfg.learning_rate, weight_decay=cfg.weight_decay))
     return optimizers
 
 

@@ -39,11 +39,12 @@ class Preprocess:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resample: int = int(Image.Resampling.BICUBIC)
+    zoom: float = 1.0  # of the centre: the shorter side before the crop, over `size`
 
     def __call__(self, source) -> np.ndarray:
         """A path, bytes or an open picture -> (size, size, 3) uint8. Raises UserError if it is no picture."""
         image = source if isinstance(source, Image.Image) else open_image(source, at_least=self.size)
-        return resize_crop(image, self.size, self.mode, self.resample)
+        return resize_crop(image, self.size, self.mode, self.resample, self.zoom)
 
 
 class Encoder:
@@ -53,7 +54,7 @@ class Encoder:
         self.name, self.preprocess, self.device = name, preprocess, torch.device(device)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.mean, self.std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (preprocess.mean, preprocess.std))
-        digest = [json.dumps(asdict(preprocess), sort_keys=True).encode()]
+        digest = [json.dumps({name: value for name, value in asdict(preprocess).items() if (name, value) != ("zoom", 1.0)}, sort_keys=True).encode()]
         for key, weight in sorted(model.state_dict().items()):
             digest += [key.encode(), weight.detach().float().cpu().numpy().tobytes()]
         self.key = files.sha256(b"".join(files.sha256(part).encode() for part in digest))
@@ -98,9 +99,11 @@ def preprocess_of(said: dict) -> Preprocess:
     size = said.get("crop_size") if said.get("do_center_crop") else said.get("size")
     size = size if isinstance(size, dict) else {"height": size or 224}
     side = size.get("height") or size.get("shortest_edge") or 224
-    half = (0.5, 0.5, 0.5)
+    half, shorter = (0.5, 0.5, 0.5), said.get("size")
+    shorter = shorter.get("shortest_edge") if isinstance(shorter, dict) else shorter
     return Preprocess(int(side), "crop" if said.get("do_center_crop") else "squash", tuple(said.get("image_mean") or half),
-                      tuple(said.get("image_std") or half), int(said.get("resample") or Image.Resampling.BICUBIC))
+                      tuple(said.get("image_std") or half), int(said.get("resample") or Image.Resampling.BICUBIC),
+                      (shorter or side) / side if said.get("do_center_crop") else 1.0)
 
 
 class SceneTower(nn.Module):
@@ -177,6 +180,8 @@ def cache_features(encoder: Encoder, folder, *, workers: int = 0, batch_size: in
             raise UserError(f"features of the encoder {before['encoder']} ({before['key']}) in {folder}",
                             f"those of {encoder.name} ({encoder.key})", "choose another folder, or remove features.npy and features.json")
         done = before["done"] if before["fingerprint"] == meta["fingerprint"] and (folder / "features.npy").exists() else 0
+    if not done:
+        (folder / "features.json").unlink(missing_ok=True)  # it would call rows done that are still zero
     array = np.lib.format.open_memmap(folder / "features.npy", "r+" if done else "w+", np.float16, shape if not done else None)
     if done == len(records):
         return

@@ -2,10 +2,14 @@
 
 import json
 
+import numpy as np
 import torch
 
+import caption_data
+import files
 import prep_caption_synthetic
 import train_captioning
+from tokenizer import Tokenizer
 
 SMALL = ["--d_model", "16", "--heads", "2", "--layers", "2", "--batch_size", "8", "--threads", "1", "--device", "cpu", "--eval_images", "6",
          "--warmup_steps", "2"]
@@ -14,6 +18,17 @@ SMALL = ["--d_model", "16", "--heads", "2", "--layers", "2", "--batch_size", "8"
 def make_captions(folder, *flags: str):
     """40 training scenes, 8 in each other split."""
     prep_caption_synthetic.main(["--out", str(folder), "--num_train", "40", "--num_val", "8", "--vocab_size", "320", "--workers", "1", *flags])
+    return folder
+
+
+def by_hand(folder, records: list[dict], tokenizer: Tokenizer | None = None, key: str = "k", patches: int = 3, width: int = 4):
+    """A captions folder of these records, without pictures: its features are random numbers."""
+    folder.mkdir(exist_ok=True)
+    tokenizer = tokenizer or Tokenizer.train([text for record in records for text in record["captions"]], 300)
+    meta = caption_data.write_folder(folder, records, tokenizer, {"seed": 0})
+    np.save(folder / "features.npy", np.random.default_rng(0).normal(size=(len(records), patches, width)).astype(np.float16))
+    about = {"encoder": "embedded", "key": key, "patches": patches, "width": width, "fingerprint": meta["fingerprint"], "done": len(records)}
+    files.write_json(folder / "features.json", about)
     return folder
 
 

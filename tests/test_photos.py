@@ -11,6 +11,7 @@ from PIL import Image
 
 import caption_data
 import evaluate
+import photos as readers
 import prep_caption_photos
 from files import UserError
 
@@ -97,6 +98,24 @@ def test_a_folder_of_texts_and_a_given_tokenizer(photos, tmp_path):
     prep_caption_photos.main(["--captions", str(tmp_path), "--out", str(again), "--encoder", "none", "--tokenizer", str(first / "tokenizer.json"), "--max_images", "4"])
     assert len(caption_data.read_records(first)) == 6 and len(caption_data.read_records(again)) == 4
     assert caption_data.read_meta(again)["tokenizer"] == caption_data.read_meta(first)["tokenizer"]
+
+
+def test_a_folder_that_holds_the_captions_and_the_pictures(photos, tmp_path, capsys):
+    path = write_layout(tmp_path, photos, "csv")
+    (tmp_path / "images").symlink_to(photos / "images")
+    flags = ["--captions", str(tmp_path), "--out", str(tmp_path / "out"), "--encoder", "none", "--vocab_size", "300", "--workers", "1"]
+    prep_caption_photos.main(flags)
+    assert caption_data.read_meta(tmp_path / "out")["splits"] == {"train": 6, "val": 3}
+    path.write_text(path.read_text().replace("runs", "sleeps"))
+    with pytest.raises(UserError, match="another data set"):
+        prep_caption_photos.main(flags)
+
+
+@pytest.mark.parametrize("text", ["p0.jpg,a\tdog , runs\n", "\ufeffimage,caption\r\np0.jpg,\"a\tdog , runs\"\r\n", "image\tcaption\np0.jpg\ta dog , runs\n",
+                                  "p0.jpg#0\ta  dog , runs\n"])
+def test_tables_with_and_without_a_header(tmp_path, text):
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    assert readers.read(str(tmp_path / "t.csv"), tmp_path) == {"p0.jpg": (None, ["a dog , runs"])}
 
 
 def test_a_folder_below_and_pictures_without_texts(photos, tmp_path, capsys):
@@ -189,10 +208,15 @@ def test_refusals(photos, tmp_path):
     (tmp_path / "one.csv").write_text("nothing here\n")
     (tmp_path / "open.csv").write_text('a.jpg,"open ' + "x" * 140_000)
     (tmp_path / "latin.txt").write_bytes("p0.jpg,caf\xe9".encode("latin-1"))
+    (tmp_path / "swallow.csv").write_text('p0.jpg,"a dog\np1.jpg,a cat\np2.jpg,"a bird, too"\n')
+    (tmp_path / "number.json").write_text('{"images": [{"id": 1, "file_name": 7}], "annotations": [{"image_id": 1, "caption": "a dog"}]}')
+    (tmp_path / "two").mkdir()
+    for name in ("captions_a.json", "captions_b.json"):
+        (tmp_path / "two" / name).write_text("{}")
     good = write_layout(tmp_path, photos, "tsv")
     for captions, flags, message in (("odd.json", [], "layout that is not known"), ("list.json", [], "holds no JSON object"), ("bad.json", [], "bad.json"),
                                      ("one.csv", [], "no caption in"),
-                                     ("open.csv", [], "layout that is not known"), ("latin.txt", [], "layout that is not known"), ("none.csv", [], "none.csv"), (good, ["--num_val", "99"], "--num_val 99"),
+                                     ("open.csv", [], "out of place"), ("swallow.csv", [], "out of place"), ("number.json", [], "layout that is not known"), (tmp_path / "two", [], "2 files of captions"), ("latin.txt", [], "layout that is not known"), ("none.csv", [], "none.csv"), (good, ["--num_val", "99"], "--num_val 99"),
                                      (good, ["--images", str(tmp_path)], "none of 12 pictures"), (good, ["--images", "nowhere"], "nowhere"),
                                      (good, ["--train_list", "no.txt"], "no.txt"), (good, ["--tokenizer", "no.json"], "no.json"),
                                      (good, ["--encoder", str(tmp_path / "nowhere")], "no image encoder"), (good, ["--workers", "-1"], "negative")):

@@ -23,6 +23,7 @@ from config import ModelConfig, TrainConfig
 from data import Batches, TextData, place
 from files import UserError
 from model import Denoiser
+from muon import Muon, orthogonalize
 
 ROOT = Path(__file__).parent.parent
 
@@ -106,6 +107,24 @@ def test_learning_rate():
     rates = [training.learning_rate(step, cfg) for step in range(111)]
     assert rates[0] == 0.1 and rates[9] == 1.0 and rates[10] == 1.0
     assert rates[60] == pytest.approx(0.55) and rates[110] == pytest.approx(0.1)
+
+
+def test_muon_is_torchs_muon():
+    """The same update as torch.optim.Muon up to its bfloat16, for tall, wide and square matrices, over several steps."""
+    torch.manual_seed(0)
+    mine = [torch.nn.Parameter(torch.randn(shape)) for shape in ((24, 24), (24, 24), (64, 24), (24, 64))]
+    theirs = [torch.nn.Parameter(weight.detach().clone()) for weight in mine]
+    ours, reference = Muon(mine, lr=0.02, weight_decay=0.1), torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for one, other in zip(mine, theirs, strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        ours.step()
+        reference.step()
+    for one, other in zip(mine, theirs, strict=True):
+        assert (one - other).norm() < 0.02 * 3 * 0.02 * 0.2 * 64 ** 0.5 * 24 ** 0.5  # 2% of three updates
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(3, 40, 24)))
+    assert values.min() > 0.6 and values.max() < 1.3
 
 
 def test_muon_takes_the_blocks_matrices_and_nothing_else():

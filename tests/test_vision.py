@@ -41,9 +41,9 @@ def test_clip_vit_b_32(tmp_path):
         expected = CLIPVisionModel.from_pretrained(folder)(pixel_values=torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None]).last_hidden_state
     found = encoder.features([picture])
     assert found.shape == (1, 50, 768) and torch.allclose(found, expected, atol=2e-3, rtol=2e-3)  # float16
-    wide = Image.new("RGB", (500, 300))
-    wide.paste(picture, (100, 0))  # the centre square is all that CLIP sees
-    assert torch.equal(encoder.features([wide]), found)
+    wide = Image.fromarray(np.random.default_rng(1).integers(0, 256, (300, 600, 3), dtype=np.uint8))
+    whole = np.asarray(wide.resize((448, 224), Image.Resampling.BICUBIC), int)  # the shorter side to 224, then the centre
+    assert abs(encoder.preprocess(wide) - whole[:, 112:336]).max() <= 1
     shutil.rmtree(folder)  # 350 MB
 
 
@@ -56,6 +56,20 @@ def test_other_families(kind, patches, tmp_path):
     assert again.key == encoder.key
     again.model.state_dict()["encoder.layer.0.norm1.weight" if kind == "dinov2" else next(iter(again.model.state_dict()))].add_(1)
     assert vision.Encoder(kind, again.model, again.preprocess).key != encoder.key
+
+
+@pytest.mark.parametrize("said, size, resized", [
+    ({"do_center_crop": True, "size": 224, "crop_size": 224}, (448, 336), (298, 224)),  # as CLIP's file was once written
+    ({"do_center_crop": True, "size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}, (512, 512), (256, 256)),  # DINOv2's
+    ({"size": {"height": 224, "width": 224}}, (448, 336), (224, 224)),  # SigLIP's and ViT's
+])
+def test_preprocessing_is_what_the_folder_says(said, size, resized):
+    """The whole picture resized, then the centre cut out, but for a rounding of the longer side."""
+    across, down = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
+    picture = Image.fromarray(np.stack([across, down, 0 * down], -1).astype(np.uint8))
+    left, top = ((side - 224) // 2 for side in resized)
+    by_hand = np.asarray(picture.resize(resized, Image.Resampling.BICUBIC).crop((left, top, left + 224, top + 224)), int)
+    assert abs(vision.preprocess_of(said)(picture) - by_hand).max() <= 2
 
 
 def test_refusals(tmp_path):
@@ -102,18 +116,40 @@ def test_a_stopped_cache_goes_on_and_another_encoder_is_refused(pictures, tmp_pa
         vision.cache_features(vision.load(str(save_encoder(tmp_path / "b", "vit"))), pictures)
 
 
+def test_a_damaged_picture_is_named(pictures, tmp_path):
+    """It is read in a process of its own, and still the mistake is one line, not a broken pool."""
+    folder = tmp_path / "data"
+    shutil.copytree(pictures, folder, ignore=shutil.ignore_patterns("features.*"))
+    (folder / "images" / "val" / "000003.png").write_bytes(b"cut")
+    with pytest.raises(UserError, match="val/000003.png, which is damaged"):
+        vision.cache_features(vision.load(str(save_encoder(tmp_path / "a"))), folder, workers=1)
+
+
+def test_lost_features_are_not_taken_for_done(pictures, tmp_path, monkeypatch):
+    """features.npy is gone, features.json still says that all is done, and the run that makes it anew is killed at once."""
+    folder = tmp_path / "data"
+    shutil.copytree(pictures, folder, ignore=shutil.ignore_patterns("features.*"))
+    encoder = vision.load(str(save_encoder(tmp_path / "a")))
+    vision.cache_features(encoder, folder, workers=1)
+    (folder / "features.npy").unlink()
+    monkeypatch.setattr(encoder, "encode", lambda pixels: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        vision.cache_features(encoder, folder, workers=1)
+    with pytest.raises(UserError, match="image features"):
+        caption_data.CaptionData(folder, "train")
+
+
 def test_a_killed_cache_goes_on(pictures, tmp_path):
     """SIGKILL in the middle, in a process of its own: the rest is computed, and all is equal to the bit."""
     folder = save_encoder(tmp_path / "a")
-    code = (f"import sys, time, vision; vision.CHUNK = 4; e = vision.load({str(folder)!r}); encode = e.encode\n"
-            f"e.encode = lambda pixels: (time.sleep(float(sys.argv[1])), encode(pixels))[1]\n"
+    code = (f"import time, vision; vision.CHUNK = 4; e = vision.load({str(folder)!r}); encode = e.encode\n"
+            f"e.encode = lambda pixels: (time.sleep(0.3), encode(pixels))[1]\n"
             f"if __name__ == '__main__': vision.cache_features(e, {str(pictures)!r}, workers=1, batch_size=4)")
     (tmp_path / "cache.py").write_text(code)
     for name in ("features.npy", "features.json"):
         (pictures / name).unlink(missing_ok=True)
-    start = lambda pause: subprocess.Popen([sys.executable, str(tmp_path / "cache.py"), pause], env={**os.environ, "PYTHONPATH": str(ROOT)},
-                                           stderr=subprocess.DEVNULL, start_new_session=True)
-    slow = start("0.3")
+    slow = subprocess.Popen([sys.executable, str(tmp_path / "cache.py")], env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL,
+                            start_new_session=True)
     done = lambda: json.loads((pictures / "features.json").read_text())["done"] if (pictures / "features.json").exists() else 0
     deadline = time.time() + 60
     while done() < 8 and time.time() < deadline:
@@ -122,9 +158,11 @@ def test_a_killed_cache_goes_on(pictures, tmp_path):
     slow.wait()
     total = sum(caption_data.read_meta(pictures)["splits"].values())
     assert 8 <= done() < total
-    assert start("0").wait() == 0 and done() == total
+    encoder = vision.load(str(folder))
+    vision.cache_features(encoder, pictures, workers=1, batch_size=4)
     resumed = np.load(pictures / "features.npy")
+    assert done() == total and resumed.any((1, 2)).all()
     for name in ("features.npy", "features.json"):
         (pictures / name).unlink()
-    vision.cache_features(vision.load(str(folder)), pictures, workers=1, batch_size=4)
+    vision.cache_features(encoder, pictures, workers=1, batch_size=4)
     assert np.array_equal(np.load(pictures / "features.npy"), resumed)

@@ -1,0 +1,48 @@
+"""Muon for matrices, many at a time (floor 1): momentum, made orthogonal by a Newton-Schulz iteration (Jordan 2024).
+
+torch.optim.Muon does the same one matrix at a time and always in bfloat16, which CPUs multiply at half the rate of
+float32. Here matrices of one shape are one batched product, in float32 on CPUs and bfloat16 elsewhere: 0.7 of the time
+for a `tiny` captioner on a busy two-core CPU (LOG.md).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic: steep at 0, and 1 ± 0.3 after five rounds
+
+
+def orthogonalize(matrices: Tensor, rounds: int = 5) -> Tensor:
+    """(n, rows, columns) float32 -> the same with all singular values near 1."""
+    a, b, c = COEFFICIENTS
+    x = matrices if matrices.device.type == "cpu" else matrices.bfloat16()
+    if x.shape[1] > x.shape[2]:
+        x = x.mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(rounds):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if matrices.shape[1] > matrices.shape[2] else x).to(matrices.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum, orthogonal updates of AdamW's size (0.2·sqrt(max(rows, columns)), arXiv 2502.16982, eq. 4), weight decay."""
+
+    def __init__(self, params, lr: float, weight_decay: float = 0.1, momentum: float = 0.95):
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            shapes: dict[tuple, list[Tensor]] = {}
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    shapes.setdefault((tuple(weight.shape), weight.device), []).append(weight)
+            for (shape, _), weights in shapes.items():
+                buffers = [self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight)) for weight in weights]
+                grads = [weight.grad for weight in weights]
+                torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
+                updates = orthogonalize(torch.stack(torch._foreach_lerp(grads, buffers, group["momentum"])))
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(weights, list(updates), alpha=-0.2 * math.sqrt(max(shape)) * group["lr"])
