@@ -5,6 +5,7 @@ vanish, so cross-attention adds nothing. That is the blind model, and what guida
 A caption's length is drawn by no flood of [EOS]: a small head says p(length | image), and the likeliest is taken.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,10 +41,27 @@ def feature_statistics(features: np.ndarray, rows: np.ndarray) -> dict:
     return {"feature_mean": some.mean((0, 1)).tolist(), "feature_std": (some.std((0, 1)) + 1e-4).tolist()}
 
 
+def place_code(patches: int, width: int) -> Tensor:
+    """Where each patch is, as sines and cosines of its row and column, repeated over the channels: (P, width) in -1..1.
+
+    A number of patches that is no square has a [CLS] token first, whose code is 0.
+    """
+    side = math.isqrt(patches)
+    frequency = torch.tensor([0.5, 1.0, 2.0, 4.0]) * torch.pi / 2
+    angle = torch.linspace(-1, 1, side)[:, None] * frequency
+    wave = torch.cat([angle.sin(), angle.cos()], -1)  # (side, 8)
+    code = torch.cat([wave[:, None].expand(side, side, 8), wave[None].expand(side, side, 8)], -1).reshape(side * side, 16)
+    code = code.repeat(1, -(-width // 16))[:, :width]
+    return torch.cat([torch.zeros(patches - side * side, width), code])
+
+
 def standardise(images: Tensor, statistics: dict, device) -> Tensor:
-    """Features (B, P, width) as the captioner reads them."""
+    """Features (B, P, width) as the captioner reads them: of zero mean and unit deviation, plus the code of their place.
+
+    Without the code no relation was learnt in 57,600 captions: frozen features say what, and only faintly where (LOG.md).
+    """
     mean, std = (torch.tensor(statistics[name], device=device) for name in ("feature_mean", "feature_std"))
-    return (images.to(device) - mean) / std
+    return (images.to(device) - mean) / std + place_code(*images.shape[1:]).to(device)
 
 
 def condition_of(model, images: Tensor) -> list:

@@ -28,7 +28,7 @@ def parse_args(argv):
     parser.add_argument("--out", default="runs/demo", help="folder to write (default %(default)s)")
     parser.add_argument("--num_train", type=int, default=5000, help="pictures to train on (default 5000)")
     parser.add_argument("--num_val", type=int, default=300, help="pictures in each held-out split (default 300)")
-    parser.add_argument("--max_steps", type=int, default=1500, help="optimizer steps (default 1500)")
+    parser.add_argument("--max_steps", type=int, default=800, help="optimizer steps (default 800)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 

@@ -1,200 +1,202 @@
 """Draw what the network is: the captioner, one block, and the diffusion process, from the real modules.
 
-Reads   a checkpoint (--checkpoint), or nothing: then a named size (--model_config)
+Reads   a checkpoint (--checkpoint), text or captions; or nothing: then a named size (--model_config)
 Writes  docs/ (--out): architecture_captioning, architecture_block, architecture_diffusion, each as .png and .svg;
-        a table of parameters on the screen
+        a table of modules and parameters on the screen
 
 Seconds on a laptop:
     python visualize_architecture.py
     python visualize_architecture.py --checkpoint checkpoints_caption_poc/best.pt --detailed --out pictures
 
-Every shape and every count on the pictures is read from the modules, every mask is drawn by our own functions.
+Every shape and every count is read from the modules, every mask is drawn by diffusion.py and samplers.py.
 """
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
+import captions
 import checkpoint
 import config
+import diagrams
 import diffusion
 import files
+import samplers
+import scenes
 import vision
-from config import ModelConfig
-from diagrams import Sheet
+from config import ModelConfig, SampleConfig
+from files import UserError
 from model import Denoiser
 
-CAPTION = ["a", "small", "red", "star", "above", "a", "blue", "heart"]
-LEGEND = "B batch   L length   D width   H heads   V vocabulary   P patches"
+SCENES = {"vocab_size": 512, "output_size": 509, "max_length": 48}  # what prep_caption_synthetic.py's captions need
+RELATIONS = {"above", "over", "below", "under", "inside", "within"}
+CALLS = 4
 
 
 def parse_args(argv):
     parser = config.Parser(__doc__)
     parser.add_argument("--checkpoint", help="draw this checkpoint's model (text or captions)")
     parser.add_argument("--model_config", default="caption", metavar="|".join(config.NAMED_SIZES), help="else this named size (default caption)")
-    parser.add_argument("--detailed", action="store_true", help="every weight: on the screen, and its shape in the picture of the block")
+    parser.add_argument("--detailed", action="store_true", help="every weight: its shape in the picture of the block, and on the screen")
     parser.add_argument("--out", default="docs", help="folder to write (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="draws the masks (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="decides the example and its masks (default 0)")
     return parser.parse_args(argv)
 
 
-def open_subject(args) -> tuple[Denoiser, dict]:
-    """The model, and its image encoder's facts: name, patches, width, parameters (None where they are not known)."""
+def open_subject(args) -> tuple[Denoiser, dict | None]:
+    """The model, without memory for its weights, and what is known of its image encoder: None for text."""
     if args.checkpoint:
         model, _, saved = checkpoint.open_model(args.checkpoint)
-        encoder = dict(saved.get("encoder") or {})
+        about = saved.get("encoder")
+        found = vision.load(vision.EMBEDDED) if about and about["encoder"] == vision.EMBEDDED else None
+        if found and found.key != about["key"]:
+            found = None  # another encoder of this name: only what the checkpoint says of it is true
     else:
-        size = config.named_size(args.model_config)
-        encoder = {"encoder": vision.EMBEDDED} if args.model_config == "caption" else {}
-        if encoder:
-            size |= {"vocab_size": 512, "output_size": 509, "max_length": 48, "condition_width": vision.load(vision.EMBEDDED).width}
-        model = Denoiser(ModelConfig(**size))
-    if encoder.get("encoder") == vision.EMBEDDED:
-        found = vision.load(vision.EMBEDDED)
-        encoder |= {"patches": found.patches, "width": found.width, "size": found.preprocess.size,
-                    "parameters": sum(weight.numel() for weight in found.model.parameters())}
-    return model.eval(), encoder
+        size, about, found = config.named_size(args.model_config), None, None
+        if args.model_config == "caption":
+            found = vision.load(vision.EMBEDDED)
+            about = {"encoder": found.name, "patches": found.patches, "width": found.width}
+            size |= {**SCENES, "condition_width": found.width}
+        with torch.device("meta"):
+            model = Denoiser(ModelConfig(**size))
+    if about:
+        about = {"name": Path(about["encoder"]).name, "patches": about["patches"], "width": about["width"], "model": found}
+    return model.to("meta").eval(), about
+
+
+def example(seed: int) -> tuple[scenes.Scene, list[str]]:
+    """A scene of two objects large enough to be seen, and a true caption of eight short words, by our own generators."""
+    rng = np.random.default_rng(seed)
+    while True:
+        scene = scenes.sample_scene(rng, 2)
+        for text in captions.several(scene, rng) if min(one.radius for one in scene.objects) > 0.11 else ():
+            if len(words := text.split()) == 8 and len(text) <= 36 and RELATIONS & set(words):
+                return scene, words
+
+
+def unmasking(count: int, calls: int, seed: int, sampler: str) -> list[list[bool]]:
+    """Which of `count` tokens are there after each of a sampler's calls, the first row being the start."""
+    mask = 1
+    denoise = lambda tokens, share, select: torch.zeros(int(select.sum()), mask)  # knows one token, 0, and nothing of an order
+    drawn = samplers.sample(denoise, torch.full((1, count), mask), SampleConfig(sampler=sampler, steps=calls), mask_id=mask,
+                            rngs=samplers.row_generators(seed, 1), keep_frames=True)
+    return [[False] * count, *((frame[0] != mask).tolist() for frame in drawn.frames)]
+
+
+def encode(encoder: dict, picture) -> dict:
+    """Plain values for the diagram: the picture, and if the encoder is at hand its size and the features it gives, as colours."""
+    facts = {key: encoder[key] for key in ("name", "patches", "width")} | {"image": np.asarray(picture)}
+    found = encoder["model"]
+    if found is None:
+        return facts
+    features = found.features([picture])[0]  # (P, width)
+    centred = features - features.mean(0)
+    three = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:3].T  # (P, 3): the principal components
+    colours = 0.6 + 0.35 * torch.tanh(three / (2 * three.std(0)))
+    side = int(len(colours) ** 0.5)
+    return facts | {"parameters": count(found.model), "side": found.preprocess.size, "features": colours.view(side, side, 3).numpy()}
 
 
 def count(module) -> int:
     return sum(weight.numel() for weight in module.parameters()) if module is not None else 0
 
 
-def short(number: int) -> str:
-    """1234567 -> 1.23 M."""
-    return f"{number / 1e6:.2f} M" if number >= 1e6 else f"{number / 1e3:.1f} k" if number >= 1e3 else str(number)
+def measure(model: Denoiser, encoder: dict | None) -> dict[str, str]:
+    """Output shapes of the modules by name, as forward hooks see them. B, L and M are the sizes that follow the input's."""
+    def run(rows: int, length: int) -> dict[str, tuple[int, ...]]:
+        seen: dict[str, tuple[int, ...]] = {}
+        note = lambda name: lambda module, inputs, output: seen.__setitem__(name, tuple(output.shape))
+        hooks = [module.register_forward_hook(note(name)) for name, module in model.named_modules() if name]
+        with torch.device("meta"), torch.no_grad():
+            images = torch.zeros(rows, encoder["patches"], encoder["width"]) if encoder else None
+            condition = model.keys_values(images) if encoder else None
+            logits = model(torch.zeros(rows, length, dtype=torch.long), share=torch.ones(rows), condition=condition)
+            seen["logits"] = (rows * length, logits.shape[-1])  # the output matrix is applied to selected positions in a row
+            if encoder:
+                seen["keys"], seen["length"] = tuple(condition[0][0].shape), tuple(model.length_logits(images).shape)
+        for hook in hooks:
+            hook.remove()
+        return seen
+    one, other = run(3, 1), run(5, 2)
+    letter = {(3, 5): "B", (1, 2): "L", (3, 10): "M"}
+    words = lambda name: ", ".join(letter.get(pair, str(pair[0])) for pair in zip(one[name], other[name], strict=True))
+    return {name: f"({words(name)})" for name in one}
 
 
-def shapes(model: Denoiser, encoder: dict) -> dict[str, tuple[int, ...]]:
-    """Output shapes of every module for one row of L tokens, as hooks see them."""
-    seen: dict[str, tuple[int, ...]] = {}
-
-    def note(name):
-        def hook(module, inputs, output):
-            seen[name] = tuple(output.shape)
-        return hook
-    hooks = [module.register_forward_hook(note(name)) for name, module in model.named_modules() if name]
-    L = model.config.max_length
-    tokens = torch.full((1, L), model.config.vocab_size - 1)
-    with torch.no_grad():
-        condition = model.keys_values(torch.zeros(1, encoder["patches"], encoder["width"])) if encoder else None
-        seen["logits"] = tuple(model(tokens, share=torch.ones(1), select=torch.ones(1, L, dtype=torch.bool), condition=condition).shape)
-    if condition:
-        seen["keys"] = tuple(condition[0][0].shape)
-        seen["length"] = tuple(model.length_logits(torch.zeros(1, encoder["patches"], encoder["width"])).shape)
-    for hook in hooks:
-        hook.remove()
-    return seen
-
-
-def draw_captioning(model: Denoiser, encoder: dict, seen: dict, path: Path) -> list[Path]:
-    """Picture to features, once; masked caption to caption, a few times. A text model is the right half alone."""
-    cfg, sheet, x = model.config, Sheet(900 if encoder else 460, 470), 475 if encoder else 25
-    B = lambda shape: "(B, " + ", ".join(map(str, shape[1:])) + ")"
-    title = f"{'Captions' if encoder else 'Text'} by masked diffusion: {short(count(model))} parameters trained"
-    sheet.text(sheet.width / 2, 450, title, 12.5, weight="bold")
-    if encoder:
-        side, known = encoder.get("size"), encoder.get("parameters")
-        sheet.box(20, 330, 120, 66, "image", f"(B, 3, {side}, {side})" if side else "as the encoder wants it", "plain")
-        sheet.box(190, 330, 190, 66, "image encoder, frozen", f"{Path(encoder['encoder']).name}" + (f", {short(known)}" if known else ""), "frozen")
-        sheet.box(190, 215, 190, 66, "standardised patches", f"(B, P, width) = (B, {encoder['patches']}, {encoder['width']})", "frozen")
-        cross = sum(count(block.cross.key) + count(block.cross.value) for block in model.blocks)
-        sheet.box(190, 100, 190, 66, "keys and values, once", f"{cfg.layers} × 2 × {B(seen['keys'])}\n{short(cross)}", "cross")
-        sheet.box(20, 215, 120, 66, "length head", f"{B(seen['length'])}\n{short(count(model.length_head))}", "plain")
-        for points in (((140, 363), (190, 363)), ((285, 330), (285, 281)), ((285, 215), (285, 166)), ((190, 248), (140, 248))):
-            sheet.arrow(*points)
-        sheet.arrow((80, 215), (80, 45), (500, 45), (500, 62), words="how many masks", at=(290, 54))
-        sheet.arrow((380, 133), (430, 133), (430, 245), (475, 245), words="attended to\nby every block", at=(428, 264))
-    sheet.tokens(x, 62, ["a", "", "", "star", "", "a", "", "heart"], 48)
-    sheet.text(x + 192, 36, f"tokens (B, L), L at most {cfg.max_length}", 7.7)
-    sheet.box(x, 120, 384, 44, f"embedding, V = {cfg.vocab_size:,}, tied", f"{B(seen['embedding'])}   {short(count(model.embedding))}", "text")
-    block = model.blocks[0]
-    parts = "self-attention" + (" → cross-attention" if block.cross else "") + " → SwiGLU" if cfg.mlp == "swiglu" else "self-attention → GELU"
-    sheet.box(x, 205, 384, 80, f"{cfg.layers} blocks, D = {cfg.d_model}, H = {cfg.heads}",
-              f"{parts}\n{B(seen['blocks.0'])}   {cfg.layers} × {short(count(block))}", "attention")
-    sheet.box(x, 326, 384, 44, "norm, product with the embedding",
-              f"masked positions only: (M, {seen['logits'][-1]})   {short(count(model.norm))}", "text")
-    for y0, y1 in ((84, 120), (164, 205), (285, 326), (370, 392)):
-        sheet.arrow((x + 192, y0), (x + 192, y1))
-    sheet.tokens(x, 392, CAPTION, 48, fresh=(1, 2, 4, 6))
-    sheet.arrow((x + 384, 403), (x + 414, 403), (x + 414, 73), (x + 384, 73), dashed=True)
-    sheet.text(x + 400, 240, "reveal the surest, repeat", 7.7, rotation=90)
-    sheet.text(sheet.width / 2, 12, LEGEND + "   M masked positions", 7.7, color="#616e7c")
-    return sheet.save(path)
-
-
-def draw_block(model: Denoiser, detailed: bool, path: Path) -> list[Path]:
-    """One block from the bottom up; --detailed names every weight and its shape."""
-    block, cfg = model.blocks[0], model.config
-    sight = ("causal" if cfg.causal else "both directions") + ", QK-norm, rotary"
-    parts = [("attention", "self-attention", sight, block.attention_norm, block.attention)]
+def describe(model: Denoiser, shapes: dict[str, str]) -> tuple[dict, list[dict]]:
+    """The model's figures and those of a block's parts as plain values, for the diagrams. A part's count is with its norm."""
+    cfg, block = model.config, model.blocks[0]
+    titles = {"attention": "self-attention", "cross": "cross-attention", "mlp": {"swiglu": "SwiGLU", "gelu": "GELU MLP"}[cfg.mlp]}
+    sight = "to the left only" if cfg.causal else "both directions"
+    about = {"attention": f"H = {cfg.heads}, {sight}", "cross": f"H = {cfg.heads}, to the image",
+             "mlp": f"{cfg.d_model} → {block.mlp.up.out_features} → {cfg.d_model}"}
+    notes = {"attention": f"{sight}, {shapes['rotary']}", "cross": f"once per picture: k, v {shapes.get('keys')}", "mlp": ""}
+    parts = []
+    for kind in titles:
+        module, norm = getattr(block, kind), getattr(block, f"{kind}_norm")
+        if module is not None:
+            weights = {name: tuple(weight.shape) for name, weight in module.named_parameters()}
+            parts.append({"kind": kind, "title": titles[kind], "note": notes[kind], "weights": {"norm": tuple(norm.weight.shape), **weights},
+                          "count": count(module) + count(norm)})
+    counts = {part["kind"]: part["count"] for part in parts} | {"embedding": count(model.embedding), "time": count(model.time), "block": count(block),
+                                                               "norm": count(model.norm), "length": count(model.length_head)}
     if block.cross is not None:
-        parts.append(("cross", "cross-attention × gate", "to the image's keys and values\nthe gate starts at 0", block.cross_norm, block.cross))
-    parts.append(("mlp", {"swiglu": "SwiGLU", "gelu": "GELU"}[cfg.mlp], "", block.mlp_norm, block.mlp))
-    lines = lambda module: [f"{name} {' × '.join(map(str, weight.shape))}" for name, weight in module.named_parameters()] if detailed else []
-    tall = [104 + 14 * notes.count("\n") + 11 * len(lines(module)) for _, _, notes, _, module in parts]
-    sheet = Sheet(640 if detailed else 440, sum(tall) + 120)
-    middle, y = 240, 34.0
-    sheet.text(sheet.width / 2, sheet.height - 20, f"One of {cfg.layers} blocks: {short(count(block))} parameters", 12.5, weight="bold")
-    sheet.text(middle, 18, f"x (B, L, D) = (B, L, {cfg.d_model})", 8.5)
-    for (kind, title, notes, norm, module), height in zip(parts, tall, strict=True):
-        sheet.arrow((middle, y - 6), (middle, y + 14))
-        notes = "\n".join([*filter(None, [notes]), f"after RMSNorm ({norm.weight.numel()}); {short(count(module))}"])
-        sheet.box(middle - 130, y + 14, 260, height - 46, title, notes, kind)
-        sheet.arrow((middle, y + height - 32), (middle, y + height - 20))
-        sheet.arrow((middle, y + 2), (middle - 165, y + 2), (middle - 165, y + height - 12), (middle - 8, y + height - 12))
-        sheet.plus(middle, y + height - 12)
-        sheet.text(middle + 150, y + height / 2 + 2, "\n".join(lines(module)), 8, ha="left", family="monospace", linespacing=1.45)
-        y += height
-    sheet.arrow((middle, y - 4), (middle, y + 24))
-    sheet.text(middle, y + 34, f"x (B, L, {cfg.d_model})", 8.5)
-    return sheet.save(path)
+        counts["keys"] = sum(count(module) for one in model.blocks for module in (one.cross.key, one.cross.value, one.cross.key_norm))
+    facts = {"parameters": model.num_parameters(), "layers": cfg.layers, "width": cfg.d_model, "heads": cfg.heads, "vocabulary": cfg.vocab_size,
+             "causal": cfg.causal, "counts": counts, "shapes": shapes, "titles": titles, "about": about}
+    return facts, parts
 
 
-def draw_process(seed: int, path: Path) -> list[Path]:
-    """From clean to masked by our own masks, and back by reveals; the loss in between."""
-    sheet, rng, n, x = Sheet(800, 440), torch.Generator().manual_seed(seed), len(CAPTION), 120
-    free, width = torch.ones(1, n, dtype=torch.bool), 58
-    sheet.text(400, 420, "The process: mask, and learn to unmask", 12.5, weight="bold")
-    for row, count_masked in enumerate((0, 2, 5, n)):
-        hidden = diffusion.mask_exactly(free, torch.tensor([count_masked]), rng)[0].tolist()
-        y = 368 - 34 * row
-        sheet.tokens(x, y, ["" if gone else word for word, gone in zip(CAPTION, hidden, strict=True)], width)
-        share = {0: "t = 0, clean", n: "t = 1, all masked"}.get(count_masked, f"t = {count_masked / n:.2f}")
-        sheet.text(x - 12, y + 11, share, 8.3, ha="right")
-    sheet.arrow((x + n * width + 20, 385), (x + n * width + 20, 270))
-    sheet.text(x + n * width + 30, 328, "training:\nmask exactly k\nof n tokens,\nk uniform", 8.3, ha="left", linespacing=1.5)
-    sheet.box(x, 185, n * width, 58, "", "", "plain")
-    bound = r"$-\log p(x)\;\leq\;\sum_{k=1}^{n}\;\mathrm{E}_{|S|=k}\,\frac{1}{k}\sum_{i\in S}-\log p_\theta(x_i\,|\,x_{\setminus S})$"
-    sheet.text(x + n * width / 2, 214, bound, 12)
-    sheet.text(x + n * width + 30, 214, "one draw of k and S a row,\ntimes n: the whole bound,\nno weight to clamp", 8.3, ha="left", linespacing=1.5)
-    order, known = torch.randperm(n, generator=rng).tolist(), 0
-    for row, shown in enumerate((0, 2, 5, n)):
-        y = 145 - 34 * row
-        visible, fresh = set(order[:shown]), tuple(order[known:shown])
-        sheet.tokens(x, y, [word if i in visible else "" for i, word in enumerate(CAPTION)], width, fresh=fresh)
-        sheet.text(x - 12, y + 11, f"call {row}" if row else "start", 8.3, ha="right")
-        known = shown
-    sheet.arrow((x + n * width + 20, 162), (x + n * width + 20, 46))
-    sheet.text(x + n * width + 30, 105, "sampling:\na few tokens a call,\nall positions in parallel", 8.3, ha="left", linespacing=1.5)
-    return sheet.save(path)
+def tables_of(model: Denoiser, parts: list[dict]) -> list[tuple[tuple[int, ...], list[tuple]]]:
+    """Every weight, those of the blocks once with how many blocks have it; and every layer. Columns' right edges, then rows."""
+    first, layers = "blocks.0.", model.config.layers
+    weights = [("weight", "shape", "values", "times")]
+    for name, weight in model.named_parameters():
+        if not name.startswith("blocks.") or name.startswith(first):
+            weights.append((name.replace(first, "block."), " × ".join(map(str, weight.shape)), f"{weight.numel():,}", layers if first in name else 1))
+    every = [("layer", *(part["kind"] for part in parts), "sum")]
+    for i, block in enumerate(model.blocks):
+        members = [count(getattr(block, part["kind"])) + count(getattr(block, part["kind"] + "_norm")) for part in parts]
+        every.append((i, *(f"{number:,}" for number in members), f"{sum(members):,}"))
+    total = ("total", "", f"{model.num_parameters():,}", "")
+    edges = tuple(range(120, 121 + 80 * len(parts), 80))
+    return [((262, 342, 384), [*weights, total]), (edges, [*every, ("blocks", *[""] * len(parts), f"{count(model.blocks):,}")])]
+
+
+def print_table(model: Denoiser, shapes: dict[str, str], detailed: bool) -> None:
+    """Modules, what they give and how many values they hold; detailed: every weight of every submodule, with its own shape."""
+    row = lambda name, weight, output, number: print(f"{name:<38} {weight:>12} {output:>16} {number:>12}")
+    row("weight" if detailed else "module", "shape" if detailed else "", "output", "values")
+    for name, weight in model.named_parameters() if detailed else []:
+        row(name, " × ".join(map(str, weight.shape)), shapes.get(name.rpartition(".")[0], ""), f"{weight.numel():,}")
+    for name, module in model.named_children() if not detailed else []:
+        row(f"{len(module)} blocks" if name == "blocks" else name, "", shapes["blocks.0" if name == "blocks" else name], f"{count(module):,}")
+    row("total", "", shapes["logits"], f"{model.num_parameters():,}")
 
 
 def main(argv=None):
     args = parse_args(argv)
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed}", "at least 0", "choose such a number")
     model, encoder = open_subject(args)
     out = files.writable_folder(args.out)
-    seen = shapes(model, encoder)
-    rows = list(model.named_parameters()) if args.detailed else []
-    for name, weight in rows:
-        print(f"{name:<40} {' × '.join(map(str, weight.shape)):>14} {weight.numel():>12,}")
-    for name, module in model.named_children() if not rows else []:
-        print(f"{name:<40} {str(seen.get(name, '')):>14} {count(module):>12,}")
-    print(f"{'total':<55} {model.num_parameters():>12,}")
-    written = draw_captioning(model, encoder, seen, out / "architecture_captioning")
-    written += draw_block(model, args.detailed, out / "architecture_block")
-    written += draw_process(args.seed, out / "architecture_diffusion")
-    print("wrote " + "  ".join(map(str, written)))
+    shapes = measure(model, encoder)
+    facts, parts = describe(model, shapes)
+    print_table(model, shapes, args.detailed)
+    scene, words = example(args.seed)
+    n, seen = len(words), lambda there: [word if here else "" for word, here in zip(words, there, strict=True)]
+    written = [seen(there) for there in unmasking(n, CALLS, args.seed, "first_hitting")]
+    now, then = (["[BOS]", *frame, "[EOS]"] for frame in written[1:3])
+    if model.config.causal:  # a token a call from the left, and its [EOS] too
+        now, then = (["[BOS]", *seen(there), ""] for there in unmasking(n, n, args.seed, "left_to_right")[3:5])
+    facts_of_encoder = encode(encoder, scenes.draw(scene)) if encoder else None
+    paths = diagrams.captioning(out / "architecture_captioning", facts, facts_of_encoder, ["[BOS]", *words, "[EOS]"], now, then)
+    paths += diagrams.block(out / "architecture_block", facts, parts, tables_of(model, parts) if args.detailed else [])
+    rng, free = torch.Generator().manual_seed(args.seed), torch.ones(CALLS + 1, n, dtype=torch.bool)
+    masked = [seen(there) for there in (~diffusion.mask_exactly(free, torch.arange(CALLS + 1) * n // CALLS, rng)).tolist()]
+    paths += diagrams.process(out / "architecture_diffusion", words, masked, written, encoder is not None)
+    print("wrote " + "  ".join(map(str, paths)))
 
 
 if __name__ == "__main__":

@@ -28,8 +28,16 @@ def world(tmp_path_factory):
 def test_features_are_standardised(world):
     data, _, _, saved, _, _ = world
     train = CaptionData(data, "train")
-    seen = captioning.standardise(train.images(np.arange(len(train))), saved["statistics"], "cpu")
+    seen = captioning.standardise(train.images(np.arange(len(train))), saved["statistics"], "cpu") - captioning.place_code(64, 192)
     assert seen.mean((0, 1)).abs().max() < 0.02 and seen.std((0, 1)).max() < 1.05
+
+
+def test_every_patch_has_a_place_of_its_own():
+    code = captioning.place_code(50, 768)  # 7 × 7 and [CLS], as CLIP's ViT-B/32
+    assert code.shape == (50, 768) and not code[0].any() and code.abs().max() <= 1
+    assert torch.cdist(code[1:], code[1:]).fill_diagonal_(9).min() > 1
+    row, column = code[1:, :8].view(7, 7, 8), code[1:, 8:16].view(7, 7, 8)
+    assert torch.equal(row[:, 0], row[:, 6]) and torch.equal(column[0], column[6]) and torch.equal(row[:, 0], column[0])
 
 
 @pytest.mark.parametrize("sampler", ["confidence", "first_hitting", "remask", "threshold"])
