@@ -27,6 +27,7 @@ import checkpoint
 import config
 import diffusion
 import files
+import hardware
 import training
 from config import ModelConfig, SampleConfig, TrainConfig
 from files import UserError
@@ -112,7 +113,7 @@ def executed_flops(model: Denoiser, length: int) -> float:
 
 def time_training(args, device) -> list[dict]:
     """Tokens a second of both, and their share of the machine's matrix-product rate, all measured in turn."""
-    precision, _ = training.choose_precision(args.precision, device)
+    precision, _ = hardware.choose_precision(args.precision, device)
     models = make_models(args, device)
     tokens = torch.randint(0, models["denoiser"].config.output_size, (args.batch_size, args.length), device=device)
     sides = {name: training_step(model, name, tokens, precision) for name, model in models.items()}
@@ -223,7 +224,7 @@ def main(argv=None):
         rows += time_sampling(args, device)
     if args.only in (None, "memory"):
         rows += measure_memory(args)
-    precision, _ = training.choose_precision(args.precision, device)
+    precision, _ = hardware.choose_precision(args.precision, device)
     facts = {"model": args.checkpoint or args.model_config, "length": args.length, "batch_size": args.batch_size, "device": str(device),
              "threads": torch.get_num_threads(), "torch": torch.__version__, "precision": str(precision), "repeats": args.repeats}
     print("  ".join(f"{key} {value}" for key, value in facts.items()) + "\n\n" + table(rows))

@@ -115,8 +115,8 @@ class CaptionData:
         return torch.from_numpy(self.features[self.rows[np.asarray(numbers)]].astype(np.float32))
 
     def batch(self, numbers, which) -> dict:
-        """Caption which[i] of image numbers[i], as `data.place` reads it, and `images` (B, P, width)."""
-        tokens = [self.tokens[n][w] for n, w in zip(numbers, which, strict=True)]
+        """Captions which[i] (a list) of image numbers[i], as `data.place` reads them, and `images` (B / n, P, width)."""
+        tokens = [self.tokens[n][w] for n, some in zip(numbers, which, strict=True) for w in some]
         lengths = torch.tensor([len(one) for one in tokens])
         rows = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=self.tokenizer.pad)
         return {"tokens": rows, "lengths": lengths, "images": self.images(numbers), "weight": float((lengths - 1).sum())}
@@ -124,19 +124,27 @@ class CaptionData:
 
 class CaptionBatches:
     """batches(step): the micro-batches of a step, a pure function of (seed, step). Each epoch shows every image once,
-    with one of its captions drawn at random."""
+    with `captions_per_image` of its captions drawn at random, different ones if it has so many."""
 
-    def __init__(self, data, batch_size: int, accumulate: int = 1, seed: int = 0):
-        self.data, self.accumulate, self.seed = data, accumulate, seed
-        self.batch_size = min(batch_size, len(data))
-        self.epoch_steps = max(1, len(data) // self.batch_size)
+    def __init__(self, data, batch_size: int, accumulate: int = 1, seed: int = 0, captions_per_image: int = 1):
+        self.data, self.accumulate, self.seed, self.each = data, accumulate, seed, captions_per_image
+        self.images = min(max(1, batch_size // captions_per_image), len(data))
+        self.epoch_steps = max(1, len(data) // self.images)
         self.epoch, self.order = -1, np.empty(0, dtype=np.int64)
 
     def __call__(self, step: int) -> list[dict]:
         epoch, place = divmod(step, self.epoch_steps)
         if epoch != self.epoch:
             self.epoch, self.order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.data))
-        numbers = self.order[place * self.batch_size:(place + 1) * self.batch_size]
+        numbers = self.order[place * self.images:(place + 1) * self.images]
         rng = np.random.default_rng([self.seed, 1, step])
-        which = [int(rng.integers(len(self.data.tokens[n]))) for n in numbers]
-        return [self.data.batch(numbers[part], [which[i] for i in part]) for part in np.array_split(np.arange(len(numbers)), self.accumulate)]
+        which = [self.some(len(self.data.tokens[n]), rng) for n in numbers]
+        longest = [max(len(self.data.tokens[n][w]) for w in some) for n, some in zip(numbers, which, strict=True)]
+        # Short captions with short ones: of a batch's positions 75% are tokens with four micro-batches, 55% without.
+        parts = np.array_split(np.argsort(longest, kind="stable"), min(self.accumulate, len(numbers)))
+        return [self.data.batch(numbers[part], [which[i] for i in part]) for part in parts]
+
+    def some(self, count: int, rng: np.random.Generator) -> list[int]:
+        """`each` of `count` captions: a shuffle, begun again where there are too few."""
+        rounds = [rng.permutation(count) for _ in range(-(-self.each // count))]
+        return [int(one) for one in np.concatenate(rounds)[:self.each]]

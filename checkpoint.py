@@ -16,6 +16,7 @@ A checkpoint `*.pt` is one dict of tensors and plain values, read with `weights_
 """
 
 import pickle
+import sys
 import zipfile
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from torch import nn
 
 import config
 import files
+from data import check_tokenizer
 from files import UserError
 from model import Denoiser
 from tokenizer import Tokenizer
@@ -84,6 +86,19 @@ def open_model(path, device: str | torch.device = "cpu", *, averaged: bool = Tru
     for name in ("weights", "averaged"):
         saved.pop(name, None)
     return model.to(device).eval(), tokenizer, saved
+
+
+def start_from(model: nn.Module, path, fingerprint: str) -> None:
+    """Copy every weight that fits from another checkpoint; new parts keep their own start. Raises UserError if its tokenizer
+    is not the one with this fingerprint, or nothing fits."""
+    other, tokenizer, _ = open_model(path)
+    check_tokenizer(tokenizer.fingerprint, fingerprint, path)
+    mine, theirs = model.state_dict(), other.state_dict()
+    fits = {name: weight for name, weight in theirs.items() if name in mine and mine[name].shape == weight.shape}
+    if not fits:
+        raise UserError(f"{path}, no weight of which fits", "a checkpoint of the same width", "choose the same --model_config")
+    model.load_state_dict(fits, strict=False)
+    print(f"from {path}: {len(fits)} of {len(mine)} tensors; new: {len(mine) - len(fits)}", file=sys.stderr)
 
 
 def newest(kinds: tuple[str, ...] = ("text",)) -> Path:

@@ -30,9 +30,9 @@ import config
 import data
 import evaluation
 import files
+import hardware
 import metrics
 import pictures
-import training
 from config import SampleConfig
 from files import UserError
 
@@ -225,7 +225,7 @@ def main(argv=None):
     if args.threads:
         torch.set_num_threads(args.threads)
     path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest(tuple(checkpoint.KINDS))
-    model, tokenizer, saved = checkpoint.open_model(path, training.choose_device(args.device))
+    model, tokenizer, saved = checkpoint.open_model(path, hardware.choose_device(args.device))
     check_kind(args, saved["kind"])
     args.data_dir = args.data_dir or DATA[saved["kind"]]
     print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)

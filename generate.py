@@ -28,8 +28,8 @@ import autoregressive
 import checkpoint
 import config
 import files
+import hardware
 import pages
-import training
 from config import SampleConfig
 from files import UserError
 from samplers import row_generators, sample
@@ -167,7 +167,7 @@ def main(argv=None):
     if args.threads:
         torch.set_num_threads(args.threads)
     path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest()
-    model, tokenizer, saved = checkpoint.open_model(path, training.choose_device(args.device), kinds=("text",))
+    model, tokenizer, saved = checkpoint.open_model(path, hardware.choose_device(args.device), kinds=("text",))
     print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
     if saved["objective"] == "ar" and given:
         print(f"note: an autoregressive twin writes from left to right; --{', --'.join(given)} means nothing to it", file=sys.stderr)

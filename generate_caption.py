@@ -28,8 +28,8 @@ import checkpoint
 import config
 import files
 import gallery
+import hardware
 import images
-import training
 import vision
 from config import SampleConfig
 from files import UserError
@@ -160,7 +160,7 @@ def main(argv=None):
     if args.threads:
         torch.set_num_threads(args.threads)
     path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest(("caption",))
-    model, tokenizer, saved = checkpoint.open_model(path, training.choose_device(args.device), kinds=("caption",))
+    model, tokenizer, saved = checkpoint.open_model(path, hardware.choose_device(args.device), kinds=("caption",))
     print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
     if saved["objective"] == "ar" and (args.template or args.guidance != 1 or args.rerank > 1):
         raise UserError("--template, --guidance or --rerank for a twin", "none of them", "drop them: they are the diffusion model's")

@@ -93,9 +93,9 @@ class CrossAttention(nn.Module):
         return self.key_norm(split(self.key(condition))), split(self.value(condition))
 
     def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor]) -> Tensor:
-        """x: (B, L, D) -> (B, L, D), times the gate."""
+        """x: (B, L, D) -> (B, L, D), times the gate. A condition of B / n serves n rows in a row, as one long query."""
         B, L, D = x.shape
-        q = self.query_norm(self.query(x).view(B, L, self.heads, -1).transpose(1, 2))  # (B, H, L, head)
+        q = self.query_norm(self.query(x).view(len(keys_values[0]), -1, self.heads, D // self.heads).transpose(1, 2))  # (B / n, H, n·L, head)
         y = F.scaled_dot_product_attention(q, *keys_values)
         return self.gate * self.out(y.transpose(1, 2).reshape(B, L, D))
 
@@ -170,7 +170,8 @@ class Denoiser(nn.Module):
 
         tokens: (B, L) int64. lengths: (B,) real tokens of each row; what lies behind is padding, neither
         attended to nor meaningful. None: no padding. share: (B,) masked share in [0, 1], read only with time
-        conditioning. condition: from `keys_values`. select: (B, L) bool. cache: continue behind what it holds.
+        conditioning. condition: from `keys_values`, for all rows or for B / n of them: each then serves n rows in a row.
+        select: (B, L) bool. cache: continue behind what it holds.
         Returns float32 logits (B, L, V'), or (M, V') for the M selected positions in row-major order.
         """
         x = self.trunk(tokens, lengths, share, condition, cache)  # (B, L, D)

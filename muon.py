@@ -1,8 +1,7 @@
 """Muon for matrices, many at a time (floor 1): momentum, made orthogonal by a Newton-Schulz iteration (Jordan 2024).
 
-torch.optim.Muon does the same one matrix at a time and always in bfloat16, which CPUs multiply at half the rate of
-float32. Here matrices of one shape are one batched product, in float32 on CPUs and bfloat16 elsewhere: 0.7 of the time
-for a `tiny` captioner on a busy two-core CPU (LOG.md).
+torch.optim.Muon does the same one matrix at a time and always in bfloat16, which some CPUs multiply at half the rate
+of float32. Here matrices of one shape are one batched product, in bfloat16 where that is the faster one.
 """
 
 import math
@@ -10,13 +9,15 @@ import math
 import torch
 from torch import Tensor
 
+from hardware import fast_bfloat16
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic: steep at 0, and 1 ± 0.3 after five rounds
 
 
 def orthogonalize(matrices: Tensor, rounds: int = 5) -> Tensor:
     """(n, rows, columns) float32 -> the same with all singular values near 1."""
     a, b, c = COEFFICIENTS
-    x = matrices if matrices.device.type == "cpu" else matrices.bfloat16()
+    x = matrices.bfloat16() if fast_bfloat16(matrices.device) else matrices
     if x.shape[1] > x.shape[2]:
         x = x.mT
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)

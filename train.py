@@ -7,8 +7,9 @@ One minute on a laptop:
     python train.py --model_config tiny --max_steps 100 --batch_size 16 --max_length 128
 For real:
     python train.py --model_config small --max_steps 10000
-The twin, on the same rows in the same order:
+The twin, on the same rows in the same order, and a denoiser that starts from it:
     python train.py --objective ar --out checkpoints_ar
+    python train.py --init_from checkpoints_ar/best.pt --out checkpoints_from_ar
 """
 
 import sys
@@ -44,6 +45,7 @@ def parse_args(argv):
     for flag, (default, choices, words) in CHOICES.items():
         parser.add_argument(f"--{flag}", default=default, metavar="|".join(choices), help=f"{words} (default {default})")
     parser.add_argument("--complementary", action="store_true", help="train on each mask and its opposite")
+    parser.add_argument("--init_from", help="start from this checkpoint's weights: those of the twin spare diffusion its slow start")
     parser.add_argument("--eval_documents", type=int, default=200, help="held-out documents at each evaluation (default 200)")
     parser.add_argument("--config", help="JSON file of settings, such as another run's config.json")
     parser.add_argument("--resume", action="store_true", help="go on from resume.pt in --out")
@@ -120,6 +122,8 @@ def main(argv=None):
 
     device = training.start(cfg)
     model = Denoiser(model_config).to(device)
+    if args.init_from and not resume:
+        checkpoint.start_from(model, args.init_from, data.tokenizer.fingerprint)
     batches = Batches(data, cfg.batch_size, cfg.accumulate, cfg.seed, pad_multiple=64 if cfg.compile else 1)
     print(f"data: {len(data.starts):,} rows, {int(data.lengths.sum()):,} tokens, {batches.epoch_steps:,} steps an epoch", file=sys.stderr)
     statistics = {"row_lengths": data.length_histogram().tolist()}

@@ -26,10 +26,11 @@ import checkpoint
 import config
 import diffusion
 import files
+import hardware
 import training
 from caption_data import CaptionBatches, CaptionData
 from config import ModelConfig, SampleConfig, TrainConfig
-from data import check_tokenizer, place
+from data import place
 from files import UserError
 from model import Denoiser
 
@@ -38,7 +39,7 @@ CHOICES = {
     "objective": ("diffusion", config.OBJECTIVES, "what to train; ar is the autoregressive twin"),
     "weight": ("bound", config.WEIGHTS, "weights of the loss; bound is the likelihood's own"),
 }
-KEPT = ("objective", "weight", "image_dropout", "complementary", "eval_images")  # what a resumed run keeps beside its settings
+KEPT = ("objective", "weight", "image_dropout", "complementary", "captions_per_image", "eval_images")  # what a resumed run keeps beside its settings
 DEFAULTS = {"learning_rate": 2e-3, "eval_every": 500, "save_every": 500}
 
 
@@ -51,6 +52,7 @@ def parse_args(argv):
     parser.add_argument("--image_dropout", type=float, default=0.1, help="share of captions trained without their image, for guidance (default 0.1)")
     parser.add_argument("--complementary", action="store_true", help="train on each mask and its opposite")
     parser.add_argument("--init_from", help="start from this text or caption checkpoint's weights; new parts start as the identity")
+    parser.add_argument("--captions_per_image", type=int, default=4, help="of the batch's captions so many share an image (default 4)")
     parser.add_argument("--eval_images", type=int, default=500, help="val images at each evaluation (default 500)")
     parser.add_argument("--config", help="JSON file of settings, such as another run's config.json")
     parser.add_argument("--resume", action="store_true", help="go on from resume.pt in --out")
@@ -65,8 +67,9 @@ def make_loss(args, mask_id: int, statistics: dict):
     """loss_fn for `training.fit`: the caption's loss given its image, and the length head's."""
     def loss_fn(model, batch, rng):
         tokens, lengths, free = place(batch, model.device)
-        images = captioning.standardise(batch["images"], statistics, model.device)  # (B, P, width)
-        sizes = F.cross_entropy(model.length_logits(images), batch["lengths"].to(model.device))
+        images = captioning.standardise(batch["images"], statistics, model.device)  # (B / n, P, width)
+        length_logits = model.length_logits(images).repeat_interleave(len(tokens) // len(images), 0)
+        sizes = F.cross_entropy(length_logits, batch["lengths"].to(model.device))
         kept = torch.rand(len(images), generator=rng) >= args.image_dropout
         condition = captioning.condition_of(model, images * kept.to(model.device)[:, None, None])
         if args.objective == "ar":
@@ -97,18 +100,6 @@ def make_eval(args, cfg, held_out: CaptionData, statistics: dict):
         written = captioning.write(model, held_out.tokenizer, args.objective, images, greedy, seed=cfg.seed)
         return "\n".join(f"{one.text}   | {record['captions'][0]}" for one, record in zip(written, held_out.records, strict=False))
     return eval_fn, preview_fn
-
-
-def start_from(model: Denoiser, path: str, fingerprint: str) -> None:
-    """Copy every weight that fits from another checkpoint. Raises UserError if its tokenizer is another one."""
-    other, tokenizer, _ = checkpoint.open_model(path)
-    check_tokenizer(tokenizer.fingerprint, fingerprint, path)
-    mine, theirs = model.state_dict(), other.state_dict()
-    fits = {name: weight for name, weight in theirs.items() if name in mine and mine[name].shape == weight.shape}
-    if not fits:
-        raise UserError(f"{path}, no weight of which fits", "a checkpoint of the same width", "choose the same --model_config")
-    model.load_state_dict(fits, strict=False)
-    print(f"from {path}: {len(fits)} of {len(mine)} tensors; new: {len(mine) - len(fits)}", file=sys.stderr)
 
 
 def build(args, resume):
@@ -154,7 +145,7 @@ def main(argv=None):
     device = training.start(cfg)
     model = Denoiser(model_config).to(device)
     if args.init_from and not resume:
-        start_from(model, args.init_from, data.tokenizer.fingerprint)
+        checkpoint.start_from(model, args.init_from, data.tokenizer.fingerprint)
     elif not resume:
         for block in model.blocks:
             torch.nn.init.ones_(block.cross.gate)  # nothing learnt yet that a closed gate would protect
@@ -163,12 +154,13 @@ def main(argv=None):
              "tokenizer": data.tokenizer.to_json(), "encoder": {name: data.encoder[name] for name in ("encoder", "key", "patches", "width")},
              "data": {"fingerprint": data.meta["fingerprint"], "tokenizer": data.tokenizer.fingerprint},
              "flags": {name: getattr(args, name) for name in KEPT}}
-    batches = CaptionBatches(data, cfg.batch_size, cfg.accumulate, cfg.seed)
+    batches = CaptionBatches(data, cfg.batch_size, cfg.accumulate, cfg.seed, args.captions_per_image)
     print(f"data: {len(data):,} images with {data.encoder['encoder']} features, {batches.epoch_steps:,} steps an epoch", file=sys.stderr)
     eval_fn, preview_fn = make_eval(args, cfg, held_out, statistics)
-    metrics = training.fit(model, make_loss(args, data.tokenizer.mask, statistics),
-                           lambda step: diffusion.with_noise_levels(batches(step), training.step_generator(cfg.seed, step, stream=1)),
-                           cfg, out, about=about, eval_fn=eval_fn, preview_fn=preview_fn, resume=resume)
+    noisy = lambda step: diffusion.with_noise_levels(batches(step), training.step_generator(cfg.seed, step, stream=1))
+    with hardware.short_attention(device):
+        metrics = training.fit(model, make_loss(args, data.tokenizer.mask, statistics), noisy, cfg, out, about=about, eval_fn=eval_fn,
+                               preview_fn=preview_fn, resume=resume)
     print(f"done: {out / 'best.pt'}  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     print(f"next: python generate_caption.py --checkpoint {out / 'best.pt'} --use_val_set --num_samples 5")
 

@@ -88,7 +88,7 @@ class Pixels:
         return len(self.records)
 
     def batch(self, numbers, which) -> dict:
-        tokens = [self.tokens[n][w] for n, w in zip(numbers, which, strict=True)]
+        tokens = [self.tokens[n][w] for n, (w,) in zip(numbers, which, strict=True)]
         rows = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=self.tokenizer.pad)
         order = np.asarray(numbers)
         return {"tokens": rows, "lengths": torch.tensor([len(one) for one in tokens]), "pixels": torch.from_numpy(self.pixels[order]),
@@ -182,7 +182,7 @@ def main(argv=None):
         rng, sums = torch.Generator().manual_seed(0), {}
         for first in range(0, len(held_out), 50):
             numbers = np.arange(first, min(first + 50, len(held_out)))
-            for name, value in model.losses(held_out.batch(numbers, [0] * len(numbers)), rng, mask_id).items():
+            for name, value in model.losses(held_out.batch(numbers, [[0]] * len(numbers)), rng, mask_id).items():
                 sums[name] = sums.get(name, 0.0) + value.item() * len(numbers) / len(held_out)
         return sums
 

@@ -8,7 +8,6 @@ was killed and resumed therefore equals a straight one to the bit, and no genera
 """
 
 import contextlib
-import ctypes
 import json
 import math
 import re
@@ -27,39 +26,8 @@ import config
 import files
 from config import TrainConfig
 from files import UserError
+from hardware import choose_device, choose_precision, keep_freed_memory
 from muon import Muon
-
-
-def choose_device(name: str) -> torch.device:
-    """The device to run on; `auto` takes the best there is. Raises UserError if the named one is not there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
-    kind = name.split(":")[0]
-    if kind not in there or not there[kind]:
-        raise UserError(f"--device {name}", "auto or one of " + ", ".join(k for k, ok in there.items() if ok), "choose one of these")
-    return torch.device(name)
-
-
-def choose_precision(name: str, device: torch.device) -> tuple[torch.dtype, str]:
-    """The forward pass's dtype and the reason. fp32 on CPUs: their bf16 products are seldom faster."""
-    if name != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name], "asked for"
-    if device.type == "cuda":
-        return (torch.bfloat16, "the GPU has bf16") if torch.cuda.is_bf16_supported() else (torch.float16, "the GPU lacks bf16")
-    return torch.float32, f"the default on {device.type}"
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc to keep freed memory instead of handing it back to the kernel after every step.
-
-    Activations of tens of MB are otherwise mapped and zeroed afresh each time: 1.3 to 1.4 times the step on a
-    2-core Xeon (LOG.md). Elsewhere than on glibc this does nothing.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        mallopt(-1, 2 ** 31 - 1)  # M_TRIM_THRESHOLD
 
 
 def start(cfg: TrainConfig) -> torch.device:
@@ -235,7 +203,8 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
         model.trunk = torch.compile(model.trunk, dynamic=False)
     model.train()
     clock, seen_at_clock = time.perf_counter(), run.tokens_seen
-    with StopSignal() as stop, tqdm(total=cfg.max_steps, initial=run.step, unit="step", dynamic_ncols=True) as bar:
+    pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds between redraws of the bar: a log file needs few
+    with StopSignal() as stop, tqdm(total=cfg.max_steps, initial=run.step, unit="step", dynamic_ncols=True, mininterval=pause, maxinterval=pause) as bar:
         for step in range(run.step, cfg.max_steps):
             loss, stats, norm = optimizer_step(model, loss_fn, batches(step), cfg, step, run.optimizers, scaler, autocast)
             if not math.isfinite(loss):
@@ -250,7 +219,7 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
                 clock, seen_at_clock = time.perf_counter(), run.tokens_seen
                 run.log.write(step=run.step, loss=loss, **stats, gradient_norm=norm, tokens_seen=run.tokens_seen,
                               learning_rate=cfg.learning_rate * learning_rate(step, cfg), tokens_per_second=round(rate))
-                bar.set_postfix_str(f"loss {loss:.3f}  {rate:,.0f} tokens/s")
+                bar.set_postfix_str(f"loss {loss:.3f}  {rate:,.0f} tokens/s", refresh=False)
             if eval_fn and (last or (cfg.eval_every and run.step % cfg.eval_every == 0)):
                 run.evaluate(eval_fn, preview_fn, autocast)
                 clock, seen_at_clock = time.perf_counter(), run.tokens_seen

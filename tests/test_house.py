@@ -16,7 +16,7 @@ from model import Denoiser
 ROOT = Path(__file__).parent.parent
 FLOORS = {  # a module imports from lower floors, and within its own floor only what stands before it
     0: ["files", "config", "metrics", "tokenizer", "pages", "pictures", "diagrams", "gallery", "images", "scenes", "captions", "coco_scores", "photos"],
-    1: ["model", "diffusion", "samplers", "autoregressive", "data", "caption_data", "vision", "muon"],
+    1: ["hardware", "model", "diffusion", "samplers", "autoregressive", "data", "caption_data", "vision", "muon"],
     2: ["checkpoint", "evaluation", "captioning", "probe", "caption_scores"],
     3: ["training"],
     4: ["demo", "prep_caption_synthetic", "prep_caption_photos", "train_encoder", "train_captioning", "generate_caption",
