@@ -93,7 +93,7 @@ def test_refusals(runs, tmp_path, monkeypatch):
         generate.main(["--checkpoint", str(tmp_path / "cut.pt"), "--html", str(tmp_path / "never.html")])
     assert not (tmp_path / "never.html").exists()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="no checkpoint below this folder"):
+    with pytest.raises(UserError, match="no text checkpoint below this folder"):
         generate.main([])
 
 

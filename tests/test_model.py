@@ -37,7 +37,10 @@ def test_every_parameter_learns(mlp, extra):
     if model.config.condition_width:
         open_gates(model)
         condition = model.keys_values(torch.randn(3, 5, 6))
-    model(random_tokens(), share=torch.rand(3), condition=condition).square().mean().backward()
+    loss = model(random_tokens(), share=torch.rand(3), condition=condition).square().mean()
+    if model.length_head is not None:
+        loss = loss + model.length_logits(torch.randn(3, 5, 6)).square().mean()
+    loss.backward()
     for name, weight in model.named_parameters():
         assert weight.grad is not None and weight.grad.abs().sum() > 0, name
 
@@ -46,7 +49,7 @@ def test_a_closed_gate_is_the_identity():
     """Cross-attention added to a trained denoiser changes not one bit until it learns; an open gate changes all."""
     plain, conditioned = toy(), toy(condition_width=6)
     missing = conditioned.load_state_dict(plain.state_dict(), strict=False)
-    assert not missing.unexpected_keys and all("cross" in name for name in missing.missing_keys)
+    assert not missing.unexpected_keys and all("cross" in name or "length_head" in name for name in missing.missing_keys)
     condition = conditioned.keys_values(torch.randn(3, 5, 6))
     tokens = random_tokens()
     assert torch.equal(conditioned(tokens, condition=condition), plain(tokens))
