@@ -10,6 +10,7 @@ A checkpoint `*.pt` is one dict of tensors and plain values, read with `weights_
     statistics   plain values from the training data, such as the histogram of row lengths
     encoder      kind "caption": name, key, patches and width of the frozen image encoder; the features' mean and deviation are
                  in statistics
+    form         kind "conditional": "context", "cross" or "ar", what a row of it looks like (pairs.py); encoder_layers of its text encoder
     data         fingerprint of the training data; tokenizer: the tokenizer's
     train        TrainConfig as a plain dict; step, seed, git, metrics: where the weights come from
 `resume.pt` holds the same and `optimizer` beside it; only training reads it.
@@ -28,6 +29,7 @@ import files
 from data import check_tokenizer
 from files import UserError
 from model import Denoiser
+from text_encoder import TextConditioned
 from tokenizer import Tokenizer
 
 FORMAT = 1
@@ -39,7 +41,15 @@ def build_denoiser(saved: dict) -> Denoiser:
     return Denoiser(config.from_dict(config.ModelConfig, saved["model"], "the checkpoint"))
 
 
-KINDS = {"text": build_denoiser, "caption": build_denoiser}
+def build_conditional(saved: dict) -> Denoiser:
+    """A denoiser or twin that writes into blanks: the text model itself, or one that reads its condition through an encoder."""
+    if saved["form"] != "cross":
+        return build_denoiser(saved)
+    return TextConditioned(config.from_dict(config.ModelConfig, saved["model"], "the checkpoint"), saved["encoder_layers"])
+
+
+KINDS = {"text": build_denoiser, "caption": build_denoiser, "conditional": build_conditional}
+TRAINERS = {"text": "train.py", "caption": "train_captioning.py", "conditional": "train_conditional.py"}
 
 
 def save(path, content: dict) -> None:
@@ -107,9 +117,8 @@ def newest(kinds: tuple[str, ...] = ("text",)) -> Path:
     for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
         if len(found) == 1 or torch.load(path, map_location="meta", weights_only=True).get("kind") in kinds:
             return path
-    maker = "train.py" if "text" in kinds else "train_captioning.py"
     raise UserError(f"no {' or '.join(kinds)} checkpoint below this folder", " or ".join(RUN_FOLDERS[:2]),
-                    f"run {maker} first, or name one with --checkpoint")
+                    f"run {TRAINERS[kinds[0]]} first, or name one with --checkpoint")
 
 
 def describe(saved: dict) -> str:

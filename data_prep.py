@@ -10,8 +10,6 @@ For real (2 GB of stories, streamed from the hub):
 Memory does not grow with the corpus (265 MB at 8 MB of text, 274 MB at 82 MB); 8 MB take 4 seconds on two cores.
 """
 
-import glob
-import hashlib
 import math
 import sys
 from collections.abc import Iterable, Iterator
@@ -23,10 +21,10 @@ from tqdm import tqdm
 import config
 import data
 import files
+import sources
 from files import UserError
+from sources import HUB_DATASET
 from tokenizer import LARGEST, SMALLEST, Tokenizer
-
-HUB_DATASET = "roneneldan/TinyStories"
 
 
 def parse_args(argv):
@@ -44,48 +42,6 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def find_files(pattern: str) -> list[Path]:
-    """The text files that --input names. Raises UserError if there is none."""
-    path = Path(pattern)
-    if path.exists():
-        found = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
-    else:
-        found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
-    found = [path for path in found if path.is_file()]
-    if not found:
-        raise UserError(f"no file for --input {pattern}", "a text file, a folder with .txt files, or a glob", "check the path")
-    return found
-
-
-def stream(args, paths: list[Path]) -> Iterator[str]:
-    """All documents, one at a time."""
-    if paths:
-        documents: Iterable[str] = (text for path in paths for text in data.read_documents(path, args.separator))
-    else:
-        documents = stream_hub()
-    for number, text in enumerate(documents):
-        if args.max_documents and number == args.max_documents:
-            return
-        yield text
-
-
-def stream_hub() -> Iterator[str]:
-    """TinyStories from the hub. Raises UserError if it cannot be reached."""
-    import datasets  # slow to import, and only needed here
-    try:
-        for row in datasets.load_dataset(HUB_DATASET, split="train", streaming=True):
-            if text := row["text"].strip():
-                yield text
-    except (OSError, ConnectionError, ValueError, RuntimeError) as error:  # the library's own errors derive from these
-        raise UserError(f"no way to {HUB_DATASET} ({type(error).__name__})", "a network connection to the hub",
-                        "connect, or name your own text with --input") from error
-
-
-def draw(text: str, seed: int) -> float:
-    """A number in [0, 1) from a document's text: copies of one text fall on the same side of the split."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:7]) / 2 ** 56
-
-
 class FirstPass:
     """Iterate over the first documents for the tokenizer, and note what the split must know."""
 
@@ -97,7 +53,7 @@ class FirstPass:
         size = 0
         for text in self.documents:
             self.count, size = self.count + 1, size + len(text)
-            number = draw(text, self.seed)
+            number = sources.draw(text, self.seed)
             self.smallest, self.largest = min(self.smallest, number), max(self.largest, number)
             yield text
             if size > self.limit:
@@ -115,7 +71,8 @@ def read_tokenizer(path: str) -> Tokenizer:
 
 def learn(args, paths: list[Path], tokenizer: Tokenizer | None) -> tuple[Tokenizer, float]:
     """The tokenizer, and the number below which a document's draw sends it to val."""
-    documents = FirstPass(tqdm(stream(args, paths), desc="tokenizer", unit=" documents"), args.seed, args.tokenizer_megabytes * 10 ** 6)
+    stream = sources.stream(paths, args.separator, args.max_documents)
+    documents = FirstPass(tqdm(stream, desc="tokenizer", unit=" documents"), args.seed, args.tokenizer_megabytes * 10 ** 6)
     if tokenizer:
         for _ in documents:
             pass
@@ -137,9 +94,9 @@ def write(args, paths: list[Path], tokenizer: Tokenizer, limit: float) -> dict:
     total = sum(path.stat().st_size for path in paths) or None
     try:
         with tqdm(total=None if args.max_documents else total, desc="tokens", unit="B", unit_scale=True) as bar:
-            for texts in data.batches_of(stream(args, paths), 1000):
+            for texts in data.batches_of(sources.stream(paths, args.separator, args.max_documents), 1000):
                 for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
-                    writers["val" if draw(text, args.seed) < limit else "train"].add(ids, len(text.encode()))
+                    writers["val" if sources.draw(text, args.seed) < limit else "train"].add(ids, len(text.encode()))
                 bar.update(sum(len(text.encode()) for text in texts))
         return {split: writer.finish() for split, writer in writers.items()}
     except OSError as error:
@@ -157,7 +114,7 @@ def main(argv=None):
         raise UserError(f"--val_fraction {args.val_fraction}", "a share between 0 and 1", "choose such a share")
     if not args.separator:
         raise UserError("an empty --separator", "the text between documents", "name it")
-    paths = find_files(args.input) if args.input else []
+    paths = sources.find_files(args.input) if args.input else []
     source = [[path.name, path.stat().st_size, int(path.stat().st_mtime)] for path in paths] or HUB_DATASET
     kept = read_tokenizer(args.tokenizer) if args.tokenizer else None
     settings = {"source": source, "settings": {name: value for name, value in vars(args).items() if name not in ("out", "force", "input")}}

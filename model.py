@@ -87,12 +87,14 @@ class CrossAttention(nn.Module):
         self.query_norm, self.key_norm = nn.RMSNorm(D // self.heads), nn.RMSNorm(D // self.heads)
         self.gate = nn.Parameter(torch.zeros(1))
 
-    def keys_values(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, P, width) -> keys and values, each (B, H, P, head): once per image or prompt, not once per step."""
+    def keys_values(self, condition: Tensor, attend: Tensor | None = None) -> tuple[Tensor, ...]:
+        """(B, P, width) -> keys and values, each (B, H, P, head), and `attend` if there is one: once per image or prompt,
+        not once per step. attend: (B, 1, 1, P) bool, False where the condition is padding."""
         split = lambda y: y.view(*y.shape[:2], self.heads, -1).transpose(1, 2)  # noqa: E731
-        return self.key_norm(split(self.key(condition))), split(self.value(condition))
+        keys_values = self.key_norm(split(self.key(condition))), split(self.value(condition))
+        return keys_values if attend is None else (*keys_values, attend)
 
-    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, keys_values: tuple[Tensor, ...]) -> Tensor:
         """x: (B, L, D) -> (B, L, D), times the gate. A condition of B / n serves n rows in a row, as one long query."""
         B, L, D = x.shape
         q = self.query_norm(self.query(x).view(len(keys_values[0]), -1, self.heads, D // self.heads).transpose(1, 2))  # (B / n, H, n·L, head)
@@ -193,9 +195,9 @@ class Denoiser(nn.Module):
             cache.length += tokens.shape[1]
         return self.norm(x)
 
-    def keys_values(self, condition: Tensor) -> list:
-        """(B, P, condition_width) -> one (keys, values) pair a layer, to be passed as `condition`."""
-        return [block.cross.keys_values(condition) for block in self.blocks]
+    def keys_values(self, condition: Tensor, attend: Tensor | None = None) -> list:
+        """(B, P, condition_width) -> one (keys, values) pair a layer, to be passed as `condition`; attend: (B, 1, 1, P) bool."""
+        return [block.cross.keys_values(condition, attend) for block in self.blocks]
 
     def length_logits(self, condition: Tensor) -> Tensor:
         """Unnormalised log p(row length | condition) from the mean patch: (B, P, condition_width) -> (B, max_length + 1)."""

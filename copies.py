@@ -1,0 +1,101 @@
+"""Which runs of tokens a text shares with a corpus, so that memorising is seen (floor 0: numpy and the standard library).
+
+The few texts become a suffix automaton (Blumer et al. 1985); the corpus is streamed through it once, a step or two of
+work a token, whatever its size and without being kept.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+class Copies:
+    """The automaton of some texts: `read` the corpus, piece by piece, then ask for `runs`."""
+
+    def __init__(self, texts: Sequence[Sequence[int]]):
+        # State 0 is the empty string. A state is a class of substrings that end at the same places of the texts.
+        self.next: list[dict[int, int]] = [{}]
+        self.link, self.length = [-1], [0]
+        self.ends = [self.add(text) for text in texts]
+        self.seen = [0] * len(self.next)  # the longest of a state's substrings that the corpus holds
+        self.settled = True
+
+    def add(self, text: Sequence[int]) -> list[int]:
+        """Add a text; return the state of each of its prefixes."""
+        last, path = 0, []
+        for token in text:
+            last = self.extend(last, int(token))
+            path.append(last)
+        return path
+
+    def extend(self, last: int, token: int) -> int:
+        """The state of (string of `last`) + token."""
+        known = self.next[last].get(token)
+        if known is not None:
+            return known if self.length[known] == self.length[last] + 1 else self.clone(last, known, token)
+        new = self.state({}, self.length[last] + 1, 0)
+        while last >= 0 and token not in self.next[last]:
+            self.next[last][token] = new
+            last = self.link[last]
+        if last >= 0:
+            known = self.next[last][token]
+            self.link[new] = known if self.length[known] == self.length[last] + 1 else self.clone(last, known, token)
+        return new
+
+    def state(self, edges: dict[int, int], length: int, link: int) -> int:
+        self.next.append(edges)
+        self.length.append(length)
+        self.link.append(link)
+        return len(self.next) - 1
+
+    def clone(self, last: int, known: int, token: int) -> int:
+        """Split off the shorter substrings of `known`, which now end at more places than the longer ones."""
+        new = self.state(dict(self.next[known]), self.length[last] + 1, self.link[known])
+        self.link[known] = new
+        while last >= 0 and self.next[last].get(token) == known:
+            self.next[last][token] = new
+            last = self.link[last]
+        return new
+
+    def read(self, tokens: Iterable[int]) -> None:
+        """A stretch of the corpus. Matches do not reach over its end."""
+        following, link, length, seen = self.next, self.link, self.length, self.seen
+        state = matched = 0
+        for token in tokens:
+            target = following[state].get(token)
+            while target is None and state:
+                state = link[state]
+                matched = length[state]
+                target = following[state].get(token)
+            if target is None:
+                continue
+            state, matched = target, matched + 1
+            if matched > seen[state]:
+                seen[state] = matched
+        self.settled = False
+
+    def runs(self, number: int) -> np.ndarray:
+        """For each token of text `number`, the length of the longest run ending there that the corpus holds: (n,) int64."""
+        if not self.settled:
+            for state in sorted(range(1, len(self.next)), key=self.length.__getitem__, reverse=True):
+                if self.seen[state]:
+                    self.seen[self.link[state]] = self.length[self.link[state]]  # what ends a held run is held
+            self.settled = True
+        result = []
+        for state in self.ends[number]:
+            while state and not self.seen[state]:
+                state = self.link[state]
+            result.append(self.seen[state])
+        return np.array(result, dtype=np.int64)
+
+
+def rates(runs: Sequence[np.ndarray], least: int = 16) -> dict[str, float]:
+    """The longest run (mean and maximum over texts) and the share of tokens that lie in a run of at least `least`."""
+    longest = [int(one.max(initial=0)) for one in runs]
+    inside = total = 0
+    for one in runs:
+        mark = np.zeros(len(one), dtype=bool)
+        for end in np.flatnonzero(one >= least):
+            mark[end + 1 - one[end]:end + 1] = True
+        inside, total = inside + int(mark.sum()), total + len(one)
+    return {"longest_copy_mean": float(np.mean(longest)), "longest_copy_max": float(max(longest)), "copied_share": inside / max(1, total)}
