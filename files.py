@@ -140,8 +140,11 @@ def sha256(data: bytes) -> str:
 
 def file_digest(path) -> bytes:
     """SHA-256 of a file's content, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:  # hashlib.file_digest is not in the Python 3.10 of a Jetson
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.digest()
 
 
 def git_revision() -> str:

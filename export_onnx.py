@@ -1,0 +1,201 @@
+"""Turn a trained captioner, text model or twin into a bundle: a folder of ONNX graphs that runs, and proves itself, without torch.
+
+Reads   a checkpoint, and real inputs for the gate: --data_dir, a captions folder or a text folder like the one it was trained on
+Writes  --out: the graphs, bundle.json, tokenizer, golden outputs, infer_onnx.py with its modules; whole or not at all
+
+A minute on a laptop:
+    python export_onnx.py --checkpoint checkpoints_caption_poc/best.pt --out bundle
+    python infer_onnx.py --bundle bundle --self_test
+
+The export fails, and leaves nothing, unless every graph agrees with torch on --inputs held-out inputs: logits within a
+tolerance, texts token for token. The checkpoint decides the architecture; there are no model flags.
+"""
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+import bundle
+import caption_data
+import checkpoint
+import config
+import files
+import graphs
+import parity
+import vision
+from config import SampleConfig
+from data import TextData, check_tokenizer
+from files import UserError
+from parity import Material, Trained
+from runtime import SAMPLERS, Runner
+
+CAPTIONS = {"sampler": "confidence", "steps": 32, "temperature": 0.0}  # generate_caption.py's own
+GOLDEN = 16  # inputs that the bundle keeps with their outputs
+
+
+def parse_args(argv):
+    parser = config.Parser(__doc__)
+    parser.add_argument("--checkpoint", help="default: the newest below this folder")
+    parser.add_argument("--out", default="bundle", help="folder to write (default %(default)s)")
+    parser.add_argument("--data_dir", help="real inputs (default: data_captions_synthetic for a captioner, else data_full)")
+    parser.add_argument("--split", default="val", help="of the real inputs (default %(default)s)")
+    parser.add_argument("--inputs", type=int, default=64, help="inputs that the gate compares (default %(default)s)")
+    parser.add_argument("--opset", type=int, default=20, help="ONNX opset, 18 or 20 (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise that the gate samples with (default 0)")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_settings(SampleConfig, skip=("top_p", "block_size", "factor", "entropy_bound", "remask", "remask_strength"), **CAPTIONS)
+    return parser.parse_args(argv)
+
+
+def open_trained(path) -> Trained:
+    """The checkpoint's model and, for a captioner, its encoder. Raises UserError if the encoder is not the one it was trained on."""
+    model, tokenizer, saved = checkpoint.open_model(path, kinds=("text", "caption"))
+    encoder = None
+    if saved["kind"] == "caption":
+        encoder = vision.load(saved["encoder"]["encoder"])
+        if encoder.key != saved["encoder"]["key"]:
+            raise UserError(f"the encoder {encoder.name} with key {encoder.key}", f"the one that {path} was trained on, {saved['encoder']['key']}",
+                            "get that encoder's files, or train again")
+        if hasattr(encoder.model, "set_attn_implementation"):
+            encoder.model.set_attn_implementation("eager")  # the fused operator exports 72 nodes of noise
+    return Trained(model, tokenizer, saved, encoder)
+
+
+def real_inputs(trained: Trained, folder, split: str, count: int) -> Material:
+    """Held-out pictures with their captions, or held-out rows of text, of the tokenizer that the checkpoint has."""
+    model = trained.model.config
+    if trained.encoder is None:
+        data = TextData(folder, split, model.max_length)
+        check_tokenizer(data.tokenizer.fingerprint, trained.tokenizer.fingerprint, folder)
+        numbers = np.linspace(0, len(data.starts) - 1, min(count, len(data.starts))).astype(int)
+        tokens, lengths = data.rows(numbers)
+        return Material([row[:min(int(n), parity.CUT)].tolist() for row, n in zip(tokens, lengths, strict=True)])
+    data = caption_data.CaptionData(folder, split, model.max_length)
+    check_tokenizer(data.tokenizer.fingerprint, trained.tokenizer.fingerprint, folder)
+    numbers = np.linspace(0, len(data) - 1, min(count, len(data))).astype(int)
+    records = [data.records[number] for number in numbers]
+    paths = [caption_data.image_path(folder, record) for record in records]
+    images = np.stack([trained.encoder.preprocess(path) for path in paths])
+    return Material([data.tokens[number][0].tolist() for number in numbers], images, paths, records)
+
+
+def describe(trained: Trained, path: Path, args, settings: SampleConfig) -> dict:
+    """What bundle.json says, but for the parity report and the checksums."""
+    tokenizer, saved = trained.tokenizer, trained.saved
+    size = {name: saved["model"][name] for name in ("vocab_size", "output_size", "max_length", "d_model", "heads", "layers", "time_conditioning")}
+    facts = {"kind": saved["kind"], "objective": saved["objective"], "precision": "fp32", "opset": args.opset, "model": size,
+             "sampling": config.to_dict(settings), "special": {name: getattr(tokenizer, name) for name in ("pad", "bos", "eos", "mask", "unk")},
+             "tokenizer": tokenizer.fingerprint, "tolerances": parity.TOLERANCES["fp32"],
+             "checkpoint": {"sha256": files.file_digest(path).hex(), "data": saved["data"]["fingerprint"]} | {
+                 name: saved[name] for name in ("step", "git")}}
+    if trained.encoder is not None:
+        about = trained.encoder.preprocess
+        facts["encoder"] = saved["encoder"]
+        facts["preprocess"] = {"layout": "NHWC, RGB, uint8", "size": about.size, "mode": about.mode, "resample": about.resample, "zoom": about.zoom,
+                               "mean": list(about.mean), "std": list(about.std), "inside_the_graph": "divide by 255, mean, std"}
+    facts["versions"] = {"torch": torch.__version__, "onnx": graphs.onnx.__version__, "onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
+    facts["build"] = files.sha256(repr(sorted(facts.items())).encode())
+    return facts
+
+
+def build_graphs(trained: Trained) -> dict:
+    """The torch module of every graph of this checkpoint, in the order in which they run."""
+    model, saved, parts = trained.model, trained.saved, {}
+    network = graphs.Network(model)
+    if trained.encoder is not None:
+        parts["encoder"] = graphs.EncoderGraph(trained.encoder)
+        parts["condition"] = graphs.ConditionGraph(model, saved["statistics"], trained.encoder.patches)
+    if trained.objective == "ar":
+        return {**parts, "next": graphs.NextGraph(network)}
+    parts["step"], parts["loop"] = graphs.StepGraph(network), graphs.LoopGraph(network, trained.tokenizer.mask)
+    if trained.encoder is not None:
+        special = {name: getattr(trained.tokenizer, name) for name in ("pad", "bos", "eos", "mask")}
+        parts["captioner"] = graphs.CaptionGraph(parts["encoder"], parts["condition"], parts["loop"], special, model.config.max_length)
+    return parts
+
+
+def write_golden(trained: Trained, folder: Path, material: Material, settings: SampleConfig) -> None:
+    """golden.npz: a few real inputs, and what torch gave for them: greedily as shipped, and with noise."""
+    some = Material(material.rows[:GOLDEN], None if material.images is None else material.images[:GOLDEN], material.paths[:GOLDEN])
+    arrays = {}
+    if some.images is not None:
+        arrays = {"images": some.images, "picture": np.frombuffer(Path(some.paths[0]).read_bytes(), np.uint8)}
+    elif trained.objective != "ar":
+        arrays["tokens"], arrays["lengths"] = parity.holes(some.rows, trained.tokenizer, 0.6)
+    for name, one in parity.cases(settings, some.images is not None, trained.objective).items():
+        if name in ("as shipped", "with noise"):
+            written = parity.reference(trained, some, one, 0)
+            ids = np.full((len(written), trained.model.config.max_length), trained.tokenizer.pad, np.int32)
+            for line, (row, _) in zip(ids, written, strict=True):
+                line[:len(row)] = row
+            arrays[name.replace(" ", "_")] = ids
+    with files.replacing(folder / "golden.npz") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def publish(made: Path, out: Path) -> None:
+    """Put the finished folder in the place of `out`, which is a bundle, empty, or not there."""
+    aside = made.with_name(made.name + ".old")
+    if out.exists():
+        os.replace(out, aside)
+    os.replace(made, out)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if args.opset not in graphs.OPSETS:
+        raise UserError(f"--opset {args.opset}", "18 or 20", "choose one of these")
+    if args.inputs < 1:
+        raise UserError(f"--inputs {args.inputs}", "at least 1", "choose such a number")
+    out = Path(args.out)
+    if out.exists() and not (out / "bundle.json").exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}, which is no bundle", "a bundle to replace, or a new name", "choose another --out")
+    files.writable_folder(out.parent)
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest(("caption", "text"))
+    trained = open_trained(path)
+    print(f"{path}: {checkpoint.describe(trained.saved)}", file=sys.stderr)
+    settings = config.resolve(SampleConfig, args, CAPTIONS if trained.encoder else {})
+    if settings.sampler not in SAMPLERS:
+        raise UserError(f"--sampler {settings.sampler}", "one that the graphs know: " + ", ".join(SAMPLERS), "choose one of these")
+    material = real_inputs(trained, args.data_dir or ("data_captions_synthetic" if trained.encoder else "data_full"), args.split, args.inputs)
+    made = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    made.mkdir()
+    try:
+        facts = describe(trained, path, args, settings)
+        about = {name: facts[name] for name in ("build", "kind", "objective", "precision", "tokenizer")} | {"format": bundle.FORMAT}
+        shapes = (trained.encoder.preprocess.size, trained.encoder.patches) if trained.encoder else (0, 0)
+        modules = build_graphs(trained)
+        for name, module in modules.items():
+            clock = time.perf_counter()
+            graphs.export(module, name, made / f"{name}.onnx", trained.model, args.opset, about, *shapes)
+            print(f"{name}.onnx: {(made / f'{name}.onnx').stat().st_size / 1e6:.1f} MB, {time.perf_counter() - clock:.0f} s", file=sys.stderr)
+        one_by_one = {name: f"{name}.onnx" for name in modules if name not in ("loop", "captioner")}
+        facts["graphs"] = {"cpu": {name: f"{name}.onnx" for name in modules}, "tensorrt": one_by_one}
+        files.write_text(made / "tokenizer.json", trained.tokenizer.to_json())
+        for name in bundle.CODE:
+            shutil.copy(Path(__file__).parent / name, made / name)
+        bundle.seal(made, facts)
+        facts["parity"] = parity.gate(trained, made, material, args.seed)
+        write_golden(trained, made, material, settings)
+        bundle.seal(made, facts)
+        Runner(made)
+        publish(made, out)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    print("| compared | inputs | result | limit |\n|---|---|---|---|")
+    for row in facts["parity"]:
+        print(f"| {row['what']} | {row['inputs']} | {row['error']:.1e} |" if "error" in row else f"| {row['what']} | {row['inputs']} | "
+              f"{row['identical']:.1%} |", row["limit"], "|")
+    print(f"wrote {out}; now: python infer_onnx.py --bundle {out} --self_test", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    files.run(main)
