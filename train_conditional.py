@@ -40,7 +40,7 @@ CHOICES = {
     "conditioning": ("context", ("context", "cross"), "how the given text is read"),
     "objective": ("diffusion", config.OBJECTIVES, "what to train; ar is the autoregressive twin, which reads the ending first"),
 }
-KEPT = ("conditioning", "objective", "encoder_layers", "stage_1_steps", "stage_1_learning_rate", "condition_dropout")  # a resumed run keeps these
+KEPT = ("conditioning", "objective", "encoder_layers", "stage_1_steps", "stage_1_learning_rate", "condition_dropout", "eval_pairs")  # on --resume
 DEFAULTS = {"learning_rate": 1e-3}  # the weights have been trained before
 
 
