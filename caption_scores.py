@@ -4,16 +4,18 @@ Captions of drawn scenes are judged by truth; captions of photographs by BLEU, R
 """
 
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 import captioning
+import clip_scores
 import coco_scores
 import metrics
 import probe
-from caption_data import CaptionData
+from caption_data import CaptionData, image_path
 from config import SampleConfig
 from files import UserError
 
@@ -22,14 +24,24 @@ SCENE_COLUMNS = ("truthful", "set_exact", "grammatical", "colour_accuracy", "sha
 PHOTO_COLUMNS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "distinct_captions")
 
 
-def judge(texts: list[str], records: list[dict]) -> dict:
-    """Figures of captions: their truth where the scenes are known, else their likeness to the references."""
+def judge(texts: list[str], records: list[dict], on: str) -> dict:
+    """Figures of captions: their truth where the scenes are known, else their likeness to the references. on: whose they are, for the signature."""
     if records[0].get("scene"):
         return captioning.truth(texts, records)
-    found = coco_scores.scores(texts, [record["captions"] for record in records])
-    each = found.pop("cider_each")
-    return {"images": len(texts), **found, "cider_ci95": metrics.ratio_interval(each, np.ones(len(each))),
-            "distinct_captions": len(set(texts)) / len(texts)}
+    found = coco_scores.scores(texts, [record["captions"] for record in records], on)
+    return {**{key: value for key, value in found.items() if key != "cider_each"}, "distinct_captions": len(set(texts)) / len(texts)}
+
+
+def more_figures(clip_name: str | None, meteor_spice: bool, device):
+    """The scores that are asked for by flag: a function of captions, their references and their pictures to figures by name."""
+    clip = clip_scores.ClipScore(clip_name, device) if clip_name else None
+
+    def more(texts: list[str], references: list[list[str]], pictures: list) -> dict:
+        result = coco_scores.meteor_spice(texts, references) if meteor_spice else {}
+        for name, each in (clip.each(pictures, texts, references) if clip else {}).items():
+            result |= {name: float(each.mean()), f"{name}_ci95": metrics.ratio_interval(each, np.ones(len(each))), "clip": clip.name}
+        return result
+    return more
 
 
 def by_objects(texts: list[str], records: list[dict]) -> dict[str, dict]:
@@ -76,40 +88,69 @@ def swap_scores(model, tokenizer, saved: dict, data: CaptionData, *, draws: int 
             "group_ci95": metrics.share_interval(int(group.sum()), n)}
 
 
+def check_features(data: CaptionData, saved: dict) -> None:
+    """Refuse a folder whose features are not those that the model was trained on."""
+    if data.encoder["key"] != saved["encoder"]["key"]:
+        raise UserError(f"features of {data.encoder['encoder']} ({data.encoder['key']}) in {data.folder}",
+                        f"those that the model was trained on ({saved['encoder']['key']})", "name another --data_dir")
+
+
+@torch.no_grad()
+def to_rate(model, tokenizer, saved: dict, folder, split: str, settings: SampleConfig, number: int, *, twin: tuple | None = None,
+            guidance: float = 1.0, rerank: int = 1, seed: int = 0) -> list[dict]:
+    """`number` images of a split, drawn by the seed, with what `ratings.compose` needs: name, picture, references, captions of model and twin."""
+    data = CaptionData(folder, split)
+    check_features(data, saved)
+    some = sorted(np.random.default_rng(seed).permutation(len(data))[:number])
+    data.rows, data.records, data.tokens = data.rows[some], [data.records[i] for i in some], [data.tokens[i] for i in some]
+    captions = {"model": caption_all(model, tokenizer, saved, data, settings, guidance=guidance, rerank=rerank, seed=seed)[0]}
+    if twin:
+        captions["twin"] = caption_all(*twin, data, settings, seed=seed)[0]
+    return [{"name": f"{split} {Path(record['image']).name}", "picture": image_path(folder, record), "references": record["captions"],
+             "captions": {source: texts[i] for source, texts in captions.items()}} for i, record in enumerate(data.records)]
+
+
 @torch.no_grad()
 def report(model, tokenizer, saved: dict, folder, splits: list[str], settings: SampleConfig, step_counts: list[int], *,
-           twin: tuple | None = None, guidance: float = 1.0, rerank: int = 1, probe_steps: int = 0, seed: int = 0) -> dict:
+           twin: tuple | None = None, guidance: float = 1.0, rerank: int = 1, probe_steps: int = 0, seed: int = 0, more=None) -> dict:
     """All figures: {"splits": {split: figures}, "steps": [figures on val], "blind": …, "twin": {split: …},
-    "objects": {split: {number: figures}}, "swap": …, "twin_swap": …, "probe": {split: …}}."""
+    "objects": {split: {number: figures}}, "swap": …, "twin_swap": …, "probe": {split: …}}.
+
+    more: a function of captions, references and pictures, whose figures stand beside those of the splits."""
     result: dict = {"splits": {}, "steps": [], "objective": saved["objective"], "settings": {"sampler": settings.sampler, "steps": settings.steps,
                     "temperature": settings.temperature, "guidance": guidance, "rerank": rerank}}
     loaded = {split: CaptionData(folder, split) for split in dict.fromkeys([*splits, "val"])}
     val, options = loaded["val"], {"guidance": guidance, "seed": seed}
-    if val.encoder["key"] != saved["encoder"]["key"]:
-        raise UserError(f"features of {val.encoder['encoder']} ({val.encoder['key']}) in {folder}",
-                        f"those that the model was trained on ({saved['encoder']['key']})", "name another --data_dir")
+    check_features(val, saved)
     drawn = bool(val.records[0].get("scene"))
+
+    def judged(texts, split, figures=None):
+        records, on = loaded[split].records, f"{Path(folder).name}/{split}"
+        pictures = [image_path(folder, record) for record in records]
+        return judge(texts, records, on) | (figures(texts, [record["captions"] for record in records], pictures) if figures else {})
+
     if probe_steps and not drawn:
         raise UserError(f"--probe_steps {probe_steps} on photographs", "drawn scenes, whose objects are known", "drop --probe_steps")
     for split in tqdm(splits, unit="split"):
         clock = time.perf_counter()
         texts, calls = caption_all(model, tokenizer, saved, loaded[split], settings, rerank=rerank, **options)
-        result["splits"][split] = judge(texts, loaded[split].records) | {"calls": calls, "seconds": time.perf_counter() - clock}
+        seconds = time.perf_counter() - clock
+        result["splits"][split] = judged(texts, split, more) | {"calls": calls, "seconds": seconds}
         if drawn and split in ("val", "long"):
             result.setdefault("objects", {})[split] = by_objects(texts, loaded[split].records)
         if twin:
-            result.setdefault("twin", {})[split] = judge(caption_all(*twin, loaded[split], settings, seed=seed)[0], loaded[split].records)
+            result.setdefault("twin", {})[split] = judged(caption_all(*twin, loaded[split], settings, seed=seed)[0], split, more)
         if split == "swap":
             result["swap"] = swap_scores(model, tokenizer, saved, loaded[split])
             if twin:
                 result["twin_swap"] = swap_scores(*twin, loaded[split])
     blind, _ = caption_all(model, tokenizer, saved, val, settings, blind=True, seed=seed)
-    result["blind"] = judge(blind, val.records)
+    result["blind"] = judged(blind, "val")
     if saved["objective"] == "diffusion":
         for steps in step_counts:
             few = SampleConfig(**{**vars(settings), "steps": steps})
             texts, calls = caption_all(model, tokenizer, saved, val, few, **options)
-            result["steps"].append({"steps": steps, "calls": calls} | judge(texts, val.records))
+            result["steps"].append({"steps": steps, "calls": calls} | judged(texts, "val"))
     if probe_steps:
         with torch.enable_grad():
             result["probe"] = probe.ceiling(folder, splits, probe_steps, seed=seed)
@@ -119,6 +160,7 @@ def report(model, tokenizer, saved: dict, folder, splits: list[str], settings: S
 def table(result: dict) -> list[list[str]]:
     """The figures as rows of text, percent, the first row the header."""
     columns = SCENE_COLUMNS if "truthful" in result["blind"] else PHOTO_COLUMNS
+    columns += tuple(name for name in ("meteor", "spice", "clip_score", "ref_clip_score") if any(name in one for one in result["splits"].values()))
     header = ["", "images", *(name.replace("_accuracy", "").replace("_", " ") for name in columns)]
     row = lambda name, one: [name, str(one.get("images", "")), *(f"{100 * one[key]:.1f}" if key in one else "" for key in columns)]
     rows = [row(split, one) for split, one in result["splits"].items()]
@@ -129,3 +171,9 @@ def table(result: dict) -> list[list[str]]:
     rows.append(row("blind, val", result["blind"]))
     rows += [row(f"val, {one['steps']} step{'s' * (one['steps'] > 1)}", one) for one in result["steps"]]
     return [header, *rows]
+
+
+def signatures(result: dict) -> list[str]:
+    """What the figures of photographs rest on, each said once."""
+    every = [*result["splits"].values(), *result.get("twin", {}).values(), result["blind"], *result["steps"]]
+    return list(dict.fromkeys(one["signature"] for one in every if "signature" in one))

@@ -1,7 +1,8 @@
-"""Score a checkpoint: on held-out text the bound (twin: exact likelihood), on held-out pictures the truth of captions.
+"""Score a checkpoint: on held-out text the bound (twin: exact likelihood), on held-out pictures the truth of captions; or anybody's captions.
 
-Reads   a checkpoint, and data_full/ (--data_dir) or any text file (--text); for a captioner a folder of captioned scenes
-Writes  a table on the screen; with --json FILE all figures; with --samples --picture FILE a PNG
+Reads   a checkpoint, and data_full/ (--data_dir) or any text file (--text); for a captioner a folder of captioned pictures;
+        or caption files and references in COCO's formats; or the ratings that people gave
+Writes  a table on the screen; with --json FILE all figures; with --picture FILE a PNG; with --rate FILE a page to rate captions on
 
 A minute on a laptop:
     python evaluate.py --checkpoint checkpoints/best.pt --documents 100
@@ -12,20 +13,23 @@ A captioner, judged by truth on every split, beside itself blind, its twin, and 
     python evaluate.py --checkpoint checkpoints_caption_poc/best.pt --data_dir data_captions_synthetic --step_counts 1,2,4,8,32
 The learning curves of two runs:
     python evaluate.py --curves checkpoints checkpoints_ar --picture curves.png
+Anybody's captions, with coco-caption's scores (a second for 1,000 images); people's opinion of them, blind, and what they said:
+    python evaluate.py --hypotheses results.json --references captions.json
+    python evaluate.py --hypotheses model.json twin.json --references captions.json --image_dir photos --rate rate.html
+    python evaluate.py --ratings ratings_ann.json ratings_bo.json
 """
 
-import math
 import sys
-import tempfile
-import time
 from pathlib import Path
 
+import numpy as np
 import torch
-from tqdm import tqdm
 
 import caption_data
+import caption_files
 import caption_scores
 import checkpoint
+import coco_scores
 import config
 import data
 import evaluation
@@ -33,13 +37,15 @@ import files
 import hardware
 import metrics
 import pictures
+import ratings
 from config import SampleConfig
 from files import UserError
 
 DATA = {"text": "data_full", "caption": "data_captions_synthetic"}
 GRID = "ancestral,first_hitting,confidence,entropy_bound,threshold,remask"
 # Flags that mean nothing for a kind of checkpoint, and their defaults.
-FOREIGN = {"text": {"splits": None, "twin": None, "guidance": 1.0, "rerank": 1, "probe_steps": 0},
+FOREIGN = {"text": {"splits": None, "twin": None, "guidance": 1.0, "rerank": 1, "probe_steps": 0, "rate": None, "clip_score": None,
+                    "meteor_spice": False},
            "caption": {"samples": False, "text": None, "judge": None, "documents": 0}}
 
 
@@ -56,13 +62,20 @@ def parse_args(argv):
     parser.add_argument("--judge", help="a twin's checkpoint; without it samples get no nats per token")
     parser.add_argument("--samplers", help=f"comma-separated (default {GRID}; captions: one, default confidence)")
     parser.add_argument("--step_counts", default="16,64", help="comma-separated (default %(default)s)")
-    parser.add_argument("--num_samples", type=int, default=32, help="samples a cell of the grid (default 32)")
+    parser.add_argument("--num_samples", type=int, default=32, help="samples a cell of the grid, or pictures to rate (default 32)")
     parser.add_argument("--min_tokens", type=int, default=200, help="samples copy the lengths of held-out texts at least this long (default 200)")
     parser.add_argument("--splits", help="captions: comma-separated (default: every split of the data but train)")
     parser.add_argument("--twin", help="captions: the twin's checkpoint, scored beside")
     parser.add_argument("--guidance", type=float, default=1.0, help="captions: away from the blind model; 1 is none (default 1)")
     parser.add_argument("--rerank", type=int, default=1, help="captions: write so many lengths and keep the likeliest (default 1)")
     parser.add_argument("--probe_steps", type=int, default=0, help="captions: train a probe of the features, a ceiling (default 0: none)")
+    parser.add_argument("--hypotheses", nargs="+", metavar="FILE", help="score these: COCO results, or lines of generate_caption.py --json")
+    parser.add_argument("--references", help="for --hypotheses: COCO's captions_*.json, or Karpathy's dataset_*.json (--splits, default test)")
+    parser.add_argument("--image_dir", help="for --hypotheses: the pictures, which --rate and --clip_score need")
+    parser.add_argument("--clip_score", metavar="CLIP", help="captions: CLIPScore and RefCLIPScore too, by this hub name or folder of a CLIPModel")
+    parser.add_argument("--meteor_spice", action="store_true", help="captions: METEOR and SPICE too; needs pycocoevalcap and Java")
+    parser.add_argument("--rate", metavar="PAGE", help="captions: write a page on which people rate them, blind, beside a human's and a wrong one")
+    parser.add_argument("--ratings", nargs="+", metavar="FILE", help="means, intervals and agreement of ratings saved from that page, and stop")
     parser.add_argument("--curves", nargs="+", metavar="RUN", help="draw the learning curves of these run folders into --picture, and stop")
     parser.add_argument("--picture", help="write the grid, or the curves, as a PNG")
     parser.add_argument("--json", help="write all figures here")
@@ -73,84 +86,12 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def open_data(args, tokenizer, saved, max_length: int) -> data.TextData:
-    """The held-out rows: the val split of a data folder, or the documents of a text file."""
-    if args.text:
-        with tempfile.TemporaryDirectory() as folder:
-            return data.from_text(args.text, args.separator, tokenizer, folder, max_length)
-    held_out = data.TextData(args.data_dir, "val", max_length)
-    data.check_tokenizer(held_out.meta["tokenizer"], tokenizer.fingerprint, args.data_dir)
-    if held_out.meta["fingerprint"] != saved["data"]["fingerprint"]:
-        print(f"note: {args.data_dir} is not the data that this model was trained on; its split may differ", file=sys.stderr)
-    return held_out
-
-
-def likelihood(args, model, saved, held_out) -> dict:
-    """The bound or likelihood with its interval, and what the masked tokens say."""
-    scores = evaluation.score_documents(model, saved["objective"], held_out, saved["statistics"], documents=args.documents or None, draws=args.draws,
-                                        seed=args.seed, estimator=args.estimator, progress=lambda batches: tqdm(batches, unit="batch"))
-    tokens, size = scores.tokens.sum(), scores.bytes.sum()
-    bits = scores.nats / math.log(2)
-    nats_per_token = scores.nats.sum() / tokens
-    masked = max(1.0, scores.masked.sum())
-    result = {"nats_per_token": nats_per_token, "nats_per_token_ci95": metrics.ratio_interval(scores.nats, scores.tokens),
-              "bits_per_byte": bits.sum() / size, "bits_per_byte_ci95": metrics.ratio_interval(bits, scores.bytes),
-              "perplexity_bound": math.exp(nats_per_token), "length_nats_per_token": scores.length_nats.sum() / tokens,
-              "masked_cross_entropy": scores.cross_entropy.sum() / masked, "masked_accuracy": scores.hits.sum() / masked,
-              "num_documents": len(scores.nats), "num_tokens": int(tokens), "num_bytes": int(size), "objective": saved["objective"]}
-    if saved["objective"] == "diffusion":
-        level = scores.by_level.sum(1)  # (4, 3): masked, cross-entropy, hits
-        result["by_masked_share"] = [{"share": f"{q / 4:.2f} to {(q + 1) / 4:.2f}", "cross_entropy": float(level[q, 1] / max(1, level[q, 0])),
-                                      "accuracy": float(level[q, 2] / max(1, level[q, 0]))} for q in range(4)]
-    return result
-
-
-def print_likelihood(result: dict) -> None:
-    bound = result["objective"] == "diffusion"
-    low, high = result["bits_per_byte_ci95"]
-    print(f"{result['num_documents']} documents, {result['num_tokens']:,} tokens, {result['num_bytes']:,} bytes")
-    print(f"{'bound' if bound else 'likelihood':<22}{result['nats_per_token']:.4f} nats per token"
-          f"  ({result['length_nats_per_token']:.4f} of it for lengths)")
-    print(f"{'':<22}{result['bits_per_byte']:.4f} bits per byte   [{low:.4f}, {high:.4f}]")
-    print(f"{'perplexity' + (' bound' if bound else ''):<22}{result['perplexity_bound']:.3f} per token")
-    print(f"{'masked tokens' if bound else 'next tokens':<22}{result['masked_cross_entropy']:.4f} nats  {100 * result['masked_accuracy']:.1f}% right")
-    for row in result.get("by_masked_share", []):
-        print(f"  masked {row['share']:<14}{row['cross_entropy']:.4f} nats  {100 * row['accuracy']:.1f}% right")
-
-
-def sample_grid(args, model, tokenizer, saved, held_out, judge) -> list[dict]:
-    """Figures of held-out human texts, then of samples with the same lengths for each sampler and step count."""
-    whole = [text for text in held_out.whole_rows() if len(text) >= args.min_tokens][:args.num_samples]
-    if len(whole) < args.num_samples:
-        raise UserError(f"{len(whole)} whole held-out texts of {args.min_tokens} to {held_out.max_length} tokens",
-                        f"--num_samples {args.num_samples} of them", "lower --num_samples or --min_tokens")
-    lengths = [len(text) for text in whole]
-    score = lambda texts: ({"judge_nats_per_token": evaluation.judge_texts(judge, texts, tokenizer.pad)} if judge else {}) | metrics.variety(texts)
-    rows = [{"sampler": "human text", "steps": 0, "calls": 0, "seconds": 0.0, **score(whole)}]
-    cells = [("left_to_right", max(lengths))] if saved["objective"] == "ar" else \
-        [(name, int(steps)) for name in (args.samplers or GRID).split(",") for steps in args.step_counts.split(",")]
-    for name, steps in tqdm(cells, unit="cell"):
-        settings = config.resolve(SampleConfig, args, {"sampler": name, "steps": steps})
-        clock = time.perf_counter()
-        texts, calls = evaluation.draw(model, tokenizer, saved["objective"], lengths, settings, args.seed)
-        rows.append({"sampler": name, "steps": steps, "calls": calls, "seconds": time.perf_counter() - clock, **score(texts)})
-    return rows
-
-
-def print_grid(rows: list[dict]) -> None:
-    names = [name for name in rows[0] if name not in ("sampler", "steps", "seconds")]
-    print("| sampler | steps | " + " | ".join(names) + " | seconds |\n|" + "---|" * (len(names) + 3))
-    for row in rows:
-        figures = [f"{row[name]:.3f}" if isinstance(row[name], float) else str(row[name]) for name in names]
-        print(f"| {row['sampler']} | {row['steps']} | " + " | ".join(figures) + f" | {row['seconds']:.1f} |")
-
-
 def score_text(args, path, model, tokenizer, saved) -> dict:
     """The bound on held-out documents, or with --samples the grid, judged by the twin if there is one."""
-    held_out = open_data(args, tokenizer, saved, model.config.max_length)
+    held_out = evaluation.open_data(args.data_dir, args.text, args.separator, tokenizer, saved, model.config.max_length)
     if not args.samples:
-        result = likelihood(args, model, saved, held_out)
-        print_likelihood(result)
+        result = evaluation.likelihood(model, saved, held_out, documents=args.documents, draws=args.draws, seed=args.seed, estimator=args.estimator)
+        evaluation.print_likelihood(result)
         return result
     judge = None
     if args.judge:
@@ -159,8 +100,12 @@ def score_text(args, path, model, tokenizer, saved) -> dict:
         if judge_saved["objective"] != "ar":
             raise UserError(f"{args.judge} trained with --objective {judge_saved['objective']}", "an autoregressive twin",
                             "train one with train.py --objective ar")
-    rows = sample_grid(args, model, tokenizer, saved, held_out, judge)
-    print_grid(rows)
+    cells = [("left_to_right", 64)] if saved["objective"] == "ar" else \
+        [(name, int(steps)) for name in (args.samplers or GRID).split(",") for steps in args.step_counts.split(",")]
+    settings = [config.resolve(SampleConfig, args, {"sampler": name, "steps": steps}) for name, steps in cells]
+    rows = evaluation.sample_grid(model, tokenizer, saved, held_out, judge, settings, num_samples=args.num_samples, min_tokens=args.min_tokens,
+                                  seed=args.seed)
+    evaluation.print_grid(rows)
     if args.picture:
         pictures.sampler_grid(args.picture, rows)
     return {"samples": rows, "seed": args.seed, "num_samples": args.num_samples}
@@ -179,16 +124,52 @@ def score_captions(args, path, model, tokenizer, saved) -> dict:
     if twin and twin[2]["encoder"] != saved["encoder"]:
         raise UserError(f"{args.twin} on other features", f"those of {path}", "train both on one folder")
     settings = config.resolve(SampleConfig, args, {"sampler": args.samplers or "confidence", "steps": 64, "temperature": 0.0})
+    options = {"twin": twin, "guidance": args.guidance, "rerank": args.rerank, "seed": args.seed}
+    if args.rate:
+        return ratings.write(args.rate, caption_scores.to_rate(model, tokenizer, saved, args.data_dir, splits[0], settings, args.num_samples,
+                                                           **options), args.seed)
     step_counts = [int(n) for n in args.step_counts.split(",")]
-    result = caption_scores.report(model, tokenizer, saved, args.data_dir, splits, settings, step_counts, twin=twin, guidance=args.guidance,
-                                   rerank=args.rerank, probe_steps=args.probe_steps, seed=args.seed)
-    for row in caption_scores.table(result):
-        print("| " + " | ".join(row) + " |" + ("\n|" + "---|" * len(row) if not row[0] else ""))
+    result = caption_scores.report(model, tokenizer, saved, args.data_dir, splits, settings, step_counts, probe_steps=args.probe_steps,
+                                   more=caption_scores.more_figures(args.clip_score, args.meteor_spice, model.device), **options)
+    print(metrics.markdown(caption_scores.table(result)))
+    for line in caption_scores.signatures(result):
+        print(line)
     for key in ("swap", "twin_swap"):
         if key in result:
             print(f"{key}: " + "  ".join(f"{name} {100 * result[key][name]:.1f}" for name in ("text", "image", "group")))
     if args.picture:
         pictures.caption_steps(args.picture, result)
+    return result
+
+
+def score_files(args) -> dict:
+    """Score caption files against references, print the table with its intervals and its signature; or write the page to rate them on."""
+    found = caption_files.read(args.hypotheses, args.references, args.splits)
+    names = [Path(path).stem for path in args.hypotheses]
+    names = names if len(set(names)) == len(names) else args.hypotheses
+    if args.rate:
+        some = sorted(np.random.default_rng(args.seed).permutation(len(found))[:args.num_samples])
+        shown = [{"name": found[i].file or found[i].id, "picture": caption_files.picture(found[i], args.image_dir),
+                  "references": found[i].references, "captions": dict(zip(names, found[i].captions, strict=True))} for i in some]
+        return ratings.write(args.rate, shown, args.seed)
+    more, result = caption_scores.more_figures(args.clip_score, args.meteor_spice, hardware.choose_device(args.device)), {}
+    paths = [caption_files.picture(image, args.image_dir) for image in found] if args.clip_score else []
+    references = [image.references for image in found]
+    on = Path(args.references or args.hypotheses[0]).name + (f",{args.splits}" if args.splits else "")
+    for number, name in enumerate(names):
+        texts = [image.captions[number] for image in found]
+        figures = coco_scores.scores(texts, references, on, seed=args.seed) | more(texts, references, paths)
+        result[name] = {key: value for key, value in figures.items() if key != "cider_each"}
+    print(metrics.markdown(coco_scores.table(result)))
+    print(result[names[0]]["signature"])
+    return result[names[0]] if len(names) == 1 else {"files": result}
+
+
+def score_ratings(args) -> dict:
+    """What people said of each source, and how far they agree."""
+    result = ratings.summary(ratings.read(args.ratings))
+    print(metrics.markdown(ratings.table(result)))
+    print(ratings.agreement_line(result))
     return result
 
 
@@ -201,9 +182,19 @@ def check(args) -> None:
         raise config.unknown(f"--estimator {args.estimator}", args.estimator, list(config.ESTIMATORS))
     if not all(word.isdigit() and int(word) for word in args.step_counts.split(",")):
         raise UserError(f"--step_counts {args.step_counts}", "numbers with commas between them", "for example 16,64")
+    modes = [flag for flag in ("checkpoint", "hypotheses", "ratings") if getattr(args, flag)]
+    if len(modes) > 1:
+        raise UserError(" with ".join(f"--{flag}" for flag in modes), "one of them", "drop the others")
+    for flag in ("references", "image_dir"):
+        if getattr(args, flag) and not args.hypotheses:
+            raise UserError(f"--{flag} without --hypotheses", "files to score", "add --hypotheses results.json")
+    if args.meteor_spice:
+        coco_scores.need_java()
+    if args.rate and (args.json or args.ratings):
+        raise UserError(f"--rate with --{'ratings' if args.ratings else 'json'}", "the page alone: figures come with --ratings", "drop one")
     if args.curves and not args.picture:
         raise UserError("--curves without --picture", "a file to draw into", "add --picture curves.png")
-    for path in filter(None, (args.json, args.picture)):
+    for path in filter(None, (args.json, args.picture, args.rate)):
         files.writable_folder(Path(path).parent)
 
 
@@ -224,15 +215,18 @@ def main(argv=None):
         return
     if args.threads:
         torch.set_num_threads(args.threads)
-    path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest(tuple(checkpoint.KINDS))
-    model, tokenizer, saved = checkpoint.open_model(path, hardware.choose_device(args.device))
-    check_kind(args, saved["kind"])
-    args.data_dir = args.data_dir or DATA[saved["kind"]]
-    print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
-    score = score_captions if saved["kind"] == "caption" else score_text
-    result = score(args, path, model, tokenizer, saved)
+    if args.hypotheses or args.ratings:
+        result = score_files(args) if args.hypotheses else score_ratings(args)
+    else:
+        path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest(tuple(DATA))
+        model, tokenizer, saved = checkpoint.open_model(path, hardware.choose_device(args.device), kinds=tuple(DATA))
+        check_kind(args, saved["kind"])
+        args.data_dir = args.data_dir or DATA[saved["kind"]]
+        print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
+        score = score_captions if saved["kind"] == "caption" else score_text
+        result = {"checkpoint": str(path), **score(args, path, model, tokenizer, saved)}
     if args.json:
-        files.write_json(args.json, {"checkpoint": str(path), **result})
+        files.write_json(args.json, result)
 
 
 if __name__ == "__main__":

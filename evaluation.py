@@ -6,15 +6,22 @@ the same raw text, the denoiser is charged for that: -log p(length) under the tr
 smoothed), about 0.02 nats a token on TinyStories.
 """
 
+import math
+import sys
+import tempfile
+import time
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 import autoregressive
 import diffusion
+import metrics
 from config import SampleConfig
-from data import TextData, evaluation_batches, place
+from data import TextData, check_tokenizer, evaluation_batches, from_text, place
+from files import UserError
 from samplers import row_generators, sample
 
 
@@ -35,6 +42,18 @@ class DocumentScores:
     cross_entropy: np.ndarray
     hits: np.ndarray
     by_level: np.ndarray
+
+
+def open_data(data_dir, text: str | None, separator: str, tokenizer, saved: dict, max_length: int) -> TextData:
+    """The held-out rows: the documents of a text file if one is given, else the val split of a data folder."""
+    if text:
+        with tempfile.TemporaryDirectory() as folder:
+            return from_text(text, separator, tokenizer, folder, max_length)
+    held_out = TextData(data_dir, "val", max_length)
+    check_tokenizer(held_out.meta["tokenizer"], tokenizer.fingerprint, data_dir)
+    if held_out.meta["fingerprint"] != saved["data"]["fingerprint"]:
+        print(f"note: {data_dir} is not the data that this model was trained on; its split may differ", file=sys.stderr)
+    return held_out
 
 
 def length_costs(statistics: dict, max_length: int) -> np.ndarray:
@@ -121,3 +140,61 @@ def judge_texts(judge, texts: list[np.ndarray], pad: int) -> float:
         nats += float(autoregressive.likelihoods(judge, tokens, free).sum())
         count += int(free.sum())
     return nats / count
+
+
+def likelihood(model, saved: dict, held_out: TextData, *, documents: int = 0, draws: int = 8, seed: int = 0, estimator: str = "count") -> dict:
+    """The bound or likelihood with its interval, and what the masked tokens say. documents 0 means all."""
+    scores = score_documents(model, saved["objective"], held_out, saved["statistics"], documents=documents or None, draws=draws,
+                             seed=seed, estimator=estimator, progress=lambda batches: tqdm(batches, unit="batch"))
+    tokens, size = scores.tokens.sum(), scores.bytes.sum()
+    bits = scores.nats / math.log(2)
+    nats_per_token = scores.nats.sum() / tokens
+    masked = max(1.0, scores.masked.sum())
+    result = {"nats_per_token": nats_per_token, "nats_per_token_ci95": metrics.ratio_interval(scores.nats, scores.tokens),
+              "bits_per_byte": bits.sum() / size, "bits_per_byte_ci95": metrics.ratio_interval(bits, scores.bytes),
+              "perplexity_bound": math.exp(nats_per_token), "length_nats_per_token": scores.length_nats.sum() / tokens,
+              "masked_cross_entropy": scores.cross_entropy.sum() / masked, "masked_accuracy": scores.hits.sum() / masked,
+              "num_documents": len(scores.nats), "num_tokens": int(tokens), "num_bytes": int(size), "objective": saved["objective"]}
+    if saved["objective"] == "diffusion":
+        level = scores.by_level.sum(1)  # (4, 3): masked, cross-entropy, hits
+        result["by_masked_share"] = [{"share": f"{q / 4:.2f} to {(q + 1) / 4:.2f}", "cross_entropy": float(level[q, 1] / max(1, level[q, 0])),
+                                      "accuracy": float(level[q, 2] / max(1, level[q, 0]))} for q in range(4)]
+    return result
+
+
+def print_likelihood(result: dict) -> None:
+    bound = result["objective"] == "diffusion"
+    low, high = result["bits_per_byte_ci95"]
+    print(f"{result['num_documents']} documents, {result['num_tokens']:,} tokens, {result['num_bytes']:,} bytes")
+    print(f"{'bound' if bound else 'likelihood':<22}{result['nats_per_token']:.4f} nats per token"
+          f"  ({result['length_nats_per_token']:.4f} of it for lengths)")
+    print(f"{'':<22}{result['bits_per_byte']:.4f} bits per byte   [{low:.4f}, {high:.4f}]")
+    print(f"{'perplexity' + (' bound' if bound else ''):<22}{result['perplexity_bound']:.3f} per token")
+    print(f"{'masked tokens' if bound else 'next tokens':<22}{result['masked_cross_entropy']:.4f} nats  {100 * result['masked_accuracy']:.1f}% right")
+    for row in result.get("by_masked_share", []):
+        print(f"  masked {row['share']:<14}{row['cross_entropy']:.4f} nats  {100 * row['accuracy']:.1f}% right")
+
+
+def sample_grid(model, tokenizer, saved: dict, held_out: TextData, judge, cells: list[SampleConfig], *, num_samples: int, min_tokens: int,
+                seed: int = 0) -> list[dict]:
+    """Figures of held-out human texts, then of samples with the same lengths for each of the settings in `cells`."""
+    whole = [text for text in held_out.whole_rows() if len(text) >= min_tokens][:num_samples]
+    if len(whole) < num_samples:
+        raise UserError(f"{len(whole)} whole held-out texts of {min_tokens} to {held_out.max_length} tokens",
+                        f"--num_samples {num_samples} of them", "lower --num_samples or --min_tokens")
+    lengths = [len(text) for text in whole]
+    score = lambda texts: ({"judge_nats_per_token": judge_texts(judge, texts, tokenizer.pad)} if judge else {}) | metrics.variety(texts)
+    rows = [{"sampler": "human text", "steps": 0, "calls": 0, "seconds": 0.0, **score(whole)}]
+    for settings in tqdm(cells, unit="cell"):
+        clock = time.perf_counter()
+        texts, calls = draw(model, tokenizer, saved["objective"], lengths, settings, seed)
+        steps = max(lengths) if saved["objective"] == "ar" else settings.steps
+        rows.append({"sampler": settings.sampler, "steps": steps, "calls": calls, "seconds": time.perf_counter() - clock, **score(texts)})
+    return rows
+
+
+def print_grid(rows: list[dict]) -> None:
+    names = [name for name in rows[0] if name not in ("sampler", "steps", "seconds")]
+    figure = lambda value: f"{value:.3f}" if isinstance(value, float) else str(value)
+    print(metrics.markdown([["sampler", "steps", *names, "seconds"], *(
+        [row["sampler"], str(row["steps"]), *(figure(row[name]) for name in names), f"{row['seconds']:.1f}"] for row in rows)]))

@@ -20,6 +20,14 @@ def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, *, resamples:
     return float(low), float(high)
 
 
+def resampled_sums(values: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> np.ndarray:
+    """Sums over rows drawn with replacement: (N, K) to (resamples, K). What is a function of sums gets its bootstrap interval from it."""
+    rng, n = np.random.default_rng(seed), len(values)
+    step = max(1, 4_000_000 // n)  # rows at once: bounded memory
+    parts = [rng.multinomial(n, np.full(n, 1 / n), size=min(step, resamples - done)) @ values for done in range(0, resamples, step)]
+    return np.concatenate(parts)
+
+
 def unigram_entropy(texts: Sequence[np.ndarray]) -> float:
     """Mean over texts of the entropy in nats of a text's own token frequencies. It grows with length: compare equal lengths."""
     entropies = []
@@ -55,6 +63,12 @@ def variety(texts: Sequence[np.ndarray]) -> dict[str, float]:
             "repetition_4": repetition(texts)}
 
 
+def markdown(rows: list[list[str]]) -> str:
+    """A table whose first row is the header."""
+    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
+
+
 def share_interval(count: int, total: int) -> list[float]:
     """Wilson's 95% interval of a share (Wilson 1927): right near 0 and 1, where most shares of ours lie."""
     if not total:
@@ -63,3 +77,21 @@ def share_interval(count: int, total: int) -> list[float]:
     share, half = count / total, z * math.sqrt(count * (total - count) / total ** 3 + z * z / (4 * total * total))
     centre, scale = share + z * z / (2 * total), 1 + z * z / total
     return [max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)]
+
+
+def agreement(table: np.ndarray, level: str = "ordinal") -> float | None:
+    """Krippendorff's alpha of ratings (units, raters), NaN where there is none: 1 is perfect, 0 is chance (Krippendorff 2011).
+
+    None where it is not defined: no unit with two ratings, or only one value in all of them.
+    """
+    table = table[(~np.isnan(table)).sum(1) >= 2]
+    values = np.unique(table[~np.isnan(table)])
+    if len(values) < 2:
+        return None
+    counts = (table[:, :, None] == values).sum(1).astype(float)  # (units, values)
+    pairs = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(len(values))
+    seen = (pairs / (counts.sum(1) - 1)[:, None, None]).sum(0)  # coincidences of two values in one unit
+    n = seen.sum(0)
+    rank = np.cumsum(n) - n / 2  # ranks and values differ; a distance is the square of that
+    distance = np.subtract.outer(*[rank if level == "ordinal" else values] * 2) ** 2
+    return float(1 - (seen * distance).sum() * (n.sum() - 1) / (np.outer(n, n) * distance).sum())

@@ -1,12 +1,18 @@
-"""Caption scores against closed forms, the papers' own examples, and a plain second implementation of CIDEr-D."""
+"""Caption scores against coco-caption's own figures and tokens, closed forms, and a plain second implementation of CIDEr-D."""
 
 import math
+import shutil
 from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from coco_scores import bleu, cider, common_subsequence, rouge_l, scores, tokenize
+import coco_scores
+import metrics
+from coco_scores import bleu, bleu_of, bleu_statistics, cider, common_subsequence, rouge_l, scores, tokenize
+from files import UserError
 
 CAPTIONS = ["A dog's ball lies on the grass.", "two men are playing chess in the park", "a boat"]
 REFERENCES = [["A dog's red ball is on the grass.", "The ball of a dog lies on green grass", "a ball"],
@@ -14,6 +20,20 @@ REFERENCES = [["A dog's red ball is on the grass.", "The ball of a dog lies on g
               ["a boat on the lake", "one small boat", "the boat"]]
 GOLDEN = {"bleu_1": 0.94595947, "bleu_2": 0.88064034, "bleu_3": 0.71583549, "bleu_4": 0.51325779, "rouge_l": 0.77451875, "cider": 2.62922545}
 GOLDEN_EACH = [2.31175651, 3.20087655, 2.3750433]
+FIGURES = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
+# name: captions, references, coco-caption's FIGURES for them. Ties in length, nothing at all, one word, curly quotes, brackets, numbers, one
+# reference, uneven numbers of references.
+HARD = {
+    "hard": (["A dog's ball isn't in the box (red) .", "two men are playing chess in the park", "", "dog", "“Curly” quotes – it’s 3.5 km & 1,000 men...",
+              "a boat on the lake"],
+             [["A dog's ball is not in the red box.", "The ball isn't in a box", "A box (red) and a dog's ball ."],
+              ["Two men play chess.", "men are playing a game in the park today, outside"], ["an empty street", "nobody"], ["A dog.", "dog"],
+              ["It's 3.5 km and 1,000 men", 'a "curly" quote', "3.5 km", "the men..."], ["a boat on a lake"]],
+             [0.91428571, 0.8, 0.6659822, 0.50901877, 0.68655432, 2.47674589]),
+    "one word each": (["dog", "cat", "man"], [["dog"], ["a cat"], ["cat", "dog runs"]],
+                      [0.47768754, 0.00058505, 6.259e-05, 2.047e-05, 0.54295533, 1.11788824]),
+    "nothing": (["", "..."], [["a dog"], ["cat", ""]], [0, 0, 0, 0, 0.5, 0]),
+    "one image": (["a dog runs"], [["a dog runs fast", "the dog"]], [1, 1, 1, 0.03162278, 0.83561644, 0])}
 
 
 def test_tokens():
@@ -34,6 +54,21 @@ def test_tokens():
     ("a slip 'n' slide of the '90s", "a slip 'n' slide of the '90s"),
     ("hello!!! what? w/ #7, 50% of $5", "hello !!! what w / # 7 50 % of $ 5"),
     ("dog; cat at a@b.com in black/white", "dog cat at a@b.com in black/white"),
+    ('"A man," she said, ‘so there’ — really… it’s ‘90s night', "a man she said so there really it 's 90s night"),
+    ("Rock 'n' roll, rock ’n’ roll, o’clock, the dogs’ ball", "rock 'n' roll rock ’n’ roll o’clock the dogs ball"),
+    ("$5.50 for 1/2 a lb. (50% off) at 5:30pm, No. 5", "$ 5.50 for 1/2 a lb -lrb- 50 % off -rrb- at 5:30 pm no. 5"),
+    ("AT&T, R&B and H&M's black&white T-shirt", "at&t r&b and h&m 's black & white t-shirt"),
+    ("y'all couldn't've gonna, gimme lemme 'tis", "y' all could n't 've gon na gim me lem me 't is"),
+    ("St. Bernard on Elm Ave. in Mass. at a mass.", "st. bernard on elm ave. in mass. at a mass"),
+    ("emoji 🐝 dog🐶dog ❤️, naïve café", "emoji dog dog ❤ naïve café"),
+    ("a 10-year-old's 2nd try, mid-'90s, 1990's", "a 10-year-old 's 2nd try mid '90s 1990 's"),
+    ("She runs -5 - or +5 -- a--b---c", "she runs -5 or +5 a b c"),
+    (":-) a smile :( and [one] {two}", ":--rrb- a smile :-lrb- and -lsb- one -rsb- -lcb- two -rcb-"),
+    ("see http://example.com/a?b=c, @ann #dog", "see http://example.com/a?b=c @ann #dog"),
+    ("the U.S. team, a U.S.-made car. J.K. Rowling", "the u.s. team a u.s.-made car j.k. rowling"),
+    ("tom&amp;jerry &lt;b&gt; <b>bold</b> dog&apos;s", "tom & jerry < b > <b> bold </b> dog 's"),
+    ("5'10\" tall, 20° ½ ³ € £3", "5 10 tall 20 ° 1/2 ³ $ # 3"),
+    ("a.b x...y end.start jumps!into 3.men", "a.b x. y end.start jumps!into 3 men"),
 ])
 def test_words_are_cut_as_coco_caption_cuts_them(text, words):
     """Right-hand sides: what coco-caption's own tokenizer printed (Stanford PTB 3.4.1)."""
@@ -46,6 +81,70 @@ def test_scores_are_coco_captions():
     for key, value in GOLDEN.items():
         assert found[key] == pytest.approx(value, abs=1e-6), key
     assert found["cider_each"] == pytest.approx(GOLDEN_EACH, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_hard_cases_are_coco_captions(name):
+    """Figures of pycocoevalcap 1.2 with its own tokenizer."""
+    captions, references, golden = HARD[name]
+    assert [scores(captions, references)[key] for key in FIGURES] == pytest.approx(golden, abs=1e-8)
+
+
+def test_against_pycocoevalcap_itself():
+    """Tokens, figures, and CIDEr of each image, for all the captions of this file."""
+    pytest.importorskip("pycocoevalcap", reason="pip install pycocoevalcap to compare with it")
+    if not shutil.which("java"):
+        pytest.skip("coco-caption's tokenizer needs Java")
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+    cut = lambda lists: PTBTokenizer().tokenize({i: [{"caption": text} for text in texts] for i, texts in enumerate(lists)})
+    for captions, references in ((CAPTIONS, REFERENCES), *(case[:2] for case in HARD.values())):
+        ours, theirs = cut([text] for text in captions), cut(references)
+        assert [[" ".join(tokenize(text)) for text in refs] for refs in references] == list(theirs.values())
+        found = scores(captions, references)
+        want = [*Bleu(4).compute_score(theirs, ours, verbose=0)[0], Rouge().compute_score(theirs, ours)[0], Cider().compute_score(theirs, ours)[0]]
+        assert [found[key] for key in FIGURES] == pytest.approx(want, abs=1e-9)
+        assert found["cider_each"] == pytest.approx(Cider().compute_score(theirs, ours)[1], abs=1e-9)
+
+
+@given(st.text(max_size=60))
+def test_any_text_can_be_cut(text):
+    words = tokenize(text)
+    assert all(word and not any(letter.isspace() for letter in word) and word not in coco_scores.PUNCTUATION for word in words)
+
+
+def test_intervals_and_signature():
+    """The bootstrap that is computed from sums is the bootstrap that resamples images and scores them anew."""
+    rng = np.random.default_rng(0)
+    draw = lambda: " ".join(rng.choice("a b c d e f".split(), size=rng.integers(2, 8)))
+    captions, references = [draw() for _ in range(30)], [[draw() for _ in range(1 + i % 3)] for i in range(30)]
+    found = scores(captions, references, "val", resamples=60, seed=5)
+    rows, rng = [], np.random.default_rng(5)
+    each = found["cider_each"]
+    for counts in rng.multinomial(30, np.full(30, 1 / 30), size=60):
+        pick = np.repeat(np.arange(30), counts)
+        one = scores([captions[i] for i in pick], [references[i] for i in pick], resamples=1)
+        rows.append([*(one[key] for key in FIGURES[:5]), each[pick].mean()])
+    low, high = np.percentile(rows, [2.5, 97.5], axis=0)
+    for i, key in enumerate(FIGURES):
+        assert found[f"{key}_ci95"] == pytest.approx([low[i], high[i]]) and low[i] < found[key] < high[i]
+    assert found["signature"] == f"tokens:ptb|references:1/2.00/3|images:30|cider:D,df=these|on:val|version:{coco_scores.VERSION}"
+    many = metrics.resampled_sums(np.ones((3_000, 1)), resamples=1500)  # in several pieces
+    assert many.shape == (1500, 1) and (many == 3000).all()
+
+
+def test_bleu_of_sums_is_bleu():
+    captions, references = zip(*((tokenize(a), [tokenize(b) for b in refs]) for a, refs in zip(CAPTIONS, REFERENCES, strict=True)), strict=True)
+    statistics = bleu_statistics(captions, references)
+    assert bleu_of(np.stack([statistics.sum(0), statistics[0]])) == pytest.approx(np.array([bleu(captions, references), bleu(captions[:1], references[:1])]))
+
+
+def test_meteor_needs_what_it_needs(monkeypatch):
+    monkeypatch.setattr(coco_scores.shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match=r"--meteor_spice without .*java; expected both pycocoevalcap and Java"):
+        coco_scores.need_java()
 
 
 def test_papinenis_example():
