@@ -13,7 +13,7 @@ A captioner, judged by truth on every split, beside itself blind, its twin, and 
     python evaluate.py --checkpoint checkpoints_caption_poc/best.pt --data_dir data_captions_synthetic --step_counts 1,2,4,8,32
 The learning curves of two runs:
     python evaluate.py --curves checkpoints checkpoints_ar --picture curves.png
-Anybody's captions, with coco-caption's scores (a second for 1,000 images); people's opinion of them, blind, and what they said:
+Anybody's captions, with coco-caption's scores (seconds for 1,000 images); people's opinion of them, blind, and what they said:
     python evaluate.py --hypotheses results.json --references captions.json
     python evaluate.py --hypotheses model.json twin.json --references captions.json --image_dir photos --rate rate.html
     python evaluate.py --ratings ratings_ann.json ratings_bo.json
@@ -43,10 +43,12 @@ from files import UserError
 
 DATA = {"text": "data_full", "caption": "data_captions_synthetic"}
 GRID = "ancestral,first_hitting,confidence,entropy_bound,threshold,remask"
-# Flags that mean nothing for a kind of checkpoint, and their defaults.
+# Flags that mean nothing for what is scored, and their defaults.
 FOREIGN = {"text": {"splits": None, "twin": None, "guidance": 1.0, "rerank": 1, "probe_steps": 0, "rate": None, "clip_score": None,
                     "meteor_spice": False},
            "caption": {"samples": False, "text": None, "judge": None, "documents": 0}}
+FOREIGN["files"] = {**FOREIGN["caption"], "twin": None, "guidance": 1.0, "rerank": 1, "probe_steps": 0, "data_dir": None, "picture": None}
+FOREIGN["ratings"] = {**FOREIGN["files"], "splits": None, "clip_score": None, "meteor_spice": False}
 
 
 def parse_args(argv):
@@ -199,10 +201,11 @@ def check(args) -> None:
 
 
 def check_kind(args, kind: str) -> None:
-    """Refuse the flags that mean nothing for this kind of checkpoint."""
+    """Refuse the flags that mean nothing for this kind of checkpoint, for caption files, or for ratings."""
+    what = {"files": "caption files", "ratings": "ratings"}.get(kind, f"a {kind} checkpoint")
     for flag, default in FOREIGN[kind].items():
         if getattr(args, flag) != default:
-            raise UserError(f"--{flag} for a {kind} checkpoint", "a flag that means something for it", f"drop --{flag}, or name another checkpoint")
+            raise UserError(f"--{flag} for {what}", "a flag that means something for it", f"drop --{flag}, or score something else")
     if args.picture and kind == "text" and not (args.samples and args.judge):
         raise UserError("--picture alone", "something to draw", "add --samples --judge checkpoints_ar/best.pt, or --curves RUN RUN")
 
@@ -216,6 +219,7 @@ def main(argv=None):
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.hypotheses or args.ratings:
+        check_kind(args, "files" if args.hypotheses else "ratings")
         result = score_files(args) if args.hypotheses else score_ratings(args)
     else:
         path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest(tuple(DATA))

@@ -94,7 +94,8 @@ def test_bad_references(folder, references, message):
 def test_refused_flags(folder, tmp_path):
     results, references = folder("r.json", RESULTS), folder("captions.json", COCO)
     for words, message in ((["--hypotheses", results], "no references for 3 of 3 images"), (["--references", references], "--references without --hypotheses"),
-                           (["--hypotheses", results, "--checkpoint", "a.pt"], "--checkpoint with --hypotheses"), (["--image_dir", "."], "--image_dir without"),
+                           (["--hypotheses", results, "--checkpoint", "a.pt"], "--checkpoint with --hypotheses"), (["--image_dir", "."], "--image_dir without"), (["--hypotheses", results, "--twin", "a.pt"], "--twin for caption files"),
+                           (["--ratings", results, "--splits", "val"], "--splits for ratings"),
                            (["--hypotheses", results, "--references", references, "--splits", "val"], "--splits val for"),
                            (["--hypotheses", results, "--references", references, "--clip_score", str(tmp_path)], "no CLIP in"),
                            (["--hypotheses", results, "--references", references, "--rate", str(tmp_path / "p.html"), "--image_dir", str(tmp_path)], "no .*photo_1.jpg"),
