@@ -69,19 +69,16 @@ def condition_of(model, images: Tensor) -> list:
     return model.keys_values(images)
 
 
-def repeat(condition: list, times: int) -> list:
-    return [tuple(part.repeat_interleave(times, 0) for part in pair) for pair in condition]
-
-
 @torch.no_grad()
 def write(model, tokenizer, objective: str, images: Tensor, settings: SampleConfig, *, guidance: float = 1.0, lengths: Tensor | None = None,
           template: list[int] | None = None, seed: int = 0, first: int = 0) -> list[Caption]:
-    """A caption for each image.
+    """A caption for each image, or for each of `lengths`.
 
-    images: (B, P, width) standardised. lengths: (B,) tokens with [BOS] and [EOS]; None asks the length head.
-    template: ids with [MASK] where the model writes, the same for all; it fixes the length. guidance 1 is none.
+    images: (B, P, width) standardised. lengths: (n·B,) tokens with [BOS] and [EOS], n captions of an image one after another;
+    None asks the length head for one. template: ids with [MASK] where the model writes, the same for all; it fixes the
+    length. guidance 1 is none.
     """
-    device, B = images.device, len(images)
+    device, B = images.device, len(images if lengths is None else lengths)
     condition, rngs = condition_of(model, images), row_generators(seed, B, first)
     if objective == "ar":
         prompt = torch.full((B, 1), tokenizer.bos, device=device)
@@ -113,9 +110,10 @@ def write(model, tokenizer, objective: str, images: Tensor, settings: SampleConf
 
 @torch.no_grad()
 def bounds(model, tokenizer, objective: str, images: Tensor | None, texts: list[list[int]], *, draws: int = 8, seed: int = 0) -> np.ndarray:
-    """Nats of each caption given its image (None: given none): the bound, or the twin's exact figure, (B,) float64.
+    """Nats of each caption given its image (None: given none): the bound, or the twin's exact figure, (n·B,) float64.
 
-    Every row uses the same noise levels, so that captions of one length are compared under like masks.
+    n·B texts go with B images, n after one another. Every row uses the same noise levels, so that captions of one length
+    are compared under like masks.
     """
     rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(one) for one in texts], batch_first=True, padding_value=tokenizer.pad)
     tokens, lengths, free = place({"tokens": rows, "lengths": torch.tensor([len(one) for one in texts])}, model.device)
@@ -126,7 +124,8 @@ def bounds(model, tokenizer, objective: str, images: Tensor | None, texts: list[
     sizes = torch.tensor([len(one) for one in texts], device=tokens.device)
     for n in sizes.unique().tolist():  # the rows of one length, under the same masks whatever else is in the batch
         rows, rng = (sizes == n).nonzero()[:, 0], torch.Generator().manual_seed(seed)
-        denoise = model.bind(None, condition and [(k[rows], v[rows]) for k, v in condition])
+        theirs = rows // (len(texts) // len(images)) if images is not None else rows
+        denoise = model.bind(None, condition and [(k[theirs], v[theirs]) for k, v in condition])
         shift = torch.rand(1, generator=rng, dtype=torch.float64)
         for draw in range(draws):
             one = diffusion.corrupt(free[rows[:1], :n], (draw + shift) / draws, rng)
@@ -145,11 +144,10 @@ def best_of(model, tokenizer, images: Tensor, settings: SampleConfig, candidates
     """
     candidates = min(candidates, model.config.max_length + 1)
     log_p, length = model.length_logits(images).log_softmax(-1).topk(candidates, -1)
-    many = images.repeat_interleave(candidates, 0)
-    written = write(model, tokenizer, "diffusion", many, settings, guidance=guidance, lengths=length.flatten().clamp(min=3), seed=seed,
+    written = write(model, tokenizer, "diffusion", images, settings, guidance=guidance, lengths=length.flatten().clamp(min=3), seed=seed,
                     first=first * candidates)
     ids = [one.ids for one in written]
-    nats = bounds(model, tokenizer, "diffusion", many, ids)
+    nats = bounds(model, tokenizer, "diffusion", images, ids)
     for one, value in zip(written, nats, strict=True):
         one.bound = float(value) / (len(one.ids) - 1)
     cost = nats - log_p.flatten().double().cpu().numpy() - (penalty * bounds(model, tokenizer, "diffusion", None, ids) if penalty else 0.0)

@@ -52,6 +52,16 @@ class Cache:
         return all_k[:, :, :self.length + n], all_v[:, :, :self.length + n]
 
 
+class Norm(nn.RMSNorm):
+    """RMSNorm (arXiv 1910.07467) that is the same in every precision: torch's own epsilon is 0.008 for bfloat16 input."""
+
+    def __init__(self, width: int):
+        super().__init__(width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention with rotary positions and normalised queries and keys (QK-norm, arXiv 2010.04245)."""
 
@@ -59,7 +69,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         D, self.heads, self.causal, self.max_length = config.d_model, config.heads, config.causal, config.max_length
         self.query, self.key, self.value, self.out = (nn.Linear(D, D, bias=False) for _ in range(4))
-        self.query_norm, self.key_norm = nn.RMSNorm(D // self.heads), nn.RMSNorm(D // self.heads)
+        self.query_norm, self.key_norm = Norm(D // self.heads), Norm(D // self.heads)
 
     def forward(self, x: Tensor, rotary: Rotary, attend: Tensor | None, cache: Cache | None, layer: int) -> Tensor:
         """x: (B, L, D); attend: (B, 1, 1, L) bool, False where the key is padding."""
@@ -84,7 +94,7 @@ class CrossAttention(nn.Module):
         D, self.heads = config.d_model, config.heads
         self.query, self.out = nn.Linear(D, D, bias=False), nn.Linear(D, D, bias=False)
         self.key, self.value = (nn.Linear(config.condition_width, D, bias=False) for _ in range(2))
-        self.query_norm, self.key_norm = nn.RMSNorm(D // self.heads), nn.RMSNorm(D // self.heads)
+        self.query_norm, self.key_norm = Norm(D // self.heads), Norm(D // self.heads)
         self.gate = nn.Parameter(torch.zeros(1))
 
     def keys_values(self, condition: Tensor, attend: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -121,11 +131,11 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.attention_norm, self.attention = nn.RMSNorm(config.d_model), SelfAttention(config)
+        self.attention_norm, self.attention = Norm(config.d_model), SelfAttention(config)
         self.cross_norm, self.cross = None, None
         if config.condition_width:
-            self.cross_norm, self.cross = nn.RMSNorm(config.d_model), CrossAttention(config)
-        self.mlp_norm, self.mlp = nn.RMSNorm(config.d_model), MLP(config)
+            self.cross_norm, self.cross = Norm(config.d_model), CrossAttention(config)
+        self.mlp_norm, self.mlp = Norm(config.d_model), MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, rotary: Rotary, attend: Tensor | None, keys_values, cache, layer: int) -> Tensor:
@@ -160,7 +170,7 @@ class Denoiser(nn.Module):
         self.time = TimeEmbedding(config.d_model) if config.time_conditioning == "sinusoidal" else None
         self.rotary = Rotary(config.d_model // config.heads, config.max_length)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(config.d_model)
+        self.norm = Norm(config.d_model)
         self.length_head = nn.Linear(config.condition_width, config.max_length + 1) if config.condition_width else None
         for name, weight in self.named_parameters():
             if weight.ndim == 2:  # residual outputs smaller, so that the stream's variance does not grow with depth

@@ -117,7 +117,11 @@ def build(args, resume):
         raise UserError(f"{args.data_dir} with other captions or features", "the data of the run", "resume with the same --data_dir")
     if resume and (config.to_dict(model_config) != resume["model"] or args.objective != resume["objective"]):
         raise UserError("flags for another model or objective", "the model that is being resumed", "drop the model's flags or choose another --out")
-    return model_config, config.resolve(TrainConfig, args, DEFAULTS, file_values, before["train"]), data
+    cfg = config.resolve(TrainConfig, args, DEFAULTS, file_values, before["train"])
+    if cfg.batch_size % (args.captions_per_image * cfg.accumulate):
+        raise UserError(f"--batch_size {cfg.batch_size} with --captions_per_image {args.captions_per_image} and --accumulate {cfg.accumulate}",
+                        "a multiple of both together: every micro-batch has whole images", "change one of them")
+    return model_config, cfg, data
 
 
 def main(argv=None):
@@ -128,6 +132,8 @@ def main(argv=None):
     if not 0 <= args.image_dropout < 1 or args.eval_images < 1:
         raise UserError(f"--image_dropout {args.image_dropout} --eval_images {args.eval_images}", "a share below 1, and at least 1 image",
                         "correct them")
+    if args.captions_per_image < 1:
+        raise UserError(f"--captions_per_image {args.captions_per_image}", "at least 1", "choose such a number")
     out = Path(args.out)
     resume = checkpoint.load(out / "resume.pt", kinds=("caption",), do="start a run without --resume") if args.resume else None
     if not args.resume and (out / "resume.pt").exists():

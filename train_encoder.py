@@ -8,10 +8,12 @@ A few minutes on a laptop, to see it work:
     python train_encoder.py --data_dir data_encoder --max_steps 300
 What made assets/scene_encoder.safetensors is in that file's metadata and in LOG.md.
 
-Three losses, summed: captioning by masked diffusion through cross-attention to the patches (as CoCa's, arXiv
+Losses, summed: captioning by masked diffusion through cross-attention to the patches (as CoCa's, arXiv
 2205.01917, with our own objective in place of left-to-right), contrastive between image and caption (CLIP, arXiv
 2103.00020), and, because an hour of CPU is short, what each patch shows: size, fill, colour and shape of the object
-over its centre. Pairs, relations and counts held out of the train split are therefore held out of the encoder too.
+over its centre. Half of the pictures are shown in exchanged colours and teach only what has no colour: else shape is
+read off the colour that it came with, and pairs never seen are misread. Pairs, relations and counts held out of the
+train split are held out of the encoder too.
 """
 
 import shlex
@@ -56,6 +58,8 @@ def parse_args(argv):
     parser.add_argument("--image_size", type=int, default=128, help="side of its input in pixels, 16 times the grid's side (default 128)")
     parser.add_argument("--patch_weight", type=float, default=1.0, help="weight of the loss on patches (default 1)")
     parser.add_argument("--contrastive_weight", type=float, default=0.1, help="weight of the contrastive loss (default 0.1)")
+    parser.add_argument("--recolour", type=float, default=0.5, help="share of pictures with exchanged colours: they teach shape alone (default 0.5)")
+    parser.add_argument("--init_from", help="start from this encoder (*.safetensors) of the same width")
     parser.add_argument("--resume", action="store_true", help="go on from resume.pt in --out")
     parser.add_settings(TrainConfig, **DEFAULTS)
     return parser.parse_args(argv)
@@ -106,6 +110,12 @@ def patch_classes(scene: dict, grid: int) -> np.ndarray:
     return result
 
 
+def recolour(pixels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """The same pictures with their channels in another order, or inverted, or both: (B, size, size, 3) uint8 in and out."""
+    pixels = pixels[..., torch.randperm(3, generator=rng)]
+    return 255 - pixels if torch.rand((), generator=rng) < 0.5 else pixels
+
+
 class Pretraining(nn.Module):
     """The encoder and what teaches it: a captioner with cross-attention, a text tower, four heads on the patches."""
 
@@ -134,23 +144,29 @@ class Pretraining(nn.Module):
         x = pixels.to(self.device).permute(0, 3, 1, 2).float() / 255
         return self.encoder(pixel_values=(x - mean) / std).last_hidden_state
 
-    def losses(self, batch: dict, rng, mask_id: int) -> dict[str, torch.Tensor]:
+    def losses(self, batch: dict, rng, mask_id: int, recoloured: int = 0) -> dict[str, torch.Tensor]:
+        """The three losses, and the heads' accuracy. The last `recoloured` pictures are shown in other colours: they have no
+        true caption, and no loss on colour."""
         tokens, lengths, free = place(batch, self.device)
-        seen = self.patches(batch["pixels"])  # (B, P, D)
-        denoise = self.captioner.bind(lengths, self.captioner.keys_values(seen))
+        n = len(tokens) - recoloured
+        pixels = torch.cat([batch["pixels"][:n], recolour(batch["pixels"][n:], rng)]) if recoloured else batch["pixels"]
+        seen = self.patches(pixels)  # (B, P, D)
+        tokens, lengths, free = tokens[:n], lengths[:n], free[:n]
+        denoise = self.captioner.bind(lengths, self.captioner.keys_values(seen[:n]))
         caption, _ = diffusion.loss(denoise, tokens, free, mask_id=mask_id, rng=rng)
         word = self.text.trunk(tokens, lengths, None, None, None) * free[..., None]
-        one, other = F.normalize(self.image_out(seen.mean(1)), dim=-1), F.normalize(self.text_out(word.sum(1) / free.sum(1, keepdim=True)), dim=-1)
-        match = self.scale.clamp(max=4.6).exp() * one @ other.T  # (B, B)
-        right = torch.arange(len(match), device=self.device)
+        image, text = self.image_out(seen[:n].mean(1)), self.text_out(word.sum(1) / free.sum(1, keepdim=True))
+        match = self.scale.clamp(max=4.6).exp() * F.normalize(image.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T  # (n, n)
+        right = torch.arange(n, device=self.device)
         targets = batch["targets"].to(self.device)
         patch, hits = 0.0, {}
         for i, (name, head) in enumerate(self.heads.items()):
-            logits, target = head(seen), targets[..., i]
-            target = torch.where(target < 0, logits.shape[-1] - 1, target)
-            weight = torch.where(targets[..., i] < 0, 0.2, 1.0)
-            patch = patch + (F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none") * weight.flatten()).sum() / weight.sum() / 4
-            hits[f"{name}_accuracy"] = (logits.argmax(-1) == target)[targets[..., i] >= 0].float().mean()
+            shown = n if name == "colour" else len(seen)
+            logits, target = head(seen[:shown]).float(), targets[:shown, :, i]
+            weight = torch.where(target < 0, 0.2, 1.0).flatten()
+            classes = torch.where(target < 0, logits.shape[-1] - 1, target)
+            patch = patch + (F.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none") * weight).sum() / weight.sum() / 4
+            hits[f"{name}_accuracy"] = (logits.argmax(-1) == classes)[target >= 0].float().mean()
         return {"caption": caption, "contrastive": 0.5 * (F.cross_entropy(match, right) + F.cross_entropy(match.T, right)), "patch": patch, **hits}
 
 
@@ -158,6 +174,8 @@ def main(argv=None):
     args = parse_args(argv)
     if args.image_size < 32 or args.image_size % STRIDE or args.width < 16 or args.width % 16:
         raise UserError(f"--image_size {args.image_size} --width {args.width}", "multiples of 16, of at least 32 and 16", "choose other sizes")
+    if not 0 <= args.recolour < 1:
+        raise UserError(f"--recolour {args.recolour}", "a share of at least 0 and below 1", "for example 0.5")
     out = Path(args.out)
     resume = checkpoint.load(out / "resume.pt", kinds=("encoder",), do="start without --resume") if args.resume else None
     if not args.resume and (out / "resume.pt").exists():
@@ -170,10 +188,12 @@ def main(argv=None):
     data, held_out = (Pixels(args.data_dir, split, preprocess) for split in ("train", "val"))
     mask_id, longest = data.tokenizer.mask, max(len(one) for part in (data, held_out) for captions in part.tokens for one in captions)
     model = Pretraining(settings, data.tokenizer, longest)
+    if args.init_from and not resume:
+        model.encoder.load_state_dict(vision.read_weights(args.init_from, settings)[0], strict=False)
     print(f"encoder: {sum(w.numel() for w in model.encoder.parameters()):,} parameters; {len(data):,} pictures", file=sys.stderr)
 
     def loss_fn(model, batch, rng):
-        losses = model.losses(batch, rng, mask_id)
+        losses = model.losses(batch, rng, mask_id, int(args.recolour * len(batch["tokens"])))
         total = losses["caption"] + args.contrastive_weight * losses["contrastive"] + args.patch_weight * losses["patch"]
         return total, {name: value.item() for name, value in losses.items()}
 

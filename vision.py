@@ -143,18 +143,33 @@ def save_embedded(path, model: nn.Module, settings: dict, preprocess: Preprocess
         file.write(save(weights, metadata=about))
 
 
+def read_weights(path, settings: dict | None = None) -> tuple[dict, dict]:
+    """The weights of an embedded encoder's file as float32, and its metadata. Raises UserError if it is none of ours, or of
+    another architecture than `settings`."""
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+    path = files.existing(path, "an image encoder from train_encoder.py", "get the file from the repository again, or run train_encoder.py")
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata()
+        config = json.loads(about["config"])
+        weights = {name: value.float() for name, value in load_file(path).items()}
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}, which is damaged or no encoder of this project", "a file that train_encoder.py wrote", "choose such a file") from error
+    if settings and config != settings:
+        raise UserError(f"{path} of architecture {config}", f"{settings}", "choose the same --width")
+    return weights, about
+
+
 def load_embedded(device="cpu", path: Path = ASSET, sha256: str | None = None) -> Encoder:
     """The encoder in assets/. Raises UserError unless the file is the very one that belongs to this code."""
-    from safetensors import safe_open
-    from safetensors.torch import load_file
     path = files.existing(path, "the embedded image encoder", "get the file from the repository again, or run train_encoder.py")
     found = files.file_digest(path).hex()[:16]
     if found != (sha256 or ASSET_SHA256):
         raise UserError(f"{path} with SHA-256 {found}", sha256 or ASSET_SHA256, "get the file from the repository again")
-    with safe_open(path, "pt") as file:
-        about = file.metadata()
+    weights, about = read_weights(path)
     model = vision_model(json.loads(about["config"]))
-    model.load_state_dict({name: value.float() for name, value in load_file(path).items()}, strict=False)
+    model.load_state_dict(weights, strict=False)
     preprocess = json.loads(about["preprocess"])
     return Encoder(EMBEDDED, model, Preprocess(**{**preprocess, "mean": tuple(preprocess["mean"]), "std": tuple(preprocess["std"])}), device)
 

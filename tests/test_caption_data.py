@@ -98,6 +98,24 @@ def test_batches_are_functions_of_the_step(folder):
     assert torch.equal(torch.cat([part["images"] for part in halves]), straight[0]["images"])
 
 
+def test_captions_that_share_an_image(folder):
+    """Different captions of one image stand together; micro-batches are the same captions, short ones with short ones."""
+    data = CaptionData(folder, "train")
+    for each in (2, 5, 7):
+        batch = CaptionBatches(data, 4 * each, captions_per_image=each)(0)[0]
+        assert batch["images"].shape[0] == 4 and len(batch["tokens"]) == 4 * each
+        known = {data.images([n]).numpy().tobytes(): {tuple(one.tolist()) for one in data.tokens[n]} for n in range(len(data))}
+        for i, image in enumerate(batch["images"]):
+            rows = zip(batch["tokens"][i * each:(i + 1) * each], batch["lengths"][i * each:(i + 1) * each], strict=True)
+            texts = [tuple(row[:n].tolist()) for row, n in rows]
+            mine = known[image[None].numpy().tobytes()]
+            assert set(texts) <= mine and len(set(texts)) == min(each, len(mine))
+    whole, parts = CaptionBatches(data, 24, captions_per_image=2)(3)[0], CaptionBatches(data, 24, 4, captions_per_image=2)(3)
+    widths = [part["tokens"].shape[1] for part in parts]
+    assert widths == sorted(widths) and widths[0] < widths[-1] == whole["tokens"].shape[1]
+    assert sum(part["weight"] for part in parts) == whole["weight"] and torch.equal(torch.cat([part["images"] for part in parts]), whole["images"])
+
+
 @pytest.mark.parametrize("batch_size, shown", [(8, 40), (64, 40), (7, 35)])
 def test_an_epoch_shows_every_image_once(folder, batch_size, shown):
     """A remainder that fills no batch waits for another epoch."""

@@ -69,6 +69,18 @@ def test_four_together_are_four_alone(world, objective):
     assert np.allclose(*twice, rtol=1e-6)  # like captions meet like masks
 
 
+def test_captions_of_one_image_share_its_keys(world):
+    """Three captions an image in one batch: those, and those bounds, of every caption with an image of its own."""
+    _, model, tokenizer, _, twin, seen = world
+    own, lengths = seen.repeat_interleave(3, 0), torch.tensor([6, 8, 9] * 4)
+    settings = SampleConfig(sampler="first_hitting", steps=6, temperature=0.9)
+    shared = captioning.write(model, tokenizer, "diffusion", seen, settings, lengths=lengths, seed=5)
+    assert [one.ids for one in shared] == [one.ids for one in captioning.write(model, tokenizer, "diffusion", own, settings, lengths=lengths, seed=5)]
+    texts = [one.ids for one in shared]
+    for other, objective in ((model, "diffusion"), (twin[0], "ar")):
+        assert np.allclose(captioning.bounds(other, tokenizer, objective, seen, texts), captioning.bounds(other, tokenizer, objective, own, texts), rtol=1e-5)
+
+
 def test_no_image_is_no_condition(world):
     """All-zero features add nothing, bit for bit, and guidance of 1 changes nothing."""
     _, model, tokenizer, _, _, seen = world
