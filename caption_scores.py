@@ -3,6 +3,7 @@
 Captions of drawn scenes are judged by truth; captions of photographs by BLEU, ROUGE-L and CIDEr-D against their references.
 """
 
+import sys
 import time
 from pathlib import Path
 
@@ -32,8 +33,13 @@ def judge(texts: list[str], records: list[dict], on: str) -> dict:
     return {**{key: value for key, value in found.items() if key != "cider_each"}, "distinct_captions": len(set(texts)) / len(texts)}
 
 
-def more_figures(clip_name: str | None, meteor_spice: bool, device):
-    """The scores that are asked for by flag: a function of captions, their references and their pictures to figures by name."""
+def more_figures(clip_name: str | None, meteor_spice: bool, device, encoder: str | None = None):
+    """The scores that are asked for by flag: a function of captions, their references and their pictures to figures by name.
+
+    encoder: what the captioner reads its features with, which should be no judge of it.
+    """
+    if clip_name and clip_name == encoder:
+        print(f"note: the captioner reads features of {clip_name}: another CLIP is a fairer judge", file=sys.stderr)
     clip = clip_scores.ClipScore(clip_name, device) if clip_name else None
 
     def more(texts: list[str], references: list[list[str]], pictures: list) -> dict:

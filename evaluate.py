@@ -131,8 +131,9 @@ def score_captions(args, path, model, tokenizer, saved) -> dict:
         return ratings.write(args.rate, caption_scores.to_rate(model, tokenizer, saved, args.data_dir, splits[0], settings, args.num_samples,
                                                            **options), args.seed)
     step_counts = [int(n) for n in args.step_counts.split(",")]
+    more = caption_scores.more_figures(args.clip_score, args.meteor_spice, model.device, saved["encoder"]["encoder"])
     result = caption_scores.report(model, tokenizer, saved, args.data_dir, splits, settings, step_counts, probe_steps=args.probe_steps,
-                                   more=caption_scores.more_figures(args.clip_score, args.meteor_spice, model.device), **options)
+                                   more=more, **options)
     print(metrics.markdown(caption_scores.table(result)))
     for line in caption_scores.signatures(result):
         print(line)

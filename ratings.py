@@ -38,7 +38,7 @@ main { flex: 1; min-height: 0; display: flex; flex-direction: column; align-item
 .photo { flex: 1 1 0; min-height: 6rem; max-height: 34rem; width: 100%; display: flex; align-items: flex-end; justify-content: center; }
 .photo img { max-width: min(100%, 44rem); max-height: 100%; height: 100%; object-fit: contain; object-position: bottom; border-radius: .6rem; }
 #caption { margin: 0; min-height: 4.2rem; max-width: 36rem; font-size: 1.4rem; line-height: 1.5; text-align: center; overflow-wrap: anywhere; text-wrap: balance;
-           display: flex; align-items: center; max-height: 30vh; overflow-y: auto; }
+           display: flex; align-items: safe center; max-height: 30vh; overflow-y: auto; }
 #caption:empty::before { content: '(an empty caption)'; color: var(--faint); font-style: italic; }
 .ask { margin: 0; font: .85rem/1.5 system-ui, sans-serif; color: var(--faint); text-align: center; }
 .scale { display: grid; grid-template-columns: repeat(5, 1fr); gap: .5rem; width: min(100%, 38rem); }

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from captioned import by_hand, make_captioner
 from PIL import Image
 
 import clip_scores
@@ -77,6 +78,22 @@ def test_from_files(clip, tmp_path, capsys):
     assert told["clip_score"] == pytest.approx(found["clip_score"].mean()) and told["clip"] == clip.name
     assert told["ref_clip_score_ci95"][0] <= told["ref_clip_score"] <= told["ref_clip_score_ci95"][1]
     assert "CLIPScore | RefCLIPScore" in capsys.readouterr().out
+
+
+def test_from_a_checkpoint(clip, tmp_path, capsys):
+    """A captioner's own pictures and references; the CLIP that it reads its features with is named as no fair judge."""
+    records = [{"image": str(clip / f"photo_{n % 3}.png"), "split": split, "captions": REFERENCES[n % 3]} for n, split in
+               enumerate(["train"] * 9 + ["val"] * 3)]
+    folder = by_hand(tmp_path / "photos", records)
+    about = json.loads((folder / "features.json").read_text())
+    (folder / "features.json").write_text(json.dumps(about | {"encoder": str(clip)}))
+    run = make_captioner(folder, tmp_path / "run") / "best.pt"
+    evaluate.main(["--checkpoint", str(run), "--data_dir", str(folder), "--step_counts", "2", "--clip_score", str(clip), "--device", "cpu",
+                   "--json", str(tmp_path / "s.json")])
+    told = json.loads((tmp_path / "s.json").read_text())["splits"]["val"]
+    assert 0 <= told["ref_clip_score"] and 0 <= told["clip_score"] <= 2.5 and told["signature"].startswith("tokens:ptb")
+    shown = capsys.readouterr()
+    assert "another CLIP is a fairer judge" in shown.err and "| ref clip score |" in shown.out
 
 
 def test_no_clip(clip, tmp_path):
