@@ -6,17 +6,23 @@ same kind (add-one smoothed); the twin pays for the [EOS] that ends each blank. 
 """
 
 import dataclasses
+import sys
 import time
 from itertools import combinations
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 import autoregressive
+import checkpoint
+import config
 import copies
+import data
 import filling
 import metrics
 from config import SampleConfig
+from files import UserError
 from pairs import KINDS, Pair, PairData, arrange
 
 SPANS = (1, 2, 3, 5, 10, 20)
@@ -239,3 +245,29 @@ def table(result: dict) -> list[str]:
                   f"{100 * copied['copied_share']:.1f}%", f"{row['seconds_per_text']:.2f}" if row else ""]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
+
+
+def score(args, path, model, tokenizer, saved: dict) -> dict:
+    """What evaluate.py does with a conditional checkpoint: read --twin and --judge, report, print the tables.
+
+    Blanks are filled with the likeliest tokens, surest first, one a call; prompts are
+    continued at temperature 0.8 unless a flag says otherwise.
+    """
+    held_out = PairData(args.data_dir, "val", saved["form"])
+    data.check_tokenizer(held_out.tokenizer.fingerprint, tokenizer.fingerprint, f"{args.data_dir} was")
+    if held_out.meta["fingerprint"] != saved["data"]["fingerprint"]:
+        print(f"note: {args.data_dir} is not the folder of pairs that this model was trained on", file=sys.stderr)
+    beside = {}
+    for flag, kind in (("twin", "conditional"), ("judge", "text")):
+        if name := getattr(args, flag):
+            beside[flag], its_tokenizer, about = checkpoint.open_model(name, model.device, kinds=(kind,))
+            data.check_tokenizer(its_tokenizer.fingerprint, tokenizer.fingerprint, f"{name} was")
+            if about["objective"] != "ar":
+                raise UserError(f"{name} trained with --objective {about['objective']}", "an autoregressive twin", "train one with --objective ar")
+            beside[flag] = (beside[flag], about) if flag == "twin" else beside[flag]
+    result = report(model, tokenizer, saved, args.data_dir, **beside, documents=args.documents or None, num_prompts=max(1, args.num_samples // EACH),
+                    draws=args.draws, infill=SampleConfig(sampler=args.samplers or "confidence", temperature=0.0),
+                    sample=config.resolve(SampleConfig, args, {"temperature": 0.8}), seed=args.seed,
+                    progress=lambda items: tqdm(items, mininterval=0.5 if sys.stderr.isatty() else 30.0))
+    print("\n".join(table(result)))
+    return result

@@ -209,16 +209,26 @@ class PairData:
         return {name: np.bincount(sizes[kinds == number], minlength=2).tolist() for number, name in enumerate(KINDS)}
 
     def batch(self, numbers, pad_multiple: int = 1) -> dict:
-        return batch_of([self.pair(int(number)) for number in numbers], self.form, self.tokenizer, pad_multiple)
+        return batch_of([self.pair(int(number)) for number in numbers], self.form, self.tokenizer, pad_multiple, self.meta["max_length"])
 
 
-def batch_of(pairs: list[Pair], form: str, tokenizer: Tokenizer, pad_multiple: int = 1) -> dict:
-    """Tensors of some pairs: tokens, free (B, L), lengths (B,); condition (B, P) and condition_lengths (B,) for `cross`."""
+def batch_of(pairs: list[Pair], form: str, tokenizer: Tokenizer, pad_multiple: int = 1, most: int = 1 << 30) -> dict:
+    """Tensors of some pairs: tokens, free (B, L), lengths (B,); condition (B, P) and condition_lengths (B,) for `cross`.
+
+    Padded to the longest row, or to a multiple, but not beyond `most`.
+    """
     rows = [arrange(pair, form, tokenizer) for pair in pairs]
-    batch: dict = {"tokens": padded([row.ids for row in rows], tokenizer.pad, pad_multiple), "lengths": torch.tensor([len(row.ids) for row in rows]),
-                   "free": padded([row.free for row in rows], False, pad_multiple)}
+
+    def padded(name: str, filler) -> Tensor:
+        parts = [getattr(row, name) for row in rows]
+        width = max(map(len, parts))
+        result = torch.full((len(parts), min(-(-width // pad_multiple) * pad_multiple, max(width, most))), filler)
+        for line, part in zip(result, parts, strict=True):
+            line[:len(part)] = torch.from_numpy(part)
+        return result
+    batch: dict = {"tokens": padded("ids", tokenizer.pad), "lengths": torch.tensor([len(row.ids) for row in rows]), "free": padded("free", False)}
     if form == "cross":
-        batch["condition"] = padded([row.condition for row in rows], tokenizer.pad, pad_multiple)
+        batch["condition"] = padded("condition", tokenizer.pad)
         batch["condition_lengths"] = torch.tensor([len(row.condition) for row in rows])
     return batch | {"weight": float(batch["free"].sum())}
 
@@ -227,15 +237,6 @@ def place(batch: dict, device) -> tuple[Tensor, Tensor | None, Tensor]:
     """A batch on its device: tokens (B, L), lengths (B,) or None if nothing is padding, free (B, L) bool."""
     full = int(batch["lengths"].min()) == batch["tokens"].shape[1]
     return batch["tokens"].to(device), None if full else batch["lengths"].to(device), batch["free"].to(device)
-
-
-def padded(rows: list[np.ndarray], filler, multiple: int = 1) -> Tensor:
-    """Rows of different lengths as one tensor (B, longest, rounded up to `multiple`)."""
-    width = -(-max(map(len, rows)) // multiple) * multiple
-    result = torch.full((len(rows), width), filler)
-    for line, row in zip(result, rows, strict=True):
-        line[:len(row)] = torch.from_numpy(row)
-    return result
 
 
 class PairBatches(Batches):

@@ -39,7 +39,7 @@ def parse_args(argv):
     parser.add_argument("--val_fraction", type=float, default=0.02, help="share of the documents of --input held out (default 0.02)")
     parser.add_argument("--out", default="data_conditional", help="folder of pairs (default %(default)s)")
     parser.add_argument("--blanks", type=int, default=2, help="pairs with one to four blanks for each document (default 2)")
-    parser.add_argument("--max_documents", type=int, default=0, help="stop after so many a split; 0 means all (default 0)")
+    parser.add_argument("--max_documents", type=int, default=0, help="stop after so many (from --data_dir: of each split); 0 means all (default 0)")
     parser.add_argument("--seed", type=int, default=0, help="decides the blanks, and the split of --input (default 0)")
     parser.add_argument("--force", action="store_true", help="prepare again even if it is already done")
     return parser.parse_args(argv)

@@ -77,6 +77,8 @@ def test_rows_have_their_lengths_and_batches_their_step(form, folder):
         assert all(torch.equal(value, theirs[name]) for name, value in mine.items() if name != "weight")
         assert mine["weight"] == mine["free"].sum() and not (mine["free"] & (mine["tokens"] == data.tokenizer.pad)).any()
         assert (mine["free"].any(1)).all()
+    wide = data.batch(np.argsort(data.lengths)[-8:], pad_multiple=64)  # what --compile asks for
+    assert wide["tokens"].shape[1] == min(96, -(-int(data.lengths.max()) // 64) * 64)
 
 
 def test_a_damaged_folder_is_refused(folder, tmp_path):
