@@ -27,6 +27,7 @@ from pairs import KINDS, Pair, PairData, arrange
 
 SPANS = (1, 2, 3, 5, 10, 20)
 EACH = 4  # samples of one prompt
+FOREIGN = {"samples": False, "text": None, "picture": None, "estimator": "count", "step_counts": "16,64", "min_tokens": 200}  # evaluate.py's flags
 
 
 def length_costs(statistics: dict, max_length: int) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Score a checkpoint: on held-out text the bound (twin: exact likelihood), on held-out pictures the truth of captions; or anybody's captions.
+"""Score a checkpoint: the bound (twin: exact likelihood) of held-out text or of what is missing in it, the truth of captions; or anybody's captions.
 
 Reads   a checkpoint, and data_full/ (--data_dir) or any text file (--text); for a captioner a folder of captioned pictures;
         or caption files and references in COCO's formats; or the ratings that people gave
@@ -30,6 +30,7 @@ import caption_files
 import caption_scores
 import checkpoint
 import coco_scores
+import conditional
 import config
 import data
 import evaluation
@@ -41,12 +42,13 @@ import ratings
 from config import SampleConfig
 from files import UserError
 
-DATA = {"text": "data_full", "caption": "data_captions_synthetic"}
+DATA = {"text": "data_full", "caption": "data_captions_synthetic", "conditional": "data_conditional"}
 GRID = "ancestral,first_hitting,confidence,entropy_bound,threshold,remask"
 # Flags that mean nothing for what is scored, and their defaults.
 FOREIGN = {"text": {"splits": None, "twin": None, "guidance": 1.0, "rerank": 1, "probe_steps": 0, "rate": None, "clip_score": None,
                     "meteor_spice": False},
            "caption": {"samples": False, "text": None, "judge": None, "documents": 0}}
+FOREIGN["conditional"] = {name: default for name, default in FOREIGN["text"].items() if name != "twin"} | conditional.FOREIGN
 FOREIGN["files"] = {**FOREIGN["caption"], "twin": None, "guidance": 1.0, "rerank": 1, "probe_steps": 0, "data_dir": None, "picture": None}
 FOREIGN["ratings"] = {**FOREIGN["files"], "splits": None, "clip_score": None, "meteor_spice": False}
 
@@ -54,7 +56,7 @@ FOREIGN["ratings"] = {**FOREIGN["files"], "splits": None, "clip_score": None, "m
 def parse_args(argv):
     parser = config.Parser(__doc__)
     parser.add_argument("--checkpoint", help="default: the newest run below this folder")
-    parser.add_argument("--data_dir", help=f"folder that a prep script made (default {DATA['text']}; captions: {DATA['caption']})")
+    parser.add_argument("--data_dir", help="a prep script's folder (default " + "; ".join(f"{kind}: {folder}" for kind, folder in DATA.items()) + ")")
     parser.add_argument("--text", help="score this UTF-8 text file instead")
     parser.add_argument("--separator", default="<|endoftext|>", help="between the documents of --text (default %(default)s)")
     parser.add_argument("--documents", type=int, default=0, help="score only the first so many; 0 means all (default 0)")
@@ -67,7 +69,7 @@ def parse_args(argv):
     parser.add_argument("--num_samples", type=int, default=32, help="samples a cell of the grid, or pictures to rate (default 32)")
     parser.add_argument("--min_tokens", type=int, default=200, help="samples copy the lengths of held-out texts at least this long (default 200)")
     parser.add_argument("--splits", help="captions: comma-separated (default: every split of the data but train)")
-    parser.add_argument("--twin", help="captions: the twin's checkpoint, scored beside")
+    parser.add_argument("--twin", help="captions and pairs: the twin's checkpoint, scored beside")
     parser.add_argument("--guidance", type=float, default=1.0, help="captions: away from the blind model; 1 is none (default 1)")
     parser.add_argument("--rerank", type=int, default=1, help="captions: write so many lengths and keep the likeliest (default 1)")
     parser.add_argument("--probe_steps", type=int, default=0, help="captions: train a probe of the features, a ceiling (default 0: none)")
@@ -228,7 +230,7 @@ def main(argv=None):
         check_kind(args, saved["kind"])
         args.data_dir = args.data_dir or DATA[saved["kind"]]
         print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
-        score = score_captions if saved["kind"] == "caption" else score_text
+        score = {"text": score_text, "caption": score_captions, "conditional": conditional.score}[saved["kind"]]
         result = {"checkpoint": str(path), **score(args, path, model, tokenizer, saved)}
     if args.json:
         files.write_json(args.json, result)

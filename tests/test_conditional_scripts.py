@@ -14,6 +14,7 @@ from corpus import make_data, make_run, write_corpus
 from paired import FLAGS, SMALL, make_conditional, make_world
 
 import checkpoint
+import evaluate
 import generate_conditional
 import prep_conditional_data
 import train_conditional
@@ -169,3 +170,17 @@ def test_refusals_of_training_and_preparing(world, tmp_path):
         (("--val_fraction", "1"), "--val_fraction 1"), (("--denoiser", short, "--max_documents", "1"), "none with a pair")]
     for flags, message in cases:
         refusal(prep_conditional_data.main, ["--denoiser", world / "denoiser" / "best.pt", *made, *flags], message)
+
+
+def test_evaluate_scores_pairs(world, tmp_path, capsys):
+    words = ["--checkpoint", world / "context" / "best.pt", "--data_dir", world / "pairs", "--documents", "4", "--draws", "2", "--num_samples", "4"]
+    out = ["--twin", world / "ar" / "best.pt", "--judge", world / "twin" / "best.pt", "--json", tmp_path / "a.json"]
+    evaluate.main([str(word) for word in (*words, *out)])
+    figures, said = json.loads((tmp_path / "a.json").read_text()), capsys.readouterr().out
+    assert {"bits_per_byte_ci95", "shuffled_gap_ci95", "minus_twin", "left_bits_per_byte"} <= figures["kinds"]["middle"].keys()
+    assert "| middle |" in said and "token F1" in said and "| human |" in said
+    for flags, message in ((("--twin", world / "cross" / "best.pt"), "--objective diffusion"),
+                           (("--judge", world / "denoiser" / "best.pt"), "--objective diffusion"),
+                           (("--samples",), "--samples for a conditional checkpoint"), (("--rerank", "2"), "--rerank for a conditional"),
+                           (("--estimator", "linear"), "--estimator for a conditional"), (("--data_dir", world / "data"), "kind 'text'")):
+        refusal(evaluate.main, [*words, *flags], message)
