@@ -7,6 +7,7 @@ A minute on a laptop:
     python benchmark.py --model_config tiny --repeats 3
 For real:
     python benchmark.py --model_config small --repeats 7 --json speed.json
+    python benchmark.py --bundle bundle --twin_bundle bundle_ar --checkpoint checkpoints_caption_poc/best.pt --repeats 50
 The two sides of every comparison alternate in one process; medians and the median of paired ratios are printed.
 Timings on a shared machine wander by tens of percent; the ratios hold.
 """
@@ -28,6 +29,8 @@ import config
 import diffusion
 import files
 import hardware
+import latency
+import roofline
 import training
 from config import ModelConfig, SampleConfig, TrainConfig
 from files import UserError
@@ -41,6 +44,8 @@ def parse_args(argv):
     parser = config.Parser(__doc__)
     parser.add_argument("--model_config", default="small", metavar="|".join(config.NAMED_SIZES), help="named size (default small)")
     parser.add_argument("--checkpoint", help="the architecture of this checkpoint instead")
+    parser.add_argument("--bundle", help="a captioner's bundle: its stages, beside --checkpoint in torch and --twin_bundle, and the roofline")
+    parser.add_argument("--twin_bundle", help="the twin's bundle")
     parser.add_argument("--only", metavar="|".join(PARTS), help="one part (default all)")
     parser.add_argument("--length", type=int, default=256, help="tokens of a row (default 256)")
     parser.add_argument("--batch_size", type=int, default=16, help="rows of a training step (default 16)")
@@ -103,14 +108,6 @@ def training_step(model: Denoiser, name: str, tokens, precision):
     return lambda: training.optimizer_step(model, loss_fn, [batch], cfg, 1, optimizers, scaler, autocast)
 
 
-def executed_flops(model: Denoiser, length: int) -> float:
-    """Matrix-product operations a token really costs the denoiser: embedding rows are looked up, not multiplied, and
-    the output matrix meets only the masked tokens, (L+1)/2L of them on average."""
-    blocks = sum(weight.numel() for name, weight in model.named_parameters() if weight.ndim == 2 and name.startswith("blocks."))
-    head = model.config.output_size * model.config.d_model * (length + 1) / (2 * length)
-    return 6 * (blocks + head) + 12 * model.config.layers * length * model.config.d_model
-
-
 def time_training(args, device) -> list[dict]:
     """Tokens a second of both, and their share of the machine's matrix-product rate, all measured in turn."""
     precision, _ = hardware.choose_precision(args.precision, device)
@@ -135,7 +132,7 @@ def time_training(args, device) -> list[dict]:
     for name in (side for side in sides if not side.startswith("product")):
         model = models[name.split(",")[0]]
         middle = statistics.median(seconds[name])
-        executed = executed_flops(model, args.length) if name.startswith("denoiser") else 6 * (model.num_parameters()) + \
+        executed = roofline.executed_flops(model, args.length) if name.startswith("denoiser") else 6 * (model.num_parameters()) + \
             6 * model.config.layers * args.length * D
         rows.append({"what": f"train, {name}", "tokens_per_second": tokens.numel() / middle, "seconds": middle, "seconds_min": min(seconds[name]),
                      "seconds_max": max(seconds[name]), "ratio_to_twin": ratio(seconds[name], seconds["twin"]),
@@ -216,6 +213,10 @@ def main(argv=None):
     for flag in ("batches", "step_counts"):
         if not all(word.isdigit() and int(word) for word in getattr(args, flag).split(",")):
             raise UserError(f"--{flag} {getattr(args, flag)}", "positive numbers with commas between them", "for example 1,16")
+    if args.bundle:
+        found = latency.measure(args.bundle, args.twin_bundle, args.checkpoint, repeats=args.repeats)
+        print(latency.tables(found))
+        return files.write_text(args.json, json.dumps(found, indent=2) + "\n") if args.json else None
     device = training.start(TrainConfig(device=args.device, threads=args.threads, precision=args.precision, seed=args.seed))
     rows = []
     if args.only in (None, "training"):

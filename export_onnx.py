@@ -3,9 +3,12 @@
 Reads   a checkpoint, and real inputs for the gate: --data_dir, a captions folder or a text folder like the one it was trained on
 Writes  --out: the graphs, bundle.json, tokenizer, golden outputs, infer_onnx.py with its modules; whole or not at all
 
-A minute on a laptop:
+Two minutes on a laptop:
     python export_onnx.py --checkpoint checkpoints_caption_poc/best.pt --out bundle
     python infer_onnx.py --bundle bundle --self_test
+For a Jetson (docs/jetson.md), and for small CPUs:
+    python export_onnx.py --out bundle_fp16 --precision fp16 --tensorrt --inputs 500
+    python export_onnx.py --out bundle_int8 --precision int8 --inputs 500
 
 The export fails, and leaves nothing, unless every graph agrees with torch on --inputs held-out inputs: logits within a
 tolerance, texts token for token. The checkpoint decides the architecture; there are no model flags.
@@ -25,9 +28,12 @@ import bundle
 import caption_data
 import checkpoint
 import config
+import engines
 import files
 import graphs
+import operators
 import parity
+import quantization
 import vision
 from config import SampleConfig
 from data import TextData, check_tokenizer
@@ -46,6 +52,9 @@ def parse_args(argv):
     parser.add_argument("--data_dir", help="real inputs (default: data_captions_synthetic for a captioner, else data_full)")
     parser.add_argument("--split", default="val", help="of the real inputs (default %(default)s)")
     parser.add_argument("--inputs", type=int, default=64, help="inputs that the gate compares (default %(default)s)")
+    parser.add_argument("--precision", default="fp32", metavar="|".join(parity.TOLERANCES), help="of the products with weights (default fp32)")
+    parser.add_argument("--calibration", type=int, default=64, help="training inputs that INT8 is calibrated on (default %(default)s)")
+    parser.add_argument("--tensorrt", action="store_true", help="write build_engines.sh with the trtexec commands for the device")
     parser.add_argument("--opset", type=int, default=20, help="ONNX opset, 18 or 20 (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise that the gate samples with (default 0)")
     parser.add_argument("--threads", type=int, default=0)
@@ -89,9 +98,9 @@ def describe(trained: Trained, path: Path, args, settings: SampleConfig) -> dict
     """What bundle.json says, but for the parity report and the checksums."""
     tokenizer, saved = trained.tokenizer, trained.saved
     size = {name: saved["model"][name] for name in ("vocab_size", "output_size", "max_length", "d_model", "heads", "layers", "time_conditioning")}
-    facts = {"kind": saved["kind"], "objective": saved["objective"], "precision": "fp32", "opset": args.opset, "model": size,
+    facts = {"kind": saved["kind"], "objective": saved["objective"], "precision": args.precision, "opset": args.opset, "model": size,
              "sampling": config.to_dict(settings), "special": {name: getattr(tokenizer, name) for name in ("pad", "bos", "eos", "mask", "unk")},
-             "tokenizer": tokenizer.fingerprint, "tolerances": parity.TOLERANCES["fp32"],
+             "tokenizer": tokenizer.fingerprint, "tolerances": parity.TOLERANCES[args.precision],
              "checkpoint": {"sha256": files.file_digest(path).hex(), "data": saved["data"]["fingerprint"]} | {
                  name: saved[name] for name in ("step", "git")}}
     if trained.encoder is not None:
@@ -104,26 +113,21 @@ def describe(trained: Trained, path: Path, args, settings: SampleConfig) -> dict
     return facts
 
 
-def build_graphs(trained: Trained) -> dict:
+def build_graphs(trained: Trained, network: graphs.Network) -> dict:
     """The torch module of every graph of this checkpoint, in the order in which they run."""
     model, saved, parts = trained.model, trained.saved, {}
-    network = graphs.Network(model)
     if trained.encoder is not None:
         parts["encoder"] = graphs.EncoderGraph(trained.encoder)
         parts["condition"] = graphs.ConditionGraph(model, saved["statistics"], trained.encoder.patches)
     if trained.objective == "ar":
         return {**parts, "next": graphs.NextGraph(network)}
     parts["step"], parts["loop"] = graphs.StepGraph(network), graphs.LoopGraph(network, trained.tokenizer.mask)
-    if trained.encoder is not None:
-        special = {name: getattr(trained.tokenizer, name) for name in ("pad", "bos", "eos", "mask")}
-        parts["captioner"] = graphs.CaptionGraph(parts["encoder"], parts["condition"], parts["loop"], special, model.config.max_length)
     return parts
 
 
 def write_golden(trained: Trained, folder: Path, material: Material, settings: SampleConfig) -> None:
     """golden.npz: a few real inputs, and what torch gave for them: greedily as shipped, and with noise."""
-    some = Material(material.rows[:GOLDEN], None if material.images is None else material.images[:GOLDEN], material.paths[:GOLDEN])
-    arrays = {}
+    some, arrays = material.first(GOLDEN), {}
     if some.images is not None:
         arrays = {"images": some.images, "picture": np.frombuffer(Path(some.paths[0]).read_bytes(), np.uint8)}
     elif trained.objective != "ar":
@@ -160,30 +164,53 @@ def main(argv=None):
     files.writable_folder(out.parent)
     torch.set_num_threads(args.threads or torch.get_num_threads())
     path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest(("caption", "text"))
+    if args.precision not in parity.TOLERANCES:
+        raise config.unknown(f"--precision {args.precision}", args.precision, list(parity.TOLERANCES))
     trained = open_trained(path)
+    if trained.objective == "ar" and args.precision != "fp32":
+        raise UserError(f"--precision {args.precision} for a twin", "fp32", "drop it: the twin is exported to be compared with")
     print(f"{path}: {checkpoint.describe(trained.saved)}", file=sys.stderr)
     settings = config.resolve(SampleConfig, args, CAPTIONS if trained.encoder else {})
     if settings.sampler not in SAMPLERS:
         raise UserError(f"--sampler {settings.sampler}", "one that the graphs know: " + ", ".join(SAMPLERS), "choose one of these")
-    material = real_inputs(trained, args.data_dir or ("data_captions_synthetic" if trained.encoder else "data_full"), args.split, args.inputs)
+    folder = args.data_dir or ("data_captions_synthetic" if trained.encoder else "data_full")
+    material = real_inputs(trained, folder, args.split, args.inputs)
     made = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     made.mkdir()
     try:
         facts = describe(trained, path, args, settings)
         about = {name: facts[name] for name in ("build", "kind", "objective", "precision", "tokenizer")} | {"format": bundle.FORMAT}
         shapes = (trained.encoder.preprocess.size, trained.encoder.patches) if trained.encoder else (0, 0)
-        modules = build_graphs(trained)
+        network, feeds = graphs.Network(trained.model), []
+        modules, calibration = build_graphs(trained, network), None
+        if args.precision == "int8":
+            calibration = real_inputs(trained, folder, "train", args.calibration)
+            feeds = list(quantization.states(trained, calibration))
+        if args.precision != "fp32":
+            facts["lowered"] = quantization.lower(network, modules, feeds)
         for name, module in modules.items():
             clock = time.perf_counter()
             graphs.export(module, name, made / f"{name}.onnx", trained.model, args.opset, about, *shapes)
             print(f"{name}.onnx: {(made / f'{name}.onnx').stat().st_size / 1e6:.1f} MB, {time.perf_counter() - clock:.0f} s", file=sys.stderr)
-        one_by_one = {name: f"{name}.onnx" for name in modules if name not in ("loop", "captioner")}
-        facts["graphs"] = {"cpu": {name: f"{name}.onnx" for name in modules}, "tensorrt": one_by_one}
+        if feeds:
+            quantization.quantize(made, network, facts["lowered"], feeds, calibration.images)
+        if {"encoder", "loop"} <= set(modules):
+            graphs.join(made, facts["special"], trained.model.config.max_length, args.opset, about)
+        names = [name for name in (*modules, "captioner") if (made / f"{name}.onnx").exists()]
+        special = {name: f"{name}.tensorrt.onnx" if feeds else f"{name}.onnx" for name in names if name in ("encoder", "condition", "step")}
+        facts["graphs"] = {"cpu": {name: f"{name}.onnx" for name in names}, "tensorrt": special}
+        operators.check_for_tensorrt(made, special)
+        if trained.objective != "ar":
+            sample = [{key: value.numpy() for key, value in state.items()} for state in quantization.states(trained, material.first(16))]
+            facts["ranges"] = operators.check_ranges(made / "step.onnx", sample, half=args.precision == "fp16")
         files.write_text(made / "tokenizer.json", trained.tokenizer.to_json())
         for name in bundle.CODE:
             shutil.copy(Path(__file__).parent / name, made / name)
+        if args.tensorrt:
+            files.write_text(made / "build_engines.sh", engines.script(facts))
         bundle.seal(made, facts)
         facts["parity"] = parity.gate(trained, made, material, args.seed)
+        facts["scores"] = parity.scores(trained, Runner(made, check=False), material)
         write_golden(trained, made, material, settings)
         bundle.seal(made, facts)
         Runner(made)
@@ -194,6 +221,8 @@ def main(argv=None):
     for row in facts["parity"]:
         print(f"| {row['what']} | {row['inputs']} | {row['error']:.1e} |" if "error" in row else f"| {row['what']} | {row['inputs']} | "
               f"{row['identical']:.1%} |", row["limit"], "|")
+    for name, one in facts["scores"].items():
+        print(f"{name}: truthful {one['truthful']:.1%}, set-exact {one['set_exact']:.1%} of {one['images']} pictures")
     print(f"wrote {out}; now: python infer_onnx.py --bundle {out} --self_test", file=sys.stderr)
 
 

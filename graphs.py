@@ -4,19 +4,21 @@
     ConditionGraph  features -> keys (B, N, H, head, P), values (B, N, H, P, head) of all N blocks, and the likeliest length
     StepGraph       tokens, lengths (, keys, values) -> logits, the likeliest token and its probability: one denoiser call
     LoopGraph       the whole denoising in one call: an ONNX Loop around StepGraph's network
-    CaptionGraph    image -> caption: all of the above in one file
     NextGraph       the autoregressive twin: one token and its key-value cache -> the next one
 
+`join` puts encoder, condition and loop into one file, image in and tokens out.
 They compute what model.py computes, arranged for the runtime: attention written out (281 nodes where the fused operator
 exports 395), query, key and value as one product, gate folded into the output matrix, RMSNorm spelt as ONNX Runtime fuses it.
 Ids are int32 at the boundary. parity.py holds every graph against model.py and samplers.py.
 """
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
 
+import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
@@ -126,7 +128,7 @@ class EncoderGraph(nn.Module):
 
     def __init__(self, encoder):
         super().__init__()
-        self.body = encoder.model
+        self.body = copy.deepcopy(encoder.model)  # it may be halved
         self.register_buffer("scale", (1 / (255 * encoder.std)).clone())
         self.register_buffer("shift", (-encoder.mean / encoder.std).clone())
 
@@ -248,22 +250,6 @@ class LoopGraph(nn.Module):
                 torch.where(reveal, likely, probability), used, cursor + reveal.sum(1).int(), calls + 1)
 
 
-class CaptionGraph(nn.Module):
-    """Image in, caption out: encoder, condition and loop in one file. Length fixed at the model's longest; padding is [PAD]."""
-
-    def __init__(self, encoder: EncoderGraph, condition: ConditionGraph, loop: LoopGraph, special: dict, max_length: int):
-        super().__init__()
-        self.encoder, self.condition, self.loop, self.special, self.max_length = encoder, condition, loop, special, max_length
-
-    def forward(self, image, schedule, order, threshold, temperature, noise):
-        keys, values, lengths = self.condition(self.encoder(image))
-        position = torch.arange(self.max_length, dtype=torch.int32)
-        tokens = torch.where(position < lengths[:, None], self.special["mask"], self.special["pad"])
-        tokens = torch.where(position == 0, self.special["bos"], torch.where(position == lengths[:, None] - 1, self.special["eos"], tokens)).int()
-        tokens, step, probability, calls = self.loop(tokens, lengths, schedule, order, threshold, temperature, noise, keys, values)
-        return tokens, lengths, step, probability, calls
-
-
 class NextGraph(nn.Module):
     """The twin's next token. past_keys, past_values (B, N, H, max_length, head): positions up to `position` (1,) int32 are filled."""
 
@@ -312,12 +298,36 @@ def signature(name: str, model: Denoiser, image_size: int = 0, patches: int = 0)
         "condition": ({"features": (torch.zeros(2, patches, size.condition_width), row)}, ["keys", "values", "lengths"]),
         "step": ({**rows, **condition, **share}, ["logits", "likeliest", "confidence"]),
         "loop": ({**rows, **controls, **condition}, ["filled", "step", "probability", "calls"]),
-        "captioner": ({**image, **controls}, ["filled", "lengths", "step", "probability", "calls"]),
         "next": ({"token": (whole(2, 1), row), "position": (whole(1), {}), "past_keys": (past(), row), "past_values": (past(), row), **condition},
                  ["logits", "new_keys", "new_values"]),
     }[name]
     return ({key: example for key, (example, _) in inputs.items()},
             {key: {axis: dim[label] for label, axis in free.items()} for key, (_, free) in inputs.items()}, outputs)
+
+
+def write(proto: onnx.ModelProto, name: str, path, facts: dict) -> None:
+    """Check a graph and write it with `facts` in its metadata."""
+    proto.ir_version = min(proto.ir_version, IR_VERSION)
+    strip(proto)
+    for key, value in {**facts, "graph": name}.items():
+        proto.metadata_props.add(key=key, value=str(value))
+    onnx.checker.check_model(proto)
+    onnx.save(proto, path)
+
+
+def name_axes(proto: onnx.ModelProto, free: dict) -> None:
+    """Call the free axes by their names in place of torch's symbols. Raises UserError if one is fixed: torch specialises silently."""
+    names = {}
+    for one in proto.graph.input:
+        for axis, dim in free[one.name].items():
+            place = one.type.tensor_type.shape.dim[axis]
+            if not place.dim_param:
+                raise UserError(f"{one.name} with {place.dim_value} fixed at axis {axis}", "a free axis", "export with another torch")
+            names[place.dim_param] = dim.__name__
+    for one in [*proto.graph.input, *proto.graph.output]:
+        for place in one.type.tensor_type.shape.dim:
+            if place.dim_param:
+                place.dim_param = names.get(place.dim_param, place.dim_param)
 
 
 def strip(proto) -> None:
@@ -337,21 +347,49 @@ def strip(proto) -> None:
 def export(graph: nn.Module, name: str, path, model: Denoiser, opset: int, facts: dict, image_size: int = 0, patches: int = 0) -> None:
     """Write one graph as one ONNX file with `facts` in its metadata. Raises UserError if an axis that must be free is not."""
     examples, free, outputs = signature(name, model, image_size, patches)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    logging.disable(logging.ERROR)  # thousands of lines of torch's tracing, wherever someone listens
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.export.export(graph.eval(), (), examples, dynamic_shapes=free)
         exported = torch.onnx.export(program, kwargs=examples, dynamo=True, opset_version=opset, input_names=list(examples), output_names=outputs,
                                      verbose=False)
-    proto = exported.model_proto
-    proto.ir_version = min(proto.ir_version, IR_VERSION)
-    strip(proto)
-    for key, value in {**facts, "graph": name}.items():
-        proto.metadata_props.add(key=key, value=str(value))
-    for one in proto.graph.input:
-        for axis in free[one.name]:
-            place = one.type.tensor_type.shape.dim[axis]
-            if not place.dim_param:  # torch specialises silently
-                raise UserError(f"{one.name} of {name} with {place.dim_value} rows fixed at axis {axis}", "a free axis", "export with another torch")
-    onnx.checker.check_model(proto)
-    onnx.save(proto, path)
+    logging.disable(logging.NOTSET)
+    name_axes(exported.model_proto, free)
+    write(exported.model_proto, name, path, facts)
+
+
+def join(folder, special: dict, length: int, opset: int, facts: dict) -> None:
+    """captioner.onnx from encoder.onnx, condition.onnx and loop.onnx: image in, caption out. Rows have the model's longest length.
+
+    Between condition and loop stand seven nodes that lay out [BOS], blanks, [EOS], [PAD] for the lengths that condition says.
+    """
+    from onnx import TensorProto, compose, helper, numpy_helper
+    node, value = helper.make_node, lambda name, content, kind: numpy_helper.from_array(np.array(content, kind), name)
+    blanks = helper.make_graph(
+        [node("Unsqueeze", ["n", "axis"], ["column"]), node("Less", ["place", "column"], ["inside"]), node("Sub", ["column", "one"], ["end"]),
+         node("Equal", ["place", "end"], ["last"]), node("Where", ["inside", "mask", "pad"], ["unended"]),
+         node("Where", ["last", "eos", "unended"], ["unbegun"]), node("Where", ["first", "bos", "unbegun"], ["tokens"])],
+        "blanks", [helper.make_tensor_value_info("n", TensorProto.INT32, ["batch"])],
+        [helper.make_tensor_value_info("tokens", TensorProto.INT32, ["batch", length])],
+        [value("axis", [1], np.int64), value("place", [range(length)], np.int32), value("one", 1, np.int32),
+         value("first", [np.arange(length) == 0], bool), *(value(name, special[name], np.int32) for name in ("mask", "pad", "bos", "eos"))])
+    parts = {name: onnx.load(folder / f"{name}.onnx") for name in ("encoder", "condition", "loop")}
+    parts["blanks"] = helper.make_model(blanks, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
+    for part in parts.values():
+        del part.metadata_props[:]
+    # The loop keeps its names: add_prefix does not reach what an inner graph takes from the outer one.
+    first, middle, layout = (compose.add_prefix(parts[name], f"{name}/") for name in ("encoder", "condition", "blanks"))
+    whole = compose.merge_models(first, middle, [("encoder/features", "condition/features")])
+    whole = compose.merge_models(whole, layout, [("condition/lengths", "blanks/n")],
+                                 outputs=["condition/keys", "condition/values", "condition/lengths", "blanks/tokens"])
+    whole = compose.merge_models(whole, parts["loop"], [("condition/keys", "keys"), ("condition/values", "values"), ("condition/lengths", "lengths"),
+                                                        ("blanks/tokens", "tokens")],
+                                 outputs=["condition/lengths", "filled", "step", "probability", "calls"])
+    for old, new in (("encoder/image", "image"), ("condition/lengths", "lengths")):
+        for one in [*whole.graph.input, *whole.graph.output]:
+            one.name = new if one.name == old else one.name
+        for each in whole.graph.node:
+            each.input[:], each.output[:] = ([new if name == old else name for name in names] for names in (each.input, each.output))
+    del whole.opset_import[:]  # merging lists it once a part
+    whole.opset_import.append(helper.make_opsetid("", opset))
+    write(whole, "captioner", folder / "captioner.onnx", facts)

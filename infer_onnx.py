@@ -148,7 +148,8 @@ def main(argv=None):
     if runner.conditioned and len(asked) != 1:
         raise UserError("no picture, or several kinds", "one of --image, --image_dir, --camera", "choose one, or --self_test")
     if not runner.conditioned and (asked or not args.text):
-        raise UserError("pictures for a text model" if asked else "no text", 'a text with blanks', 'give one, as in --text "Once upon a time [MASK*40]"')
+        raise UserError("pictures for a text model" if asked else "no text", "a text with blanks",
+                        'give one, as in --text "Once upon a time [MASK*40]"')
     if args.json:
         files.writable_folder(Path(args.json).parent)
     template = runtime.read_template(args.text, runner.tokenizer, runner.length) if args.text else None

@@ -33,6 +33,9 @@ class Material:
     paths: list = field(default_factory=list)
     records: list = field(default_factory=list)
 
+    def first(self, count: int) -> "Material":
+        return Material(self.rows[:count], None if self.images is None else self.images[:count], self.paths[:count], self.records[:count])
+
 
 @dataclass
 class Trained:
@@ -106,6 +109,17 @@ def from_bundle(runner: Runner, material: Material, settings: SampleConfig, seed
     return [(filled[row, :n].tolist(), step[row, :n].tolist()) for row, n in enumerate(sizes)]
 
 
+def scores(trained: Trained, runner: Runner, material: Material) -> dict:
+    """Truth of the bundle's captions and of torch's on the same pictures, where scenes say what is true. Shares."""
+    if material.images is None or not all(record.get("scene") for record in material.records):
+        return {}
+    result = {}
+    for name, written in (("bundle", from_bundle(runner, material, runner.settings, 0)), ("torch", reference(trained, material, runner.settings, 0))):
+        judged = captioning.truth([trained.tokenizer.decode(ids).strip() for ids, _ in written], material.records)
+        result[name] = {key: judged[key] for key in ("images", "truthful", "set_exact")}
+    return result
+
+
 def error(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found.astype(np.float64) - expected).max() / max(1e-9, np.abs(expected).max()))
 
@@ -156,7 +170,7 @@ def compare_single(trained: Trained, runner: Runner, material: Material, seed: i
     from runtime import loop_inputs
     whole = np.full((len(material.images), runner.length), runner.tokenizer.mask)
     inputs = loop_inputs(runner.settings, whole, runner.tokenizer.mask, runner.length, seed, 0)
-    filled, lengths, *_ = runner.run("captioner", {"image": material.images, **inputs})
+    filled, lengths = runner.run("captioner", {"image": material.images, **inputs}, ["filled", "lengths"])
     expected = reference(trained, material, runner.settings, seed)
     same = sum(filled[row, :n].tolist() == ids for row, (n, (ids, _)) in enumerate(zip(lengths, expected, strict=True)))
     return {"what": "texts, single file", "inputs": len(expected), "identical": same / len(expected), "limit": runner.facts["tolerances"]["texts"]}

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import benchmark
+import roofline
 from config import ModelConfig
 from files import UserError
 from model import Denoiser
@@ -30,7 +31,7 @@ def test_a_small_run(tmp_path, capsys):
 
 def test_executed_operations_are_fewer_than_the_convention_counts():
     model = Denoiser(ModelConfig())
-    executed, convention = benchmark.executed_flops(model, 256), model.training_flops(256)
+    executed, convention = roofline.executed_flops(model, 256), model.training_flops(256)
     D, rows = 256, model.config.output_size
     assert convention - executed == pytest.approx(6 * (model.num_parameters() - sum(
         w.numel() for n, w in model.named_parameters() if n.startswith("blocks.") and w.ndim == 2) - rows * D * 257 / 512))

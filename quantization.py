@@ -1,0 +1,204 @@
+"""Smaller numbers: products in float16, or in INT8 after smoothing, and what each layer's INT8 costs (floor 2).
+
+INT8 comes twice, for no artefact is good for both machines: `dynamic` for CPUs (2.3 times FP32 on a Xeon with VNNI, and no
+operator of it known to TensorRT), static symmetric Q/DQ for TensorRT (and slower than FP32 on a CPU). Only products with
+weights are quantised: with everything quantised a captioner lost three times as many captions.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import captioning
+from config import SampleConfig
+from parity import Material, Trained, holes
+from samplers import row_generators, sample
+
+FP32_PARTS = ("normalisations", "softmax", "attention scores", "residual stream", "embedding", "rotary positions", "time embedding", "sampling")
+LEFT_OUT = 4.0  # a layer is left in FP32 if its INT8 alone costs so many times the median layer's error
+FEED = 16  # rows in one calibration feed
+
+
+class Half(nn.Module):
+    """A product in float16 whose input and output are float32: the sums inside a layer stay where they cannot overflow."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner.half()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x.half()).float()
+
+
+def halve(module: nn.Module) -> None:
+    """Every product with weights below `module` in float16, in place; all of FP32_PARTS stays."""
+    for name, child in module.named_children():
+        if name in ("time", "length_head"):
+            continue
+        if isinstance(child, (nn.Linear, nn.Conv2d)):
+            setattr(module, name, Half(child))
+        else:
+            halve(child)
+
+
+@torch.no_grad()
+def states(trained: Trained, material: Material, steps: int = 8) -> Iterator[dict]:
+    """Real intermediate states of the denoising, all noise levels, FEED rows each: what StepGraph sees, as torch tensors."""
+    model, tokenizer = trained.model, trained.tokenizer
+    for first in range(0, len(material.rows), FEED):
+        rows = material.rows[first:first + FEED]
+        tokens, sizes = (torch.from_numpy(part) for part in holes(rows, tokenizer, 1.0))
+        condition, seen, given = None, [], {}
+        if material.images is not None:
+            condition = captioning.condition_of(model, trained.seen(trained.features(material.images[first:first + FEED])))
+            head = model.config.d_model // model.config.heads
+            given = {"keys": torch.stack([k.mT for k, _ in condition], 1) * head ** -0.5, "values": torch.stack([v for _, v in condition], 1)}
+        inner = model.bind(sizes, condition)
+
+        def denoise(tokens, share, select, inner=inner, seen=seen):
+            seen.append((tokens.int(), share.float()))
+            return inner(tokens, share, select)
+
+        sample(denoise, tokens.long(), SampleConfig("confidence", steps, temperature=0.0), mask_id=tokenizer.mask, rngs=row_generators(0, len(rows)))
+        for tokens, share in seen:
+            yield {"tokens": tokens, "lengths": sizes.int(), "share": share, **given}
+
+
+def named_linears(module: nn.Module) -> dict[str, nn.Linear]:
+    return {name: child for name, child in module.named_modules() if isinstance(child, nn.Linear) and not name.startswith(("time", "length_head"))}
+
+
+def call(network: nn.Module, state: dict) -> torch.Tensor:
+    return network(state["tokens"], state["lengths"], state.get("keys"), state.get("values"), state["share"])
+
+
+@torch.no_grad()
+def input_sizes(network: nn.Module, feeds: list[dict]) -> dict[str, torch.Tensor]:
+    """The largest magnitude of each input channel of every product, over these states."""
+    largest: dict[str, torch.Tensor] = {}
+
+    def watch(name):
+        def hook(module, inputs):
+            size = inputs[0].abs().flatten(0, -2).amax(0)
+            largest[name] = torch.maximum(largest[name], size) if name in largest else size
+        return hook
+
+    hooks = [child.register_forward_pre_hook(watch(name)) for name, child in named_linears(network).items()]
+    for state in feeds:
+        call(network, state)
+    for hook in hooks:
+        hook.remove()
+    return largest
+
+
+@torch.no_grad()
+def smooth(network: nn.Module, feeds: list[dict]) -> None:
+    """SmoothQuant (Xiao et al. 2023, arXiv 2211.10438) with alpha 1/2: what is loud in a product's input goes into its weights.
+
+    The inverse factor is folded into what comes before: the norm's gain, the value rows, the ungated rows. The function stays.
+    """
+    sizes = input_sizes(network, feeds)
+
+    def fold(name: str, product: nn.Linear, *before: torch.Tensor) -> None:
+        factor = (sizes[name].clamp(min=1e-5) / product.weight.abs().amax(0).clamp(min=1e-5)).sqrt()
+        product.weight *= factor
+        for part in before:  # (in,) a gain, or (in, any) the rows that make this input
+            part /= factor if part.ndim == 1 else factor[:, None]
+
+    for number, block in enumerate(network.blocks):
+        width, at = block.out.weight.shape[1], f"blocks.{number}."
+        fold(at + "qkv", block.qkv, block.attention_norm.weight)
+        fold(at + "out", block.out, block.qkv.weight[2 * width:])
+        if block.crossed:
+            fold(at + "cross_query", block.cross_query, block.cross_norm.weight)
+        fold(at + "up", block.up, block.mlp_norm.weight)
+        if block.gated:
+            fold(at + "down", block.down, block.up.weight[block.down.weight.shape[1]:])
+    fold("head", network.head, network.norm.weight)
+
+
+def round_to_int8(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    return (x / scale).round().clamp(-127, 127) * scale
+
+
+@torch.no_grad()
+def costs(network: nn.Module, feeds: list[dict]) -> dict[str, float]:
+    """Relative error of the logits (L2) when one product alone is INT8: weights by channel, activations by tensor."""
+    exact, result = [call(network, state) for state in feeds], {}
+    norm = sum(float(one.square().sum()) for one in exact)
+    for name, product in named_linears(network).items():
+        kept = product.weight.clone()
+        product.weight.copy_(round_to_int8(kept, kept.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127))
+        hook = product.register_forward_pre_hook(lambda module, inputs: (round_to_int8(inputs[0], inputs[0].abs().amax().clamp(min=1e-12) / 127),))
+        result[name] = (sum(float((call(network, state) - one).square().sum()) for state, one in zip(feeds, exact, strict=True)) / norm) ** 0.5
+        hook.remove()
+        product.weight.copy_(kept)
+    return result
+
+
+def too_costly(cost: dict[str, float]) -> list[str]:
+    """The layers that stay FP32: those far above the median."""
+    return [name for name, value in cost.items() if value > LEFT_OUT * float(np.median(list(cost.values())))]
+
+
+def node_names(network: nn.Module, kept: list[str]) -> list[str]:
+    """The names that the exporter gives the products of `kept`: it numbers them in the order in which they run, which is ours."""
+    before = 0 if network.time is None else 2  # the time embedding's two run first
+    return [f"node_linear_{place}" if place else "node_linear" for place, name in enumerate(named_linears(network), before) if name in kept]
+
+
+def dynamic(path: Path, target: Path, keep: list[str] = ()) -> None:
+    """INT8 weights by channel, activations quantised as they come: for CPUs. Reaches into the Loop."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    quantize_dynamic(path, target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=list(keep),
+                     extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True})
+
+
+def static(path: Path, target: Path, feeds: list[dict], keep: list[str] = ()) -> None:
+    """Symmetric INT8 Q/DQ with weights by channel, calibrated on these feeds: for TensorRT."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.rest = iter(feeds)
+
+        def get_next(self):
+            return next(self.rest, None)
+
+    quantize_static(path, target, Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=["MatMul", "Conv", "Gemm"], per_channel=True,
+                    activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, nodes_to_exclude=list(keep),
+                    extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "MatMulConstBOnly": True})
+
+
+def lower(network: nn.Module, modules: dict, feeds: list[dict]) -> dict:
+    """Before the export: halve the products, or smooth them and find what INT8 would cost. Returns what bundle.json says of it."""
+    if not feeds:
+        for module in modules.values():
+            halve(module)
+        return {"fp32_parts": FP32_PARTS}
+    smooth(network, feeds)
+    cost = costs(network, feeds[:: max(1, len(feeds) // 8)])
+    return {"cost": cost, "left_in_fp32": too_costly(cost), "calibrated_on_states": sum(len(feed["tokens"]) for feed in feeds)}
+
+
+def quantize(made: Path, network: nn.Module, notes: dict, feeds: list[dict], images: np.ndarray | None) -> None:
+    """Replace every graph by its dynamic INT8 form, and write NAME.tensorrt.onnx, the static one, of those that TensorRT runs."""
+    keep = node_names(network, notes["left_in_fp32"])
+    import onnxruntime
+    arrays = [{name: value.numpy() for name, value in feed.items()} for feed in feeds]
+    pieces = [] if images is None else [{"image": images[at:at + FEED]} for at in range(0, len(images), FEED)]
+    for name in ("encoder", "condition", "step", "loop", "next"):
+        path = made / f"{name}.onnx"
+        if path.exists():
+            if name in ("encoder", "condition", "step"):
+                session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+                wanted = [one.name for one in session.get_inputs()]
+                given = arrays if name == "step" else pieces
+                static(path, made / f"{name}.tensorrt.onnx", [{key: feed[key] for key in wanted} for feed in given],
+                                    keep if name == "step" else ())
+                if name == "encoder":
+                    pieces = [{"features": session.run(None, piece)[0]} for piece in pieces]
+            dynamic(path, path, keep if name in ("step", "loop", "next") else ())

@@ -1,0 +1,323 @@
+"""To the edge: graphs equal to torch, bundles that prove themselves, run without torch, and refuse what is damaged."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from captioned import make_captioner, make_captions
+from corpus import make_data, make_run
+from PIL import Image
+
+import bundle
+import caption_data
+import captioning
+import checkpoint
+import engines
+import export_onnx
+import generate_caption
+import graphs
+import infer_onnx
+import operators
+import parity
+import runtime
+from config import SampleConfig
+from files import UserError
+from runtime import Runner
+from samplers import row_generators
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_captions(tmp_path_factory.mktemp("edge") / "data")
+
+
+def decisive(path):
+    """A hardly trained model with louder weights: its choices are arbitrary but clear, where near ties would be a coin's."""
+    saved = torch.load(path, weights_only=True)
+    for weights in filter(None, (saved["weights"], saved["averaged"])):
+        for name, weight in weights.items():
+            if weight.ndim == 2 and not name.startswith("length"):
+                weight *= 30 if name == "embedding.weight" else 6
+            if name.endswith("cross.gate"):
+                weight += 0.5
+    checkpoint.save(path, saved)
+    return path
+
+
+@pytest.fixture(scope="module")
+def captioner(data):
+    return decisive(make_captioner(data, data.parent / "run", "--time_conditioning", "sinusoidal", "--layers", "1") / "best.pt")
+
+
+def export(path, data, out, *flags):
+    export_onnx.main(["--checkpoint", str(path), "--data_dir", str(data), "--out", str(out), "--threads", "1", *flags])
+    return out
+
+
+@pytest.fixture(scope="module")
+def made(data, captioner):
+    """A captioner's bundle; its export has passed the gate, on the split's 8 pictures."""
+    return export(captioner, data, data.parent / "bundle")
+
+
+def picture(data):
+    return caption_data.image_path(data, next(one for one in caption_data.read_records(data) if one["split"] == "val"))
+
+
+def resealed(made, out, change):
+    """A copy of a bundle, changed and given right checksums again."""
+    shutil.copytree(made, out)
+    facts = bundle.read(out)
+    change(out, facts)
+    bundle.seal(out, {name: value for name, value in facts.items() if name not in ("files", "checksum", "format")} | {
+        name: facts[name] for name in ("format",) if facts["format"] != bundle.FORMAT})
+    return out
+
+
+def test_random_numbers_are_torchs():
+    for seed, first in ((0, 0), (3, 5), (5000, 1)):
+        rngs = row_generators(seed, 2, first)
+        expected = [[torch.rand(n, generator=rng, dtype=torch.float64).tolist() for n in (3, 1, 30)] for rng in rngs]
+        assert runtime.uniforms(seed, 2, first, 34).tolist() == [sum(parts, []) for parts in expected]
+
+
+def test_schedule_is_the_samplers():
+    from diffusion import Schedule
+    from samplers import Progress, paced
+    for name in ("linear", "cosine", "polynomial"):
+        for steps in (1, 3, 6, 32):
+            table = runtime.schedule_table(SampleConfig(steps=steps, schedule=name), 9)
+            masked = torch.arange(10)[:, None] > torch.arange(9)
+            for step in range(steps):
+                shown = paced(Progress(masked, masked, torch.full((10,), step), torch.full((10,), steps)), Schedule(name))
+                assert (np.arange(10) - table[:, step] == shown.numpy()).all()
+
+
+def test_report_says_every_graph_was_compared(made):
+    facts = bundle.read(made)
+    names = {row["what"] for row in facts["parity"]}
+    assert {"features", "keys", "values", "lengths", "logits, 55% masked", "texts, as shipped", "texts, until all are sure", "texts, with noise",
+            "texts, random order, noise", "texts, single file", "texts, as shipped (step by step)"} <= names
+    assert all(row.get("identical", 1.0) == 1.0 and row["inputs"] >= 8 for row in facts["parity"])
+    assert set(facts["files"]) == {path.name for path in made.iterdir()} - {"bundle.json"} >= set(bundle.CODE)
+
+
+def test_graphs_are_as_promised(made):
+    for name in ("encoder", "condition", "step", "loop", "captioner"):
+        proto = onnx.load(made / f"{name}.onnx")
+        assert [one.version for one in proto.opset_import if one.domain == ""] == [20] and proto.ir_version <= 10
+        about = {one.key: one.value for one in proto.metadata_props}
+        assert about["graph"] == name and about["build"] == bundle.read(made)["build"]
+        assert all(one.type.tensor_type.elem_type != onnx.TensorProto.INT64 for one in [*proto.graph.input, *proto.graph.output])
+        text = proto.SerializeToString()
+        assert str(ROOT).encode() not in text and b"site-packages" not in text, "a stack trace of this machine"
+    loop = onnx.load(made / "loop.onnx")
+    assert [node.op_type for node in loop.graph.node].count("Loop") == 1
+
+
+def test_bundle_writes_what_generate_caption_writes(data, captioner, made, capsys):
+    """The shell's way on both sides: same flags, same seed, same words."""
+    flags = ["--image", str(picture(data)), "--num_samples", "3", "--temperature", "0.9", "--sampler", "first_hitting", "--steps", "5", "--seed", "7"]
+    for more in ([], ["--text", "a [MASK*2] red [MASK]"]):
+        capsys.readouterr()
+        infer_onnx.main(["--bundle", str(made), *flags, *more])
+        ours = capsys.readouterr().out.splitlines()
+        generate_caption.main(["--checkpoint", str(captioner), *flags, *(["--template", more[1]] if more else [])])
+        theirs = [line.rsplit("   (", 1)[0] for line in capsys.readouterr().out.splitlines()]
+        assert ours == theirs and len(ours) == 3
+
+
+def test_numpy_and_the_loop_graph_agree_on_every_sampler(made):
+    """tokens, steps, probabilities and the number of calls, at odd batch sizes."""
+    step, loop = Runner(made, for_tensorrt=True), Runner(made)
+    golden = np.load(made / "golden.npz")
+    for rows, settings in ((1, SampleConfig("confidence", 3, "cosine", 0.0)), (3, SampleConfig("threshold", 9, temperature=0.0, threshold=0.004)),
+                           (5, SampleConfig("left_to_right", 4, temperature=1.0)), (8, SampleConfig("first_hitting", 40, "polynomial", 0.7))):
+        condition, lengths = loop.condition(golden["images"][:rows])
+        tokens, lengths = loop.blanks(lengths, None)
+        one, two = loop.fill(tokens, lengths, condition, settings, 3), step.fill(tokens, lengths, condition, settings, 3)
+        assert (one[0] == two[0]).all() and (one[1] == two[1]).all() and np.allclose(one[2], two[2], atol=1e-5) and one[3] == two[3]
+        assert not (one[0] == loop.tokenizer.mask).any()
+
+
+def test_a_bundle_needs_nothing_of_the_project(made, data, tmp_path):
+    """Copied away, torch and transformers not importable, other working folder: self-test and a caption."""
+    away = shutil.copytree(made, tmp_path / "away")
+    code = ("import sys; sys.modules.update(torch=None, transformers=None, onnx=None); sys.path[:0] = ['.']; import infer_onnx; "
+            "sys.exit(infer_onnx.main(sys.argv[1:]))")
+    for flags in (["--self_test", "--threads", "1"], ["--image", str(picture(data)), "--json", "out.jsonl"]):
+        done = subprocess.run([sys.executable, "-I", "-c", code, *flags], cwd=away, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "self-test passed" in subprocess.run([sys.executable, "infer_onnx.py", "--self_test", "--threads", "1"], cwd=away, capture_output=True, text=True).stdout
+    assert json.loads((away / "out.jsonl").read_text())["caption"]
+
+
+def test_a_changed_byte_anywhere_is_an_error(made, data, tmp_path):
+    flags = ["--image", str(picture(data)), "--threads", "1"]
+    for path in sorted(made.iterdir()):
+        copy = tmp_path / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(made, copy)
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        (copy / path.name).write_bytes(raw)
+        with pytest.raises(UserError, match="changed|JSON|format"):
+            infer_onnx.main(["--bundle", str(copy), *flags])
+        (copy / path.name).unlink()
+        with pytest.raises(UserError, match="found no .*" + re.escape(path.name)):
+            infer_onnx.main(["--bundle", str(copy), *flags])
+
+
+def test_other_bad_input_is_one_line_and_status_2(made, data, tmp_path):
+    def old_format(out, facts):
+        facts["format"] = 99
+
+    def other_opset(out, facts):
+        proto = onnx.load(out / "encoder.onnx")
+        proto.opset_import[0].version = 99
+        (out / "encoder.onnx").write_bytes(proto.SerializeToString())
+
+    def other_build(out, facts):
+        facts["build"] = "another"
+
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(picture(data).read_bytes()[:-200])
+    small = tmp_path / "cut.jpg"
+    Image.open(picture(data)).save(small)
+    small.write_bytes(small.read_bytes()[:400])
+    good = ["--image", str(picture(data))]
+    for folder, flags, words in ((resealed(made, tmp_path / "a", old_format), good, "format 99"), (resealed(made, tmp_path / "b", other_opset), good, "does not run"),
+                                 (resealed(made, tmp_path / "c", other_build), good, "another bundle"), (made, [*good, "--provider", "tensorrt"], "lacks"),
+                                 (made, [*good, "--provider", "tpu"], "lacks"), (made, ["--image", str(cut)], "damaged"), (made, ["--image", str(small)], "damaged"),
+                                 (made, [*good, "--sampler", "remask"], "graphs know"), (made, [*good, "--text", "no blank"], "blanks"),
+                                 (made, ["--camera", "0"], "OpenCV|camera"), (made, [], "no picture"), (tmp_path, good, "no .*bundle.json")):
+        done = subprocess.run([sys.executable, "infer_onnx.py", "--bundle", str(folder), *flags], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and re.search(words, done.stderr), done.stderr
+
+
+def test_an_export_that_fails_the_gate_leaves_nothing(made, data, captioner, monkeypatch):
+    """The graphs are those of the fixture; the trained model is another by one weight matrix."""
+    before, opened = (made / "bundle.json").read_bytes(), export_onnx.open_trained(captioner)
+    opened.model.blocks[0].attention.value.weight.data *= 1.01
+    monkeypatch.setattr(export_onnx, "open_trained", lambda path: opened)
+    monkeypatch.setattr(graphs, "export", lambda module, name, path, *rest: shutil.copy(made / path.name, path))
+    with pytest.raises(UserError, match="logits, 15% masked with an error"):
+        export(captioner, data, made)
+    assert (made / "bundle.json").read_bytes() == before and not list(made.parent.glob(".*tmp*"))
+    with pytest.raises(UserError, match="which is no bundle"):
+        export(captioner, data, data)
+    with pytest.raises(UserError, match="--opset 17"):
+        export(captioner, data, data, "--opset", "17")
+
+
+def test_tensorrt_is_asked_in_its_own_words(made, monkeypatch):
+    """The commands, the lint, and ONNX Runtime's provider against a fake of the module: no TensorRT was ever at hand."""
+    facts = bundle.read(made)
+    words = engines.build(facts, "step")
+    size = facts["model"]
+    shape = f"1x{size['layers']}x{size['heads']}x{size['d_model'] // size['heads']}x64"
+    assert words[:3] == ["/usr/src/tensorrt/bin/trtexec", "--onnx=step.onnx", f"--saveEngine=engines/step-{facts['build']}.plan"]
+    at = f"tokens:1x{size['max_length']},lengths:1,keys:{shape},"
+    assert all(any(word.startswith(f"--{which}Shapes={at}") for word in words) for which in ("min", "opt", "max"))
+    assert {"--stronglyTyped", "--memPoolSize=workspace:1024", "--timingCacheFile=engines/timing.cache", "--skipInference"} <= set(words)
+    assert not {"--fp16", "--int8", "--workspace"} & set(" ".join(words).replace("=", " ").split())  # gone in TensorRT 11
+    given = {one.name: tuple(one.shape[1:]) for one in Runner(made).session("step").get_inputs()}
+    assert {name: shape[1:] for name, shape in engines.shapes(facts, "step").items()}.keys() == given.keys()
+    assert engines.script(facts).count("--saveEngine=") == 3 == engines.script(facts).count("--loadEngine=")
+    for name in ("encoder", "condition", "step"):
+        assert operators.lint(made / f"{name}.onnx") == []
+    assert any("operator Loop" in line or "DOUBLE" in line for line in operators.lint(made / "loop.onnx"))
+
+    import onnxruntime
+    asked = {}
+
+    class Session:
+        def __init__(self, path, options, providers):
+            asked["providers"], self.taken = providers, [one if isinstance(one, str) else one[0] for one in providers]
+
+        def get_providers(self):
+            return self.taken[asked.get("fall_back", 0):]
+
+        def get_modelmeta(self):
+            return SimpleNamespace(custom_metadata_map={"build": facts["build"]})
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    runner = Runner(made, "tensorrt")
+    runner.session("step")
+    (name, options), *rest = asked["providers"]
+    assert name == "TensorrtExecutionProvider" and rest == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert options["trt_engine_cache_enable"] and facts["build"] in options["trt_engine_cache_path"] and not options["trt_fp16_enable"]
+    asked["fall_back"] = 2
+    with pytest.raises(UserError, match="in whose place onnxruntime took CPUExecutionProvider"):
+        Runner(made, "tensorrt").session("encoder")
+
+
+def test_lint_knows_what_tensorrt_does_not_read(tmp_path):
+    def graph(operator, opset=20, **attributes):
+        node = onnx.helper.make_node(operator, ["x"], ["y"], **attributes)
+        float_ = lambda name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2])
+        proto = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [float_("x")], [float_("y")]), opset_imports=[onnx.helper.make_opsetid("", opset)])
+        onnx.save(proto, tmp_path / "g.onnx")
+        return operators.lint(tmp_path / "g.onnx")
+
+    assert graph("Sigmoid") == [] and graph("Gelu") == ["the operator Gelu"] and graph("Sigmoid", 23) == ["opset 23, above 20"]
+
+
+def test_what_float16_cannot_hold_is_found(tmp_path):
+    """A product of 1e5 is refused for fp16; a norm's input of 300 is told, for its square overflows."""
+    two = onnx.helper.make_node
+    info = lambda name, shape: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+    weight = onnx.numpy_helper.from_array(np.full((2, 2), 150.0, np.float32), "w")
+    square = onnx.numpy_helper.from_array(np.array(2.0, np.float32), "two")
+    proto = onnx.helper.make_model(onnx.helper.make_graph([two("MatMul", ["x", "w"], ["y"]), two("Pow", ["y", "two"], ["z"])], "g", [info("x", [1, 2])],
+                                                          [info("z", [1, 2])], [weight, square]), opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(proto, tmp_path / "g.onnx")
+    found = operators.check_ranges(tmp_path / "g.onnx", [{"x": np.ones((1, 2), np.float32)}], half=True)
+    assert found["largest_squared"] == 300.0 and not found["squares_fit_half"]
+    with pytest.raises(UserError, match=r"a product of 1.2e\+05"):
+        operators.check_ranges(tmp_path / "g.onnx", [{"x": np.full((1, 2), 400, np.float32)}], half=True)
+
+
+def test_text_models_and_twins(data, tmp_path_factory):
+    """A text denoiser and its twin: each through the gate, at opset 18 too, and equal to torch in the shell."""
+    folder = tmp_path_factory.mktemp("text")
+    stories = make_data(folder / "data")
+    denoiser = export(decisive(make_run(stories, folder / "run") / "best.pt"), stories, folder / "bundle", "--opset", "18", "--inputs", "6")
+    twin = export(decisive(make_run(stories, folder / "ar", "--objective", "ar") / "best.pt"), stories, folder / "twin", "--inputs", "6")
+    assert set(bundle.read(denoiser)["graphs"]["cpu"]) == {"step", "loop"}
+    for one in (denoiser, twin):
+        assert infer_onnx.main(["--bundle", str(one), "--self_test", "--threads", "1"]) == 0
+    with pytest.raises(UserError, match="words behind a blank"):
+        infer_onnx.main(["--bundle", str(twin), "--text", "Ann [MASK] a hen."])
+    infer_onnx.main(["--bundle", str(denoiser), "--text", "Ann had a [MASK*3] hen.", "--num_samples", "2"])
+
+
+def test_templates_are_generate_captions(made):
+    tokenizer = Runner(made).tokenizer
+    for text in ("a [MASK] red [MASK*3]", "[MASK]", "the [MASK*2]circle"):
+        assert runtime.read_template(text, tokenizer, 20) == generate_caption.read_template(text, tokenizer, 20)
+
+
+def test_key_mask_free_networks_equal_the_model(captioner):
+    """The rearranged network against model.py, padding and all, on random ids."""
+    model, _, saved = checkpoint.open_model(captioner)
+    features, lengths = torch.randn(3, 64, model.config.condition_width), torch.tensor([5, 9, 7])
+    tokens, share = torch.randint(0, model.config.output_size, (3, 9)), torch.rand(3)
+    with torch.no_grad():
+        keys, values, _ = graphs.ConditionGraph(model, saved["statistics"], 64)(features)
+        condition = captioning.condition_of(model, captioning.standardise(features, saved["statistics"], "cpu"))
+        expected = model(tokens, lengths=lengths, share=share, condition=condition)
+        found = graphs.Network(model)(tokens.int(), lengths.int(), keys, values, share)
+    real = torch.arange(9) < lengths[:, None]
+    assert parity.error(found[real].numpy(), expected[real].numpy()) < 1e-5
