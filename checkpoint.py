@@ -10,7 +10,8 @@ A checkpoint `*.pt` is one dict of tensors and plain values, read with `weights_
     statistics   plain values from the training data, such as the histogram of row lengths
     encoder      kind "caption": name, key, patches and width of the frozen image encoder; the features' mean and deviation are
                  in statistics
-    form         kind "conditional": "context", "cross" or "ar", what a row of it looks like (pairs.py); encoder_layers of its text encoder
+    form         kind "conditional": "context", "cross" or "ar", what a row of it looks like (pairs.py); encoder_layers of its text
+                 encoder; flags, both_stages: what a resumed run keeps
     data         fingerprint of the training data; tokenizer: the tokenizer's
     train        TrainConfig as a plain dict; step, seed, git, metrics: where the weights come from
 `resume.pt` holds the same and `optimizer` beside it; only training reads it.

@@ -255,14 +255,14 @@ def score(args, path, model, tokenizer, saved: dict) -> dict:
     continued at temperature 0.8 unless a flag says otherwise.
     """
     held_out = PairData(args.data_dir, "val", saved["form"])
-    data.check_tokenizer(held_out.tokenizer.fingerprint, tokenizer.fingerprint, f"{args.data_dir} was")
+    held_out.check_tokenizer(tokenizer.fingerprint, args.data_dir, path)
     if held_out.meta["fingerprint"] != saved["data"]["fingerprint"]:
         print(f"note: {args.data_dir} is not the folder of pairs that this model was trained on", file=sys.stderr)
     beside = {}
     for flag, kind in (("twin", "conditional"), ("judge", "text")):
         if name := getattr(args, flag):
             beside[flag], its_tokenizer, about = checkpoint.open_model(name, model.device, kinds=(kind,))
-            data.check_tokenizer(its_tokenizer.fingerprint, tokenizer.fingerprint, f"{name} was")
+            data.check_tokenizer(its_tokenizer.fingerprint, tokenizer.fingerprint, name)
             if about["objective"] != "ar":
                 raise UserError(f"{name} trained with --objective {about['objective']}", "an autoregressive twin", "train one with --objective ar")
             beside[flag] = (beside[flag], about) if flag == "twin" else beside[flag]

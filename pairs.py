@@ -195,6 +195,12 @@ class PairData:
     def __len__(self) -> int:
         return len(self.first)
 
+    def check_tokenizer(self, fingerprint: str, folder, path) -> None:
+        """Raise UserError unless the pairs have the tokenizer of the checkpoint at `path`."""
+        if self.tokenizer.fingerprint != fingerprint:
+            raise UserError(f"pairs in {folder} made with tokenizer {self.tokenizer.fingerprint}", f"tokenizer {fingerprint}, that of {path}",
+                            f"run prep_conditional_data.py --denoiser {path}, or name another folder with --data_dir")
+
     def pair(self, number: int) -> Pair:
         rows = self.blanks[self.first[number]:self.first[number + 1] if number + 1 < len(self) else None]
         start = self.offsets[rows[0, 1]]

@@ -26,7 +26,6 @@ import torch
 import autoregressive
 import checkpoint
 import config
-import data
 import diffusion
 import files
 import filling
@@ -102,7 +101,7 @@ def open_start(args, folder: PairData):
     """The model to start from. Raises UserError if the pairs were made for another, or it is of the other objective."""
     path = args.denoiser or checkpoint.newest()
     model, tokenizer, saved = checkpoint.open_model(path, kinds=("text",))
-    data.check_tokenizer(tokenizer.fingerprint, folder.tokenizer.fingerprint, f"{path} was")
+    folder.check_tokenizer(tokenizer.fingerprint, args.data_dir, path)
     if saved["objective"] != args.objective:
         raise UserError(f"{path} trained with --objective {saved['objective']}", f"one of --objective {args.objective}",
                         f"add --objective {saved['objective']}, or name another --denoiser")

@@ -121,7 +121,7 @@ def test_as_a_user_runs_them(world, tmp_path):
     """In shells of their own, the newest run found by itself; a mistake is one line and status 2."""
     (tmp_path / "checkpoints").symlink_to(world / "denoiser")
     run = lambda script, *words, **more: subprocess.run([sys.executable, str(ROOT / script), *map(str, words)], cwd=tmp_path, capture_output=True,
-                                                        text=True, timeout=100, **more)
+                                                        text=True, timeout=300, **more)
     (tmp_path / "data_full").symlink_to(world / "data")
     done = run("prep_conditional_data.py")
     assert done.returncode == 0 and "next: python train_conditional.py" in done.stdout, done.stderr
