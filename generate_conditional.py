@@ -191,7 +191,9 @@ def main(argv=None):
     seconds = time.perf_counter() - clock
     if args.html:
         facts = {"checkpoint": writer.path.name, "conditioning": writer.form, "trained for": f"{writer.saved['step']} steps", "seed": args.seed,
-                 "guidance": args.guidance, **{name: getattr(writer.settings, name) for name in ("sampler", "steps", "temperature", "top_p")}}
+                 "temperature": writer.settings.temperature, "top_p": writer.settings.top_p}
+        if writer.form != "ar":
+            facts |= {"guidance": args.guidance, "sampler": writer.settings.sampler, "steps": writer.settings.steps}
         files.write_text(args.html, pages.unmasking(texts, tokenizer, facts))
     if args.json:
         files.write_text(args.json, "".join(json.dumps(record(one, template, writer, args.seed), ensure_ascii=False) + "\n" for one in texts))
