@@ -137,7 +137,7 @@ def bounds(model, tokenizer, objective: str, images: Tensor | None, texts: list[
 
 @torch.no_grad()
 def best_of(model, tokenizer, images: Tensor, settings: SampleConfig, candidates: int, *, guidance: float = 1.0, penalty: float = 0.0,
-            seed: int = 0, first: int = 0) -> list[Caption]:
+            draws: int = 4, seed: int = 0, first: int = 0) -> list[Caption]:
     """The best of several captions an image: the likeliest lengths, judged by log p(length) - bound.
 
     penalty: α of bound(caption | image) - α·bound(caption | no image), against captions that fit any image.
@@ -147,7 +147,7 @@ def best_of(model, tokenizer, images: Tensor, settings: SampleConfig, candidates
     written = write(model, tokenizer, "diffusion", images, settings, guidance=guidance, lengths=length.flatten().clamp(min=3), seed=seed,
                     first=first * candidates)
     ids = [one.ids for one in written]
-    nats = bounds(model, tokenizer, "diffusion", images, ids)
+    nats = bounds(model, tokenizer, "diffusion", images, ids, draws=draws, seed=seed)
     for one, value in zip(written, nats, strict=True):
         one.bound = float(value) / (len(one.ids) - 1)
     cost = nats - log_p.flatten().double().cpu().numpy() - (penalty * bounds(model, tokenizer, "diffusion", None, ids) if penalty else 0.0)

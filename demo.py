@@ -38,7 +38,8 @@ def commands(args, out: Path) -> list[list[str]]:
     data, run = str(out / "data"), str(out / "captioner")
     best, seed = str(out / "captioner" / "best.pt"), ["--seed", str(args.seed)]
     train = ["train_captioning.py", "--data_dir", data, "--out", run, "--model_config", "tiny", "--max_steps", str(args.max_steps),
-             "--batch_size", "64", "--learning_rate", "4e-3", "--warmup_steps", "50", *seed]
+             "--batch_size", "128", "--accumulate", "4", "--learning_rate", "4e-3", "--warmup_steps", "50", "--eval_every", "200",
+             "--eval_images", "100", *seed]
     score = ["--threads", "1", *seed]  # small products: a second thread waits more than it helps (LOG.md)
     sizes = ["--num_train", str(args.num_train), "--num_val", str(args.num_val)]
     return [["prep_caption_synthetic.py", "--out", data, *sizes, "--levels", "1,2", *seed],
