@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from config import ModelConfig
-from model import Block, Denoiser
+from model import Block, Denoiser, Norm
 
 
 class TextConditioned(Denoiser):
@@ -21,7 +21,7 @@ class TextConditioned(Denoiser):
         super().__init__(dataclasses.replace(config, condition_width=config.d_model))
         self.length_head = None  # lengths come from the training pairs' histogram, for both ways of conditioning
         bare = dataclasses.replace(config, condition_width=0)
-        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(Block(bare) for _ in range(encoder_layers)), "norm": nn.RMSNorm(config.d_model)})
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(Block(bare) for _ in range(encoder_layers)), "norm": Norm(config.d_model)})
 
     def start_from(self, denoiser: Denoiser) -> None:
         """Take over a trained denoiser whole, and its first blocks once more as the encoder."""
