@@ -354,8 +354,9 @@ def export(graph: nn.Module, name: str, path, model: Denoiser, opset: int, facts
         exported = torch.onnx.export(program, kwargs=examples, dynamo=True, opset_version=opset, input_names=list(examples), output_names=outputs,
                                      verbose=False)
     logging.disable(logging.NOTSET)
-    name_axes(exported.model_proto, free)
-    write(exported.model_proto, name, path, facts)
+    proto = exported.model_proto  # made anew at every look
+    name_axes(proto, free)
+    write(proto, name, path, facts)
 
 
 def join(folder, special: dict, length: int, opset: int, facts: dict) -> None:

@@ -4,7 +4,6 @@ All sides of a comparison alternate in one process, warmed up; percentiles are o
 to the first caption are those of a process of its own.
 """
 
-import os
 import statistics
 import subprocess
 import sys
@@ -72,12 +71,13 @@ def compare(folder, twin, trained, threads: int, batch: int, repeats: int) -> li
 
 
 def alone(words: list[str]) -> dict:
-    """Seconds and peak MiB of a process."""
-    clock = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=Path(__file__).parent)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return {"seconds": time.perf_counter() - clock, "peak_mib": usage.ru_maxrss / 2 ** 10, "status": process.returncode}
+    """Seconds and peak MiB of a process. A small one starts it: a child's peak begins at that of the process that it was forked from."""
+    code = ("import resource, subprocess, sys, time; clock = time.perf_counter(); "
+            "status = subprocess.run([sys.executable, *sys.argv[1:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode; "
+            "print(status, time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    status, seconds, kib = done.stdout.split()
+    return {"seconds": float(seconds), "peak_mib": float(kib) / 2 ** 10, "status": int(status)}
 
 
 def first_caption(folder, path, threads: int) -> list[dict]:

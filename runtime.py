@@ -171,7 +171,10 @@ def read_template(text: str, tokenizer: Tokenizer, max_length: int, open_end: bo
 
 
 def peak_mib() -> float:
-    """The most memory that this process has held."""
+    """The most memory that this process has held; ru_maxrss alone would count what its parent held when it was forked."""
+    status = Path("/proc/self/status")
+    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(found[1]) / 2 ** 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 10
 
 
