@@ -148,8 +148,13 @@ def too_costly(cost: dict[str, float]) -> list[str]:
 
 def node_names(network: nn.Module, kept: list[str]) -> list[str]:
     """The names that the exporter gives the products of `kept`: it numbers them in the order in which they run, which is ours."""
-    before = 0 if network.time is None else 2  # the time embedding's two run first
-    return [f"node_linear_{place}" if place else "node_linear" for place, name in enumerate(named_linears(network), before) if name in kept]
+    before = 0 if network.time is None else 2  # the time embedding's two run first, and stay
+    return numbered([*range(before), *(place for place, name in enumerate(named_linears(network), before) if name in kept)])
+
+
+def numbered(places: list[int]) -> list[str]:
+    """The exporter's names of these products; with a bias they are Gemm, which the quantiser renames before it looks."""
+    return [f"node_linear_{place}{end}" if place else f"node_linear{end}" for place in places for end in ("", "_MatMul")]
 
 
 @contextlib.contextmanager
@@ -200,8 +205,9 @@ def lower(network: nn.Module, modules: dict, feeds: list[dict]) -> dict:
 
 def quantize(made: Path, network: nn.Module, notes: dict, feeds: list[dict], images: np.ndarray | None) -> None:
     """Replace every graph by its dynamic INT8 form, and write NAME.tensorrt.onnx, the static one, of those that TensorRT runs."""
-    keep = node_names(network, notes["left_in_fp32"])
     import onnxruntime
+    inside, length_head = node_names(network, notes["left_in_fp32"]), numbered([2])  # condition's products: keys, values, length
+    keep = {"step": inside, "loop": inside, "next": inside, "condition": length_head}
     arrays = [{name: value.numpy() for name, value in feed.items()} for feed in feeds]
     pieces = [] if images is None else [{"image": images[at:at + FEED]} for at in range(0, len(images), FEED)]
     for name in ("encoder", "condition", "step", "loop", "next"):
@@ -212,7 +218,7 @@ def quantize(made: Path, network: nn.Module, notes: dict, feeds: list[dict], ima
                 wanted = [one.name for one in session.get_inputs()]
                 given = arrays if name == "step" else pieces
                 static(path, made / f"{name}.tensorrt.onnx", [{key: feed[key] for key in wanted} for feed in given],
-                                    keep if name == "step" else ())
+                       keep.get(name, ()))
                 if name == "encoder":
                     pieces = [{"features": session.run(None, piece)[0]} for piece in pieces]
-            dynamic(path, path, keep if name in ("step", "loop", "next") else ())
+            dynamic(path, path, keep.get(name, ()))
