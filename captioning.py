@@ -136,11 +136,12 @@ def bounds(model, tokenizer, objective: str, images: Tensor | None, texts: list[
 
 
 @torch.no_grad()
-def best_of(model, tokenizer, images: Tensor, settings: SampleConfig, candidates: int, *, guidance: float = 1.0, penalty: float = 0.0,
+def best_of(model, tokenizer, images: Tensor, settings: SampleConfig, candidates: int, *, guidance: float = 1.0, penalty: float = 0.5,
             draws: int = 4, seed: int = 0, first: int = 0) -> list[Caption]:
     """The best of several captions an image: the likeliest lengths, judged by log p(length) - bound.
 
-    penalty: α of bound(caption | image) - α·bound(caption | no image), against captions that fit any image.
+    penalty: α of bound(caption | image) - α·bound(caption | no image), against captions that fit any image. 0.5 said more
+    at no loss of truth (scenes: 85% of captions named every object, 74% with 0; LOG.md).
     """
     candidates = min(candidates, model.config.max_length + 1)
     log_p, length = model.length_logits(images).log_softmax(-1).topk(candidates, -1)
@@ -150,7 +151,7 @@ def best_of(model, tokenizer, images: Tensor, settings: SampleConfig, candidates
     nats = bounds(model, tokenizer, "diffusion", images, ids, draws=draws, seed=seed)
     for one, value in zip(written, nats, strict=True):
         one.bound = float(value) / (len(one.ids) - 1)
-    cost = nats - log_p.flatten().double().cpu().numpy() - (penalty * bounds(model, tokenizer, "diffusion", None, ids) if penalty else 0.0)
+    cost = nats - log_p.flatten().double().cpu().numpy() - (penalty * bounds(model, tokenizer, "diffusion", None, ids, draws=draws, seed=seed) if penalty else 0.0)
     best = cost.reshape(-1, candidates).argmin(1)
     return [written[row * candidates + place_in] for row, place_in in enumerate(best)]
 

@@ -6,7 +6,7 @@ checked against the scene's graph. `describe` and `parse` are inverse to each ot
 writes parses, and all its claims are true (a test holds it over seeds).
 
     caption := [opening] list | place "there is" item | "the" noun "is" (place | relation "the" noun | "larger than the" noun)
-             | "the larger of the two is" item | number "shapes:" list
+             | "the largest is" item | number "shapes:" list
     list    := item {"," item} ["and" item] ["but no" nouns | "and nothing else"]
     item    := ("a" | number) noun [place] [relation item | "with" item relation-to-it]
 """
@@ -159,17 +159,21 @@ def describe_two(scene: Scene, rng: np.random.Generator) -> str:
     places = clear_place(first), clear_place(second)
     if all(places):
         forms.append(f"{article(a)} {PLACES[places[0]]} and {article(b)} {PLACES[places[1]]}")
-    if max(first.radius, second.radius) > 1.3 * min(first.radius, second.radius):
-        (large, big), (_, little) = sorted([(first.radius, a), (second.radius, b)], reverse=True)
-        forms += [f"the {big} is larger than the {little}", f"the larger of the two is {article(big)}"]
     return pick(rng, forms)
 
 
 def describe_many(scene: Scene, rng: np.random.Generator) -> str:
     words, number = listing(scene, rng), len(scene.objects)
     absent = pick(rng, [shape for shape in SHAPES if shape not in {one.shape for one in scene.objects}])
-    return pick(rng, [words, f"there are {words}", f"we see {words}", f"the picture shows {words}", f"{NUMBERS[number - 1]} shapes: {words}",
-                      f"{words} but no {PLURALS[absent]}"])
+    forms = [words, f"there are {words}", f"we see {words}", f"the picture shows {words}", f"{NUMBERS[number - 1]} shapes: {words}",
+             f"{words} but no {PLURALS[absent]}"]
+    largest, *rest = sorted((group[0] for group in groups_of(scene)), key=lambda one: -one.radius)
+    smaller = [one for one in rest if largest.radius > 1.3 * one.radius]
+    if smaller:
+        forms.append(f"the {noun(largest, rng)} is larger than the {noun(pick(rng, smaller), rng)}")
+        if len(smaller) == len(rest):
+            forms.append(f"the largest is {article(noun(largest, rng))}")
+    return pick(rng, forms)
 
 
 def describe(scene: Scene, rng: np.random.Generator) -> str:
@@ -279,7 +283,7 @@ class Reader:
         self.claims.append(Claim("larger" if word == "larger" else "relation", phrase, word=word, other=other))
 
     def sentence(self) -> list[Claim]:
-        if self.take("the larger of the two is"):
+        if self.take("the largest is"):
             self.claims.append(Claim("largest", self.item()))
         elif self.words[1:3] == ["shapes", ":"]:
             self.claims.append(Claim("total", number=NUMBERS.index(self.need(*NUMBERS)) + 1))
@@ -358,4 +362,4 @@ def explain(claim: Claim) -> str:
         return f"{words} {claim.word} {' '.join(claim.other.said().values())}" if claim.kind == "relation" else \
             f"{words} larger than {' '.join(claim.other.said().values())}"
     return {"some": words, "count": f"exactly {claim.number} {words}", "place": f"{words} {PLACES.get(claim.word, '')}",
-            "largest": f"{words} is the larger", "none": f"no {words}", "total": f"{claim.number} shapes in all"}[claim.kind]
+            "largest": f"{words} is the largest", "none": f"no {words}", "total": f"{claim.number} shapes in all"}[claim.kind]

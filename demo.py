@@ -28,7 +28,7 @@ def parse_args(argv):
     parser.add_argument("--out", default="runs/demo", help="folder to write (default %(default)s)")
     parser.add_argument("--num_train", type=int, default=5000, help="pictures to train on (default 5000)")
     parser.add_argument("--num_val", type=int, default=300, help="pictures in each held-out split (default 300)")
-    parser.add_argument("--max_steps", type=int, default=700, help="optimizer steps (default 700)")
+    parser.add_argument("--max_steps", type=int, default=900, help="optimizer steps (default 900)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
@@ -40,14 +40,14 @@ def commands(args, out: Path) -> list[list[str]]:
     train = ["train_captioning.py", "--data_dir", data, "--out", run, "--model_config", "tiny", "--max_steps", str(args.max_steps),
              "--batch_size", "128", "--accumulate", "4", "--learning_rate", "4e-3", "--warmup_steps", "50", "--eval_every", "200",
              "--eval_images", "100", *seed]
-    score = ["--threads", "1", *seed]  # small products: a second thread waits more than it helps (LOG.md)
+    score = ["--threads", "2", *seed]
     sizes = ["--num_train", str(args.num_train), "--num_val", str(args.num_val)]
     return [["prep_caption_synthetic.py", "--out", data, *sizes, "--levels", "1,2", *seed],
             train + (["--resume"] if (out / "captioner" / "resume.pt").exists() else []),
             ["evaluate.py", "--checkpoint", best, "--data_dir", data, "--splits", "val,held_pair", "--step_counts", "1,2,4,8,32",
-             "--picture", str(out / "steps.png"), "--json", str(out / "results.json"), *score],
+             "--rerank", "3", "--picture", str(out / "steps.png"), "--json", str(out / "results.json"), *score],
             ["generate_caption.py", "--checkpoint", best, "--use_val_set", "--data_dir", data, "--split", "held_pair", "--num_samples", "40",
-             "--html", str(out / "index.html"), *score]]
+             "--rerank", "3", "--html", str(out / "index.html"), *score]]
 
 
 def run(command: list[str]) -> None:

@@ -45,11 +45,11 @@ from files import UserError
 DATA = {"text": "data_full", "caption": "data_captions_synthetic", "conditional": "data_conditional"}
 GRID = "ancestral,first_hitting,confidence,entropy_bound,threshold,remask"
 # Flags that mean nothing for what is scored, and their defaults.
-FOREIGN = {"text": {"splits": None, "twin": None, "guidance": 1.0, "rerank": 1, "probe_steps": 0, "rate": None, "clip_score": None,
-                    "meteor_spice": False},
+CAPTIONING = {"twin": None, "guidance": 1.0, "rerank": 1, "penalty": 0.5, "probe_steps": 0}
+FOREIGN = {"text": {**CAPTIONING, "splits": None, "rate": None, "clip_score": None, "meteor_spice": False},
            "caption": {"samples": False, "text": None, "judge": None, "documents": 0}}
 FOREIGN["conditional"] = {name: default for name, default in FOREIGN["text"].items() if name != "twin"} | conditional.FOREIGN
-FOREIGN["files"] = {**FOREIGN["caption"], "twin": None, "guidance": 1.0, "rerank": 1, "probe_steps": 0, "data_dir": None, "picture": None}
+FOREIGN["files"] = {**FOREIGN["caption"], **CAPTIONING, "data_dir": None, "picture": None}
 FOREIGN["ratings"] = {**FOREIGN["files"], "splits": None, "clip_score": None, "meteor_spice": False}
 
 
@@ -72,6 +72,7 @@ def parse_args(argv):
     parser.add_argument("--twin", help="captions and pairs: the twin's checkpoint, scored beside")
     parser.add_argument("--guidance", type=float, default=1.0, help="captions: away from the blind model; 1 is none (default 1)")
     parser.add_argument("--rerank", type=int, default=1, help="captions: write so many lengths and keep the likeliest (default 1)")
+    parser.add_argument("--penalty", type=float, default=0.5, help="captions: of the blind model's bound in reranking (default 0.5)")
     parser.add_argument("--probe_steps", type=int, default=0, help="captions: train a probe of the features, a ceiling (default 0: none)")
     parser.add_argument("--hypotheses", nargs="+", metavar="FILE", help="score these: COCO results, or lines of generate_caption.py --json")
     parser.add_argument("--references", help="for --hypotheses: COCO's captions_*.json, or Karpathy's dataset_*.json (--splits, default test)")
@@ -128,7 +129,7 @@ def score_captions(args, path, model, tokenizer, saved) -> dict:
     if twin and twin[2]["encoder"] != saved["encoder"]:
         raise UserError(f"{args.twin} on other features", f"those of {path}", "train both on one folder")
     settings = config.resolve(SampleConfig, args, {"sampler": args.samplers or "confidence", "steps": 64, "temperature": 0.0})
-    options = {"twin": twin, "guidance": args.guidance, "rerank": args.rerank, "seed": args.seed}
+    options = {"twin": twin, "guidance": args.guidance, "rerank": args.rerank, "penalty": args.penalty, "seed": args.seed}
     if args.rate:
         return ratings.write(args.rate, caption_scores.to_rate(model, tokenizer, saved, args.data_dir, splits[0], settings, args.num_samples,
                                                            **options), args.seed)
@@ -139,9 +140,8 @@ def score_captions(args, path, model, tokenizer, saved) -> dict:
     print(metrics.markdown(caption_scores.table(result)))
     for line in caption_scores.signatures(result):
         print(line)
-    for key in ("swap", "twin_swap"):
-        if key in result:
-            print(f"{key}: " + "  ".join(f"{name} {100 * result[key][name]:.1f}" for name in ("text", "image", "group")))
+    for key in (key for key in ("swap", "twin_swap") if key in result):
+        print(f"{key}: " + "  ".join(f"{name} {100 * result[key][name]:.1f}" for name in ("text", "image", "group")))
     if args.picture:
         pictures.caption_steps(args.picture, result)
     return result

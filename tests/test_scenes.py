@@ -130,7 +130,7 @@ def test_splits_keep_their_promise(split, tmp_path):
     (TWO, "a large red circle left of a blue square", False, False),
     (TWO, "a red circle", True, False),
     (TWO, "the blue square is larger than the red circle", True, True),
-    (TWO, "the larger of the two is a red circle", False, False),
+    (TWO, "the largest is a red circle", False, False),
     (TWO, "a red circle, a blue square and a green star", False, False),
     (TWO, "there is a red circle and a blue square but no stars", True, True),
     (TWO, "there is a red circle and a blue square but no red circles", False, False),
