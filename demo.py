@@ -3,7 +3,7 @@
 Reads   nothing but this folder
 Writes  runs/demo/ (--out): data/, captioner/, results.json, steps.png and index.html, the page to look at
 
-Under ten minutes on two cores, nothing to download:
+About eleven minutes on two cores, nothing to download:
     python demo.py
 A minute, to see that it runs (its captions are poor):
     python demo.py --out runs/quick --num_train 500 --num_val 50 --max_steps 60
@@ -27,7 +27,7 @@ def parse_args(argv):
     parser = config.Parser(__doc__)
     parser.add_argument("--out", default="runs/demo", help="folder to write (default %(default)s)")
     parser.add_argument("--num_train", type=int, default=5000, help="pictures to train on (default 5000)")
-    parser.add_argument("--num_val", type=int, default=300, help="pictures in each held-out split (default 300)")
+    parser.add_argument("--num_val", type=int, default=200, help="pictures in each held-out split (default 200)")
     parser.add_argument("--max_steps", type=int, default=900, help="optimizer steps (default 900)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
@@ -45,9 +45,9 @@ def commands(args, out: Path) -> list[list[str]]:
     return [["prep_caption_synthetic.py", "--out", data, *sizes, "--levels", "1,2", *seed],
             train + (["--resume"] if (out / "captioner" / "resume.pt").exists() else []),
             ["evaluate.py", "--checkpoint", best, "--data_dir", data, "--splits", "val,held_pair", "--step_counts", "1,2,4,8,32",
-             "--rerank", "3", "--picture", str(out / "steps.png"), "--json", str(out / "results.json"), *score],
+             "--picture", str(out / "steps.png"), "--json", str(out / "results.json"), *score],
             ["generate_caption.py", "--checkpoint", best, "--use_val_set", "--data_dir", data, "--split", "held_pair", "--num_samples", "40",
-             "--rerank", "3", "--html", str(out / "index.html"), *score]]
+             "--html", str(out / "index.html"), *score]]
 
 
 def run(command: list[str]) -> None:
