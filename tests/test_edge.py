@@ -134,10 +134,10 @@ def test_bundle_writes_what_generate_caption_writes(data, captioner, made, capsy
     for more in ([], ["--text", "a [MASK*2] red [MASK]"]):
         capsys.readouterr()
         infer_onnx.main(["--bundle", str(made), *flags, *more])
-        ours = capsys.readouterr().out.splitlines()
+        ours = capsys.readouterr().out
         generate_caption.main(["--checkpoint", str(captioner), *flags, *(["--template", more[1]] if more else [])])
-        theirs = [line.rsplit("   (", 1)[0] for line in capsys.readouterr().out.splitlines()]
-        assert ours == theirs and len(ours) == 3
+        theirs, count = re.subn(r" {3}\([\d.]+ nats/token\)\n", "\n", capsys.readouterr().out)  # hardly trained, it may write line breaks
+        assert ours == theirs and count == 3
 
 
 def test_numpy_and_the_loop_graph_agree_on_every_sampler(made):

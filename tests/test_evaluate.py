@@ -169,7 +169,7 @@ def test_refusals(runs, tmp_path, monkeypatch):
         with pytest.raises(UserError, match=message):
             evaluate.main(["--checkpoint", str(runs[1]), "--data_dir", str(runs[0]), "--num_samples", "2", "--min_tokens", "9", *words])
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="no text or caption checkpoint below this folder"):
+    with pytest.raises(UserError, match="no text or caption or conditional checkpoint below this folder"):
         evaluate.main(["--data_dir", str(runs[0])])
 
 
