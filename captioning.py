@@ -151,7 +151,8 @@ def best_of(model, tokenizer, images: Tensor, settings: SampleConfig, candidates
     nats = bounds(model, tokenizer, "diffusion", images, ids, draws=draws, seed=seed)
     for one, value in zip(written, nats, strict=True):
         one.bound = float(value) / (len(one.ids) - 1)
-    cost = nats - log_p.flatten().double().cpu().numpy() - (penalty * bounds(model, tokenizer, "diffusion", None, ids, draws=draws, seed=seed) if penalty else 0.0)
+    blind = bounds(model, tokenizer, "diffusion", None, ids, draws=draws, seed=seed) if penalty else 0.0
+    cost = nats - log_p.flatten().double().cpu().numpy() - penalty * blind
     best = cost.reshape(-1, candidates).argmin(1)
     return [written[row * candidates + place_in] for row, place_in in enumerate(best)]
 

@@ -204,7 +204,8 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
     model.train()
     clock, seen_at_clock = time.perf_counter(), run.tokens_seen
     pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds between redraws of the bar: a log file needs few
-    with StopSignal() as stop, tqdm(total=cfg.max_steps, initial=run.step, unit="step", dynamic_ncols=True, mininterval=pause, maxinterval=pause) as bar:
+    with StopSignal() as stop, tqdm(total=cfg.max_steps, initial=run.step, unit="step", dynamic_ncols=True, mininterval=pause,
+                                    maxinterval=pause) as bar:
         for step in range(run.step, cfg.max_steps):
             loss, stats, norm = optimizer_step(model, loss_fn, batches(step), cfg, step, run.optimizers, scaler, autocast)
             if not math.isfinite(loss):

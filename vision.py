@@ -155,7 +155,8 @@ def read_weights(path, settings: dict | None = None) -> tuple[dict, dict]:
         config = json.loads(about["config"])
         weights = {name: value.float() for name, value in load_file(path).items()}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}, which is damaged or no encoder of this project", "a file that train_encoder.py wrote", "choose such a file") from error
+        raise UserError(f"{path}, which is damaged or no encoder of this project", "a file that train_encoder.py wrote",
+                        "choose such a file") from error
     if settings and config != settings:
         raise UserError(f"{path} of architecture {config}", f"{settings}", "choose the same --width")
     return weights, about
