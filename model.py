@@ -53,7 +53,7 @@ class Cache:
 
 
 class Norm(nn.RMSNorm):
-    """RMSNorm (arXiv 1910.07467) that is the same in every precision: torch's own epsilon is 0.008 for bfloat16 input."""
+    """RMSNorm (arXiv 1910.07467) with an epsilon of its own and weights in the input's type, which torch's fused kernel asks for."""
 
     def __init__(self, width: int):
         super().__init__(width, eps=1e-6)

@@ -6,7 +6,7 @@ Writes  data_captions_synthetic/ (--out): images/, captions.jsonl, tokenizer.jso
 Under a minute on a laptop:
     python prep_caption_synthetic.py --num_train 1000 --num_val 100 --levels 1
 What the demo makes:
-    python prep_caption_synthetic.py --num_train 5000 --num_val 500 --levels 1,2
+    python prep_caption_synthetic.py --num_train 5000 --num_val 200 --levels 1,2
 All levels, with CLIP's features:
     python prep_caption_synthetic.py --num_train 100000 --num_val 5000 --encoder openai/clip-vit-base-patch32
 

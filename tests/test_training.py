@@ -224,3 +224,12 @@ def test_named_sizes_and_checks():
             ModelConfig(**values)
     with pytest.raises(UserError, match="the key 'width'"):
         config.from_dict(ModelConfig, {"width": 3})
+
+
+def test_a_denoiser_starts_from_its_twin(tmp_path):
+    """--init_from takes over every weight; a step at no learning rate to speak of leaves them there."""
+    data = make_data(tmp_path / "data")
+    twin = torch.load(make_run(data, tmp_path / "twin", "--objective", "ar") / "best.pt", weights_only=True)["averaged"]
+    run = make_run(data, tmp_path / "run", "--init_from", str(tmp_path / "twin" / "best.pt"), "--max_steps", "1", "--learning_rate", "1e-9")
+    mine = torch.load(run / "last.pt", weights_only=True)["weights"]
+    assert mine.keys() == twin.keys() and all(torch.allclose(mine[name], twin[name], atol=1e-6) for name in mine)

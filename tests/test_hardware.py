@@ -1,0 +1,35 @@
+"""Which arithmetic is chosen, and that a norm is the same in each."""
+
+import pytest
+import torch
+
+import hardware
+from model import Norm
+from train_encoder import recolour
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("fast, dtype", [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_cpu_computes_in_bf16_only_where_that_is_faster(monkeypatch, fast, dtype):
+    monkeypatch.setattr(hardware, "fast_bfloat16", lambda device: fast)
+    assert hardware.choose_precision("auto", CPU)[0] == dtype
+    assert hardware.choose_precision("fp32", CPU) == (torch.float32, "asked for")
+
+
+def test_a_norm_is_the_same_in_every_precision():
+    """Quiet input shows the epsilon: bfloat16's own, 0.008, would halve it."""
+    x, norm = 0.05 * torch.randn(4, 64, generator=torch.Generator().manual_seed(0)), Norm(64)
+    assert torch.allclose(norm(x.bfloat16()).float(), norm(x), atol=0.03)
+    assert not torch.allclose(torch.nn.functional.rms_norm(x, (64,), eps=torch.finfo(torch.bfloat16).eps), norm(x), atol=0.03)
+
+
+def test_recolouring_keeps_the_shapes():
+    """The channels come back in another order, or inverted, or both; over some draws something always changes."""
+    pixels = torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    rng, before, changed = torch.Generator().manual_seed(1), pixels.sort(-1).values, 0
+    for _ in range(8):
+        other = recolour(pixels, rng)
+        assert torch.equal(other.sort(-1).values, before) or torch.equal((255 - other).sort(-1).values, before)
+        changed += not torch.equal(other, pixels)
+    assert changed >= 4
