@@ -115,11 +115,14 @@ class CaptionData:
         return torch.from_numpy(self.features[self.rows[np.asarray(numbers)]].astype(np.float32))
 
     def batch(self, numbers, which) -> dict:
-        """Captions which[i] (a list) of image numbers[i], as `data.place` reads them, and `images` (B / n, P, width)."""
-        tokens = [self.tokens[n][w] for n, some in zip(numbers, which, strict=True) for w in some]
+        """Captions which[i] (a list) of image numbers[i], as `data.place` reads them, `images` (B / n, P, width), and `sources`:
+        image and caption number of each row."""
+        sources = [(int(n), int(w)) for n, some in zip(numbers, which, strict=True) for w in some]
+        tokens = [self.tokens[n][w] for n, w in sources]
         lengths = torch.tensor([len(one) for one in tokens])
         rows = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=self.tokenizer.pad)
-        return {"tokens": rows, "lengths": lengths, "images": self.images(numbers), "weight": float((lengths - 1).sum())}
+        return {"tokens": rows, "lengths": lengths, "images": self.images(numbers), "sources": sources,
+                "weight": float((lengths - 1).sum())}
 
 
 class CaptionBatches:

@@ -58,14 +58,17 @@ def by_objects(texts: list[str], records: list[dict]) -> dict[str, dict]:
 
 
 def caption_all(model, tokenizer, saved: dict, data: CaptionData, settings: SampleConfig, *, blind: bool = False, guidance: float = 1.0,
-                rerank: int = 1, penalty: float = 0.5, seed: int = 0, batch_size: int = 64) -> tuple[list[str], float]:
-    """A caption for every image of a split, and the mean number of denoiser calls. blind: the model sees no image."""
+                rerank: int = 1, seed: int = 0, batch_size: int = 64, **reranking) -> tuple[list[str], float]:
+    """A caption for every image of a split, and the mean number of denoiser calls.
+
+    blind: the model sees no image. reranking: `choose` and `penalty` of `captioning.best_of`.
+    """
     texts, calls = [], []
     for first in range(0, len(data), batch_size):
         numbers = np.arange(first, min(first + batch_size, len(data)))
         seen = captioning.standardise(data.images(numbers), saved["statistics"], model.device) * (0.0 if blind else 1.0)
         if rerank > 1 and saved["objective"] == "diffusion":
-            written = captioning.best_of(model, tokenizer, seen, settings, rerank, guidance=guidance, penalty=penalty, seed=seed, first=first)
+            written = captioning.best_of(model, tokenizer, seen, settings, rerank, guidance=guidance, seed=seed, first=first, **reranking)
         else:
             written = captioning.write(model, tokenizer, saved["objective"], seen, settings, guidance=guidance, seed=seed, first=first)
         texts += [one.text for one in written]
@@ -103,13 +106,13 @@ def check_features(data: CaptionData, saved: dict) -> None:
 
 @torch.no_grad()
 def to_rate(model, tokenizer, saved: dict, folder, split: str, settings: SampleConfig, number: int, *, twin: tuple | None = None,
-            guidance: float = 1.0, rerank: int = 1, penalty: float = 0.5, seed: int = 0) -> list[dict]:
+            seed: int = 0, **options) -> list[dict]:
     """`number` images of a split, drawn by the seed, with what `ratings.compose` needs: name, picture, references, captions of model and twin."""
     data = CaptionData(folder, split)
     check_features(data, saved)
     some = sorted(np.random.default_rng(seed).permutation(len(data))[:number])
     data.rows, data.records, data.tokens = data.rows[some], [data.records[i] for i in some], [data.tokens[i] for i in some]
-    captions = {"model": caption_all(model, tokenizer, saved, data, settings, guidance=guidance, rerank=rerank, penalty=penalty, seed=seed)[0]}
+    captions = {"model": caption_all(model, tokenizer, saved, data, settings, seed=seed, **options)[0]}
     if twin:
         captions["twin"] = caption_all(*twin, data, settings, seed=seed)[0]
     return [{"name": f"{split} {Path(record['image']).name}", "picture": image_path(folder, record), "references": record["captions"],
@@ -118,14 +121,14 @@ def to_rate(model, tokenizer, saved: dict, folder, split: str, settings: SampleC
 
 @torch.no_grad()
 def report(model, tokenizer, saved: dict, folder, splits: list[str], settings: SampleConfig, step_counts: list[int], *,
-           twin: tuple | None = None, guidance: float = 1.0, rerank: int = 1, penalty: float = 0.5, probe_steps: int = 0, seed: int = 0,
-           more=None) -> dict:
+           twin: tuple | None = None, guidance: float = 1.0, probe_steps: int = 0, seed: int = 0, more=None, **reranking) -> dict:
     """All figures: {"splits": {split: figures}, "steps": [figures on val], "blind": …, "twin": {split: …},
     "objects": {split: {number: figures}}, "swap": …, "twin_swap": …, "probe": {split: …}}.
 
+    reranking: `rerank`, `choose` and `penalty`, as `caption_all` takes them; the curve against steps goes without.
     more: a function of captions, references and pictures, whose figures stand beside those of the splits."""
     result: dict = {"splits": {}, "steps": [], "objective": saved["objective"], "settings": {"sampler": settings.sampler, "steps": settings.steps,
-                    "temperature": settings.temperature, "guidance": guidance, "rerank": rerank, "penalty": penalty}}
+                    "temperature": settings.temperature, "guidance": guidance, **reranking}}
     loaded = {split: CaptionData(folder, split) for split in dict.fromkeys([*splits, "val"])}
     val, options = loaded["val"], {"guidance": guidance, "seed": seed}
     check_features(val, saved)
@@ -140,7 +143,7 @@ def report(model, tokenizer, saved: dict, folder, splits: list[str], settings: S
         raise UserError(f"--probe_steps {probe_steps} on photographs", "drawn scenes, whose objects are known", "drop --probe_steps")
     for split in tqdm(splits, unit="split"):
         clock = time.perf_counter()
-        texts, calls = caption_all(model, tokenizer, saved, loaded[split], settings, rerank=rerank, penalty=penalty, **options)
+        texts, calls = caption_all(model, tokenizer, saved, loaded[split], settings, **reranking, **options)
         seconds = time.perf_counter() - clock
         result["splits"][split] = judged(texts, split, more) | {"calls": calls, "seconds": seconds}
         if drawn and split in ("val", "long"):

@@ -120,30 +120,37 @@ def rouge_l(words: list[str], refs: list[list[str]], beta: float = 1.2) -> float
     return (1 + beta ** 2) * precision * recall / (recall + beta ** 2 * precision) if precision and recall else 0.0
 
 
-def cider(hypotheses: list[list[str]], references: list[list[list[str]]], sigma: float = 6.0) -> np.ndarray:
-    """CIDEr-D of each image, on its 0 to 10 scale: (N,) float64. Document frequencies are those of the references given.
+class CiderD:
+    """CIDEr-D with the document frequencies of `references`, a list over images of tokenised captions."""
 
-    Lengths in the penalty are counts of bigrams, as coco-caption counts them.
-    """
-    seen: Counter = Counter()
-    for refs in references:
-        seen.update({gram for ref in refs for n in range(1, 5) for gram in ngrams(ref, n)})
-    most = np.log(len(references))
+    def __init__(self, references: list[list[list[str]]], sigma: float = 6.0):
+        self.sigma, self.seen = sigma, Counter()
+        for refs in references:
+            self.seen.update({gram for ref in refs for n in range(1, 5) for gram in ngrams(ref, n)})
+        self.most = np.log(len(references))
 
-    def vectors(words):
-        parts = [{gram: count * (most - np.log(max(1.0, seen[gram]))) for gram, count in ngrams(words, n).items()} for n in range(1, 5)]
+    def vectors(self, words: list[str]) -> tuple:
+        """Weights of the 1- to 4-grams, their norms, and the length: the count of bigrams, as coco-caption counts."""
+        parts = [{gram: count * (self.most - np.log(max(1.0, self.seen[gram]))) for gram, count in ngrams(words, n).items()} for n in range(1, 5)]
         return parts, [np.sqrt(sum(value * value for value in part.values())) for part in parts], max(0, len(words) - 1)
 
-    result = np.zeros(len(hypotheses))
-    for row, (words, refs) in enumerate(zip(hypotheses, references, strict=True)):
-        mine, size, length = vectors(words)
-        for other, other_size, other_length in map(vectors, refs):
-            penalty = np.exp(-((length - other_length) ** 2) / (2 * sigma ** 2))
+    def score(self, words: list[str], references: list[tuple]) -> float:
+        """CIDEr-D of one caption against the `vectors` of its references, on the scale of 0 to 10."""
+        mine, size, length = self.vectors(words)
+        result = 0.0
+        for other, other_size, other_length in references:
+            penalty = np.exp(-((length - other_length) ** 2) / (2 * self.sigma ** 2))
             for n in range(4):
                 if size[n] and other_size[n]:
                     shared = sum(min(value, other[n][gram]) * other[n][gram] for gram, value in mine[n].items() if gram in other[n])
-                    result[row] += 10 * penalty * shared / (size[n] * other_size[n]) / 4 / len(refs)
-    return result
+                    result += 10 * penalty * shared / (size[n] * other_size[n]) / 4 / len(references)
+        return result
+
+
+def cider(hypotheses: list[list[str]], references: list[list[list[str]]], sigma: float = 6.0) -> np.ndarray:
+    """CIDEr-D of each image, on its 0 to 10 scale: (N,) float64. Document frequencies are those of the references given."""
+    judge = CiderD(references, sigma)
+    return np.array([judge.score(words, [judge.vectors(ref) for ref in refs]) for words, refs in zip(hypotheses, references, strict=True)])
 
 
 def signature(references: list[list[str]], on: str) -> str:

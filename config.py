@@ -35,6 +35,7 @@ NAMED_SIZES = {
 OBJECTIVES = ("diffusion", "ar")
 ESTIMATORS = ("count", "linear", "cosine", "polynomial")
 WEIGHTS = ("bound", "clipped", "flat")
+CHOOSE = ("bound", "consensus")  # of several captions
 SCHEDULES = ("linear", "cosine", "polynomial")
 SAMPLERS = ("ancestral", "first_hitting", "left_to_right", "confidence", "margin", "entropy",
             "threshold", "factor", "entropy_bound", "remask")

@@ -104,30 +104,35 @@ def opposite_masks(free: Tensor, uniform: Tensor, rng: torch.Generator) -> list[
             for masked, count in ((one, k), (free & ~one, n - k))]
 
 
-def masked_losses(denoise: Denoise, tokens: Tensor, masked: Tensor, share: Tensor, mask_id: int) -> tuple[Tensor, Tensor]:
-    """-log p and hit or miss at each masked position: (M,) float32 nats with gradient, (M,) bool, row-major order."""
+def masked_losses(denoise: Denoise, tokens: Tensor, masked: Tensor, share: Tensor, mask_id: int,
+                  label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """-log p and hit or miss at each masked position: (M,) float32 nats with gradient, (M,) bool, row-major order.
+
+    label_smoothing: share of the target that is spread over the vocabulary (arXiv 1512.00567, section 7), for optimising only.
+    """
     logits = denoise(tokens.masked_fill(masked, mask_id), share, masked)
     target = tokens[masked]
-    return F.cross_entropy(logits, target, reduction="none"), logits.detach().argmax(-1) == target
+    return F.cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing), logits.detach().argmax(-1) == target
 
 
 def loss(denoise: Denoise, tokens: Tensor, free: Tensor, *, mask_id: int, rng: torch.Generator, estimator: str = "count",
-         weight: str = "bound", complementary: bool = False, uniform: Tensor | None = None) -> tuple[Tensor, dict]:
+         weight: str = "bound", complementary: bool = False, label_smoothing: float = 0.0, uniform: Tensor | None = None) -> tuple[Tensor, dict]:
     """What training minimises, and what it reports.
 
     tokens: (B, L) int64. free: (B, L) bool, the positions that may be masked: not given, not padding; at least one
     a row. uniform: (B,) noise levels (a slice of one `stratified` draw over all micro-batches and ranks); None draws
     them here. weight: `bound` is the bound itself; `clipped` caps a masked token's weight at 5; `flat` is plain
     cross-entropy over masked tokens. The last two, for optimising only. complementary adds the
-    opposite masks (count estimator only) and stays unbiased.
+    opposite masks (count estimator only) and stays unbiased. label_smoothing: as in `masked_losses`.
     Returns the mean loss in nats per free token (flat: per masked token) and plain floats: the bound
-    (`nats_per_token`), `masked_cross_entropy`, `masked_accuracy`.
+    (`nats_per_token`), `masked_cross_entropy`, `masked_accuracy`; smoothed if the loss is.
     """
     uniform = stratified(len(tokens), rng) if uniform is None else uniform
     if complementary and estimator != "count":
         raise ValueError("complementary masks need the count estimator")
     drawn = opposite_masks(free, uniform, rng) if complementary else [corrupt(free, uniform, rng, estimator)]
-    nats, hits = (torch.cat(parts) for parts in zip(*(masked_losses(denoise, tokens, one.masked, one.share, mask_id) for one in drawn), strict=True))
+    nats, hits = (torch.cat(parts) for parts in zip(*(masked_losses(denoise, tokens, one.masked, one.share, mask_id, label_smoothing)
+                                                          for one in drawn), strict=True))
     token_weight = torch.cat([one.weight[one.masked.nonzero()[:, 0]] for one in drawn]).float()
     n_total = free.sum()
     bound = (nats * token_weight).sum() / n_total

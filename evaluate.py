@@ -45,7 +45,7 @@ from files import UserError
 DATA = {"text": "data_full", "caption": "data_captions_synthetic", "conditional": "data_conditional"}
 GRID = "ancestral,first_hitting,confidence,entropy_bound,threshold,remask"
 # Flags that mean nothing for what is scored, and their defaults.
-CAPTIONING = {"twin": None, "guidance": 1.0, "rerank": 1, "penalty": 0.5, "probe_steps": 0}
+CAPTIONING = {"twin": None, "guidance": 1.0, "rerank": 1, "choose": "bound", "penalty": 0.5, "probe_steps": 0}
 FOREIGN = {"text": {**CAPTIONING, "splits": None, "rate": None, "clip_score": None, "meteor_spice": False},
            "caption": {"samples": False, "text": None, "judge": None, "documents": 0}}
 FOREIGN["conditional"] = {name: default for name, default in FOREIGN["text"].items() if name != "twin"} | conditional.FOREIGN
@@ -71,7 +71,8 @@ def parse_args(argv):
     parser.add_argument("--splits", help="captions: comma-separated (default: every split of the data but train)")
     parser.add_argument("--twin", help="captions and pairs: the twin's checkpoint, scored beside")
     parser.add_argument("--guidance", type=float, default=1.0, help="captions: away from the blind model; 1 is none (default 1)")
-    parser.add_argument("--rerank", type=int, default=1, help="captions: write so many lengths and keep the likeliest (default 1)")
+    parser.add_argument("--rerank", type=int, default=1, help="captions: write so many lengths and keep one (default 1)")
+    parser.add_argument("--choose", default="bound", choices=config.CHOOSE, help="captions: the likeliest, or the one most like the others")
     parser.add_argument("--penalty", type=float, default=0.5, help="captions: of the blind model's bound in reranking (default 0.5)")
     parser.add_argument("--probe_steps", type=int, default=0, help="captions: train a probe of the features, a ceiling (default 0: none)")
     parser.add_argument("--hypotheses", nargs="+", metavar="FILE", help="score these: COCO results, or lines of generate_caption.py --json")
@@ -120,16 +121,15 @@ def score_captions(args, path, model, tokenizer, saved) -> dict:
     """Judge captions of every split by truth, print the table, draw the curve against steps."""
     known = [name for name in caption_data.read_meta(args.data_dir)["splits"] if name != "train"]
     splits = args.splits.split(",") if args.splits else known
-    for name in splits:
-        if name not in known:
-            raise config.unknown(f"--splits {name}", name, known)
+    for name in set(splits) - set(known):
+        raise config.unknown(f"--splits {name}", name, known)
     if saved["objective"] == "ar" and (args.guidance != 1 or args.rerank > 1):
         raise UserError(f"--guidance {args.guidance} --rerank {args.rerank} for a twin", "neither", "drop them: they are the diffusion model's")
     twin = checkpoint.open_model(args.twin, model.device, kinds=("caption",)) if args.twin else None
     if twin and twin[2]["encoder"] != saved["encoder"]:
         raise UserError(f"{args.twin} on other features", f"those of {path}", "train both on one folder")
     settings = config.resolve(SampleConfig, args, {"sampler": args.samplers or "confidence", "steps": 64, "temperature": 0.0})
-    options = {"twin": twin, "guidance": args.guidance, "rerank": args.rerank, "penalty": args.penalty, "seed": args.seed}
+    options = {"twin": twin, "seed": args.seed} | {name: getattr(args, name) for name in ("guidance", "rerank", "choose", "penalty")}
     if args.rate:
         return ratings.write(args.rate, caption_scores.to_rate(model, tokenizer, saved, args.data_dir, splits[0], settings, args.num_samples,
                                                            **options), args.seed)

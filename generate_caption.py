@@ -49,7 +49,8 @@ def parse_args(argv):
     parser.add_argument("--num_samples", type=int, default=0, help="captions of --image (default 1), or pictures to caption (default all)")
     parser.add_argument("--template", help='a caption with blanks, as in "a [MASK] red [MASK]"; [MASK*3] is three tokens')
     parser.add_argument("--guidance", type=float, default=1.0, help="away from the blind model: 1 is none (default 1)")
-    parser.add_argument("--rerank", type=int, default=1, help="write so many lengths a picture and keep the likeliest (default 1)")
+    parser.add_argument("--rerank", type=int, default=1, help="write so many lengths a picture and keep one (default 1)")
+    parser.add_argument("--choose", default="bound", choices=config.CHOOSE, help="keep the likeliest, or the one most like the rest (default bound)")
     parser.add_argument("--penalty", type=float, default=0.5, help="of the blind model's bound in reranking (default 0.5)")
     parser.add_argument("--batch_size", type=int, default=32, help="pictures at once; does not change captions (default 32)")
     parser.add_argument("--html", help="write a gallery that plays the unmasking")
@@ -113,8 +114,8 @@ def caption_batch(args, model, tokenizer, saved, features, settings, first: int)
     seen = captioning.standardise(features, saved["statistics"], model.device)
     template = read_template(args.template, tokenizer, model.config.max_length) if args.template else None
     if args.rerank > 1 and template is None and saved["objective"] == "diffusion":
-        return captioning.best_of(model, tokenizer, seen, settings, args.rerank, guidance=args.guidance, penalty=args.penalty,
-                                  seed=args.seed, first=first)
+        return captioning.best_of(model, tokenizer, seen, settings, args.rerank, choose=args.choose, guidance=args.guidance,
+                                  penalty=args.penalty, seed=args.seed, first=first)
     written = captioning.write(model, tokenizer, saved["objective"], seen, settings, guidance=args.guidance, template=template,
                                seed=args.seed, first=first)
     nats = captioning.bounds(model, tokenizer, saved["objective"], seen, [one.ids for one in written])

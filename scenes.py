@@ -131,7 +131,7 @@ def sample_two(rng, pairs: str, relations: str) -> list[Object] | None:
     first, second = sample_kind(rng, pairs), sample_kind(rng, "seen")
     if first.colour == second.colour or first.shape == second.shape:
         return None
-    if rng.random() < 0.15:  # first inside second
+    if rng.random() < 0.24:  # first inside second: a fifth of what is kept, as often as each other relation
         second.size, first.size = "large", "small"
         first.fill = "outlined" if first.fill == "outlined" else "solid"
         second.radius, first.radius = (float(rng.uniform(*RADIUS[o.size])) for o in (second, first))

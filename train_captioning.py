@@ -9,6 +9,8 @@ For real, the 6-layer, 768-wide decoder:
     python train_captioning.py --model_config caption --max_steps 5000 --batch_size 64
 The twin, on the same captions in the same order:
     python train_captioning.py --objective ar --out checkpoints_caption_ar
+A second phase, on the score that photographs are judged by:
+    python train_captioning.py --init_from checkpoints_caption_poc/best.pt --self_critical 1 --learning_rate 3e-4 --out checkpoints_caption_sc
 
 best.pt is chosen on the val split, never on a test split.
 """
@@ -27,6 +29,7 @@ import config
 import diffusion
 import files
 import hardware
+import rewards
 import training
 from caption_data import CaptionBatches, CaptionData
 from config import ModelConfig, SampleConfig, TrainConfig
@@ -39,7 +42,9 @@ CHOICES = {
     "objective": ("diffusion", config.OBJECTIVES, "what to train; ar is the autoregressive twin"),
     "weight": ("bound", config.WEIGHTS, "weights of the loss; bound is the likelihood's own"),
 }
-KEPT = ("objective", "weight", "image_dropout", "complementary", "captions_per_image", "eval_images")  # what a resumed run keeps beside its settings
+SHARES = ("image_dropout", "patch_dropout", "label_smoothing")
+# What a resumed run keeps beside its settings.
+KEPT = ("objective", "weight", *SHARES, "complementary", "self_critical", "captions_per_image", "eval_images")
 DEFAULTS = {"learning_rate": 2e-3, "eval_every": 500, "save_every": 500}
 
 
@@ -50,7 +55,11 @@ def parse_args(argv):
     for flag, (default, choices, words) in CHOICES.items():
         parser.add_argument(f"--{flag}", default=default, metavar="|".join(choices), help=f"{words} (default {default})")
     parser.add_argument("--image_dropout", type=float, default=0.1, help="share of captions trained without their image, for guidance (default 0.1)")
+    parser.add_argument("--patch_dropout", type=float, default=0.0, help="share of an image's patches hidden in training (default 0)")
+    parser.add_argument("--label_smoothing", type=float, default=0.0, help="share of the target spread over the vocabulary (default 0)")
     parser.add_argument("--complementary", action="store_true", help="train on each mask and its opposite")
+    parser.add_argument("--self_critical", type=float, default=0.0, metavar="WEIGHT",
+                        help="weight of a CIDEr-D reward, for a second phase: with --init_from a trained captioner (default 0: none)")
     parser.add_argument("--init_from", help="start from this text or caption checkpoint's weights; new parts start as the identity")
     parser.add_argument("--captions_per_image", type=int, default=4, help="of the batch's captions so many share an image (default 4)")
     parser.add_argument("--eval_images", type=int, default=500, help="val images at each evaluation (default 500)")
@@ -63,7 +72,7 @@ def parse_args(argv):
     return args
 
 
-def make_loss(args, mask_id: int, statistics: dict):
+def make_loss(args, tokenizer, statistics: dict, reward: rewards.Reward | None = None):
     """loss_fn for `training.fit`: the caption's loss given its image, and the length head's."""
     def loss_fn(model, batch, rng):
         tokens, lengths, free = place(batch, model.device)
@@ -71,12 +80,18 @@ def make_loss(args, mask_id: int, statistics: dict):
         length_logits = model.length_logits(images).repeat_interleave(len(tokens) // len(images), 0)
         sizes = F.cross_entropy(length_logits, batch["lengths"].to(model.device))
         kept = torch.rand(len(images), generator=rng) >= args.image_dropout
-        condition = captioning.condition_of(model, images * kept.to(model.device)[:, None, None])
+        images = images * kept.to(model.device)[:, None, None]
+        if args.patch_dropout:
+            images = images * (torch.rand(images.shape[:2], generator=rng) >= args.patch_dropout).to(model.device)[..., None]
+        condition = captioning.condition_of(model, images)
         if args.objective == "ar":
             loss, stats = autoregressive.loss(model, tokens, free, condition)
+        elif reward is not None:
+            loss, stats = rewards.loss(model.bind(lengths, condition), tokens, free, batch["sources"], reward, tokenizer,
+                                       uniform=batch["uniform"], rng=rng, weight=args.self_critical)
         else:
-            loss, stats = diffusion.loss(model.bind(lengths, condition), tokens, free, mask_id=mask_id, rng=rng, uniform=batch["uniform"],
-                                         weight=args.weight, complementary=args.complementary)
+            loss, stats = diffusion.loss(model.bind(lengths, condition), tokens, free, mask_id=tokenizer.mask, rng=rng, uniform=batch["uniform"],
+                                         weight=args.weight, complementary=args.complementary, label_smoothing=args.label_smoothing)
         return loss + 0.1 * sizes, {**stats, "length_cross_entropy": sizes.item()}
     return loss_fn
 
@@ -129,11 +144,18 @@ def main(argv=None):
     for flag, (_, choices, _) in CHOICES.items():
         if getattr(args, flag) not in choices:
             raise config.unknown(f"--{flag} {getattr(args, flag)}", getattr(args, flag), list(choices))
-    if not 0 <= args.image_dropout < 1 or args.eval_images < 1:
-        raise UserError(f"--image_dropout {args.image_dropout} --eval_images {args.eval_images}", "a share below 1, and at least 1 image",
-                        "correct them")
-    if args.captions_per_image < 1:
-        raise UserError(f"--captions_per_image {args.captions_per_image}", "at least 1", "choose such a number")
+    for flag in SHARES:
+        if not 0 <= getattr(args, flag) < 1:
+            raise UserError(f"--{flag} {getattr(args, flag)}", "a share from 0 to below 1", "choose such a number")
+    for flag in ("eval_images", "captions_per_image"):
+        if getattr(args, flag) < 1:
+            raise UserError(f"--{flag} {getattr(args, flag)}", "at least 1", "choose such a number")
+    if args.self_critical and (args.objective == "ar" or args.self_critical < 0 or not (args.init_from or args.resume)):
+        raise UserError(f"--self_critical {args.self_critical:g}", "a weight above 0 for a trained diffusion captioner",
+                        "name that captioner with --init_from, or drop the flag")
+    if args.self_critical and (args.complementary or args.label_smoothing or args.weight != "bound"):
+        raise UserError("--self_critical with another form of the loss", "the bound as it is beside the reward",
+                        "drop --complementary, --label_smoothing and --weight")
     out = Path(args.out)
     resume = checkpoint.load(out / "resume.pt", kinds=("caption",), do="start a run without --resume") if args.resume else None
     if not args.resume and (out / "resume.pt").exists():
@@ -164,8 +186,9 @@ def main(argv=None):
     print(f"data: {len(data):,} images with {data.encoder['encoder']} features, {batches.epoch_steps:,} steps an epoch", file=sys.stderr)
     eval_fn, preview_fn = make_eval(args, cfg, held_out, statistics)
     noisy = lambda step: diffusion.with_noise_levels(batches(step), training.step_generator(cfg.seed, step, stream=1))
+    reward = rewards.Reward([record["captions"] for record in data.records]) if args.self_critical else None
     with hardware.short_attention(device):
-        metrics = training.fit(model, make_loss(args, data.tokenizer.mask, statistics), noisy, cfg, out, about=about, eval_fn=eval_fn,
+        metrics = training.fit(model, make_loss(args, data.tokenizer, statistics, reward), noisy, cfg, out, about=about, eval_fn=eval_fn,
                                preview_fn=preview_fn, resume=resume)
     print(f"done: {out / 'best.pt'}  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     print(f"next: python generate_caption.py --checkpoint {out / 'best.pt'} --use_val_set --num_samples 5")

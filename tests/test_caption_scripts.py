@@ -76,7 +76,7 @@ def same_run(one, other) -> None:
 def test_stopped_training_equals_a_straight_run(data, tmp_path):
     """SIGTERM in a process of its own, then nothing but --resume: the flags of the loss are kept too."""
     flags = ["--data_dir", str(data), *SMALL, "--max_steps", "30", "--save_every", "5", "--eval_every", "10", "--log_every", "1", "--ema", "0.9",
-             "--weight", "clipped", "--image_dropout", "0.4", "--complementary", "--dropout", "0.1"]
+             "--weight", "clipped", "--image_dropout", "0.4", "--patch_dropout", "0.2", "--label_smoothing", "0.1", "--complementary", "--dropout", "0.1"]
     train_captioning.main([*flags, "--out", str(tmp_path / "straight")])
     half = subprocess.Popen([sys.executable, "train_captioning.py", *flags, "--out", str(tmp_path / "half")], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "half" / "log.jsonl"
@@ -100,6 +100,25 @@ def test_a_twin_is_resumed_as_a_twin(data, tmp_path, monkeypatch):
     monkeypatch.undo()
     train_captioning.main(["--data_dir", str(data), "--out", str(tmp_path / "half"), "--resume"])
     same_run(tmp_path / "straight", tmp_path / "half")
+
+
+def test_the_second_phase_is_resumed_as_such(data, run, tmp_path, monkeypatch):
+    """It starts from a trained captioner, logs its reward, and after a stop goes on rewarding."""
+    flags = ["--init_from", str(run), "--self_critical", "2", "--save_every", "2", "--eval_every", "3", "--log_every", "1", "--learning_rate", "1e-3"]
+    make_captioner(data, tmp_path / "straight", *flags)
+    lines = [json.loads(line) for line in (tmp_path / "straight" / "log.jsonl").read_text().splitlines()]
+    assert all(0 <= line["reward"] <= 10 and 0 <= line["greedy_reward"] <= 10 for line in lines if "loss" in line)
+    monkeypatch.setattr(train_captioning.captioning, "write", lambda *args, **more: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make_captioner(data, tmp_path / "half", *flags)
+    monkeypatch.undo()
+    train_captioning.main(["--data_dir", str(data), "--out", str(tmp_path / "half"), "--resume"])
+    same_run(tmp_path / "straight", tmp_path / "half")
+    for wrong, message in ((["--self_critical", "1"], "--init_from"), ([*flags, "--objective", "ar"], "a trained diffusion captioner"),
+                           ([*flags, "--label_smoothing", "0.1"], "another form of the loss"), (["--patch_dropout", "1"], "--patch_dropout 1")):
+        with pytest.raises(UserError, match=message):
+            make_captioner(data, tmp_path / "wrong", *wrong)
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_a_text_denoiser_is_the_start(data, tmp_path, monkeypatch, capsys):

@@ -144,3 +144,18 @@ def test_the_probe_reads_scenes(world):
     assert len(rows) == sum(len(record["scene"]["objects"]) for record in data.records) and where.shape == (len(rows), 2)
     assert all(probe.CLASSES[name][value] == data.records[rows[i]]["scene"]["objects"][0][name]
                for name, values in classes.items() for i, value in [(0, values[0])])
+
+
+def test_consensus_is_what_most_agree_on():
+    texts = ["a red dog runs", "a red dog runs", "a blue cat", "a red dog sits"]
+    agreement = captioning.consensus(texts)
+    assert agreement[0] == agreement[1] == max(agreement) and agreement[2] == min(agreement)
+    assert captioning.consensus(["same words here now"] * 3) == [1.0] * 3 and captioning.consensus(["alone"]) == [0.0]
+
+
+def test_the_chosen_one_is_most_like_the_others(world, monkeypatch):
+    _, model, tokenizer, _, _, seen = world
+    monkeypatch.setattr(captioning, "consensus", lambda texts: [0.1, 0.7, 0.3])
+    _, length = model.length_logits(seen).topk(3, -1)
+    best = captioning.best_of(model, tokenizer, seen, GREEDY, 3, choose="consensus")
+    assert [len(one.ids) for one in best] == [max(3, int(row[1])) for row in length] and all(one.bound > 0 for one in best)
