@@ -16,6 +16,7 @@ from captioned import make_captions, save_encoder
 from PIL import Image
 
 import caption_data
+import train_encoder
 import vision
 from files import UserError
 
@@ -166,3 +167,14 @@ def test_a_killed_cache_goes_on(pictures, tmp_path):
         (pictures / name).unlink()
     vision.cache_features(encoder, pictures, workers=1, batch_size=4)
     assert np.array_equal(np.load(pictures / "features.npy"), resumed)
+
+
+def test_every_object_weighs_the_same():
+    """A small one inside a large one owns its patches, and counts as much; background patches count 0.2 each."""
+    shape = {"shape": "circle", "colour": "red", "size": "large", "fill": "solid", "x": 0.5, "y": 0.5, "radius": 0.22}
+    inner = {**shape, "shape": "star", "colour": "blue", "size": "small", "radius": 0.08, "x": 0.56, "y": 0.56}
+    classes, weights = train_encoder.patch_classes({"objects": [shape, inner]}, 8)
+    blue = classes[:, 2] == train_encoder.CLASSES["colour"].index("blue")
+    red = classes[:, 2] == train_encoder.CLASSES["colour"].index("red")
+    assert 1 <= blue.sum() < red.sum() and blue[4 * 8 + 4] and classes[0].tolist() == [-1] * 4
+    assert weights[blue].sum() == pytest.approx(5) and weights[red].sum() == pytest.approx(5) and (weights[classes[:, 0] < 0] == np.float32(0.2)).all()
