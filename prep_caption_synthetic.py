@@ -41,6 +41,8 @@ def parse_args(argv):
     parser.add_argument("--num_val", type=int, default=500, help="pictures in val and in each test split (default 500)")
     parser.add_argument("--levels", default="1,2,3", help="1: one object, 2: two with a relation, 3: three (default %(default)s)")
     parser.add_argument("--noise", type=int, default=2, choices=range(4), help="training pictures have noise 0 to this (default 2)")
+    parser.add_argument("--inside", type=float, default=scenes.INSIDE,
+                        help="share of the draws of two objects that put one into the other (default %(default)s: an eighth of the pictures)")
     parser.add_argument("--captions", type=int, default=5, help="true captions a picture (default 5)")
     parser.add_argument("--vocab_size", type=int, default=512, help="most tokens of the captions' BPE (default 512)")
     parser.add_argument("--encoder", default=vision.EMBEDDED, help="frozen encoder, or `none` to leave features out (default %(default)s)")
@@ -49,12 +51,13 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def make_record(folder: str, split: str, number: int, levels: tuple[int, ...], noise: int, num_captions: int, seed: int) -> dict:
+def make_record(folder: str, split: str, number: int, levels: tuple[int, ...], noise: int, inside: float, num_captions: int, seed: int) -> dict:
     """Draw picture `number` of a split, write it, return its line of captions.jsonl: a pure function of the arguments."""
     scene_number = number // 2 if split == "swap" else number
     rng = np.random.default_rng([seed, [*HELD, "train", "val"].index(split), scene_number])
     level = {"held_relation": 2, "swap": 2, "held_count": 3, "long": 3}.get(split, levels[scene_number % len(levels)])
-    settings = {"noise": 3 if split == "noise3" else int(rng.integers(noise + 1)), "number": int(rng.integers(4, 6)) if split == "long" else 3}
+    settings = {"noise": 3 if split == "noise3" else int(rng.integers(noise + 1)), "number": int(rng.integers(4, 6)) if split == "long" else 3,
+                "inside": inside}
     if split in ("held_pair", "held_relation", "held_count"):
         settings[split.split("_")[1] + "s"] = "held"
     scene = scenes.sample_scene(rng, level, **settings)
@@ -79,7 +82,8 @@ def draw_all(args, levels: tuple[int, ...], out: Path) -> list[dict]:
     for name, level in (("held_relation", 2), ("swap", 2), ("held_count", 3), ("long", 3)):
         if level not in levels:
             del sizes[name]
-    jobs = [(str(out), split, number, levels, args.noise, args.captions, args.seed) for split, size in sizes.items() for number in range(size)]
+    jobs = [(str(out), split, number, levels, args.noise, args.inside, args.captions, args.seed)
+            for split, size in sizes.items() for number in range(size)]
     for split in sizes:
         files.writable_folder(out / "images" / split)
     with ProcessPoolExecutor(args.workers or os.cpu_count()) as pool:
@@ -91,13 +95,15 @@ def main(argv=None):
     for flag, least in (("num_train", 10), ("num_val", 2), ("captions", 1), ("workers", 0)):
         if getattr(args, flag) < least:
             raise UserError(f"--{flag} {getattr(args, flag)}", f"at least {least}", "choose such a number")
+    if not 0 <= args.inside < 1:
+        raise UserError(f"--inside {args.inside:g}", "a share from 0 to below 1", "choose such a number")
     if set(args.levels.split(",")) - {"1", "2", "3"}:
         raise UserError(f"--levels {args.levels}", "some of 1,2,3 with commas between them", "for example --levels 1,2")
     levels = tuple(sorted({int(word) for word in args.levels.split(",")}))
     encoder = None if args.encoder == "none" else vision.load(args.encoder)
     out = files.writable_folder(args.out)
-    settings = {"levels": list(levels), "noise": args.noise, "captions": args.captions, "seed": args.seed, "vocab_size": args.vocab_size,
-                "num_train": args.num_train, "num_val": args.num_val}
+    kept = ("noise", "inside", "captions", "seed", "vocab_size", "num_train", "num_val")
+    settings = {"levels": list(levels), **{name: getattr(args, name) for name in kept}}
     if (out / "meta.json").exists():
         before = caption_data.read_meta(out)
         if {key: before.get(key) for key in settings} != settings:

@@ -25,6 +25,7 @@ SIZES = ("small", "medium", "large")
 FILLS = ("solid", "outlined", "striped", "dotted")
 PATTERNS = ("striped", "dotted")  # not on small objects, where three pixels are no pattern
 RELATIONS = ("left of", "right of", "above", "below", "inside")
+INSIDE = 0.15  # of the draws of two objects; an eighth of what is kept
 ATTRIBUTES = ("size", "fill", "colour", "shape")
 
 # Hue in degrees with its jitter, saturation, value: the classes keep clear of each other and of the greyish backgrounds.
@@ -126,12 +127,15 @@ def sample_one(rng, pairs: str) -> list[Object]:
     return [one]
 
 
-def sample_two(rng, pairs: str, relations: str) -> list[Object] | None:
-    """Two objects that differ in colour and shape, with a clear relation; None if this draw gives none."""
+def sample_two(rng, pairs: str, relations: str, inside: float = INSIDE) -> list[Object] | None:
+    """Two objects that differ in colour and shape, with a clear relation; None if this draw gives none.
+
+    inside: share of draws that put the first into the second, many of which find no room.
+    """
     first, second = sample_kind(rng, pairs), sample_kind(rng, "seen")
     if first.colour == second.colour or first.shape == second.shape:
         return None
-    if rng.random() < 0.24:  # first inside second: a fifth of what is kept, as often as each other relation
+    if rng.random() < inside:
         second.size, first.size = "large", "small"
         first.fill = "outlined" if first.fill == "outlined" else "solid"
         second.radius, first.radius = (float(rng.uniform(*RADIUS[o.size])) for o in (second, first))
@@ -173,13 +177,14 @@ def sample_many(rng, pairs: str, counts: str, number: int) -> list[Object] | Non
 
 
 def sample_scene(rng: np.random.Generator, level: int, *, noise: int = 0, pairs: str = "seen", relations: str = "seen",
-                 counts: str = "seen", number: int = 3) -> Scene:
+                 counts: str = "seen", number: int = 3, inside: float = INSIDE) -> Scene:
     """A scene of this level and noise. pairs, relations, counts: "seen" as in training, or "held" for the test splits.
 
-    number: objects at level 3. The first-drawn group of a "held" scene has the held-out property; the rest is ordinary.
+    inside: as in `sample_two`, for level 2. number: objects at level 3.
+    The first-drawn group of a "held" scene has the held-out property; the rest is ordinary.
     """
     while True:
-        objects = sample_one(rng, pairs) if level == 1 else sample_two(rng, pairs, relations) if level == 2 else \
+        objects = sample_one(rng, pairs) if level == 1 else sample_two(rng, pairs, relations, inside) if level == 2 else \
             sample_many(rng, pairs, counts, number)
         if objects is not None:
             return Scene(objects, noise, int(rng.integers(2 ** 31)))

@@ -104,7 +104,7 @@ def test_objects_hardly_overlap(seed, level):
 @pytest.mark.parametrize("split", ["train", "val", "held_pair", "held_relation", "held_count", "long", "noise3", "swap"])
 def test_splits_keep_their_promise(split, tmp_path):
     (tmp_path / "images" / split).mkdir(parents=True)
-    records = [make_record(str(tmp_path), split, number, (1, 2, 3), 2, 2, 0) for number in range(24)]
+    records = [make_record(str(tmp_path), split, number, (1, 2, 3), 2, scenes.INSIDE, 2, 0) for number in range(24)]
     found = [scene_from_dict(record["scene"]) for record in records]
     pair = [any(scenes.held_pair(one.colour, one.shape) for one in scene.objects) for scene in found]
     count = [any(scenes.held_count(sum(o.shape == one.shape for o in scene.objects), one.shape) for one in scene.objects) for scene in found]
@@ -160,3 +160,13 @@ def test_captions_are_many():
     skeletons = {" ".join(word for word in text.split() if word not in {*scenes.COLOURS, *scenes.SHAPES, *captions.MEANING}) for text in texts}
     assert len(texts) > 60 and len(skeletons) >= 12
     assert len(set(captions.several(TWO, rng, 5))) == 5
+
+
+def test_directions_are_equally_frequent():
+    """Of 1,000 two-object scenes an eighth is inside, and the rest in equal parts, within four standard errors; --inside decides."""
+    rng = np.random.default_rng(0)
+    share = lambda **options: Counter(scenes.relation(first, second) for second, first in (sample_scene(rng, 2, **options).objects for _ in range(1000)))
+    found = share()
+    assert set(found) == set(scenes.RELATIONS) and 80 < found["inside"] < 170
+    assert all(165 < found[name] < 272 for name in scenes.RELATIONS if name != "inside"), found
+    assert share(inside=0.0)["inside"] == 0 and 550 < share(inside=0.7)["inside"] < 750
