@@ -11,6 +11,7 @@ resume, and the losses agree to float32's rounding.
 import contextlib
 import copy
 import datetime
+import os
 import sys
 from collections.abc import Callable, Iterator
 
@@ -20,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -31,8 +33,13 @@ SHARD_FROM = 80_000_000  # parameters from which `auto` chooses FSDP2: the block
 
 def start() -> None:
     """Join the other processes if torchrun started this one: gloo for what is on CPUs, NCCL for what is on GPUs."""
-    if dist.is_torchelastic_launched() and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    if not dist.is_torchelastic_launched() or dist.is_initialized():
+        return
+    store, number, count = next(rendezvous("env://"))
+    # torchrun (2.13) keeps one store over its restarts, where a new process would find the addresses of dead ones.
+    store = dist.PrefixStore(f"life {os.getenv('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", store=store, rank=number, world_size=count,
+                            timeout=PATIENCE)
 
 
 def finish() -> None:
@@ -160,9 +167,10 @@ def spread(model: nn.Module, loss_fn: Callable, parallel: str) -> tuple[nn.Modul
         model = copy.deepcopy(model.cpu()).to(device)
     objective = Objective(model, loss_fn)
     if parallel == "ddp":
-        # A loss may leave parts of a model out (the encoder's training has a captioner without its length head). No device_ids:
-        # they would move the whole batch to the GPU, and noise levels are drawn on the CPU.
-        return model, DistributedDataParallel(objective, find_unused_parameters=True, broadcast_buffers=False)
+        # No device_ids: they would move the whole batch to the GPU, and noise levels are drawn on the CPU. Of all losses only the
+        # twin's leaves weights out, those of the time that it is never told.
+        untold = bool(getattr(model, "time", None)) and model.config.causal
+        return model, DistributedDataParallel(objective, find_unused_parameters=untold)
     if parallel == "fsdp":
         mesh = init_device_mesh(model.device.type, (world(),))
         for module in list(model.modules()):

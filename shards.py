@@ -32,7 +32,7 @@ DESCRIBE_TENSORS = {  # all that an honest .metadata names
     "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
     "torch.serialization": {"_get_layout"},
     "torch": {"Size", *(name for name, value in vars(torch).items() if isinstance(value, torch.dtype))},
-    "collections": {"OrderedDict"},
+    "pathlib": {"PosixPath", "WindowsPath"},
 }
 
 

@@ -127,6 +127,7 @@ class Pretraining(nn.Module):
         self.encoder = vision.vision_model(settings)
         shape = dict(vocab_size=tokenizer.vocab_size, output_size=tokenizer.output_size, max_length=longest, d_model=D, heads=4)
         self.captioner = Denoiser(ModelConfig(**shape, layers=3, condition_width=D))
+        self.captioner.length_head = None  # nothing here asks how long a caption will be
         self.text = Denoiser(ModelConfig(**shape, layers=2))
         self.heads = nn.ModuleDict({name: nn.Linear(D, len(names) + 1) for name, names in CLASSES.items()})
         self.image_out, self.text_out, self.scale = nn.Linear(D, 128, bias=False), nn.Linear(D, 128, bias=False), nn.Parameter(torch.tensor([2.3]))
