@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import distributed
 import files
 from files import UserError
 from tokenizer import Tokenizer
@@ -126,7 +127,7 @@ class CaptionData:
 
 
 class CaptionBatches:
-    """batches(step): the micro-batches of a step, a pure function of (seed, step). Each epoch shows every image once,
+    """batches(step): this process's micro-batches of a step, a pure function of (seed, step). Each epoch shows every image once,
     with `captions_per_image` of its captions drawn at random, different ones if it has so many."""
 
     def __init__(self, data, batch_size: int, accumulate: int = 1, seed: int = 0, captions_per_image: int = 1):
@@ -145,7 +146,7 @@ class CaptionBatches:
         longest = [max(len(self.data.tokens[n][w]) for w in some) for n, some in zip(numbers, which, strict=True)]
         # Short captions with short ones: of a batch's positions 75% are tokens with four micro-batches, 55% without.
         parts = np.array_split(np.argsort(longest, kind="stable"), min(self.accumulate, len(numbers)))
-        return [self.data.batch(numbers[part], [which[i] for i in part]) for part in parts]
+        return [self.data.batch(numbers[part], [which[i] for i in part]) | where for part, where in distributed.deal(parts, self.each)]
 
     def some(self, count: int, rng: np.random.Generator) -> list[int]:
         """`each` of `count` captions: a shuffle, begun again where there are too few."""

@@ -18,7 +18,6 @@ A checkpoint `*.pt` is one dict of tensors and plain values, read with `weights_
 """
 
 import pickle
-import sys
 import zipfile
 from pathlib import Path
 
@@ -26,6 +25,7 @@ import torch
 from torch import nn
 
 import config
+import distributed
 import files
 from data import check_tokenizer
 from files import UserError
@@ -109,7 +109,7 @@ def start_from(model: nn.Module, path, fingerprint: str) -> None:
     if not fits:
         raise UserError(f"{path}, no weight of which fits", "a checkpoint of the same width", "choose the same --model_config")
     model.load_state_dict(fits, strict=False)
-    print(f"from {path}: {len(fits)} of {len(mine)} tensors; new: {len(mine) - len(fits)}", file=sys.stderr)
+    distributed.say(f"from {path}: {len(fits)} of {len(mine)} tensors; new: {len(mine) - len(fits)}")
 
 
 def newest(kinds: tuple[str, ...] = ("text",)) -> Path:

@@ -81,6 +81,8 @@ class TrainConfig:
     ema: float = setting(0.999, "decay of the averaged weights (0.999 suits runs up to 20k steps); 0 means none",
                          at_least=0.0, below=1.0)
     precision: str = setting("auto", "arithmetic of the forward pass", choices=("auto", "fp32", "bf16", "fp16"))
+    parallel: str = setting("auto", "under torchrun: whole weights everywhere, or split by FSDP2; auto splits from xlarge on",
+                            choices=("auto", "ddp", "fsdp"))
     compile: bool = setting(False, "torch.compile the blocks (a minute at the start; needs a C++ compiler)")
     device: str = setting("auto", "auto, cpu, cuda, mps")
     threads: int = setting(0, "CPU threads; 0 means torch's own choice", at_least=0)

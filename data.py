@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import distributed
 import files
 from files import UserError
 from tokenizer import Tokenizer
@@ -140,12 +141,13 @@ class TextData:
 
 
 class Batches:
-    """batches(step) -> the micro-batches of an optimizer step, a pure function of (seed, step).
+    """batches(step) -> this process's micro-batches of an optimizer step, a pure function of (seed, step).
 
     Epoch e is a permutation drawn from (seed, e): cut into pools of 50 batches, each pool sorted by length and cut into
     batches, the batches shuffled. The last, incomplete batch of an epoch is left out: other rows each time. Fewer
     rows than a batch holds are repeated.
-    A micro-batch: tokens (B, L') int64, lengths (B,), rows (B,), weight (its number of predicted tokens).
+    A micro-batch: tokens (B, L') int64, lengths (B,), rows (B,), weight (its number of predicted tokens); where it stands in
+    the step: number, first_row, step_rows.
     """
 
     def __init__(self, data: TextData, batch_size: int, accumulate: int = 1, seed: int = 0, pad_multiple: int = 1):
@@ -168,7 +170,7 @@ class Batches:
         epoch, place_in = divmod(step, self.epoch_steps)
         if epoch != self.epoch:
             self.epoch, self.order = epoch, self.shuffle(epoch)
-        return [self.micro_batch(rows) for rows in np.split(self.order[place_in], self.accumulate)]
+        return [self.micro_batch(rows) | where for rows, where in distributed.deal(np.split(self.order[place_in], self.accumulate))]
 
     def micro_batch(self, rows: np.ndarray) -> dict:
         tokens, lengths = self.data.rows(rows, self.pad_multiple)

@@ -6,7 +6,7 @@ Writes  a table on the screen; with --json FILE all figures; with --picture FILE
 
 A minute on a laptop:
     python evaluate.py --checkpoint checkpoints/best.pt --documents 100
-All held-out documents, and samples judged by the twin over a grid of samplers and steps (16 a cell took five minutes):
+All held-out documents (with torchrun, shared among GPUs), and samples judged by the twin over a grid (16 a cell took five minutes):
     python evaluate.py --checkpoint checkpoints/best.pt --json scores.json
     python evaluate.py --checkpoint checkpoints/best.pt --samples --judge checkpoints_ar/best.pt --picture samplers.png
 A captioner, judged by truth on every split, beside itself blind, its twin, and fewer steps:
@@ -19,7 +19,6 @@ Anybody's captions, with coco-caption's scores (seconds for 1,000 images); peopl
     python evaluate.py --ratings ratings_ann.json ratings_bo.json
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,7 @@ import coco_scores
 import conditional
 import config
 import data
+import distributed
 import evaluation
 import files
 import hardware
@@ -85,9 +85,8 @@ def parse_args(argv):
     parser.add_argument("--curves", nargs="+", metavar="RUN", help="draw the learning curves of these run folders into --picture, and stop")
     parser.add_argument("--picture", help="write the grid, or the curves, as a PNG")
     parser.add_argument("--json", help="write all figures here")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=0)
+    for flag, default in (("seed", 0), ("device", "auto"), ("threads", 0)):
+        parser.add_argument(f"--{flag}", type=type(default), default=default)
     parser.add_settings(SampleConfig, skip=("sampler", "steps"))
     return parser.parse_args(argv)
 
@@ -193,8 +192,7 @@ def check(args) -> None:
     for flag in ("references", "image_dir"):
         if getattr(args, flag) and not args.hypotheses:
             raise UserError(f"--{flag} without --hypotheses", "files to score", "add --hypotheses results.json")
-    if args.meteor_spice:
-        coco_scores.need_java()
+    coco_scores.need_java() if args.meteor_spice else None
     if args.rate and (args.json or args.ratings):
         raise UserError(f"--rate with --{'ratings' if args.ratings else 'json'}", "the page alone: figures come with --ratings", "drop one")
     if args.curves and not args.picture:
@@ -209,12 +207,15 @@ def check_kind(args, kind: str) -> None:
     for flag, default in FOREIGN[kind].items():
         if getattr(args, flag) != default:
             raise UserError(f"--{flag} for {what}", "a flag that means something for it", f"drop --{flag}, or score something else")
+    if distributed.world() > 1 and (kind != "text" or args.samples):
+        raise UserError(f"torchrun for {what} or samples", "the likelihood of text, which alone is shared among processes", "use one process")
     if args.picture and kind == "text" and not (args.samples and args.judge):
         raise UserError("--picture alone", "something to draw", "add --samples --judge checkpoints_ar/best.pt, or --curves RUN RUN")
 
 
 def main(argv=None):
     args = parse_args(argv)
+    distributed.start()
     check(args)
     if args.curves:
         pictures.learning_curves(args.picture, args.curves)
@@ -226,14 +227,16 @@ def main(argv=None):
         result = score_files(args) if args.hypotheses else score_ratings(args)
     else:
         path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest(tuple(DATA))
-        model, tokenizer, saved = checkpoint.open_model(path, hardware.choose_device(args.device), kinds=tuple(DATA))
+        device = distributed.own_gpu(hardware.choose_device(args.device))
+        model, tokenizer, saved = checkpoint.open_model(path, device, kinds=tuple(DATA))
         check_kind(args, saved["kind"])
         args.data_dir = args.data_dir or DATA[saved["kind"]]
-        print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
+        distributed.say(f"{path}: {checkpoint.describe(saved)}")
         score = {"text": score_text, "caption": score_captions, "conditional": conditional.score}[saved["kind"]]
         result = {"checkpoint": str(path), **score(args, path, model, tokenizer, saved)}
-    if args.json:
+    if args.json and distributed.leads():
         files.write_json(args.json, result)
+    distributed.finish()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 import autoregressive
 import diffusion
+import distributed
 import metrics
 from config import SampleConfig
 from data import TextData, check_tokenizer, evaluation_batches, from_text, place
@@ -69,13 +70,17 @@ def length_costs(statistics: dict, max_length: int) -> np.ndarray:
 @torch.no_grad()
 def score_documents(model, objective: str, data: TextData, statistics: dict, *, documents: int | None = None, draws: int = 8,
                     batch_size: int = 32, seed: int = 0, estimator: str = "count", progress=lambda batches: batches) -> DocumentScores:
-    """Score the first `documents` held-out documents (None: all), each with `draws` noise levels a row."""
+    """Score the first `documents` held-out documents (None: all), each with `draws` noise levels a row.
+
+    Under torchrun each process scores its share of the batches, and all get all sums.
+    """
     count = min(documents or data.num_documents, data.num_documents)
     sums = {field.name: np.zeros(count) for field in fields(DocumentScores) if field.name != "by_level"}
     by_level = np.zeros((4, count, 3))
     costs, token_bytes = length_costs(statistics, data.max_length), torch.as_tensor(data.tokenizer.token_bytes())
     mask_id = data.tokenizer.mask
-    for number, batch in enumerate(progress(list(evaluation_batches(data, batch_size, count)))):
+    numbered = list(enumerate(evaluation_batches(data, batch_size, count)))  # a batch's number seeds it, whoever scores it
+    for number, batch in progress(numbered[distributed.rank()::distributed.world()]):
         tokens, lengths, free = place(batch, model.device)
         document = np.asarray(batch["documents"])
         n = free.sum(1).cpu().numpy()
@@ -98,7 +103,7 @@ def score_documents(model, objective: str, data: TextData, statistics: dict, *, 
             for place_in, name in enumerate(("masked", "cross_entropy", "hits")):
                 np.add.at(sums[name], document, draw[name].numpy())
                 np.add.at(by_level, (level, document, place_in), draw[name].numpy())
-    return DocumentScores(**sums, by_level=by_level)
+    return DocumentScores(**{name: distributed.total(value) for name, value in sums.items()}, by_level=distributed.total(by_level))
 
 
 def summary(model, objective: str, data: TextData, statistics: dict, *, documents: int | None = None, draws: int = 8) -> dict[str, float]:
@@ -145,7 +150,7 @@ def judge_texts(judge, texts: list[np.ndarray], pad: int) -> float:
 def likelihood(model, saved: dict, held_out: TextData, *, documents: int = 0, draws: int = 8, seed: int = 0, estimator: str = "count") -> dict:
     """The bound or likelihood with its interval, and what the masked tokens say. documents 0 means all."""
     scores = score_documents(model, saved["objective"], held_out, saved["statistics"], documents=documents or None, draws=draws,
-                             seed=seed, estimator=estimator, progress=lambda batches: tqdm(batches, unit="batch"))
+                             seed=seed, estimator=estimator, progress=lambda batches: tqdm(batches, unit="batch", disable=not distributed.leads()))
     tokens, size = scores.tokens.sum(), scores.bytes.sum()
     bits = scores.nats / math.log(2)
     nats_per_token = scores.nats.sum() / tokens
@@ -163,6 +168,8 @@ def likelihood(model, saved: dict, held_out: TextData, *, documents: int = 0, dr
 
 
 def print_likelihood(result: dict) -> None:
+    if not distributed.leads():
+        return
     bound = result["objective"] == "diffusion"
     low, high = result["bits_per_byte_ci95"]
     print(f"{result['num_documents']} documents, {result['num_tokens']:,} tokens, {result['num_bytes']:,} bytes")

@@ -8,10 +8,13 @@ import math
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
+from distributed import divide, part, whole
 from hardware import fast_bfloat16
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic: steep at 0, and 1 ± 0.3 after five rounds
+SPLIT_AT_ONCE = 8  # matrices that are whole at one time where they are split: what FSDP2 saves is not spent here
 
 
 def orthogonalize(matrices: Tensor, rounds: int = 5) -> Tensor:
@@ -35,6 +38,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
+        """Where weights are split over processes (FSDP2), momentum is as well; a matrix is made whole only to be made orthogonal."""
         for group in self.param_groups:
             shapes: dict[tuple, list[Tensor]] = {}
             for weight in group["params"]:
@@ -42,8 +46,11 @@ class Muon(torch.optim.Optimizer):
                     shapes.setdefault((tuple(weight.shape), weight.device), []).append(weight)
             for (shape, _), weights in shapes.items():
                 buffers = [self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight)) for weight in weights]
-                grads = [weight.grad for weight in weights]
-                torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
-                updates = orthogonalize(torch.stack(torch._foreach_lerp(grads, buffers, group["momentum"])))
-                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(weights, list(updates), alpha=-0.2 * math.sqrt(max(shape)) * group["lr"])
+                torch._foreach_lerp_([part(one) for one in buffers], [part(weight.grad) for weight in weights], 1 - group["momentum"])
+                torch._foreach_mul_([part(weight) for weight in weights], 1 - group["lr"] * group["weight_decay"])
+                at_once = SPLIT_AT_ONCE if isinstance(weights[0], DTensor) else len(weights)
+                for first in range(0, len(weights), at_once):
+                    some = slice(first, first + at_once)
+                    ahead = [whole(weight.grad.lerp(buffer, group["momentum"])) for weight, buffer in zip(weights[some], buffers[some], strict=True)]
+                    updates = [part(divide(update, weight)) for update, weight in zip(orthogonalize(torch.stack(ahead)), weights[some], strict=True)]
+                    torch._foreach_add_([part(weight) for weight in weights[some]], updates, alpha=-0.2 * math.sqrt(max(shape)) * group["lr"])

@@ -5,8 +5,9 @@ Writes  checkpoints/ (--out): config.json, log.jsonl, best.pt, last.pt, resume.p
 
 One minute on a laptop:
     python train.py --model_config tiny --max_steps 100 --batch_size 16 --max_length 128
-For real:
+For real, on one GPU or on eight:
     python train.py --model_config small --max_steps 10000
+    torchrun --nproc-per-node 8 train.py --model_config small --max_steps 10000 --accumulate 8
 The twin, on the same rows in the same order, and a denoiser that starts from it:
     python train.py --objective ar --out checkpoints_ar
     python train.py --init_from checkpoints_ar/best.pt --out checkpoints_from_ar
@@ -21,6 +22,7 @@ import autoregressive
 import checkpoint
 import config
 import diffusion
+import distributed
 import evaluation
 import files
 import training
@@ -48,7 +50,8 @@ def parse_args(argv):
     parser.add_argument("--init_from", help="start from this checkpoint's weights: those of the twin spare diffusion its slow start")
     parser.add_argument("--eval_documents", type=int, default=200, help="held-out documents at each evaluation (default 200)")
     parser.add_argument("--config", help="JSON file of settings, such as another run's config.json")
-    parser.add_argument("--resume", action="store_true", help="go on from resume.pt in --out")
+    parser.add_argument("--resume", nargs="?", const="must", choices=("must", "auto"),
+                        help="go on from resume.pt in --out; auto: if there is one, else begin (for torchrun --max-restarts)")
     parser.add_settings(ModelConfig, skip=("vocab_size", "output_size", "causal", "condition_width"))
     parser.add_settings(TrainConfig)
     args = parser.parse_args(argv)
@@ -102,6 +105,7 @@ def build(args, resume) -> tuple[ModelConfig, TrainConfig, TextData]:
 
 def main(argv=None):
     args = parse_args(argv)
+    distributed.start()
     for flag, (_, choices, _) in CHOICES.items():
         if getattr(args, flag) not in choices:
             raise config.unknown(f"--{flag} {getattr(args, flag)}", getattr(args, flag), list(choices))
@@ -110,22 +114,21 @@ def main(argv=None):
     if args.complementary and args.estimator != "count":
         raise UserError(f"--complementary with --estimator {args.estimator}", "the count estimator", "drop one of the two flags")
     out = Path(args.out)
-    resume = checkpoint.load(out / "resume.pt", do="start a run without --resume") if args.resume else None
-    if not args.resume and (out / "resume.pt").exists():
-        raise UserError(f"a run in {out}", "an empty run folder", "go on with --resume, or choose another --out")
+    resume = training.find_resume(out, args.resume, ("text",))
     model_config, cfg, data = build(args, resume)
     held_out = TextData(args.data_dir, "val", model_config.max_length)
     files.writable_folder(out)
     settings = {**config.to_dict(model_config), **config.to_dict(cfg)}
-    config.show("settings", {"objective": args.objective, "estimator": args.estimator, "weight": args.weight, **settings})
-    files.write_json(out / "config.json", {key: settings[key] for group in args.parser.groups.values() for key in group})
+    if distributed.leads():
+        config.show("settings", {"objective": args.objective, "estimator": args.estimator, "weight": args.weight, **settings})
+        files.write_json(out / "config.json", {key: settings[key] for group in args.parser.groups.values() for key in group})
 
     device = training.start(cfg)
     model = Denoiser(model_config).to(device)
     if args.init_from and not resume:
         checkpoint.start_from(model, args.init_from, data.tokenizer.fingerprint)
     batches = Batches(data, cfg.batch_size, cfg.accumulate, cfg.seed, pad_multiple=64 if cfg.compile else 1)
-    print(f"data: {len(data.starts):,} rows, {int(data.lengths.sum()):,} tokens, {batches.epoch_steps:,} steps an epoch", file=sys.stderr)
+    distributed.say(f"data: {len(data.starts):,} rows, {int(data.lengths.sum()):,} tokens, {batches.epoch_steps:,} steps an epoch")
     statistics = {"row_lengths": data.length_histogram().tolist()}
     about = {"kind": "text", "objective": args.objective, "model": config.to_dict(model_config), "statistics": statistics,
              "tokenizer": data.tokenizer.to_json(),
@@ -136,8 +139,9 @@ def main(argv=None):
         cfg, out, about=about,
         eval_fn=lambda model: evaluation.summary(model, args.objective, held_out, statistics, documents=args.eval_documents, draws=4),
         preview_fn=make_preview(args, cfg, data.tokenizer, min(128, model_config.max_length)), resume=resume)
-    print(f"done: {out / 'best.pt'}  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-    print(f"next: python generate.py --checkpoint {out / 'best.pt'} --num_samples 5")
+    distributed.say(f"done: {out / 'best.pt'}  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()), file=sys.stdout)
+    distributed.say(f"next: python generate.py --checkpoint {out / 'best.pt'} --num_samples 5", file=sys.stdout)
+    distributed.finish()
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import captioning
 import checkpoint
 import config
 import diffusion
+import distributed
 import files
 import hardware
 import rewards
@@ -64,7 +65,8 @@ def parse_args(argv):
     parser.add_argument("--captions_per_image", type=int, default=4, help="of the batch's captions so many share an image (default 4)")
     parser.add_argument("--eval_images", type=int, default=500, help="val images at each evaluation (default 500)")
     parser.add_argument("--config", help="JSON file of settings, such as another run's config.json")
-    parser.add_argument("--resume", action="store_true", help="go on from resume.pt in --out")
+    parser.add_argument("--resume", nargs="?", const="must", choices=("must", "auto"),
+                        help="go on from resume.pt in --out; auto: if there is one, else begin (for torchrun --max-restarts)")
     parser.add_settings(ModelConfig, skip=("vocab_size", "output_size", "causal", "condition_width"))
     parser.add_settings(TrainConfig, **DEFAULTS)
     args = parser.parse_args(argv)
@@ -141,6 +143,7 @@ def build(args, resume):
 
 def main(argv=None):
     args = parse_args(argv)
+    distributed.start()
     for flag, (_, choices, _) in CHOICES.items():
         if getattr(args, flag) not in choices:
             raise config.unknown(f"--{flag} {getattr(args, flag)}", getattr(args, flag), list(choices))
@@ -157,9 +160,7 @@ def main(argv=None):
         raise UserError("--self_critical with another form of the loss", "the bound as it is beside the reward",
                         "drop --complementary, --label_smoothing and --weight")
     out = Path(args.out)
-    resume = checkpoint.load(out / "resume.pt", kinds=("caption",), do="start a run without --resume") if args.resume else None
-    if not args.resume and (out / "resume.pt").exists():
-        raise UserError(f"a run in {out}", "an empty run folder", "go on with --resume, or choose another --out")
+    resume = training.find_resume(out, args.resume, ("caption",))
     for name, value in (resume or {}).get("flags", {}).items():
         if getattr(args, name) == args.parser.get_default(name):
             setattr(args, name, value)
@@ -167,8 +168,9 @@ def main(argv=None):
     held_out = CaptionData(args.data_dir, "val", model_config.max_length)
     files.writable_folder(out)
     settings = {**config.to_dict(model_config), **config.to_dict(cfg)}
-    config.show("settings", {"objective": args.objective, "weight": args.weight, "image_dropout": args.image_dropout, **settings})
-    files.write_json(out / "config.json", {key: settings[key] for group in args.parser.groups.values() for key in group})
+    if distributed.leads():
+        config.show("settings", {"objective": args.objective, "weight": args.weight, "image_dropout": args.image_dropout, **settings})
+        files.write_json(out / "config.json", {key: settings[key] for group in args.parser.groups.values() for key in group})
 
     device = training.start(cfg)
     model = Denoiser(model_config).to(device)
@@ -183,15 +185,16 @@ def main(argv=None):
              "data": {"fingerprint": data.meta["fingerprint"], "tokenizer": data.tokenizer.fingerprint},
              "flags": {name: getattr(args, name) for name in KEPT}}
     batches = CaptionBatches(data, cfg.batch_size, cfg.accumulate, cfg.seed, args.captions_per_image)
-    print(f"data: {len(data):,} images with {data.encoder['encoder']} features, {batches.epoch_steps:,} steps an epoch", file=sys.stderr)
+    distributed.say(f"data: {len(data):,} images with {data.encoder['encoder']} features, {batches.epoch_steps:,} steps an epoch")
     eval_fn, preview_fn = make_eval(args, cfg, held_out, statistics)
     noisy = lambda step: diffusion.with_noise_levels(batches(step), training.step_generator(cfg.seed, step, stream=1))
     reward = rewards.Reward([record["captions"] for record in data.records]) if args.self_critical else None
     with hardware.short_attention(device):
         metrics = training.fit(model, make_loss(args, data.tokenizer, statistics, reward), noisy, cfg, out, about=about, eval_fn=eval_fn,
                                preview_fn=preview_fn, resume=resume)
-    print(f"done: {out / 'best.pt'}  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-    print(f"next: python generate_caption.py --checkpoint {out / 'best.pt'} --use_val_set --num_samples 5")
+    distributed.say(f"done: {out / 'best.pt'}  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()), file=sys.stdout)
+    distributed.say(f"next: python generate_caption.py --checkpoint {out / 'best.pt'} --use_val_set --num_samples 5", file=sys.stdout)
+    distributed.finish()
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import autoregressive
 import checkpoint
 import config
 import diffusion
+import distributed
 import files
 import filling
 import training
@@ -56,7 +57,8 @@ def parse_args(argv):
     parser.add_argument("--condition_dropout", type=float, default=0.1, help="share of rows that see nothing given, for guidance (default 0.1)")
     parser.add_argument("--eval_pairs", type=int, default=200, help="held-out pairs at each evaluation (default 200)")
     parser.add_argument("--config", help="JSON file of settings, such as another run's config.json")
-    parser.add_argument("--resume", action="store_true", help="go on from resume.pt in --out, whichever stage it is in")
+    parser.add_argument("--resume", nargs="?", const="must", choices=("must", "auto"),
+                        help="go on from resume.pt in --out, whichever stage it is in; auto: or begin (for torchrun --max-restarts)")
     parser.add_settings(TrainConfig, **DEFAULTS)
     args = parser.parse_args(argv)
     args.parser = parser
@@ -108,7 +110,7 @@ def open_start(args, folder: PairData):
     if model.config.max_length < folder.meta["max_length"]:
         raise UserError(f"pairs made for a denoiser of {folder.meta['max_length']} tokens", f"pairs for the {model.config.max_length} of {path}",
                         f"run prep_conditional_data.py --denoiser {path} --force")
-    print(f"from {path}: {checkpoint.describe(saved)}", file=sys.stderr)
+    distributed.say(f"from {path}: {checkpoint.describe(saved)}")
     return model
 
 
@@ -130,7 +132,8 @@ def find_run(args) -> tuple[int, dict | None]:
     there = next((stage for stage, path in states.items() if path.exists()), 0)
     if there and not args.resume:
         raise UserError(f"a run in {out}", "an empty run folder", "go on with --resume, or choose another --out")
-    resume = checkpoint.load(states[there or 2], kinds=("conditional",), do="start a run without --resume") if args.resume else None
+    going_on = args.resume == "must" or (args.resume == "auto" and there)
+    resume = checkpoint.load(states[there or 2], kinds=("conditional",), do="start a run without --resume") if going_on else None
     for name, value in (resume or {}).get("flags", {}).items():
         if getattr(args, name) == args.parser.get_default(name):
             setattr(args, name, value)
@@ -151,6 +154,7 @@ def build(args, form: str, train: PairData, resume: dict | None):
 
 def main(argv=None):
     args = parse_args(argv)
+    distributed.start()
     there, resume = find_run(args)
     check(args)
     before = resume["train"] | resume["both_stages"] if resume else {}
@@ -166,13 +170,14 @@ def main(argv=None):
         raise UserError(f"{args.data_dir} or flags of another run", f"pairs {resume['data']['fingerprint']} and form {resume['form']}",
                         "resume with the same --data_dir and --conditioning")
     out = files.writable_folder(args.out)
-    config.show("settings", {name: getattr(args, name) for name in KEPT} | config.to_dict(cfg))
-    files.write_json(out / "config.json", config.to_dict(cfg))
+    if distributed.leads():
+        config.show("settings", {name: getattr(args, name) for name in KEPT} | config.to_dict(cfg))
+        files.write_json(out / "config.json", config.to_dict(cfg))
 
     device = training.start(cfg)
     model = build(args, form, train, resume).to(device)
     batches = PairBatches(train, cfg.batch_size, cfg.accumulate, cfg.seed, pad_multiple=64 if cfg.compile else 1)
-    print(f"pairs: {len(train):,}, {batches.epoch_steps:,} steps an epoch; form {form}", file=sys.stderr)
+    distributed.say(f"pairs: {len(train):,}, {batches.epoch_steps:,} steps an epoch; form {form}")
     about = {"kind": "conditional", "objective": args.objective, "form": form, "encoder_layers": args.encoder_layers,
              "model": config.to_dict(model.config), "statistics": {"blank_lengths": train.length_histograms()},
              "tokenizer": train.tokenizer.to_json(), "data": {"fingerprint": train.meta["fingerprint"], "tokenizer": train.tokenizer.fingerprint},
@@ -197,8 +202,10 @@ def main(argv=None):
         vars(model).pop("trunk", None)  # compiled anew, now that all of it learns
         resume = None
     metrics = stage(out, first_steps, resume, max_steps=cfg.max_steps - first_steps)
-    print(f"done: {out / 'best.pt'}  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-    print(f'next: python generate_conditional.py --checkpoint {out / "best.pt"} --prompt "Once upon a time there was a brave knight."')
+    distributed.say(f"done: {out / 'best.pt'}  " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()), file=sys.stdout)
+    distributed.say(f'next: python generate_conditional.py --checkpoint {out / "best.pt"} --prompt "Once upon a time there was a brave knight."',
+                    file=sys.stdout)
+    distributed.finish()
 
 
 if __name__ == "__main__":

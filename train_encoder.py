@@ -32,6 +32,7 @@ import caption_data
 import checkpoint
 import config
 import diffusion
+import distributed
 import files
 import scenes
 import training
@@ -60,7 +61,8 @@ def parse_args(argv):
     parser.add_argument("--contrastive_weight", type=float, default=0.1, help="weight of the contrastive loss (default 0.1)")
     parser.add_argument("--recolour", type=float, default=0.5, help="share of pictures with exchanged colours: they teach shape alone (default 0.5)")
     parser.add_argument("--init_from", help="start from this encoder (*.safetensors) of the same width")
-    parser.add_argument("--resume", action="store_true", help="go on from resume.pt in --out")
+    parser.add_argument("--resume", nargs="?", const="must", choices=("must", "auto"),
+                        help="go on from resume.pt in --out; auto: if there is one, else begin (for torchrun --max-restarts)")
     parser.add_settings(TrainConfig, **DEFAULTS)
     return parser.parse_args(argv)
 
@@ -133,9 +135,10 @@ class Pretraining(nn.Module):
         self.encoder = vision.vision_model(settings)
         shape = dict(vocab_size=tokenizer.vocab_size, output_size=tokenizer.output_size, max_length=longest, d_model=D, heads=4)
         self.captioner = Denoiser(ModelConfig(**shape, layers=3, condition_width=D))
+        self.captioner.length_head = None  # nothing here asks how long a caption will be
         self.text = Denoiser(ModelConfig(**shape, layers=2))
         self.heads = nn.ModuleDict({name: nn.Linear(D, len(names) + 1) for name, names in CLASSES.items()})
-        self.image_out, self.text_out, self.scale = nn.Linear(D, 128, bias=False), nn.Linear(D, 128, bias=False), nn.Parameter(torch.tensor(2.3))
+        self.image_out, self.text_out, self.scale = nn.Linear(D, 128, bias=False), nn.Linear(D, 128, bias=False), nn.Parameter(torch.tensor([2.3]))
         for block in self.captioner.blocks:
             nn.init.ones_(block.cross.gate)  # trained together from the start, so the gate need not be the identity
 
@@ -185,20 +188,20 @@ def main(argv=None):
     if not 0 <= args.recolour < 1:
         raise UserError(f"--recolour {args.recolour}", "a share of at least 0 and below 1", "for example 0.5")
     out = Path(args.out)
-    resume = checkpoint.load(out / "resume.pt", kinds=("encoder",), do="start without --resume") if args.resume else None
-    if not args.resume and (out / "resume.pt").exists():
-        raise UserError(f"a run in {out}", "an empty run folder", "go on with --resume, or choose another --out")
+    distributed.start()
+    resume = training.find_resume(out, args.resume, ("encoder",))
     cfg = config.resolve(TrainConfig, args, DEFAULTS, resume["train"] if resume else {})
     files.writable_folder(out)
     training.start(cfg)
     settings = {"embedding_size": 32, "hidden_sizes": [args.width // 4, args.width // 2, args.width], "depths": [1, 2, 3], "layer_type": "basic"}
     preprocess = vision.Preprocess(args.image_size, "squash", MEAN, STD)
-    data, held_out = (Pixels(args.data_dir, split, preprocess) for split in ("train", "val"))
+    with distributed.leader_first():  # the pictures are decoded once
+        data, held_out = (Pixels(args.data_dir, split, preprocess) for split in ("train", "val"))
     mask_id, longest = data.tokenizer.mask, max(len(one) for part in (data, held_out) for captions in part.tokens for one in captions)
     model = Pretraining(settings, data.tokenizer, longest)
     if args.init_from and not resume:
         model.encoder.load_state_dict(vision.read_weights(args.init_from, settings)[0], strict=False)
-    print(f"encoder: {sum(w.numel() for w in model.encoder.parameters()):,} parameters; {len(data):,} pictures", file=sys.stderr)
+    distributed.say(f"encoder: {sum(w.numel() for w in model.encoder.parameters()):,} parameters; {len(data):,} pictures")
 
     def loss_fn(model, batch, rng):
         losses = model.losses(batch, rng, mask_id, int(args.recolour * len(batch["tokens"])))
@@ -217,10 +220,12 @@ def main(argv=None):
     about = {"kind": "encoder", "objective": "diffusion", "model": settings, "tokenizer": data.tokenizer.to_json(), "statistics": {}, "data": {}}
     batches = CaptionBatches(data, cfg.batch_size, cfg.accumulate, cfg.seed)
     training.fit(model, loss_fn, batches, cfg, out, about=about, eval_fn=eval_fn, resume=resume)
-    model.load_state_dict(checkpoint.load(out / "best.pt", kinds=("encoder",))["averaged"])
-    command = shlex.join(["python", "train_encoder.py", *(sys.argv[1:] if argv is None else argv)])
-    vision.save_embedded(out / "scene_encoder.safetensors", model.encoder, settings, preprocess, command)
-    print(f"done: {out / 'scene_encoder.safetensors'}; SHA-256 {files.file_digest(out / 'scene_encoder.safetensors').hex()[:16]}")
+    if distributed.leads():
+        model.load_state_dict(checkpoint.load(out / "best.pt", kinds=("encoder",))["averaged"])
+        command = shlex.join(["python", "train_encoder.py", *(sys.argv[1:] if argv is None else argv)])
+        vision.save_embedded(out / "scene_encoder.safetensors", model.encoder, settings, preprocess, command)
+        print(f"done: {out / 'scene_encoder.safetensors'}; SHA-256 {files.file_digest(out / 'scene_encoder.safetensors').hex()[:16]}")
+    distributed.finish()
 
 
 if __name__ == "__main__":

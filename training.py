@@ -4,7 +4,8 @@ What it owns is what is the same everywhere: steps, learning rate, accumulation,
 precision, compilation, the stop on a non-finite loss, log.jsonl, saving, resuming, a clean stop on SIGTERM.
 
 The step decides everything: the batch and the randomness of step s are functions of (seed, s) alone. A run that
-was killed and resumed therefore equals a straight one to the bit, and no generator's state needs saving.
+was killed and resumed therefore equals a straight one to the bit, and no generator's state needs saving. Under torchrun
+the micro-batches of a step are dealt to the processes (distributed.py), and the step stays what it was.
 """
 
 import contextlib
@@ -23,7 +24,9 @@ from tqdm import tqdm
 
 import checkpoint
 import config
+import distributed
 import files
+import shards
 from config import TrainConfig
 from files import UserError
 from hardware import choose_device, choose_precision, keep_freed_memory
@@ -36,9 +39,24 @@ def start(cfg: TrainConfig) -> torch.device:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     torch.manual_seed(cfg.seed)
-    device = choose_device(cfg.device)
-    print(f"device: {device}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}", file=sys.stderr)
+    device = distributed.own_gpu(choose_device(cfg.device))
+    several = f", {distributed.world()} processes" if distributed.world() > 1 else ""
+    distributed.say(f"device: {device}{several}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}")
     return device
+
+
+def find_resume(out, resume: str | None, kinds: tuple[str, ...]) -> dict | None:
+    """The content of resume.pt in the run folder `out` if the run is to go on; None if it is to begin.
+
+    resume: "must" (--resume), "auto" (--resume auto: go on if there is something to go on from) or None.
+    Raises UserError if there is none to go on from, or one that would be overwritten.
+    """
+    path = Path(out) / "resume.pt"
+    if resume is None and path.exists():
+        raise UserError(f"a run in {out}", "an empty run folder", "go on with --resume, or choose another --out")
+    if resume == "must" or (resume == "auto" and path.exists()):
+        return checkpoint.load(path, kinds=kinds, do="start a run without --resume")
+    return None
 
 
 def learning_rate(step: int, cfg: TrainConfig) -> float:
@@ -66,7 +84,8 @@ def make_optimizers(model: nn.Module, cfg: TrainConfig) -> list[torch.optim.Opti
 
 
 def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
-    """The CPU generator of one step. Odd multipliers keep (seed, step, stream) apart."""
+    """The CPU generator of one step: stream 0 for its first micro-batch, 1 for the noise levels, then one a micro-batch.
+    Odd multipliers keep (seed, step, stream) apart."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step * 10_007 + stream * 7_919 + 1) % (2 ** 63))
 
 
@@ -95,6 +114,9 @@ class Log:
     """log.jsonl: one JSON object a line. Resuming drops what a killed run wrote behind its last saved state."""
 
     def __init__(self, path: Path, step: int):
+        self.file = None
+        if not distributed.leads():
+            return
         kept = []
         if step and path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -105,8 +127,9 @@ class Log:
         self.file = open(path, "a", encoding="utf-8")
 
     def write(self, **values) -> None:
-        self.file.write(json.dumps(values) + "\n")
-        self.file.flush()
+        if self.file:
+            self.file.write(json.dumps(values) + "\n")
+            self.file.flush()
 
 
 @contextlib.contextmanager
@@ -124,14 +147,18 @@ def averaged_weights(model: nn.Module, averaged: dict | None):
 
 
 class Run:
-    """What a run is at a step: the model, its optimizers and averages, the best score, and the folder they are saved in."""
+    """What a run is at a step: the model, its optimizers and averages, the best score, and the folder they are saved in.
 
-    def __init__(self, model: nn.Module, cfg: TrainConfig, run_dir: Path, about: dict, resume: dict | None):
-        self.model, self.cfg, self.dir, self.about = model, cfg, run_dir, about
+    model: the one that is trained. plain: the one that is evaluated, another only where `model` is split over processes.
+    """
+
+    def __init__(self, model: nn.Module, cfg: TrainConfig, run_dir: Path, about: dict, resume: dict | None, plain: nn.Module):
+        self.model, self.cfg, self.dir, self.about, self.plain = model, cfg, run_dir, about, plain
         self.optimizers = make_optimizers(model, cfg)
         self.averaged = {name: value.clone() for name, value in model.state_dict().items()} if cfg.ema else None
         self.step, self.best, self.tokens_seen, self.metrics = 0, math.inf, 0, {}
         if resume is not None:
+            resume = shards.whole_or_split(resume, run_dir, model, self.optimizers)
             model.load_state_dict(resume["weights"])
             self.averaged = resume["averaged"]
             try:
@@ -144,15 +171,24 @@ class Run:
         self.log = Log(run_dir / "log.jsonl", self.step)
 
     def content(self) -> dict:
-        """A checkpoint of this step."""
-        return {**self.about, "weights": self.model.state_dict(), "averaged": self.averaged, "train": config.to_dict(self.cfg),
-                "step": self.step, "seed": self.cfg.seed, "git": files.git_revision(), "metrics": self.metrics}
+        """A checkpoint of this step, nothing in it split; all processes must ask for it."""
+        averaged = None if self.averaged is None else distributed.whole_weights(self.averaged)
+        return {**self.about, "weights": distributed.whole_weights(self.model.state_dict()), "averaged": averaged,
+                "train": config.to_dict(self.cfg), "step": self.step, "seed": self.cfg.seed, "git": files.git_revision(),
+                "metrics": self.metrics}
 
     def save(self) -> None:
-        """Write resume.pt, then last.pt."""
+        """Write resume.pt, then last.pt. Of a model that is split, resume.pt only names a folder with every process's part."""
+        content = self.content()
         state = {"optimizer": [optimizer.state_dict() for optimizer in self.optimizers], "best": self.best, "tokens_seen": self.tokens_seen}
-        checkpoint.save(self.dir / "resume.pt", {**self.content(), **state})
-        checkpoint.save(self.dir / "last.pt", self.content())
+        resume = {**content, **state}
+        if self.model is not self.plain:
+            resume |= shards.save(self.dir, self.step, self.model.state_dict(), self.averaged, state["optimizer"])
+        if distributed.leads():
+            checkpoint.save(self.dir / "resume.pt", resume)
+            checkpoint.save(self.dir / "last.pt", content)
+            shards.remove_others(self.dir, resume.get("shards"))
+        distributed.barrier()  # nobody ends before all is on disk
 
     def average(self) -> None:
         """Move the averaged weights towards the trained ones; early on faster, since they started from noise."""
@@ -160,25 +196,42 @@ class Run:
             decay = min(self.cfg.ema, (1 + self.step) / (10 + self.step))
             now = self.model.state_dict()
             smooth = [name for name, value in self.averaged.items() if value.is_floating_point()]
-            torch._foreach_lerp_([self.averaged[name] for name in smooth], [now[name] for name in smooth], 1 - decay)
+            parts = ([distributed.part(weights[name]) for name in smooth] for weights in (self.averaged, now))
+            torch._foreach_lerp_(*parts, 1 - decay)
             for name in self.averaged.keys() - set(smooth):  # counters
                 self.averaged[name].copy_(now[name])
 
     def evaluate(self, eval_fn: Callable, preview_fn: Callable | None, autocast) -> None:
         """Score the averaged weights; keep them as best.pt if they are."""
-        self.model.eval()
-        with averaged_weights(self.model, self.averaged), autocast():
-            self.metrics = {name: float(value) for name, value in eval_fn(self.model).items()}  # numpy's floats are no plain values
-            preview = preview_fn(self.model) if preview_fn else None
-        self.model.train()
+        self.plain.eval()
+        with self.evaluated_weights(), autocast():
+            self.metrics = {name: float(value) for name, value in eval_fn(self.plain).items()}  # numpy's floats are no plain values
+            preview = preview_fn(self.plain) if preview_fn and distributed.leads() else None
+        self.plain.train()
+        self.metrics = distributed.leaders(self.metrics)
         self.log.write(step=self.step, **{f"val_{name}": value for name, value in self.metrics.items()})
-        tqdm.write(f"step {self.step:6d}  " + "  ".join(f"val_{name} {value:.4f}" for name, value in self.metrics.items()), file=sys.stderr)
+        if distributed.leads():
+            tqdm.write(f"step {self.step:6d}  " + "  ".join(f"val_{name} {value:.4f}" for name, value in self.metrics.items()), file=sys.stderr)
         if preview:
             files.write_text(self.dir / "samples" / f"step_{self.step:06d}.txt", preview + "\n")
         score = next(iter(self.metrics.values()))
         if score < self.best:
             self.best = score
-            checkpoint.save(self.dir / "best.pt", self.content())
+            content = self.content()
+            if distributed.leads():
+                checkpoint.save(self.dir / "best.pt", content)
+
+    @contextlib.contextmanager
+    def evaluated_weights(self):
+        """Run with the averaged weights in `plain`, which is on the device only meanwhile if `model` is another."""
+        if self.model is self.plain:
+            with averaged_weights(self.model, self.averaged):
+                yield
+            return
+        self.plain.load_state_dict(distributed.whole_weights(self.averaged or self.model.state_dict()))
+        self.plain.to(self.model.device)
+        yield
+        self.plain.cpu()
 
 
 def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]], cfg: TrainConfig, run_dir: Path, *,
@@ -187,17 +240,22 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
 
     loss_fn(model, batch, rng) -> (mean loss per unit of batch["weight"], {"name": float}).
     batches(step) -> the micro-batches of one optimizer step, dicts with a float `weight` (its number of predicted
-    tokens): the step's loss is their weighted mean, whatever the accumulation.
+    tokens): the step's loss is their weighted mean, whatever the accumulation. Under torchrun, this process's (distributed.deal).
     about: the checkpoint's fixed part (kind, objective, model, tokenizer, statistics, data).
     eval_fn(model) -> {"name": float}; its first value decides which weights are best.pt. preview_fn(model) -> str.
     resume: the content of a resume.pt. Raises UserError on a non-finite loss; the last saved state stays.
-    Writes log.jsonl, best.pt, last.pt, resume.pt, samples/ in run_dir.
+    Writes log.jsonl, best.pt, last.pt, resume.pt, samples/ in run_dir; with FSDP2 also resume_STEP/, named in resume.pt.
     """
     device = model.device
     dtype, reason = choose_precision(cfg.precision, device)
     autocast = lambda: torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-    print(f"precision: {dtype} ({reason}); compile: {cfg.compile}; parameters: {model.num_parameters():,}", file=sys.stderr)
-    run = Run(model, cfg, run_dir, about, resume)
+    distributed.say(f"precision: {dtype} ({reason}); compile: {cfg.compile}; parameters: {model.num_parameters():,}")
+    parallel, reason = distributed.choose_parallel(cfg.parallel, model.num_parameters(), cfg.compile)
+    if parallel != "alone":
+        distributed.say(f"parallel: {parallel} ({reason}) over {distributed.world()} processes")
+    plain = model
+    model, objective = distributed.spread(plain, loss_fn, parallel)
+    run = Run(model, cfg, run_dir, about, resume, plain)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     if cfg.compile:
         model.trunk = torch.compile(model.trunk, dynamic=False)
@@ -205,9 +263,10 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
     clock, seen_at_clock = time.perf_counter(), run.tokens_seen
     pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds between redraws of the bar: a log file needs few
     with StopSignal() as stop, tqdm(total=cfg.max_steps, initial=run.step, unit="step", dynamic_ncols=True, mininterval=pause,
-                                    maxinterval=pause) as bar:
+                                    maxinterval=pause, disable=not distributed.leads()) as bar:
         for step in range(run.step, cfg.max_steps):
-            loss, stats, norm = optimizer_step(model, loss_fn, batches(step), cfg, step, run.optimizers, scaler, autocast)
+            loss, stats, norm = optimizer_step(objective, lambda objective, *given: objective(*given), batches(step), cfg, step, run.optimizers,
+                                               scaler, autocast)
             if not math.isfinite(loss):
                 raise UserError(f"a loss of {loss} at step {step + 1}", "a finite one",
                                 f"lower --learning_rate; the last good state is in {run_dir / 'resume.pt'}")
@@ -224,38 +283,51 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
             if eval_fn and (last or (cfg.eval_every and run.step % cfg.eval_every == 0)):
                 run.evaluate(eval_fn, preview_fn, autocast)
                 clock, seen_at_clock = time.perf_counter(), run.tokens_seen
-            if last or stop.received or (cfg.save_every and run.step % cfg.save_every == 0):
+            received = distributed.any_signal(stop.received)
+            if last or received or (cfg.save_every and run.step % cfg.save_every == 0):
                 run.save()
-            if stop.received and not last:
+            if received and not last:
                 bar.close()
-                name = signal.Signals(stop.received).name
-                print(f"stopped by {name} after step {run.step}, all saved; go on with --resume", file=sys.stderr)
-                raise SystemExit(128 + stop.received)
+                name = signal.Signals(received).name
+                distributed.say(f"stopped by {name} after step {run.step}, all saved; go on with --resume")
+                raise SystemExit(128 + received)
+    if model is not plain:
+        plain.load_state_dict(distributed.whole_weights(model.state_dict()))
+        plain.to(device)
     return run.metrics
 
 
 def optimizer_step(model, loss_fn, micro_batches, cfg, step, optimizers, scaler, autocast) -> tuple[float, dict, float]:
-    """One update. Returns the loss, its statistics as weighted means (and `tokens`), and the gradient norm."""
+    """One update. Returns the loss, its statistics as weighted means (and `tokens`), and the gradient norm: all processes' together.
+
+    micro_batches: this process's. A `number` in each, its place in the step, chooses its generator.
+    """
     share_of_peak = learning_rate(step, cfg)
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
         for group in optimizer.param_groups:
             group["lr"] = cfg.learning_rate * share_of_peak
-    total = sum(batch["weight"] for batch in micro_batches)
-    loss, means = 0.0, {"tokens": total}
-    torch.manual_seed(cfg.seed * 1_000_003 + step)  # dropout's generator: a function of the step, like everything else
-    rng = step_generator(cfg.seed, step)
-    for batch in micro_batches:
+    total = float(distributed.total([sum(batch["weight"] for batch in micro_batches)])[0])
+    sums = {"loss": 0.0}
+    for place, batch in enumerate(micro_batches):
+        number = batch.get("number", place)
+        stream = number + 1 if number else 0  # 1 is the noise levels'
+        torch.manual_seed(cfg.seed * 1_000_003 + step + 7_919 * stream)  # dropout's generator: a function of the step, like everything else
         part = batch["weight"] / total
-        with autocast():
-            value, stats = loss_fn(model, batch, rng)
-        scaler.scale(value * part).backward()
-        loss += value.item() * part
-        for name, number in stats.items():
-            means[name] = means.get(name, 0.0) + number * part
+        with distributed.gradients_of(model, last=place == len(micro_batches) - 1):
+            with autocast():
+                value, stats = loss_fn(model, batch, step_generator(cfg.seed, step, stream))
+            scaler.scale(value * (part * distributed.world())).backward()  # DDP and FSDP2 divide by the number of processes
+        for name, figure in {"loss": value.item(), **stats}.items():
+            sums[name] = sums.get(name, 0.0) + figure * part
+    means = dict(zip(sums, distributed.total(list(sums.values())).tolist(), strict=True))
+    loss, means = means.pop("loss"), {"tokens": total, **means}
     for optimizer in optimizers:
         scaler.unscale_(optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.clip or math.inf).item()
+    weights = [weight for weight in model.parameters() if weight.grad is not None]
+    norm = distributed.whole(torch.nn.utils.get_total_norm([weight.grad for weight in weights]))
+    torch.nn.utils.clip_grads_with_norm_(weights, cfg.clip or math.inf, norm)
+    norm = norm.item()
     if math.isfinite(loss):
         for optimizer in optimizers:
             scaler.step(optimizer)

@@ -1,0 +1,95 @@
+"""What a run costs on many GPUs (floor 1): time, memory, traffic and checkpoints from a rate, by arithmetic alone."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+import config
+from config import ModelConfig, TrainConfig
+from distributed import SHARD_FROM
+from model import Denoiser
+
+GPUS = (1, 8, 64, 1024)
+NODE = 8  # GPUs of a machine
+EVERY = TrainConfig.save_every
+ASSUMED = {
+    "peak": (989e12, "products a second of one GPU in bf16, times two; the H100 SXM's data sheet"),
+    "memory": (80e9, "bytes of one GPU; its data sheet"),
+    "link": (450e9, "bytes a second that a GPU sends inside a machine; NVLink 4's data sheet"),
+    "network": (50e9, "bytes a second that a GPU sends to other machines; one 400 Gbit/s port a GPU"),
+}
+
+
+@dataclass
+class Job:
+    """A run: `rows` of `length` positions a step, `steps` of them, whatever the number of GPUs. decides: why so many."""
+
+    name: str
+    model: ModelConfig
+    rows: int
+    length: int
+    steps: int
+    decides: str
+
+
+JOBS = [
+    Job("TinyStories, `small`", ModelConfig(**config.named_size("small")), 64, 256, 10_000, "the README's command"),
+    Job("COCO, `caption`", ModelConfig(**config.named_size("caption"), condition_width=768, max_length=64), 512, 32, 27_723,
+        "118,287 images (train2017), 128 a step with four captions each, thirty times over: a choice"),
+    Job("1B denoiser", ModelConfig(d_model=2048, heads=32, layers=20, max_length=1024), 2048, 1024, 9_766,
+        "20 tokens a parameter, the rule for autoregressive models (arXiv 2203.15556); nobody knows that of denoisers"),
+]
+
+
+def weights_of(model: ModelConfig) -> tuple[int, int, int, float]:
+    """Parameters, those that Muon moves, those of the largest part that is whole at one time, and Muon's operations a step."""
+    with torch.device("meta"):
+        one = Denoiser(model)
+    shapes = [weight.shape for name, weight in one.named_parameters() if name.startswith("blocks.") and weight.ndim == 2]
+    rounds = sum(5 * (4 * min(shape) ** 2 * max(shape) + 2 * min(shape) ** 3) for shape in shapes)  # muon.orthogonalize
+    block = sum(weight.numel() for weight in one.blocks[0].parameters())
+    hidden = sum(math.prod(shape) for shape in shapes)
+    return one.num_parameters(), hidden, block + one.num_parameters() - block * model.layers, float(rounds)
+
+
+def training_flops(job: Job) -> int:
+    """Operations to train on one row, by the convention of model.Denoiser.training_flops."""
+    with torch.device("meta"):
+        return Denoiser(job.model).training_flops(job.length) * job.length
+
+
+def plan(job: Job, gpus: int, rate: float, hardware: dict[str, float], kept: tuple[float, float], save_rate: float) -> dict:
+    """The figures of one job on so many GPUs; only `gpus` and `why` if it cannot run there.
+
+    rate: operations a second of one GPU in training. hardware: memory, link and network as in ASSUMED. kept: bytes a row keeps for
+    its backward pass, outside of the blocks and in each. save_rate: bytes a second to disk.
+    """
+    N, hidden, whole, muon = weights_of(job.model)
+    split = gpus > 1 and N >= SHARD_FROM
+    state = 4 * N * 3 + 4 * hidden + 8 * (N - hidden)  # weights, gradients, averages; Muon's momentum, AdamW's two moments
+    resident = state / gpus + 4 * whole if split else state
+    row = kept[0] + kept[1] * job.model.layers
+    room = int((hardware["memory"] - resident) // row)
+    mine = job.rows // gpus
+    if job.rows % gpus or not mine:
+        return {"gpus": gpus, "why": f"{job.rows} rows a step for {gpus} GPUs: the batch"}
+    if room < 1:
+        return {"gpus": gpus, "why": "does not fit: memory"}
+    micro = max(size for size in range(1, min(mine, room) + 1) if mine % size == 0)
+    if split and micro < mine:  # gradients that wait for the last micro-batch are whole
+        resident += 4 * N
+        micro = max(size for size in range(1, min(mine, room) + 1) if mine % size == 0 and resident + row * size <= hardware["memory"])
+    one = training_flops(job)
+    wire = hardware["link"] if gpus <= NODE else hardware["network"]
+    once = 4 * N * (gpus - 1) / gpus  # an all-gather, or a reduce-scatter
+    # Blocks are gathered for forward and for backward of every micro-batch; gradients leave once; Muon makes its matrices whole.
+    traffic = once * (2 * mine // micro + 1) + once * hidden / N if split else 2 * once
+    seconds = {"compute": one * job.rows / gpus / rate, "Muon": muon / rate, "traffic": traffic / wire}
+    last, resume = 8 * N, 8 * N + 4 * hidden + 8 * (N - hidden)
+    save = (last + resume / (gpus if split else 1)) / save_rate
+    seconds["saving"] = save / EVERY
+    step = sum(seconds.values())
+    return {"gpus": gpus, "parallel": "fsdp" if split else "ddp" if gpus > 1 else "alone", "micro": micro, "accumulate": job.rows // micro,
+            "hours": step * job.steps / 3600, "seconds": seconds, "resident": resident, "activations": row * micro, "traffic": traffic,
+            "last": last, "resume": resume, "save": save, "why": max(seconds, key=seconds.get), "share": max(seconds.values()) / step}

@@ -1,0 +1,232 @@
+"""Several processes are one: the same losses, states that move between numbers of processes, stops, failures, restarts."""
+
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from captioned import make_captions
+from corpus import make_data
+from torch.distributed.checkpoint.metadata import Metadata
+
+import diffusion
+import distributed
+import evaluate
+import files
+import shards
+import train
+import train_captioning
+import training
+from data import Batches, TextData
+from files import UserError
+
+ROOT = Path(__file__).parent.parent
+FLAGS = ["--d_model", "16", "--heads", "2", "--layers", "1", "--max_length", "48", "--batch_size", "8", "--accumulate", "4", "--threads", "1",
+         "--device", "cpu", "--precision", "fp32", "--eval_documents", "4", "--warmup_steps", "2", "--max_steps", "20", "--log_every", "1",
+         "--eval_every", "0", "--dropout", "0.1"]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("distributed") / "data")
+
+
+@pytest.fixture(scope="module")
+def alone(data_dir, tmp_path_factory):
+    """The run that all others must equal."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    train.main(["--data_dir", str(data_dir), "--out", str(out), *FLAGS])
+    return out
+
+
+def member(rank: int, world: int, port: int, main, words: list[str], stop: tuple[int, int] | None) -> None:
+    """One process of several, as torchrun would start it. stop: (rank, step): there a SIGTERM arrives, during that step."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+                      TORCHELASTIC_RUN_ID="test")
+    real = training.optimizer_step
+
+    def step_with_a_signal(*given):
+        if stop == (rank, given[4]):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*given)
+    training.optimizer_step = step_with_a_signal
+    files.run(lambda: main(words))
+
+
+def together(world: int, main, words: list[str], stop: tuple[int, int] | None = None) -> list[int]:
+    """Run main(words) in `world` processes; their exit statuses. Forked: importing torch anew in each takes longer than the test."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    members = [fork.Process(target=member, args=(rank, world, port, main, words, stop)) for rank in range(world)]
+    for one in members:
+        one.start()
+    for one in members:
+        one.join(120)
+    hung = [one for one in members if one.is_alive()]
+    for one in hung:
+        one.kill()
+    assert not hung, "processes that never ended"
+    return [one.exitcode for one in members]
+
+
+def losses(run) -> dict[int, dict]:
+    """The figures of every logged step."""
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {(row["step"], "val_nats_per_token" in row): row for row in rows}
+
+
+def same_curve(one, other, tolerance: float = 1e-5) -> None:
+    """Every step's loss, noise, tokens and evaluation agree."""
+    mine, theirs = losses(one), losses(other)
+    assert mine.keys() == theirs.keys()
+    for step, row in mine.items():
+        for key in row.keys() - {"tokens_per_second", "gradient_norm"}:
+            assert theirs[step][key] == pytest.approx(row[key], rel=tolerance), (step, key)
+        if "gradient_norm" in row:  # of a model that Muon moved: its orthogonalisation magnifies the last bits
+            assert theirs[step]["gradient_norm"] == pytest.approx(row["gradient_norm"], rel=1e-2)
+
+
+def content(run, name: str = "last.pt") -> dict:
+    return torch.load(run / name, weights_only=True)
+
+
+@pytest.mark.parametrize("world, parallel", [(2, "ddp"), (4, "fsdp")])
+def test_same_losses_as_one_process(world, parallel, alone, data_dir, tmp_path):
+    run = tmp_path / "run"
+    assert together(world, train.main, ["--data_dir", str(data_dir), "--out", str(run), *FLAGS, "--parallel", parallel]) == [0] * world
+    same_curve(alone, run)
+    one, several = content(alone), content(run)  # a plain file, whatever the parallelism
+    assert one.keys() == several.keys() and one["train"] | {"parallel": parallel} == several["train"]
+    for part in ("weights", "averaged"):
+        assert one[part].keys() == several[part].keys()
+        for name, weight in one[part].items():
+            assert type(several[part][name]) is torch.Tensor and (weight - several[part][name]).norm() < 0.05 * weight.norm(), name
+
+
+def test_a_run_moves_between_numbers_of_processes(alone, data_dir, tmp_path):
+    """Split over four, stopped; over two, stopped; one plain process, stopped; split over two to the end. Each stop reaches one rank only."""
+    run = tmp_path / "run"
+    words = ["--data_dir", str(data_dir), "--out", str(run), *FLAGS]
+    assert together(4, train.main, [*words, "--parallel", "fsdp"], stop=(2, 4)) == [143] * 4
+    assert content(run, "resume.pt")["weights"] is None and content(run, "resume.pt")["step"] == 5
+    assert together(2, train.main, [*words, "--resume"], stop=(1, 9)) == [143] * 2
+    saved = [path.name for path in run.glob("resume_*")]
+    assert saved == ["resume_000010"] == [content(run, "resume.pt")["shards"]]  # the older one is gone
+    assert together(1, train.main, [*words, "--resume", "--parallel", "ddp"], stop=(0, 13)) == [143]
+    assert not list(run.glob("resume_*")) and content(run, "resume.pt")["weights"]
+    assert together(2, train.main, [*words, "--resume", "--parallel", "fsdp"]) == [0, 0]
+    same_curve(alone, run)
+
+
+FAILS_ONCE = """
+import sys
+sys.path.insert(0, {root!r})
+import os
+import files, train, training
+real = training.optimizer_step
+def step(*given):
+    if given[4] == 7 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        raise files.UserError("a burning disk", "a cold one", "fetch water")
+    return real(*given)
+training.optimizer_step = step
+files.run(train.main)
+"""
+
+
+def test_torchrun_shows_a_failure_and_restarts_from_what_was_saved(alone, data_dir, tmp_path):
+    """The real launcher: rank 1 fails in step 8, all end, all start again, go on from step 5, and nothing shows in the result."""
+    script = tmp_path / "fails_once.py"
+    script.write_text(FAILS_ONCE.format(root=str(ROOT)))
+    words = ["--data_dir", str(data_dir), "--out", str(tmp_path / "run"), *FLAGS, "--save_every", "5", "--resume", "auto"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", str(script)]
+    done = subprocess.run([*launch, *words], capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("error: found a burning disk; expected a cold one; fetch water") == 1
+    assert "5/20" in done.stderr.replace(" ", "") and done.stdout.count("done: ") == 1
+    same_curve(alone, tmp_path / "run")
+
+
+def test_a_captioner_split_by_fsdp(tmp_path):
+    """Cross-attention is called beside its block's forward, and its length head beside the model's: still the same losses."""
+    folder = make_captions(tmp_path / "data")
+    words = ["--data_dir", str(folder), "--d_model", "16", "--heads", "2", "--layers", "1", "--batch_size", "8", "--captions_per_image", "1",
+             "--accumulate", "2", "--max_steps", "4", "--log_every", "1", "--eval_images", "2", "--threads", "1", "--device", "cpu",
+             "--precision", "fp32", "--warmup_steps", "1"]
+    train_captioning.main([*words, "--out", str(tmp_path / "one")])
+    assert together(2, train_captioning.main, [*words, "--out", str(tmp_path / "two"), "--parallel", "fsdp"]) == [0, 0]
+    same_curve(tmp_path / "one", tmp_path / "two")
+
+
+def test_evaluate_gives_the_same_figures(alone, data_dir, tmp_path):
+    words = ["--checkpoint", str(alone / "best.pt"), "--data_dir", str(data_dir), "--device", "cpu", "--draws", "2"]
+    evaluate.main([*words, "--json", str(tmp_path / "one.json")])
+    assert together(2, evaluate.main, [*words, "--json", str(tmp_path / "two.json")]) == [0, 0]
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
+    levels = one.pop("by_masked_share") + [one]
+    for mine, theirs in zip(levels, two.pop("by_masked_share") + [two], strict=True):
+        assert mine.keys() == theirs.keys()
+        for key, value in mine.items():
+            assert theirs[key] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-12)), key
+    assert together(2, evaluate.main, [*words, "--samples"]) == [2, 2]  # refused, not done twice
+
+
+def as_rank(monkeypatch, rank: int, world: int) -> None:
+    monkeypatch.setattr(distributed, "rank", lambda: rank)
+    monkeypatch.setattr(distributed, "world", lambda: world)
+
+
+def test_a_step_is_dealt_without_overlap(data_dir, monkeypatch):
+    """Four ranks together hold the rows and the noise levels of one process, each once."""
+    batches = Batches(TextData(data_dir, "train", 48), 16, 8, seed=3)
+    step = lambda: diffusion.with_noise_levels(batches(5), training.step_generator(3, 5, stream=1))
+    everything, dealt = step(), []
+    for rank in range(4):
+        as_rank(monkeypatch, rank, 4)
+        dealt += step()
+    assert len(dealt) == 8 and sorted(batch["number"] for batch in dealt) == list(range(8))
+    for batch in dealt:
+        mine = everything[batch["number"]]
+        assert np.array_equal(mine["rows"], batch["rows"]) and torch.equal(mine["uniform"], batch["uniform"])
+
+
+def test_what_cannot_be_dealt_or_done_is_refused(data_dir, monkeypatch):
+    as_rank(monkeypatch, 0, 3)
+    with pytest.raises(UserError, match="found 4 micro-batches a step for 3 processes; .*; set --accumulate to a multiple of 3"):
+        Batches(TextData(data_dir, "train", 48), 8, 4)(0)
+    assert distributed.choose_parallel("auto", 91_000_000, False)[0] == "fsdp"
+    assert distributed.choose_parallel("auto", 91_000_000, True)[0] == distributed.choose_parallel("auto", 54_000_000, False)[0] == "ddp"
+    with pytest.raises(UserError, match="drop --compile"):
+        distributed.choose_parallel("fsdp", 5, True)
+
+
+class Danger:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/should_not_exist",)
+
+
+def test_a_hostile_folder_of_shards_is_refused(tmp_path):
+    """A pickle that would run a command, a pickle of anything but descriptions of tensors, a folder elsewhere, none at all."""
+    model = torch.nn.Linear(2, 2)
+    resume = {"shards": "resume_000005", "optimizer": []}
+    with pytest.raises(UserError, match="no .*resume_000005"):
+        shards.whole_or_split(resume, tmp_path, model, [])
+    folder = tmp_path / "resume_000005"
+    folder.mkdir()
+    for value in (Danger(), io.StringIO("x"), {"a": 1}, Metadata({"weights/weight": Danger()})):
+        (folder / ".metadata").write_bytes(pickle.dumps(value))
+        with pytest.raises(UserError, match="damaged"):
+            shards.whole_or_split(resume, tmp_path, model, [])
+    assert not Path("/tmp/should_not_exist").exists()
+    with pytest.raises(UserError, match="beside it"):
+        shards.whole_or_split(resume | {"shards": "../elsewhere"}, tmp_path, model, [])
