@@ -152,8 +152,10 @@ def read(hypotheses: list[str], references: str | None, split: str | None = None
 
 
 def picture(image: Image, folder) -> Path:
-    """The file of an image. Raises UserError if it has no name or is not there."""
+    """The file of an image, in `folder` if one is named. Raises UserError if it has no name or is not there."""
     if not image.file:
         raise UserError(f"no file name for the image {image.id}", 'references with "images": [{"id", "file_name"}]', "add them")
-    places = [Path(folder) / image.file, Path(folder) / Path(image.file).name] if folder else [Path(image.file)]
+    name = Path(image.file)
+    out = name.is_absolute() or ".." in name.parts  # of a folder that was named; such a picture is looked for in it by its last part
+    places = [Path(folder) / name.name if out else Path(folder) / name, Path(folder) / name.name] if folder else [name]
     return next((path for path in places if path.exists()), None) or files.existing(places[0], "the picture of an image", "check --image_dir")

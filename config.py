@@ -88,6 +88,7 @@ class TrainConfig:
     log_every: int = setting(10, "steps between lines in log.jsonl", at_least=1)
     eval_every: int = setting(500, "steps between evaluations; 0 means only at the end", at_least=0)
     save_every: int = setting(500, "steps between saved states; 0 means only at the end", at_least=0)
+    skip_nonfinite: int = setting(0, "steps with a non-finite loss or gradient that are left out; one more stops the run", at_least=0)
 
     def __post_init__(self):
         check(self)

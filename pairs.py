@@ -26,7 +26,6 @@ from data import Batches, SplitWriter
 from files import UserError
 from tokenizer import Tokenizer
 
-FORMAT = 1
 FORMS = ("context", "cross", "ar")
 KINDS = ("continue", "middle", "blanks")
 MOST_BLANKS = 4
@@ -155,13 +154,8 @@ class PairWriter:
 
 def write_meta(folder, tokenizer: Tokenizer, splits: dict, settings: dict) -> dict:
     """Write tokenizer.json, then meta.json, which makes the folder valid; return what it holds."""
-    folder = Path(folder)
-    names = [f"{split}{part}" for split in sorted(splits) for part in ("", "_offsets", "_blanks")]
-    files.write_text(folder / "tokenizer.json", tokenizer.to_json())
-    meta = {"format": FORMAT, "kind": "pairs", "fingerprint": files.sha256(b"".join(files.file_digest(folder / f"{name}.npy") for name in names)),
-            "tokenizer": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size, "splits": splits, **settings}
-    files.write_json(folder / "meta.json", meta)
-    return meta
+    names = [f"{split}{part}.npy" for split in sorted(splits) for part in ("", "_offsets", "_blanks")]
+    return data.seal(folder, "pairs", tokenizer, names, {"splits": splits, **settings})
 
 
 class PairData:
@@ -169,10 +163,8 @@ class PairData:
 
     def __init__(self, folder, split: str, form: str):
         folder = Path(folder)
-        self.form, self.meta = form, files.read_json(folder / "meta.json", "a folder of pairs", MAKE)
-        if self.meta.get("format") != FORMAT or self.meta.get("kind") != "pairs":
-            raise UserError(f"{folder}/meta.json with format {self.meta.get('format')!r} and kind {self.meta.get('kind')!r}",
-                            f"format {FORMAT} and kind 'pairs'", MAKE)
+        self.form, self.meta = form, data.read_meta(folder, "pairs", "a folder of pairs", MAKE, MAKE)
+        data.check_files(folder, self.meta, (*(f"{split}{part}.npy" for part in ("", "_offsets", "_blanks")), "tokenizer.json"), REMAKE)
         text = files.existing(folder / "tokenizer.json", "the pairs' tokenizer", REMAKE).read_text(encoding="utf-8", errors="replace")
         self.tokenizer = Tokenizer.from_json(text)
         if self.tokenizer.fingerprint != self.meta.get("tokenizer"):

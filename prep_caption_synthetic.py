@@ -95,7 +95,7 @@ def main(argv=None):
         raise UserError(f"--levels {args.levels}", "some of 1,2,3 with commas between them", "for example --levels 1,2")
     levels = tuple(sorted({int(word) for word in args.levels.split(",")}))
     encoder = None if args.encoder == "none" else vision.load(args.encoder)
-    out = files.writable_folder(args.out)
+    out = files.claim(args.out)
     settings = {"levels": list(levels), "noise": args.noise, "captions": args.captions, "seed": args.seed, "vocab_size": args.vocab_size,
                 "num_train": args.num_train, "num_val": args.num_val}
     if (out / "meta.json").exists():

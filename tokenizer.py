@@ -28,6 +28,11 @@ def byte_letters() -> dict[int, str]:
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
+def unbroken(text: str) -> str:
+    """The text with U+FFFD for half a surrogate pair, which is no character: JSON may hold one, and a command line in another encoding."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 class Tokenizer:
     """Text to ids and back. `pad bos eos mask unk`: special ids. `fingerprint` tells two tokenizers apart."""
 
@@ -72,11 +77,11 @@ class Tokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """Ids of a text, without [BOS] and [EOS]: (n,) uint16."""
-        return np.array(self.backend.encode(text).ids, dtype=np.uint16)
+        return np.array(self.backend.encode(unbroken(text)).ids, dtype=np.uint16)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` for many texts, on all cores."""
-        return [np.array(encoding.ids, dtype=np.uint16) for encoding in self.backend.encode_batch_fast(list(texts))]
+        return [np.array(encoding.ids, dtype=np.uint16) for encoding in self.backend.encode_batch_fast([unbroken(text) for text in texts])]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens are left out, a cut character becomes U+FFFD."""

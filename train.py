@@ -115,7 +115,7 @@ def main(argv=None):
         raise UserError(f"a run in {out}", "an empty run folder", "go on with --resume, or choose another --out")
     model_config, cfg, data = build(args, resume)
     held_out = TextData(args.data_dir, "val", model_config.max_length)
-    files.writable_folder(out)
+    files.claim(out)
     settings = {**config.to_dict(model_config), **config.to_dict(cfg)}
     config.show("settings", {"objective": args.objective, "estimator": args.estimator, "weight": args.weight, **settings})
     files.write_json(out / "config.json", {key: settings[key] for group in args.parser.groups.values() for key in group})

@@ -165,7 +165,7 @@ def main(argv=None):
             setattr(args, name, value)
     model_config, cfg, data = build(args, resume)
     held_out = CaptionData(args.data_dir, "val", model_config.max_length)
-    files.writable_folder(out)
+    files.claim(out)
     settings = {**config.to_dict(model_config), **config.to_dict(cfg)}
     config.show("settings", {"objective": args.objective, "weight": args.weight, "image_dropout": args.image_dropout, **settings})
     files.write_json(out / "config.json", {key: settings[key] for group in args.parser.groups.values() for key in group})

@@ -181,7 +181,7 @@ def main(argv=None):
     if not args.resume and (out / "resume.pt").exists():
         raise UserError(f"a run in {out}", "an empty run folder", "go on with --resume, or choose another --out")
     cfg = config.resolve(TrainConfig, args, DEFAULTS, resume["train"] if resume else {})
-    files.writable_folder(out)
+    files.claim(out)
     training.start(cfg)
     settings = {"embedding_size": 32, "hidden_sizes": [args.width // 4, args.width // 2, args.width], "depths": [1, 2, 3], "layer_type": "basic"}
     preprocess = vision.Preprocess(args.image_size, "squash", MEAN, STD)

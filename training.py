@@ -130,7 +130,7 @@ class Run:
         self.model, self.cfg, self.dir, self.about = model, cfg, run_dir, about
         self.optimizers = make_optimizers(model, cfg)
         self.averaged = {name: value.clone() for name, value in model.state_dict().items()} if cfg.ema else None
-        self.step, self.best, self.tokens_seen, self.metrics = 0, math.inf, 0, {}
+        self.step, self.best, self.tokens_seen, self.metrics, self.skipped = 0, math.inf, 0, {}, 0
         if resume is not None:
             model.load_state_dict(resume["weights"])
             self.averaged = resume["averaged"]
@@ -141,6 +141,7 @@ class Run:
                 raise UserError(f"the state of another optimizer in {run_dir / 'resume.pt'}", f"{cfg.optimizer}'s",
                                 f"resume with --optimizer {resume['train']['optimizer']}") from error
             self.step, self.best, self.tokens_seen, self.metrics = (resume[key] for key in ("step", "best", "tokens_seen", "metrics"))
+            self.skipped = resume.get("skipped", 0)  # runs from before the flag have skipped none
         self.log = Log(run_dir / "log.jsonl", self.step)
 
     def content(self) -> dict:
@@ -150,9 +151,20 @@ class Run:
 
     def save(self) -> None:
         """Write resume.pt, then last.pt."""
-        state = {"optimizer": [optimizer.state_dict() for optimizer in self.optimizers], "best": self.best, "tokens_seen": self.tokens_seen}
+        state = {"optimizer": [optimizer.state_dict() for optimizer in self.optimizers], "best": self.best, "tokens_seen": self.tokens_seen,
+                 "skipped": self.skipped}
         checkpoint.save(self.dir / "resume.pt", {**self.content(), **state})
         checkpoint.save(self.dir / "last.pt", self.content())
+
+    def skip(self, step: int, what: str, rows: str) -> None:
+        """Leave out a step that has no finite loss or gradient. Raises UserError if that was done often enough."""
+        if self.skipped >= self.cfg.skip_nonfinite:
+            before = f", after {self.skipped} that were left out," if self.skipped else ""
+            raise UserError(f"{what} at step {step + 1}{before} from {rows}", "a finite one",
+                            f"look at these rows, lower --learning_rate, or add --skip_nonfinite; the last good state is in {self.dir / 'resume.pt'}")
+        self.skipped += 1
+        self.log.write(step=step + 1, skipped=self.skipped, reason=f"{what} from {rows}")
+        tqdm.write(f"step {step + 1:6d}  left out ({self.skipped} of {self.cfg.skip_nonfinite}): {what} from {rows}", file=sys.stderr)
 
     def average(self) -> None:
         """Move the averaged weights towards the trained ones; early on faster, since they started from noise."""
@@ -190,7 +202,8 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
     tokens): the step's loss is their weighted mean, whatever the accumulation.
     about: the checkpoint's fixed part (kind, objective, model, tokenizer, statistics, data).
     eval_fn(model) -> {"name": float}; its first value decides which weights are best.pt. preview_fn(model) -> str.
-    resume: the content of a resume.pt. Raises UserError on a non-finite loss; the last saved state stays.
+    resume: the content of a resume.pt. Raises UserError on a non-finite loss or gradient beyond cfg.skip_nonfinite of them, with
+    the step and the rows that it came from; the last saved state stays. A step left out changes no weight, average or count.
     Writes log.jsonl, best.pt, last.pt, resume.pt, samples/ in run_dir.
     """
     device = model.device
@@ -208,14 +221,18 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
                                     maxinterval=pause) as bar:
         for step in range(run.step, cfg.max_steps):
             loss, stats, norm = optimizer_step(model, loss_fn, batches(step), cfg, step, run.optimizers, scaler, autocast)
-            if not math.isfinite(loss):
-                raise UserError(f"a loss of {loss} at step {step + 1}", "a finite one",
-                                f"lower --learning_rate; the last good state is in {run_dir / 'resume.pt'}")
-            run.average()
-            run.step, run.tokens_seen = step + 1, run.tokens_seen + int(stats.pop("tokens"))
+            good = updates(loss, norm, scaler)
+            if good:
+                run.average()
+                run.tokens_seen += int(stats["tokens"])
+            else:
+                what = f"a loss of {loss}" if not math.isfinite(loss) else f"a gradient of norm {norm}"
+                run.skip(step, what, nonfinite_rows(model, loss_fn, batches(step), cfg, step, autocast))
+            stats.pop("tokens")
+            run.step = step + 1
             bar.update()
             last = run.step == cfg.max_steps
-            if run.step % cfg.log_every == 0 or last:
+            if good and (run.step % cfg.log_every == 0 or last):
                 rate = (run.tokens_seen - seen_at_clock) / (time.perf_counter() - clock)
                 clock, seen_at_clock = time.perf_counter(), run.tokens_seen
                 run.log.write(step=run.step, loss=loss, **stats, gradient_norm=norm, tokens_seen=run.tokens_seen,
@@ -232,6 +249,39 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
                 print(f"stopped by {name} after step {run.step}, all saved; go on with --resume", file=sys.stderr)
                 raise SystemExit(128 + stop.received)
     return run.metrics
+
+
+def updates(loss: float, norm: float, scaler) -> bool:
+    """Whether a step may change the weights: a gradient that is not finite would spoil them all. fp16's scaler sees to its own."""
+    return math.isfinite(loss) and (scaler.is_enabled() or math.isfinite(norm))
+
+
+def row_of(batch: dict, row: int, rows: int) -> dict:
+    """One row of a micro-batch. What has fewer entries than rows, such as the images of captions, is shared by neighbours."""
+    def part(value):
+        if not hasattr(value, "__len__") or isinstance(value, str) or not len(value) or rows % len(value):
+            return value
+        at = row // (rows // len(value))
+        return value[at:at + 1]
+    return {name: part(value) for name, value in batch.items()}
+
+
+def nonfinite_rows(model, loss_fn, micro_batches, cfg, step, autocast) -> str:
+    """In words, which rows of a step have no finite loss alone (micro-batches and rows are counted from 0): a call a row, of a step
+    that failed only. Masks are drawn anew for a row alone, so a loss that hangs on them may not be found again."""
+    found = []
+    for number, batch in enumerate(micro_batches):
+        rows, wrong = len(batch["tokens"]), []
+        for row in range(rows):
+            with torch.no_grad(), autocast():
+                value = loss_fn(model, row_of(batch, row, rows), step_generator(cfg.seed, step))[0].item()
+            if not math.isfinite(value):
+                wrong.append(row)
+        if wrong:
+            names = "all its rows" if len(wrong) == rows else f"row{'s' * (len(wrong) > 1)} " + ", ".join(map(str, wrong))
+            data = f" (rows {', '.join(str(batch['rows'][row]) for row in wrong[:10])} of the data)" if "rows" in batch else ""
+            found.append(f"micro-batch {number}, {names}{data}")
+    return "; ".join(found) or "no row of it alone"
 
 
 def optimizer_step(model, loss_fn, micro_batches, cfg, step, optimizers, scaler, autocast) -> tuple[float, dict, float]:
@@ -256,7 +306,7 @@ def optimizer_step(model, loss_fn, micro_batches, cfg, step, optimizers, scaler,
     for optimizer in optimizers:
         scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.clip or math.inf).item()
-    if math.isfinite(loss):
+    if updates(loss, norm, scaler):
         for optimizer in optimizers:
             scaler.step(optimizer)
         scaler.update()
