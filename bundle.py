@@ -9,7 +9,13 @@
 No file of a bundle is used before its checksum is found right: a zeroed block of weights loads, runs and lies.
 """
 
+import contextlib
+import os
+import shutil
+import zipfile
 from pathlib import Path
+
+import numpy as np
 
 import files
 from files import UserError
@@ -17,7 +23,9 @@ from files import UserError
 FORMAT = 1
 CODE = ("infer_onnx.py", "bundle.py", "runtime.py", "config.py", "files.py", "images.py", "tokenizer.py",
         "requirements-jetson.txt")
+LARGEST = 1 << 30  # bytes of golden outputs once unpacked
 AGAIN = "copy the bundle again, or export it again with export_onnx.py"
+ASIDE = ".old"  # what an older bundle's folder ends in while a new one takes its place
 LEFT_BEHIND = {"__pycache__", "engines"}
 SHAPE = {"kind": str, "objective": str, "build": str, "model": dict, "sampling": dict, "graphs": dict, "files": dict}  # what running it needs
 
@@ -35,8 +43,30 @@ def seal(folder, facts: dict) -> None:
     files.write_sealed(folder / "bundle.json", {"format": FORMAT, **facts, "files": files.listed(folder, names)})
 
 
+def publish(made: Path, out: Path) -> None:
+    """Put the finished folder in the place of `out`, which is a bundle, empty, or not there. Two renames: see `settle`."""
+    aside = made.with_name(f"{made.name}{ASIDE}")
+    if out.exists():
+        os.replace(out, aside)
+    try:
+        os.replace(made, out)
+    except OSError:
+        settle(out)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def settle(out: Path) -> None:
+    """Put the older bundle back where it was, if an export was killed between its two renames."""
+    for aside in out.parent.glob(f".{out.name}.*{ASIDE}"):
+        if not out.exists() and (aside / "bundle.json").exists():
+            with contextlib.suppress(OSError):  # the next one who may write here does it
+                os.replace(aside, out)
+
+
 def read(folder) -> dict:
     """bundle.json, after a look at its own checksum. Raises UserError if it is damaged, of another format or another shape."""
+    settle(Path(folder).absolute())
     path = files.existing(Path(folder) / "bundle.json", "a bundle made by export_onnx.py", "name its folder with --bundle")
     facts = files.read_sealed(path, "a bundle's description", AGAIN)
     if facts.get("format") != FORMAT:
@@ -58,3 +88,19 @@ def check(folder, facts: dict) -> int:
     """Compare every file with its checksum; return how many. Raises UserError for one that is missing or changed."""
     files.check_files(folder, facts["files"], AGAIN)
     return len(facts["files"])
+
+
+def golden(folder) -> dict[str, np.ndarray]:
+    """The arrays of golden.npz. Raises UserError if it is missing, damaged, or unpacks to more than 1 GiB."""
+    path = files.existing(Path(folder) / "golden.npz", "the bundle's golden outputs", AGAIN)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(one.file_size for one in archive.infolist())
+            if size > LARGEST:
+                raise UserError(f"{path}, which unpacks to {size:,} bytes", f"at most {LARGEST:,}", AGAIN)
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (UserError, PermissionError):
+        raise
+    except Exception as error:  # zipfile, zlib and numpy's header parser raise whatever they meet
+        raise UserError(f"{path}, which is damaged", "the file as it was exported", AGAIN) from error

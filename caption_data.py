@@ -90,8 +90,8 @@ class Features:
         if self.checksums is not None:
             wrong = np.flatnonzero(row_checksums(rows) != self.checksums[numbers])
             if len(wrong):
-                raise UserError(f"row {int(np.asarray(numbers)[wrong[0]])} of {self.path}, which was changed", "the features as they were computed",
-                                "remove features.npy and features.json, and " + REMAKE)
+                raise UserError(f"row {int(np.asarray(numbers)[wrong[0]])} of {self.path} (or of {CHECKSUMS}), which was changed",
+                                "the features as they were computed", "remove features.npy and features.json, and " + REMAKE)
         return rows
 
 

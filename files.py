@@ -12,6 +12,7 @@ can write its checksum.
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -178,7 +179,7 @@ def read_json(path, what: str, do: str):
     """The JSON object in `path`. Raises UserError if it is missing or is not a JSON object."""
     try:
         value = json.loads(existing(path, what, do).read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}, which is not JSON ({error})", what, do) from error
     if not isinstance(value, dict):
         raise UserError(f"{path}, which holds no JSON object", what, do)
@@ -217,6 +218,9 @@ def claim(folder) -> Path:
     except OSError:
         pass  # a file system without locks
     CLAIMED[key] = os.getpid(), file
+    for half in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+        with contextlib.suppress(OSError):
+            half.unlink()
     return folder
 
 
@@ -240,6 +244,7 @@ def file_digest(path) -> bytes:
     return digest.digest()
 
 
+@functools.cache  # of the source as this process has it; asking git takes two processes a save
 def git_revision() -> str:
     """The commit of this source tree with `+` if it has uncommitted changes, or `unknown`."""
     here = Path(__file__).parent

@@ -194,10 +194,13 @@ class Runner:
         self.facts = bundle.read(self.folder)
         if self.check:
             bundle.check(self.folder, self.facts)
+        try:
+            self.settings, self.length = SampleConfig(**self.facts["sampling"]), int(self.facts["model"]["max_length"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise UserError(f"{self.folder / 'bundle.json'} of another shape ({error})", "what export_onnx.py wrote", bundle.AGAIN) from error
         self.for_tensorrt = self.provider == "tensorrt" if self.for_tensorrt is None else self.for_tensorrt
         self.tokenizer = Tokenizer.from_json((self.folder / "tokenizer.json").read_text(encoding="utf-8"))
-        self.settings, self.sessions = SampleConfig(**self.facts["sampling"]), {}
-        self.length, self.conditioned = self.facts["model"]["max_length"], self.facts["kind"] == "caption"
+        self.sessions, self.conditioned = {}, self.facts["kind"] == "caption"
 
     def session(self, name: str):
         """The session of one graph, opened when it is first used."""

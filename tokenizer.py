@@ -68,7 +68,8 @@ class Tokenizer:
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
         letters = [letter for byte, letter in byte_letters().items() if byte not in NEVER_IN_UTF8]
-        backend.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab_size - len(SPECIAL), initial_alphabet=letters, show_progress=False))
+        trainer = trainers.BpeTrainer(vocab_size=vocab_size - len(SPECIAL), initial_alphabet=letters, show_progress=False)
+        backend.train_from_iterator(map(unbroken, texts), trainer)
         backend.add_special_tokens(list(SPECIAL))
         return cls(backend)
 
