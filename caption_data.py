@@ -124,8 +124,7 @@ class CaptionData:
         self.meta = read_meta(folder)
         if split not in self.meta["splits"]:
             raise UserError(f"no split {split!r} in {folder}", "one of " + ", ".join(self.meta["splits"]), "choose one of these")
-        text = files.existing(self.folder / "tokenizer.json", "the captions' tokenizer", REMAKE).read_text(encoding="utf-8")
-        self.tokenizer = Tokenizer.from_json(text)
+        self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
         if self.tokenizer.fingerprint != self.meta.get("tokenizer"):
             raise UserError(f"{folder}/tokenizer.json with fingerprint {self.tokenizer.fingerprint}", f"{self.meta.get('tokenizer')}", REMAKE)
         everything = read_records(folder)

@@ -21,6 +21,7 @@ A checkpoint `*.pt` is one dict of tensors and plain values, read with `weights_
 import pickle
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -36,6 +37,8 @@ from text_encoder import TextConditioned
 from tokenizer import Tokenizer
 
 FORMAT = 1
+SHAPES = {"model": (dict,), "weights": (dict,), "averaged": (dict, type(None)), "objective": (str,), "tokenizer": (str,), "step": (int,),
+          "metrics": (dict, type(None)), "statistics": (dict,), "data": (dict,), "encoder": (dict,), "train": (dict,)}  # where it has them
 LONGEST = 1 << 20  # tokens of a row
 ANOTHER = "use another checkpoint of the run (last.pt, best.pt) or copy it again"
 RUN_FOLDERS = ("checkpoints*/best.pt", "runs/*/best.pt", "checkpoints*/last.pt", "runs/*/last.pt", "runs/*/*/best.pt")
@@ -66,9 +69,19 @@ TRAINERS = {"text": "train.py", "caption": "train_captioning.py", "conditional":
 
 
 def save(path, content: dict) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint, whole or not at all. Raises UserError if there is no room."""
     with files.replacing(path) as file:
-        torch.save({**content, "format": FORMAT, "checksums": checksums.digests(content)}, file)
+        try:
+            torch.save({**content, "format": FORMAT, "checksums": checksums.digests(content)}, file)
+        except RuntimeError as error:  # torch's zip writer, which closes what it could not write, hides the system's error
+            raise next((cause for cause in causes(error) if isinstance(cause, OSError)), error) from None
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, the one that it came from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def read(path, device: str | torch.device, do: str) -> dict:
@@ -100,6 +113,9 @@ def load(path, *, kinds: tuple[str, ...] = tuple(KINDS), device: str | torch.dev
         raise UserError(f"{path} of format {saved['format']}", f"format {FORMAT}", "use the release that wrote it, or train again")
     if saved["kind"] not in kinds:
         raise UserError(f"{path} of kind {saved['kind']!r}", "kind " + " or ".join(kinds), "name a checkpoint of that kind")
+    wrong = [name for name, shape in SHAPES.items() if not isinstance(saved.get(name, shape[0]()), shape)]
+    if wrong:
+        raise UserError(f"{path} of another shape ({wrong[0]} is {type(saved[wrong[0]]).__name__})", "a checkpoint of this project", do)
     if "checksums" in saved:
         checksums.check(saved, path, ANOTHER)
     else:

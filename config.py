@@ -168,7 +168,7 @@ class Parser(argparse.ArgumentParser):
         known = [option for action in self._actions for option in action.option_strings]
         if message.startswith("unrecognized arguments: "):
             words = message.split(": ", 1)[1].split()
-            word = next((word for word in words if word.startswith("-")), words[0])
+            word = next((word for word in words if word.startswith("-")), words[0] if words else "")
             problem = unknown(f"the flag {word}", word.split("=")[0], known) if word.startswith("-") else \
                 UserError(f"the extra word {word!r}", "flags only", "quote texts that hold spaces")
         else:

@@ -127,8 +127,7 @@ class TextData:
         self.max_length = max_length
         self.meta = read_meta(folder, "text", "a data folder from data_prep.py", "run data_prep.py, or name another with --data_dir", REMAKE)
         check_files(folder, self.meta, (f"{split}.npy", f"{split}_offsets.npy", "tokenizer.json"), REMAKE)
-        path = files.existing(folder / "tokenizer.json", "the data's tokenizer", REMAKE)
-        self.tokenizer = Tokenizer.from_json(path.read_text(encoding="utf-8", errors="replace"))
+        self.tokenizer = Tokenizer.load(folder / "tokenizer.json")
         check_tokenizer(self.meta.get("tokenizer"), self.tokenizer.fingerprint, folder)
         self.tokens, self.offsets = read_array(folder / f"{split}.npy", np.uint16), read_array(folder / f"{split}_offsets.npy", np.int64)
         sizes = np.diff(self.offsets)

@@ -165,8 +165,7 @@ class PairData:
         folder = Path(folder)
         self.form, self.meta = form, data.read_meta(folder, "pairs", "a folder of pairs", MAKE, MAKE)
         data.check_files(folder, self.meta, (*(f"{split}{part}.npy" for part in ("", "_offsets", "_blanks")), "tokenizer.json"), REMAKE)
-        text = files.existing(folder / "tokenizer.json", "the pairs' tokenizer", REMAKE).read_text(encoding="utf-8", errors="replace")
-        self.tokenizer = Tokenizer.from_json(text)
+        self.tokenizer = Tokenizer.load(folder / "tokenizer.json")
         if self.tokenizer.fingerprint != self.meta.get("tokenizer"):
             raise UserError(f"{folder} made with tokenizer {self.meta.get('tokenizer')}", f"tokenizer {self.tokenizer.fingerprint}", REMAKE)
         self.tokens, self.offsets = data.read_array(folder / f"{split}.npy", np.uint16), data.read_array(folder / f"{split}_offsets.npy", np.int64)
@@ -175,7 +174,14 @@ class PairData:
             raise UserError(f"{folder}/{split}_blanks.npy with {len(flat)} numbers", "five for every blank, and a blank at least", REMAKE)
         self.blanks = np.asarray(flat).reshape(-1, 5).astype(np.int64)
         documents, sizes = self.blanks[:, 1], np.diff(self.offsets)
-        if documents.max() >= len(sizes) or (self.blanks[:, 4] > sizes[documents] - 1).any() or (self.blanks[:, 3] >= self.blanks[:, 4]).any():
+        if len(sizes) < 1 or self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or sizes.min() < 2:
+            raise UserError(f"{folder}/{split}_offsets.npy, which does not fit {split}.npy", "offsets of every document", REMAKE)
+        if int(self.tokens.max()) >= self.tokenizer.vocab_size or type(self.meta.get("max_length")) is not int:
+            raise UserError(f"id {int(self.tokens.max())} in {folder}/{split}.npy, rows of {self.meta.get('max_length')!r}",
+                            f"ids below {self.tokenizer.vocab_size}, and a number", REMAKE)
+        ends = np.where(np.diff(self.blanks[:, 0], append=-1) == 0, np.roll(self.blanks[:, 3], -1), sizes[documents % len(sizes)] - 1)
+        if self.blanks.min() < 0 or documents.max() >= len(sizes) or self.blanks[:, 2].max() >= len(KINDS) or (self.blanks[:, 3] < 1).any() or \
+                (self.blanks[:, 4] > ends).any() or (self.blanks[:, 3] >= self.blanks[:, 4]).any():
             raise UserError(f"{folder}/{split}_blanks.npy, which does not fit {split}.npy", "blanks inside their documents", REMAKE)
         self.first = np.flatnonzero(np.diff(self.blanks[:, 0], prepend=-1))  # where each pair's blanks begin
         self.starts, self.kinds, self.documents = self.first, self.blanks[self.first, 2], documents[self.first]

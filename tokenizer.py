@@ -59,6 +59,16 @@ class Tokenizer:
         return cls(backend)
 
     @classmethod
+    def load(cls, path) -> "Tokenizer":
+        """The tokenizer in a tokenizer.json. Raises UserError that names the file if it is missing or none."""
+        text = files.existing(path, "a tokenizer.json", "copy it again, or make the folder again").read_text(encoding="utf-8", errors="replace")
+        try:
+            return cls.from_json(text)
+        except UserError as error:
+            found, expected, do = error.parts
+            raise UserError(f"in {path} {found}", expected, do) from error
+
+    @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
         """Learn at most `vocab_size` tokens; a small corpus yields fewer. Raises UserError if the size cannot be."""
         if not SMALLEST <= vocab_size <= LARGEST:

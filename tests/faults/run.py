@@ -69,6 +69,7 @@ class Child:
         if self.pid == 0:
             os.setsid()
             os.dup2(writing, 1), os.dup2(writing, 2)
+            sys.stdout, sys.stderr = (open(number, "w", closefd=False, buffering=1) for number in (1, 2))
             code: object = 1
             try:
                 if setup:
@@ -349,14 +350,17 @@ def writing_fault(kind: str, stage, seconds: float, room: int, folder: Path, rng
 
 
 def on_tmpfs(stage, seconds, room, folder: Path, rng) -> str:
-    """A disk that is full somewhere between nothing and a little more than is needed."""
-    size = max(16_384, int(1.3 * room * rng.random())) + (sum(path.stat().st_size for path in (stage.world / "half").iterdir())
-                                                          if isinstance(stage, Training) else 0)
+    """A disk that holds the start, and is full somewhere between that and a little more than is needed."""
+    start = folder.with_name(folder.name + ".start")
+    state = rng.getstate()
+    stage.prepare(start, rng)
+    pages = sum(4096 * (2 + path.stat().st_size // 4096) for path in start.rglob("*")) if start.exists() else 0
+    shutil.rmtree(start, ignore_errors=True)
+    rng.setstate(state)
+    size = pages + 32_768 + int(1.3 * room * rng.random())
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
     try:
         return writing_fault("disk full (tmpfs)", stage, seconds, room, folder, rng)
-    except OSError as error:  # the start itself, copied by us, did not fit
-        return "missed" if error.errno == errno.ENOSPC else str(error)
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -439,7 +443,8 @@ def main() -> int:
         if timed.wait():
             print(name, timed.log)
             return 1
-        seconds[name], rooms[name] = time.time() - clock, max(path.stat().st_size for path in out.iterdir() if path.is_file())
+        sizes = [path.stat().st_size for path in out.iterdir() if path.is_file()]
+        seconds[name], rooms[name] = time.time() - clock, (max(sizes), sum(sizes))
         print(f"undisturbed {name}: {seconds[name]:.2f} s", file=sys.stderr)
     kinds = ["SIGKILL", "SIGTERM", "SIGINT", "disk full (file size)", "fsync fails", "rename fails", "two at once", "clock set back"]
     kinds += ["disk full (tmpfs)"] if can_mount(root) else []
@@ -454,8 +459,9 @@ def main() -> int:
             name, problem = flip(world, folder, rng, not args.no_export, expected)
         else:
             try:
-                one = (stages[name], seconds[name], rooms[name], folder, rng)
-                problem = on_tmpfs(*one) if "tmpfs" in kind else writing_fault(kind, *one)
+                tmpfs = "tmpfs" in kind
+                one = (stages[name], seconds[name], rooms[name][tmpfs], folder, rng)
+                problem = on_tmpfs(*one) if tmpfs else writing_fault(kind, *one)
             except (UserError, OSError) as error:
                 problem = f"cannot be read any more: {error}"
         shutil.rmtree(folder, ignore_errors=True)
