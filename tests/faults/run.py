@@ -351,13 +351,13 @@ def writing_fault(kind: str, stage, seconds: float, room: int, folder: Path, rng
 
 def on_tmpfs(stage, seconds, room, folder: Path, rng) -> str:
     """A disk that holds the start, and is full somewhere between that and a little more than is needed."""
-    start = folder.with_name(folder.name + ".start")
-    state = rng.getstate()
+    start, share = folder.with_name(folder.name + ".start"), rng.random()
+    state = rng.getstate()  # of the very start that writing_fault will draw again
     stage.prepare(start, rng)
     pages = sum(4096 * (2 + path.stat().st_size // 4096) for path in start.rglob("*")) if start.exists() else 0
     shutil.rmtree(start, ignore_errors=True)
     rng.setstate(state)
-    size = pages + 32_768 + int(1.3 * room * rng.random())
+    size = pages + 32_768 + int(1.3 * room * share)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
     try:
         return writing_fault("disk full (tmpfs)", stage, seconds, room, folder, rng)
@@ -428,7 +428,8 @@ def main() -> int:
     torch.set_num_threads(1)
     files.git_revision()  # is asked once a process: here, for all forks
     rng, began = random.Random(args.seed), time.time()
-    root = Path(tempfile.mkdtemp(prefix="faults_"))
+    memory = next((place for place in ("/dev/shm",) if os.access(place, os.W_OK)), None)  # a kill leaves what was written; fsync is free there
+    root = Path(tempfile.mkdtemp(prefix="faults_", dir=memory))
     world = root / "world"
     world.mkdir()
     made = Child(lambda: build(world, not args.no_export))
