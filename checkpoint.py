@@ -38,7 +38,7 @@ from tokenizer import Tokenizer
 
 FORMAT = 1
 SHAPES = {"model": (dict,), "weights": (dict,), "averaged": (dict, type(None)), "objective": (str,), "tokenizer": (str,), "step": (int,),
-          "metrics": (dict, type(None)), "statistics": (dict,), "data": (dict,), "encoder": (dict,), "train": (dict,)}  # where it has them
+          "metrics": (dict, type(None)), "statistics": (dict,), "data": (dict,), "encoder": (dict, type(None)), "train": (dict,)}  # where it has them
 LONGEST = 1 << 20  # tokens of a row
 ANOTHER = "use another checkpoint of the run (last.pt, best.pt) or copy it again"
 RUN_FOLDERS = ("checkpoints*/best.pt", "runs/*/best.pt", "checkpoints*/last.pt", "runs/*/last.pt", "runs/*/*/best.pt")
@@ -128,7 +128,7 @@ def open_model(path, device: str | torch.device = "cpu", *, averaged: bool = Tru
     """The model in evaluation mode, its tokenizer, and the rest of the checkpoint. Raises UserError as `load` does."""
     saved = load(path, kinds=kinds)
     try:
-        if not within_reason(saved):
+        if saved["objective"] not in config.OBJECTIVES or not within_reason(saved):
             raise ValueError(f"a model of {saved['model']} from fewer weights")
         model = KINDS[saved["kind"]](saved)
         model.load_state_dict(saved["averaged"] if averaged and saved.get("averaged") else saved["weights"])
@@ -172,4 +172,4 @@ def describe(saved: dict) -> str:
     """One line: what the checkpoint is."""
     size = saved["model"]
     metrics = "  ".join(f"{key} {value:.4f}" for key, value in (saved.get("metrics") or {}).items() if isinstance(value, float))
-    return (f"{saved['kind']} {saved['objective']}  {size['layers']} layers × {size['d_model']}  step {saved['step']}  {metrics}".rstrip())
+    return (f"{saved['kind']} {saved['objective']}  {size['layers']} layers × {size['d_model']}  step {saved.get('step')}  {metrics}".rstrip())

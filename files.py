@@ -149,7 +149,7 @@ def check_files(folder, table: dict, do: str) -> None:
             return f"no {path}"
         size = path.stat().st_size
         if size != about["bytes"]:
-            return f"{path}, which is damaged or truncated ({size:,} bytes, not {about['bytes']:,})"
+            return f"{path}, which is damaged or truncated ({size} bytes, not {about['bytes']})"
         return None if file_digest(path).hex() == about["sha256"] else f"{path}, which was changed"
 
     with ThreadPoolExecutor() as pool:

@@ -54,7 +54,9 @@ class Tokenizer:
         """The tokenizer in the text of a tokenizer.json. Raises UserError if it is none."""
         try:
             backend = Backend.from_str(text)
-        except Exception as error:  # the library raises bare Exception
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises bare Exception, and where its Rust panics a BaseException
             raise UserError(f"a text that is no tokenizer ({error})", "the content of a tokenizer.json", "run data_prep.py") from error
         return cls(backend)
 

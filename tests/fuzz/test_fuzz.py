@@ -1,5 +1,6 @@
 """Hypothesis over every reader, a few inputs each (the long run is in LOG.md), and the inputs that once ended in a traceback."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ import pairs  # noqa: E402
 import runtime  # noqa: E402
 import train  # noqa: E402
 from files import UserError  # noqa: E402
+from tokenizer import Tokenizer  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +99,21 @@ def test_kept_an_empty_flag_and_a_name_that_is_a_number(tmp_path):
     files.write_json(tmp_path / "c.json", coco)
     with pytest.raises(UserError, match="no text"):
         caption_files.read_references(tmp_path / "c.json")
+
+
+def test_kept_a_tokenizer_at_which_the_library_panics():
+    """Its Rust takes a merge for longer than its parts and panics, which is no Exception in Python."""
+    model = {"type": "BPE", "continuing_subword_prefix": "longer than any token", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}
+    for added in ({}, {"dropout": None, "unk_token": None, "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False}):
+        with pytest.raises(UserError, match="no tokenizer"):
+            Tokenizer.from_json(json.dumps({"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None, "pre_tokenizer": None,
+                                            "post_processor": None, "decoder": None, "model": model | added}))
+
+
+def test_kept_a_bundle_whose_sizes_are_words(world, tmp_path):
+    folder = shutil.copytree(world.root / "bundle", tmp_path / "bundle")
+    facts = files.read_sealed(folder / "bundle.json", "", "")
+    facts["files"]["loop.onnx"]["bytes"] = "many"
+    files.write_sealed(folder / "bundle.json", facts)
+    with pytest.raises(UserError, match="loop.onnx, which is damaged"):
+        runtime.Runner(folder)
