@@ -9,11 +9,13 @@
 No file of a bundle is used before its checksum is found right: a zeroed block of weights loads, runs and lies.
 """
 
-import hashlib
-import json
-import re
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import os
+import shutil
+import zipfile
 from pathlib import Path
+
+import numpy as np
 
 import files
 from files import UserError
@@ -21,9 +23,11 @@ from files import UserError
 FORMAT = 1
 CODE = ("infer_onnx.py", "bundle.py", "runtime.py", "config.py", "files.py", "images.py", "tokenizer.py",
         "requirements-jetson.txt")
+LARGEST = 1 << 30  # bytes of golden outputs once unpacked
 AGAIN = "copy the bundle again, or export it again with export_onnx.py"
+ASIDE = ".old"  # what an older bundle's folder ends in while a new one takes its place
 LEFT_BEHIND = {"__pycache__", "engines"}
-OWN = re.compile(rb'"checksum": "([0-9a-f]{64})"')
+SHAPE = {"kind": str, "objective": str, "build": str, "model": dict, "sampling": dict, "graphs": dict, "files": dict}  # what running it needs
 
 
 def contents(folder: Path) -> list[Path]:
@@ -35,40 +39,68 @@ def contents(folder: Path) -> list[Path]:
 def seal(folder, facts: dict) -> None:
     """Write bundle.json: these facts, the size and SHA-256 of every file, and its own checksum. The last thing that an export does."""
     folder = Path(folder)
-    listed = {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": files.file_digest(path).hex()} for path in contents(folder)}
-    text = json.dumps({"format": FORMAT, **facts, "files": listed, "checksum": "0" * 64}, indent=2, ensure_ascii=False) + "\n"
-    own = hashlib.sha256(text.encode()).hexdigest()
-    files.write_text(folder / "bundle.json", text.replace("0" * 64, own))
+    names = [str(path.relative_to(folder)) for path in contents(folder)]
+    files.write_sealed(folder / "bundle.json", {"format": FORMAT, **facts, "files": files.listed(folder, names)})
+
+
+def publish(made: Path, out: Path) -> None:
+    """Put the finished folder in the place of `out`, which is a bundle, empty, or not there. Two renames: see `settle`."""
+    aside = made.with_name(f"{made.name}{ASIDE}")
+    if out.exists():
+        os.replace(out, aside)
+    try:
+        os.replace(made, out)
+    except OSError:
+        settle(out)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def settle(out: Path) -> None:
+    """Put the older bundle back where it was, if an export was killed between its two renames."""
+    for aside in out.parent.glob(f".{out.name}.*{ASIDE}"):
+        if not out.exists() and (aside / "bundle.json").exists():
+            with contextlib.suppress(OSError):  # the next one who may write here does it
+                os.replace(aside, out)
 
 
 def read(folder) -> dict:
-    """bundle.json, after a look at its own checksum. Raises UserError if it is damaged or of another format."""
+    """bundle.json, after a look at its own checksum. Raises UserError if it is damaged, of another format or another shape."""
+    settle(Path(folder).absolute())
     path = files.existing(Path(folder) / "bundle.json", "a bundle made by export_onnx.py", "name its folder with --bundle")
-    facts = files.read_json(path, "a bundle's description", AGAIN)
+    facts = files.read_sealed(path, "a bundle's description", AGAIN)
     if facts.get("format") != FORMAT:
         raise UserError(f"{path} of format {facts.get('format')!r}", f"format {FORMAT}", "use the release that wrote it, or export again")
-    raw = path.read_bytes()
-    found = OWN.findall(raw)
-    if len(found) != 1 or hashlib.sha256(raw.replace(found[0], b"0" * 64)).hexdigest() != found[0].decode():
-        raise UserError(f"{path}, which was changed", "the file as it was exported", AGAIN)
+    if b'"checksum"' not in path.read_bytes():
+        raise UserError(f"{path} without a checksum, which was changed", "the file as it was exported", AGAIN)
+    wrong = [name for name, kind in SHAPE.items() if not isinstance(facts.get(name), kind)]
+    wrong += [f"files: {name}" for name, about in facts["files"].items() if not isinstance(about, dict) or not {"bytes", "sha256"} <= about.keys()] \
+        if not wrong else []
+    if not wrong:  # a graph is opened only if its checksum was looked at
+        wrong = [f"graphs: {name}" for graphs in facts["graphs"].values() for name in
+                 (graphs.values() if isinstance(graphs, dict) else [graphs]) if name not in facts["files"]]
+    if wrong:
+        raise UserError(f"{path} of another shape ({', '.join(wrong[:3])})", "a bundle's description", AGAIN)
     return facts
 
 
 def check(folder, facts: dict) -> int:
-    """Compare every file with its checksum, on all cores; return how many. Raises UserError for one that is missing or changed."""
-    folder = Path(folder)
-
-    def problem(item) -> str | None:
-        path, about = folder / item[0], item[1]
-        if not path.exists():
-            return f"no {path}"
-        size = path.stat().st_size
-        if size != about["bytes"]:
-            return f"{path} of {size:,} bytes, not {about['bytes']:,}"
-        return None if files.file_digest(path).hex() == about["sha256"] else f"{path}, which was changed"
-
-    with ThreadPoolExecutor() as pool:
-        for found in pool.map(problem, facts["files"].items()):
-            if found:
-                raise UserError(found, f"the {len(facts['files'])} files as they were exported", AGAIN)
+    """Compare every file with its checksum; return how many. Raises UserError for one that is missing or changed."""
+    files.check_files(folder, facts["files"], AGAIN)
     return len(facts["files"])
+
+
+def golden(folder) -> dict[str, np.ndarray]:
+    """The arrays of golden.npz. Raises UserError if it is missing, damaged, or unpacks to more than 1 GiB."""
+    path = files.existing(Path(folder) / "golden.npz", "the bundle's golden outputs", AGAIN)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(one.file_size for one in archive.infolist())
+            if size > LARGEST:
+                raise UserError(f"{path}, which unpacks to {size:,} bytes", f"at most {LARGEST:,}", AGAIN)
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (UserError, PermissionError):
+        raise
+    except Exception as error:  # zipfile, zlib and numpy's header parser raise whatever they meet
+        raise UserError(f"{path}, which is damaged", "the file as it was exported", AGAIN) from error

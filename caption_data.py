@@ -5,22 +5,26 @@
     tokenizer.json   byte-level BPE, trained on the captions
     meta.json        format, kind "captions", fingerprint, tokenizer, sizes per split, command, seed; written last
     features.npy     float16 (N, P, width), row i for line i; features.json says by which encoder (vision.py)
+    features.checksums.npy   uint32 (N,), CRC-32 of each row: the array may be larger than memory, so a row is checked when it is read
 
 A caption is [BOS] text [EOS] and then padding that nobody sees.
 """
 
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 
+import data
 import distributed
 import files
 from files import UserError
 from tokenizer import Tokenizer
 
-FORMAT = 1
+FORMAT = data.FORMAT
+CHECKSUMS = "features.checksums.npy"
 REMAKE = "run the prep_caption script that made it again"
 MAKE = "run prep_caption_synthetic.py or prep_caption_photos.py, or name another folder with --data_dir"
 
@@ -29,53 +33,85 @@ def write_folder(folder, records: list[dict], tokenizer: Tokenizer, settings: di
     """Write captions.jsonl and tokenizer.json, then meta.json, which makes the folder valid; return what it holds."""
     folder = Path(folder)
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    files.write_text(folder / "captions.jsonl", lines)
+    files.write_text(folder / "captions.jsonl", lines)  # its checksum is the fingerprint; the tokenizer's is its own
     files.write_text(folder / "tokenizer.json", tokenizer.to_json())
     names = dict.fromkeys(record["split"] for record in records)
-    meta = {"format": FORMAT, "kind": "captions", "fingerprint": files.sha256(lines.encode()), "tokenizer": tokenizer.fingerprint,
+    meta = {"format": FORMAT, "kind": "captions", "fingerprint": files.sha256(files.encoded(lines)), "tokenizer": tokenizer.fingerprint,
             "splits": {name: sum(record["split"] == name for record in records) for name in names}, **settings}
-    files.write_json(folder / "meta.json", meta)
+    files.write_sealed(folder / "meta.json", meta)
     return meta
 
 
 def read_meta(folder) -> dict:
     """meta.json of a captions folder. Raises UserError if it is not one."""
-    meta = files.read_json(Path(folder) / "meta.json", "a folder of captioned images", MAKE)
-    if meta.get("format") != FORMAT or meta.get("kind") != "captions":
-        raise UserError(f"{folder}/meta.json with format {meta.get('format')!r} and kind {meta.get('kind')!r}",
-                        f"format {FORMAT} and kind 'captions'", MAKE)
+    meta = data.read_meta(folder, "captions", "a folder of captioned images", MAKE, MAKE)
+    if not all(type(count) is int and count > 0 for count in meta["splits"].values()):
+        raise UserError(f"{folder}/meta.json with splits {meta['splits']}", "the number of images of each", REMAKE)
     return meta
 
 
 def read_records(folder) -> list[dict]:
     """The lines of captions.jsonl. Raises UserError if it is missing or damaged."""
-    path = files.existing(Path(folder) / "captions.jsonl", "a folder of captioned images", MAKE)
+    path, meta = files.existing(Path(folder) / "captions.jsonl", "a folder of captioned images", MAKE), read_meta(folder)
     try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        assert records and all(record["captions"] and record["image"] and record["split"] for record in records)
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raw = path.read_bytes()
+        records = [json.loads(line) for line in raw.decode("utf-8").split("\n") if line]
+        assert records and all(isinstance(one, str) and one for record in records for one in (record["image"], record["split"], *record["captions"]))
+        assert all(record["captions"] and type(record["captions"]) is list for record in records)
+    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
         raise UserError(f"{path}, which is damaged", "one JSON object with image, split and captions a line", REMAKE) from error
+    if files.sha256(raw) != meta["fingerprint"]:
+        raise UserError(f"{path}, which was changed", f"the captions that meta.json is about, {meta['fingerprint']}", REMAKE)
     return records
 
 
 def image_path(folder, record: dict) -> Path:
-    return Path(folder) / record["image"]  # an absolute path stays what it is
+    """Where a record's picture is. An absolute path stays what it is: the script that made the folder was told of it.
+
+    Raises UserError if the name climbs out of the folder.
+    """
+    return files.inside(folder, record["image"], absolute=True)
 
 
-def read_features(folder, meta: dict) -> tuple[np.ndarray, dict]:
-    """features.npy (N, P, width) float16, memory-mapped, and features.json. Raises UserError if missing or unfinished."""
+def row_checksums(rows: np.ndarray) -> np.ndarray:
+    """CRC-32 of each row's bytes: (n,) uint32."""
+    return np.array([zlib.crc32(row) for row in np.ascontiguousarray(rows)], np.uint32)
+
+
+class Features:
+    """features.npy (N, P, width) float16, memory-mapped, of which rows are read by their numbers and held to their checksums."""
+
+    def __init__(self, path, array: np.ndarray, checksums: np.ndarray | None):
+        self.path, self.array, self.checksums = path, array, checksums
+        self.shape = array.shape
+
+    def __getitem__(self, numbers) -> np.ndarray:
+        """Rows by an array of their numbers: (n, P, width). Raises UserError if one is not what was written."""
+        rows = self.array[numbers]
+        if self.checksums is not None:
+            wrong = np.flatnonzero(row_checksums(rows) != self.checksums[numbers])
+            if len(wrong):
+                raise UserError(f"row {int(np.asarray(numbers)[wrong[0]])} of {self.path} (or of {CHECKSUMS}), which was changed",
+                                "the features as they were computed", "remove features.npy and features.json, and " + REMAKE)
+        return rows
+
+
+def read_features(folder, meta: dict) -> tuple[Features, dict]:
+    """The features of all images, and features.json. Raises UserError if missing or unfinished."""
     folder = Path(folder)
-    about = files.read_json(folder / "features.json", "image features", REMAKE)
+    about = files.read_sealed(folder / "features.json", "image features", REMAKE)
     count = sum(meta["splits"].values())
     if about.get("done") != count or about.get("fingerprint") != meta["fingerprint"]:
         raise UserError(f"features of {about.get('done')} of {count} images in {folder}", "features of every image", REMAKE)
-    try:
-        array = np.load(files.existing(folder / "features.npy", "image features", REMAKE), mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{folder}/features.npy, which is damaged", "a whole .npy file", REMAKE) from error
+    array = data.open_array(files.existing(folder / "features.npy", "image features", REMAKE), REMAKE)
+    checksums = data.open_array(files.existing(folder / CHECKSUMS, "the features' checksums", REMAKE), REMAKE) if about.get("checksums") else None
+    if not all(type(about.get(name)) is int for name in ("patches", "width")) or not isinstance(about.get("key"), str):
+        raise UserError(f"{folder}/features.json of another shape", "patches, width and key", REMAKE)
+    if checksums is not None and (checksums.shape != (count,) or checksums.dtype != np.uint32):
+        raise UserError(f"{folder}/{CHECKSUMS} of shape {checksums.shape}", f"({count},)", REMAKE)
     if array.shape != (count, about["patches"], about["width"]) or array.dtype != np.float16:
         raise UserError(f"{folder}/features.npy of shape {array.shape}", f"({count}, {about['patches']}, {about['width']})", REMAKE)
-    return array, about
+    return Features(folder / "features.npy", array, checksums), about
 
 
 class CaptionData:
@@ -89,8 +125,9 @@ class CaptionData:
         self.meta = read_meta(folder)
         if split not in self.meta["splits"]:
             raise UserError(f"no split {split!r} in {folder}", "one of " + ", ".join(self.meta["splits"]), "choose one of these")
-        text = files.existing(self.folder / "tokenizer.json", "the captions' tokenizer", REMAKE).read_text(encoding="utf-8")
-        self.tokenizer = Tokenizer.from_json(text)
+        self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
+        if self.tokenizer.fingerprint != self.meta.get("tokenizer"):
+            raise UserError(f"{folder}/tokenizer.json with fingerprint {self.tokenizer.fingerprint}", f"{self.meta.get('tokenizer')}", REMAKE)
         everything = read_records(folder)
         if len(everything) != sum(self.meta["splits"].values()):
             raise UserError(f"{len(everything)} lines in {folder}/captions.jsonl", f"{sum(self.meta['splits'].values())}", REMAKE)

@@ -96,8 +96,8 @@ def read_references(path, split: str | None = None) -> list[Image]:
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} of another shape ({type(error).__name__}: {error})", REFERENCES, do) from error
     images = [image for image in images if image.references]
-    if not images or not all(texts(image.references) for image in images):
-        raise UserError(f"{path} with {'captions that are no text' if images else 'no caption'}", REFERENCES, do)
+    if not images or not all(texts(image.references) and isinstance(image.file or "", str) for image in images):
+        raise UserError(f"{path} with {'captions that are no text, or file names' if images else 'no caption'}", REFERENCES, do)
     return images
 
 
@@ -152,8 +152,10 @@ def read(hypotheses: list[str], references: str | None, split: str | None = None
 
 
 def picture(image: Image, folder) -> Path:
-    """The file of an image. Raises UserError if it has no name or is not there."""
+    """The file of an image, in `folder` if one is named. Raises UserError if it has no name or is not there."""
     if not image.file:
         raise UserError(f"no file name for the image {image.id}", 'references with "images": [{"id", "file_name"}]', "add them")
-    places = [Path(folder) / image.file, Path(folder) / Path(image.file).name] if folder else [Path(image.file)]
+    name = Path(image.file)
+    out = name.is_absolute() or ".." in name.parts  # of a folder that was named; such a picture is looked for in it by its last part
+    places = [Path(folder) / name.name if out else Path(folder) / name, Path(folder) / name.name] if folder else [name]
     return next((path for path in places if path.exists()), None) or files.existing(places[0], "the picture of an image", "check --image_dir")

@@ -90,6 +90,7 @@ class TrainConfig:
     log_every: int = setting(10, "steps between lines in log.jsonl", at_least=1)
     eval_every: int = setting(500, "steps between evaluations; 0 means only at the end", at_least=0)
     save_every: int = setting(500, "steps between saved states; 0 means only at the end", at_least=0)
+    skip_nonfinite: int = setting(0, "steps with a non-finite loss or gradient that are left out; one more stops the run", at_least=0)
 
     def __post_init__(self):
         check(self)
@@ -169,7 +170,7 @@ class Parser(argparse.ArgumentParser):
         known = [option for action in self._actions for option in action.option_strings]
         if message.startswith("unrecognized arguments: "):
             words = message.split(": ", 1)[1].split()
-            word = next((word for word in words if word.startswith("-")), words[0])
+            word = next((word for word in words if word.startswith("-")), words[0] if words else "")
             problem = unknown(f"the flag {word}", word.split("=")[0], known) if word.startswith("-") else \
                 UserError(f"the extra word {word!r}", "flags only", "quote texts that hold spaces")
         else:

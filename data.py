@@ -3,7 +3,8 @@
     train.npy, val.npy                   uint16 (T,): documents one after another, each [BOS] text [EOS]
     train_offsets.npy, val_offsets.npy   int64 (N+1,): where each document begins; the last is T
     tokenizer.json                       the tokenizer
-    meta.json                            format, kind, fingerprints, sizes per split, command, seed, source
+    meta.json                            format, kind, fingerprints, sizes per split, command, seed, source; files: the size and
+                                         SHA-256 of every other file; and its own checksum
 
 A row is one piece of one document, padded to its neighbours' length; documents never see each other. Rows of
 similar length share a batch, so padding costs a few percent, which is cheaper and simpler than packing with
@@ -77,13 +78,43 @@ class SplitWriter:
             Path(raw.name).unlink(missing_ok=True)
 
 
+def read_meta(folder, kind: str, what: str, do: str, remake: str) -> dict:
+    """meta.json of a folder of this kind. Raises UserError if it is missing, changed, or another's."""
+    meta = files.read_sealed(Path(folder) / "meta.json", what, do)
+    if meta.get("format") != FORMAT or meta.get("kind") != kind:
+        raise UserError(f"{folder}/meta.json with format {meta.get('format')!r} and kind {meta.get('kind')!r}",
+                        f"format {FORMAT} and kind {kind!r}", remake)
+    shapes = {"fingerprint": str, "tokenizer": str, "splits": dict, "files": dict}
+    wrong = [name for name, shape in shapes.items() if not isinstance(meta.get(name, shape()), shape)]
+    wrong += [name for name in ("fingerprint", "splits") if name not in meta]
+    wrong += [name for name, about in meta.get("files", {}).items() if not isinstance(about, dict) or not {"bytes", "sha256"} <= about.keys()] \
+        if not wrong else []
+    if wrong:
+        raise UserError(f"{folder}/meta.json of another shape ({wrong[0]})", "what the script that made it wrote", remake)
+    return meta
+
+
+def check_files(folder, meta: dict, names: tuple[str, ...], do: str) -> None:
+    """Hold the files of a split to meta.json's checksums. A folder from before there were any is taken as it is."""
+    if "files" in meta:
+        table = {name: meta["files"].get(name, {"bytes": -1, "sha256": ""}) for name in names if (Path(folder) / name).exists()}
+        files.check_files(folder, table, do)
+
+
+def open_array(path: Path, do: str) -> np.ndarray:
+    """Any .npy of numbers, memory-mapped. Raises UserError if it is damaged; one of Python objects is never unpickled."""
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except PermissionError:
+        raise
+    except Exception as error:  # its header is a Python literal: ValueError, SyntaxError, TypeError, EOFError, OverflowError, …
+        raise UserError(f"{path}, which is damaged or truncated", "a whole .npy file", do) from error
+
+
 def read_array(path: Path, dtype) -> np.ndarray:
     """A one-dimensional .npy, memory-mapped. Raises UserError if it is missing, damaged or of another type."""
     files.existing(path, "a data folder from data_prep.py", "run data_prep.py, or name another with --data_dir")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{path}, which is damaged or truncated", "a whole .npy file", REMAKE) from error
+    array = open_array(path, REMAKE)
     if array.dtype != dtype or array.ndim != 1:
         raise UserError(f"{path} of type {array.dtype} and shape {array.shape}", f"{np.dtype(dtype)} in one dimension", REMAKE)
     return array
@@ -95,12 +126,9 @@ class TextData:
     def __init__(self, folder, split: str, max_length: int):
         folder = Path(folder)
         self.max_length = max_length
-        self.meta = files.read_json(folder / "meta.json", "a data folder from data_prep.py", "run data_prep.py, or name another with --data_dir")
-        if self.meta.get("format") != FORMAT or self.meta.get("kind") != "text":
-            raise UserError(f"{folder}/meta.json with format {self.meta.get('format')!r} and kind {self.meta.get('kind')!r}",
-                            f"format {FORMAT} and kind 'text'", REMAKE)
-        path = files.existing(folder / "tokenizer.json", "the data's tokenizer", REMAKE)
-        self.tokenizer = Tokenizer.from_json(path.read_text(encoding="utf-8", errors="replace"))
+        self.meta = read_meta(folder, "text", "a data folder from data_prep.py", "run data_prep.py, or name another with --data_dir", REMAKE)
+        check_files(folder, self.meta, (f"{split}.npy", f"{split}_offsets.npy", "tokenizer.json"), REMAKE)
+        self.tokenizer = Tokenizer.load(folder / "tokenizer.json")
         check_tokenizer(self.meta.get("tokenizer"), self.tokenizer.fingerprint, folder)
         self.tokens, self.offsets = read_array(folder / f"{split}.npy", np.uint16), read_array(folder / f"{split}_offsets.npy", np.int64)
         sizes = np.diff(self.offsets)
@@ -240,12 +268,18 @@ def from_text(path, separator: str, tokenizer: Tokenizer, folder, max_length: in
 
 def write_meta(folder, tokenizer: Tokenizer, splits: dict, settings: dict) -> dict:
     """Write tokenizer.json, then meta.json, which makes the folder valid; return what it holds."""
-    folder = Path(folder)
-    digest = files.sha256(b"".join(files.file_digest(folder / f"{name}.npy") for split in sorted(splits) for name in (split, f"{split}_offsets")))
-    files.write_text(folder / "tokenizer.json", tokenizer.to_json())
-    meta = {"format": FORMAT, "kind": "text", "fingerprint": digest, "tokenizer": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size,
-            "splits": splits, **settings}
-    files.write_json(folder / "meta.json", meta)
+    return seal(folder, "text", tokenizer, [f"{name}.npy" for split in sorted(splits) for name in (split, f"{split}_offsets")],
+                {"splits": splits, **settings})
+
+
+def seal(folder, kind: str, tokenizer: Tokenizer, names: list[str], facts: dict) -> dict:
+    """The end of making a folder: tokenizer.json, then meta.json with these facts and the checksums of the arrays `names`."""
+    files.write_text(Path(folder) / "tokenizer.json", tokenizer.to_json())
+    table = files.listed(folder, [*names, "tokenizer.json"])
+    digest = files.sha256(b"".join(bytes.fromhex(table[name]["sha256"]) for name in names))
+    meta = {"format": FORMAT, "kind": kind, "fingerprint": digest, "tokenizer": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size,
+            **facts, "files": table}
+    files.write_sealed(Path(folder) / "meta.json", meta)
     return meta
 
 

@@ -119,9 +119,9 @@ def main(argv=None):
     kept = read_tokenizer(args.tokenizer) if args.tokenizer else None
     settings = {"source": source, "settings": {name: value for name, value in vars(args).items() if name not in ("out", "force", "input")}}
     settings["settings"]["tokenizer"] = kept and kept.fingerprint  # its file may change while its name stays
-    out = files.writable_folder(args.out)
+    out = files.claim(args.out)
     if (out / "meta.json").exists() and not args.force:
-        meta = files.read_json(out / "meta.json", "a data folder's meta.json", "add --force")
+        meta = files.read_sealed(out / "meta.json", "a data folder's meta.json", "add --force")
         if {name: meta.get(name) for name in settings} == settings:
             train, val = (meta["splits"][split]["documents"] for split in ("train", "val"))
             print(f"already done: {out} holds {train:,} + {val:,} documents (--force does it again)")

@@ -14,6 +14,7 @@ import datetime
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+import files
 from files import UserError
 
 PATIENCE = datetime.timedelta(minutes=30)  # of a process for the others: rank 0 may be decoding pictures or writing a large file
@@ -115,6 +117,20 @@ def any_signal(received: int | None) -> int | None:
 def leaders(values: dict[str, float]) -> dict[str, float]:
     """Rank 0's figures, so that all decide alike."""
     return dict(zip(values, total([value if leads() else 0.0 for value in values.values()]).tolist(), strict=True))
+
+
+def told(text: str) -> str:
+    """What the processes say, each different answer once, from rank 0 on; the same in all of them."""
+    if world() == 1:
+        return text
+    texts: list = [None] * world()
+    dist.all_gather_object(texts, text)
+    return "; ".join(dict.fromkeys(texts))
+
+
+def claim(folder) -> Path:
+    """`files.claim` by rank 0 for all of them. Raises UserError if another run has the folder."""
+    return files.claim(folder) if leads() else files.writable_folder(folder)
 
 
 def deal(parts: list[np.ndarray], rows_each: int = 1) -> list[tuple[np.ndarray, dict]]:

@@ -61,7 +61,7 @@ def parse_args(argv):
     parser.add_argument("--separator", default="<|endoftext|>", help="between the documents of --text (default %(default)s)")
     parser.add_argument("--documents", type=int, default=0, help="score only the first so many; 0 means all (default 0)")
     parser.add_argument("--draws", type=int, default=8, help="noise levels a row; more narrows the noise, not the interval (default 8)")
-    parser.add_argument("--estimator", default="count", metavar="|".join(config.ESTIMATORS), help="all give the same bound (default count)")
+    parser.add_argument("--estimator", default="count", choices=config.ESTIMATORS, help="all give the same bound (default count)")
     parser.add_argument("--samples", action="store_true", help="draw samples over a grid and judge them instead")
     parser.add_argument("--judge", help="a twin's checkpoint; without it samples get no nats per token")
     parser.add_argument("--samplers", help=f"comma-separated (default {GRID}; captions: one, default confidence)")
@@ -182,8 +182,6 @@ def check(args) -> None:
     for flag in ("draws", "num_samples", "min_tokens", "rerank"):
         if getattr(args, flag) < 1:
             raise UserError(f"--{flag} {getattr(args, flag)}", "at least 1", "choose such a number")
-    if args.estimator not in config.ESTIMATORS:
-        raise config.unknown(f"--estimator {args.estimator}", args.estimator, list(config.ESTIMATORS))
     if not all(word.isdigit() and int(word) for word in args.step_counts.split(",")):
         raise UserError(f"--step_counts {args.step_counts}", "numbers with commas between them", "for example 16,64")
     modes = [flag for flag in ("checkpoint", "hypotheses", "ratings") if getattr(args, flag)]
@@ -227,8 +225,7 @@ def main(argv=None):
         result = score_files(args) if args.hypotheses else score_ratings(args)
     else:
         path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest(tuple(DATA))
-        device = distributed.own_gpu(hardware.choose_device(args.device))
-        model, tokenizer, saved = checkpoint.open_model(path, device, kinds=tuple(DATA))
+        model, tokenizer, saved = checkpoint.open_model(path, distributed.own_gpu(hardware.choose_device(args.device)), kinds=tuple(DATA))
         check_kind(args, saved["kind"])
         args.data_dir = args.data_dir or DATA[saved["kind"]]
         distributed.say(f"{path}: {checkpoint.describe(saved)}")

@@ -143,15 +143,6 @@ def write_golden(trained: Trained, folder: Path, material: Material, settings: S
         np.savez_compressed(file, **arrays)
 
 
-def publish(made: Path, out: Path) -> None:
-    """Put the finished folder in the place of `out`, which is a bundle, empty, or not there."""
-    aside = made.with_name(made.name + ".old")
-    if out.exists():
-        os.replace(out, aside)
-    os.replace(made, out)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
 def main(argv=None):
     args = parse_args(argv)
     if args.opset not in graphs.OPSETS:
@@ -159,6 +150,7 @@ def main(argv=None):
     if args.inputs < 1:
         raise UserError(f"--inputs {args.inputs}", "at least 1", "choose such a number")
     out = Path(args.out)
+    bundle.settle(out.absolute())
     if out.exists() and not (out / "bundle.json").exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}, which is no bundle", "a bundle to replace, or a new name", "choose another --out")
     files.writable_folder(out.parent)
@@ -214,7 +206,7 @@ def main(argv=None):
         write_golden(trained, made, material, settings)
         bundle.seal(made, facts)
         Runner(made)
-        publish(made, out)
+        bundle.publish(made, out)
     finally:
         shutil.rmtree(made, ignore_errors=True)
     print("| compared | inputs | result | limit |\n|---|---|---|---|")

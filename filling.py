@@ -22,6 +22,7 @@ from pairs import Pair, arrange, batch_of, place
 from samplers import row_generators, sample
 from tokenizer import Tokenizer
 
+MOST = 1 << 20  # tokens of a blank: more than any model has
 BLANK = re.compile(r" ?\[MASK(?:\*(\d*))?\]")  # the space before a blank belongs to its first token, as in the training texts
 
 
@@ -63,7 +64,7 @@ def read_template(text: str, tokenizer: Tokenizer) -> Template:
     given, lengths, end = [[tokenizer.bos]], [], 0
     for blank in BLANK.finditer(text):
         given[-1] += tokenizer.encode(text[end:blank.start()]).tolist()
-        lengths.append(None if blank[1] == "" else int(blank[1] or 1))
+        lengths.append(None if blank[1] == "" else min(int((blank[1] or "1")[:9]), MOST))
         given.append([])
         end = blank.end()
     if not lengths or "[MASK" in BLANK.sub("", text) or 0 in lengths:

@@ -73,7 +73,7 @@ def read_template(text: str, tokenizer, max_length: int, open_end: bool) -> list
     ids, end = [tokenizer.bos], 0
     for blank in BLANK.finditer(text):
         ids += tokenizer.encode(text[end:blank.start()]).tolist()
-        count = int(blank[1] or 1)
+        count = int((blank[1] or "1")[:9])  # of nine digits or more: too many anyway
         if not 1 <= count <= max_length:
             raise UserError(f"the blank {blank[0].strip()}", f"1 to {max_length} tokens", "write [MASK*n]")
         ids, end = ids + [tokenizer.mask] * count, blank.end()

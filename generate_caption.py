@@ -85,7 +85,7 @@ def read_template(text: str, tokenizer, max_length: int) -> list[int]:
     """Ids with [MASK] at the blanks, between [BOS] and [EOS]. A blank takes the space before it."""
     ids, end = [tokenizer.bos], 0
     for blank in re.finditer(r" ?\[MASK(?:\*(\d+))?\]", text):
-        ids += [*map(int, tokenizer.encode(text[end:blank.start()])), *[tokenizer.mask] * int(blank[1] or 1)]
+        ids += [*map(int, tokenizer.encode(text[end:blank.start()])), *[tokenizer.mask] * min(int((blank[1] or "1")[:9]), max_length + 1)]
         end = blank.end()
     ids += [*map(int, tokenizer.encode(text[end:])), tokenizer.eos]
     if tokenizer.mask not in ids or len(ids) > max_length:

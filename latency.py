@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import bundle
 import captioning
 import checkpoint
 import roofline
@@ -43,7 +44,7 @@ def compare(folder, twin, trained, threads: int, batch: int, repeats: int) -> li
     """Bundle, twin's bundle and torch in turn, from the golden picture's bytes to texts."""
     torch.set_num_threads(threads)
     runners = {"bundle": Runner(folder, threads=threads)} | ({"twin's bundle": Runner(twin, threads=threads)} if twin else {})
-    settings, golden = runners["bundle"].settings, np.load(Path(folder) / "golden.npz")
+    settings, golden = runners["bundle"].settings, bundle.golden(folder)
     picture, calls = golden["picture"].tobytes(), {}
 
     def from_bundle(name):
@@ -84,7 +85,7 @@ def first_caption(folder, path, threads: int) -> list[dict]:
     """From start to the first caption, loading included: the bundle and torch, each in a process of its own."""
     with tempfile.TemporaryDirectory() as made:
         picture = Path(made) / "golden"
-        picture.write_bytes(np.load(Path(folder) / "golden.npz")["picture"].tobytes())
+        picture.write_bytes(bundle.golden(folder)["picture"].tobytes())
         more = ["--image", str(picture), "--threads", str(threads)]
         rows = [{"what": "bundle, start to first caption", **alone(["infer_onnx.py", "--bundle", str(Path(folder).resolve()), *more])}]
         if path:
@@ -108,7 +109,7 @@ def machine(threads: int) -> roofline.Device:
 
 def bounds(runner: Runner, row: dict, device: roofline.Device) -> list[dict]:
     """The roofline of each stage here, with measured / roofline, and of an Orin Nano at the bundle's precision: predicted."""
-    length = int(runner.condition(np.load(runner.folder / "golden.npz")["images"][:1])[1][0])
+    length = int(runner.condition(bundle.golden(runner.folder)["images"][:1])[1][0])
     precision = runner.facts["precision"]
     result = []
     for stage, (size, operations) in roofline.stages(runner.folder, runner.facts, row["calls"], length).items():

@@ -82,6 +82,7 @@ def unmasking(samples, tokenizer, facts: dict) -> str:
     line = " · ".join(f"{html.escape(str(key))} {html.escape(str(value))}" for key, value in facts.items())
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>Unmasking, step by step</title><style>{STYLE}</style></head><body>
 <h1>Unmasking, step by step</h1><p class="facts">{line}</p><main id="cards"></main>
 <div class="bar"><div><button id="play">Play</button><input type="range" id="step" min="0" aria-label="step"><span id="count"></span>

@@ -26,7 +26,6 @@ from data import Batches, SplitWriter
 from files import UserError
 from tokenizer import Tokenizer
 
-FORMAT = 1
 FORMS = ("context", "cross", "ar")
 KINDS = ("continue", "middle", "blanks")
 MOST_BLANKS = 4
@@ -155,13 +154,8 @@ class PairWriter:
 
 def write_meta(folder, tokenizer: Tokenizer, splits: dict, settings: dict) -> dict:
     """Write tokenizer.json, then meta.json, which makes the folder valid; return what it holds."""
-    folder = Path(folder)
-    names = [f"{split}{part}" for split in sorted(splits) for part in ("", "_offsets", "_blanks")]
-    files.write_text(folder / "tokenizer.json", tokenizer.to_json())
-    meta = {"format": FORMAT, "kind": "pairs", "fingerprint": files.sha256(b"".join(files.file_digest(folder / f"{name}.npy") for name in names)),
-            "tokenizer": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size, "splits": splits, **settings}
-    files.write_json(folder / "meta.json", meta)
-    return meta
+    names = [f"{split}{part}.npy" for split in sorted(splits) for part in ("", "_offsets", "_blanks")]
+    return data.seal(folder, "pairs", tokenizer, names, {"splits": splits, **settings})
 
 
 class PairData:
@@ -169,12 +163,9 @@ class PairData:
 
     def __init__(self, folder, split: str, form: str):
         folder = Path(folder)
-        self.form, self.meta = form, files.read_json(folder / "meta.json", "a folder of pairs", MAKE)
-        if self.meta.get("format") != FORMAT or self.meta.get("kind") != "pairs":
-            raise UserError(f"{folder}/meta.json with format {self.meta.get('format')!r} and kind {self.meta.get('kind')!r}",
-                            f"format {FORMAT} and kind 'pairs'", MAKE)
-        text = files.existing(folder / "tokenizer.json", "the pairs' tokenizer", REMAKE).read_text(encoding="utf-8", errors="replace")
-        self.tokenizer = Tokenizer.from_json(text)
+        self.form, self.meta = form, data.read_meta(folder, "pairs", "a folder of pairs", MAKE, MAKE)
+        data.check_files(folder, self.meta, (*(f"{split}{part}.npy" for part in ("", "_offsets", "_blanks")), "tokenizer.json"), REMAKE)
+        self.tokenizer = Tokenizer.load(folder / "tokenizer.json")
         if self.tokenizer.fingerprint != self.meta.get("tokenizer"):
             raise UserError(f"{folder} made with tokenizer {self.meta.get('tokenizer')}", f"tokenizer {self.tokenizer.fingerprint}", REMAKE)
         self.tokens, self.offsets = data.read_array(folder / f"{split}.npy", np.uint16), data.read_array(folder / f"{split}_offsets.npy", np.int64)
@@ -183,7 +174,14 @@ class PairData:
             raise UserError(f"{folder}/{split}_blanks.npy with {len(flat)} numbers", "five for every blank, and a blank at least", REMAKE)
         self.blanks = np.asarray(flat).reshape(-1, 5).astype(np.int64)
         documents, sizes = self.blanks[:, 1], np.diff(self.offsets)
-        if documents.max() >= len(sizes) or (self.blanks[:, 4] > sizes[documents] - 1).any() or (self.blanks[:, 3] >= self.blanks[:, 4]).any():
+        if len(sizes) < 1 or self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or sizes.min() < 2:
+            raise UserError(f"{folder}/{split}_offsets.npy, which does not fit {split}.npy", "offsets of every document", REMAKE)
+        if int(self.tokens.max()) >= self.tokenizer.vocab_size or type(self.meta.get("max_length")) is not int:
+            raise UserError(f"id {int(self.tokens.max())} in {folder}/{split}.npy, rows of {self.meta.get('max_length')!r}",
+                            f"ids below {self.tokenizer.vocab_size}, and a number", REMAKE)
+        ends = np.where(np.diff(self.blanks[:, 0], append=-1) == 0, np.roll(self.blanks[:, 3], -1), sizes[documents % len(sizes)] - 1)
+        if self.blanks.min() < 0 or documents.max() >= len(sizes) or self.blanks[:, 2].max() >= len(KINDS) or (self.blanks[:, 3] < 1).any() or \
+                (self.blanks[:, 4] > ends).any() or (self.blanks[:, 3] >= self.blanks[:, 4]).any():
             raise UserError(f"{folder}/{split}_blanks.npy, which does not fit {split}.npy", "blanks inside their documents", REMAKE)
         self.first = np.flatnonzero(np.diff(self.blanks[:, 0], prepend=-1))  # where each pair's blanks begin
         self.starts, self.kinds, self.documents = self.first, self.blanks[self.first, 2], documents[self.first]

@@ -1,6 +1,8 @@
 """Captioned photographs as people keep them: five layouts, one form (floor 0).
 
-Each reader returns {picture: (split or None, captions)}, pictures named relative to the folder that holds them.
+Each reader returns {picture: (split or None, captions)}, pictures named relative to the folder that holds them. A name that
+climbs out of it is refused. An absolute path is taken from a CSV or TSV only, which people write themselves: JSON files of
+captions, as COCO's, come from elsewhere.
 """
 
 import contextlib
@@ -89,7 +91,7 @@ def from_hub(name: str, folder: Path, most: int) -> Found:
                 own = row.get("split") if isinstance(row.get("split"), str) else split
                 place = f"{split}/{number:06d}.jpg"
                 found[place] = (SPLITS.get(own, own), texts)
-                if not (folder / place).exists():
+                if not files.inside(folder, place).exists():
                     data = picture["bytes"] or fsspec.open(picture["path"], "rb").open().read()
                     if not data.startswith(b"\xff\xd8"):
                         with contextlib.suppress(UserError), io.BytesIO() as jpeg:  # what is damaged is saved as it is, and named later
@@ -128,6 +130,8 @@ def read(name: str, folder: Path, most: int = 0) -> Found:
             found = from_coco(content) if "annotations" in content else from_karpathy(content, path.stem)
         else:
             found = from_table(path)
+        for one in found:
+            files.inside(folder, one, absolute=path.suffix != ".json")
         clean = {str(Path(name)): (split, [text for text in (" ".join(one.split()) for one in texts) if text])
                  for name, (split, texts) in found.items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:

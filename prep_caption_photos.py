@@ -126,7 +126,7 @@ def main(argv=None):
     if args.tokenizer:
         file = files.existing(args.tokenizer, "a tokenizer.json", "check --tokenizer")
         tokenizer = Tokenizer.from_json(file.read_text(encoding="utf-8", errors="replace"))
-    files.writable_folder(out)
+    files.claim(out)
     settings = {"captions": args.captions if hub else str(path.resolve()), "images": str(folder.resolve()), "seed": args.seed,
                 "captions_sha256": files.file_digest(path).hex()[:16] if path.is_file() else None, "vocab_size": args.vocab_size,
                 "max_images": args.max_images, "num_val": args.num_val, "train_list": args.train_list, "val_list": args.val_list,

@@ -98,9 +98,9 @@ def main(argv=None):
     settings = {"source": source, "max_length": max_length, "tokenizer": tokenizer.fingerprint,
                 "settings": {name: getattr(args, name) for name in ("separator", "val_fraction", "blanks", "max_documents", "seed")}}
     print(f"documents from {args.data_dir if folder else args.input or sources.HUB_DATASET}", file=sys.stderr)
-    out = files.writable_folder(args.out)
+    out = files.claim(args.out)
     if (out / "meta.json").exists() and not args.force:
-        meta = files.read_json(out / "meta.json", "a folder's meta.json", "add --force")
+        meta = files.read_sealed(out / "meta.json", "a folder's meta.json", "add --force")
         if {name: meta.get(name) for name in settings} == settings:
             print(f"already done: {out} holds {sum(meta['splits']['train']['pairs'].values()):,} training pairs (--force does it again)")
             return

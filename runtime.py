@@ -160,7 +160,7 @@ def read_template(text: str, tokenizer: Tokenizer, max_length: int, open_end: bo
     """Ids of a text with blanks, "[MASK]" or "[MASK*20]", between [BOS] and [EOS]. Raises UserError if it has none or is too long."""
     ids, end = [tokenizer.bos], 0
     for blank in BLANK.finditer(text):
-        count = int(blank[1] or 1)
+        count = int((blank[1] or "1")[:9])  # of nine digits or more: too many anyway
         ids += [*map(int, tokenizer.encode(text[end:blank.start()])), *[tokenizer.mask] * min(count, max_length + 1)]
         end = blank.end()
     ids += [*map(int, tokenizer.encode(text[end:])), *([] if open_end else [tokenizer.eos])]
@@ -194,10 +194,13 @@ class Runner:
         self.facts = bundle.read(self.folder)
         if self.check:
             bundle.check(self.folder, self.facts)
+        try:
+            self.settings, self.length = SampleConfig(**self.facts["sampling"]), int(self.facts["model"]["max_length"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise UserError(f"{self.folder / 'bundle.json'} of another shape ({error})", "what export_onnx.py wrote", bundle.AGAIN) from error
         self.for_tensorrt = self.provider == "tensorrt" if self.for_tensorrt is None else self.for_tensorrt
-        self.tokenizer = Tokenizer.from_json((self.folder / "tokenizer.json").read_text(encoding="utf-8"))
-        self.settings, self.sessions = SampleConfig(**self.facts["sampling"]), {}
-        self.length, self.conditioned = self.facts["model"]["max_length"], self.facts["kind"] == "caption"
+        self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
+        self.sessions, self.conditioned = {}, self.facts["kind"] == "caption"
 
     def session(self, name: str):
         """The session of one graph, opened when it is first used."""

@@ -28,6 +28,11 @@ def byte_letters() -> dict[int, str]:
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
+def unbroken(text: str) -> str:
+    """The text with U+FFFD for half a surrogate pair, which is no character: JSON may hold one, and a command line in another encoding."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 class Tokenizer:
     """Text to ids and back. `pad bos eos mask unk`: special ids. `fingerprint` tells two tokenizers apart."""
 
@@ -49,9 +54,21 @@ class Tokenizer:
         """The tokenizer in the text of a tokenizer.json. Raises UserError if it is none."""
         try:
             backend = Backend.from_str(text)
-        except Exception as error:  # the library raises bare Exception
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises bare Exception, and where its Rust panics a BaseException
             raise UserError(f"a text that is no tokenizer ({error})", "the content of a tokenizer.json", "run data_prep.py") from error
         return cls(backend)
+
+    @classmethod
+    def load(cls, path) -> "Tokenizer":
+        """The tokenizer in a tokenizer.json. Raises UserError that names the file if it is missing or none."""
+        text = files.existing(path, "a tokenizer.json", "copy it again, or make the folder again").read_text(encoding="utf-8", errors="replace")
+        try:
+            return cls.from_json(text)
+        except UserError as error:
+            found, expected, do = error.parts
+            raise UserError(f"in {path} {found}", expected, do) from error
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -63,7 +80,8 @@ class Tokenizer:
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
         letters = [letter for byte, letter in byte_letters().items() if byte not in NEVER_IN_UTF8]
-        backend.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab_size - len(SPECIAL), initial_alphabet=letters, show_progress=False))
+        trainer = trainers.BpeTrainer(vocab_size=vocab_size - len(SPECIAL), initial_alphabet=letters, show_progress=False)
+        backend.train_from_iterator(map(unbroken, texts), trainer)
         backend.add_special_tokens(list(SPECIAL))
         return cls(backend)
 
@@ -72,11 +90,11 @@ class Tokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """Ids of a text, without [BOS] and [EOS]: (n,) uint16."""
-        return np.array(self.backend.encode(text).ids, dtype=np.uint16)
+        return np.array(self.backend.encode(unbroken(text)).ids, dtype=np.uint16)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` for many texts, on all cores."""
-        return [np.array(encoding.ids, dtype=np.uint16) for encoding in self.backend.encode_batch_fast(list(texts))]
+        return [np.array(encoding.ids, dtype=np.uint16) for encoding in self.backend.encode_batch_fast([unbroken(text) for text in texts])]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens are left out, a cut character becomes U+FFFD."""

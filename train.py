@@ -117,7 +117,7 @@ def main(argv=None):
     resume = training.find_resume(out, args.resume, ("text",))
     model_config, cfg, data = build(args, resume)
     held_out = TextData(args.data_dir, "val", model_config.max_length)
-    files.writable_folder(out)
+    distributed.claim(out)
     settings = {**config.to_dict(model_config), **config.to_dict(cfg)}
     if distributed.leads():
         config.show("settings", {"objective": args.objective, "estimator": args.estimator, "weight": args.weight, **settings})

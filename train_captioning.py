@@ -166,7 +166,7 @@ def main(argv=None):
             setattr(args, name, value)
     model_config, cfg, data = build(args, resume)
     held_out = CaptionData(args.data_dir, "val", model_config.max_length)
-    files.writable_folder(out)
+    distributed.claim(out)
     settings = {**config.to_dict(model_config), **config.to_dict(cfg)}
     if distributed.leads():
         config.show("settings", {"objective": args.objective, "weight": args.weight, "image_dropout": args.image_dropout, **settings})

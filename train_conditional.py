@@ -169,7 +169,7 @@ def main(argv=None):
     if resume and (resume["data"]["fingerprint"] != train.meta["fingerprint"] or resume["form"] != form):
         raise UserError(f"{args.data_dir} or flags of another run", f"pairs {resume['data']['fingerprint']} and form {resume['form']}",
                         "resume with the same --data_dir and --conditioning")
-    out = files.writable_folder(args.out)
+    out = distributed.claim(args.out)
     if distributed.leads():
         config.show("settings", {name: getattr(args, name) for name in KEPT} | config.to_dict(cfg))
         files.write_json(out / "config.json", config.to_dict(cfg))

@@ -191,7 +191,7 @@ def main(argv=None):
     distributed.start()
     resume = training.find_resume(out, args.resume, ("encoder",))
     cfg = config.resolve(TrainConfig, args, DEFAULTS, resume["train"] if resume else {})
-    files.writable_folder(out)
+    distributed.claim(out)
     training.start(cfg)
     settings = {"embedding_size": 32, "hidden_sizes": [args.width // 4, args.width // 2, args.width], "depths": [1, 2, 3], "layer_type": "basic"}
     preprocess = vision.Preprocess(args.image_size, "squash", MEAN, STD)

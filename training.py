@@ -156,7 +156,7 @@ class Run:
         self.model, self.cfg, self.dir, self.about, self.plain = model, cfg, run_dir, about, plain
         self.optimizers = make_optimizers(model, cfg)
         self.averaged = {name: value.clone() for name, value in model.state_dict().items()} if cfg.ema else None
-        self.step, self.best, self.tokens_seen, self.metrics = 0, math.inf, 0, {}
+        self.step, self.best, self.tokens_seen, self.metrics, self.skipped = 0, math.inf, 0, {}, 0
         if resume is not None:
             resume = shards.whole_or_split(resume, run_dir, model, self.optimizers)
             model.load_state_dict(resume["weights"])
@@ -168,6 +168,7 @@ class Run:
                 raise UserError(f"the state of another optimizer in {run_dir / 'resume.pt'}", f"{cfg.optimizer}'s",
                                 f"resume with --optimizer {resume['train']['optimizer']}") from error
             self.step, self.best, self.tokens_seen, self.metrics = (resume[key] for key in ("step", "best", "tokens_seen", "metrics"))
+            self.skipped = resume.get("skipped", 0)  # runs from before the flag have skipped none
         self.log = Log(run_dir / "log.jsonl", self.step)
 
     def content(self) -> dict:
@@ -180,7 +181,8 @@ class Run:
     def save(self) -> None:
         """Write resume.pt, then last.pt. Of a model that is split, resume.pt only names a folder with every process's part."""
         content = self.content()
-        state = {"optimizer": [optimizer.state_dict() for optimizer in self.optimizers], "best": self.best, "tokens_seen": self.tokens_seen}
+        state = {"optimizer": [optimizer.state_dict() for optimizer in self.optimizers], "best": self.best, "tokens_seen": self.tokens_seen,
+                 "skipped": self.skipped}
         resume = {**content, **state}
         if self.model is not self.plain:
             resume |= shards.save(self.dir, self.step, self.model.state_dict(), self.averaged, state["optimizer"])
@@ -189,6 +191,17 @@ class Run:
             checkpoint.save(self.dir / "last.pt", content)
             shards.remove_others(self.dir, resume.get("shards"))
         distributed.barrier()  # nobody ends before all is on disk
+
+    def skip(self, step: int, what: str, rows: str) -> None:
+        """Leave out a step that has no finite loss or gradient. Raises UserError if that was done often enough."""
+        if self.skipped >= self.cfg.skip_nonfinite:
+            before = f", after {self.skipped} that were left out," if self.skipped else ""
+            raise UserError(f"{what} at step {step + 1}{before} from {rows}", "a finite one",
+                            f"look at these rows, lower --learning_rate, or add --skip_nonfinite; the last good state is in {self.dir / 'resume.pt'}")
+        self.skipped += 1
+        self.log.write(step=step + 1, skipped=self.skipped, reason=f"{what} from {rows}")
+        if distributed.leads():
+            tqdm.write(f"step {step + 1:6d}  left out ({self.skipped} of {self.cfg.skip_nonfinite}): {what} from {rows}", file=sys.stderr)
 
     def average(self) -> None:
         """Move the averaged weights towards the trained ones; early on faster, since they started from noise."""
@@ -243,7 +256,8 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
     tokens): the step's loss is their weighted mean, whatever the accumulation. Under torchrun, this process's (distributed.deal).
     about: the checkpoint's fixed part (kind, objective, model, tokenizer, statistics, data).
     eval_fn(model) -> {"name": float}; its first value decides which weights are best.pt. preview_fn(model) -> str.
-    resume: the content of a resume.pt. Raises UserError on a non-finite loss; the last saved state stays.
+    resume: the content of a resume.pt. Raises UserError on a non-finite loss or gradient beyond cfg.skip_nonfinite of them, with
+    the step and the rows that it came from; the last saved state stays. A step left out changes no weight, average or count.
     Writes log.jsonl, best.pt, last.pt, resume.pt, samples/ in run_dir; with FSDP2 also resume_STEP/, named in resume.pt.
     """
     device = model.device
@@ -267,14 +281,21 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
         for step in range(run.step, cfg.max_steps):
             loss, stats, norm = optimizer_step(objective, lambda objective, *given: objective(*given), batches(step), cfg, step, run.optimizers,
                                                scaler, autocast)
-            if not math.isfinite(loss):
-                raise UserError(f"a loss of {loss} at step {step + 1}", "a finite one",
-                                f"lower --learning_rate; the last good state is in {run_dir / 'resume.pt'}")
-            run.average()
-            run.step, run.tokens_seen = step + 1, run.tokens_seen + int(stats.pop("tokens"))
+            good = updates(loss, norm, scaler)
+            if good:
+                run.average()
+                run.tokens_seen += int(stats["tokens"])
+            else:
+                what = f"a loss of {loss}" if not math.isfinite(loss) else f"a gradient of norm {norm}"
+                # Split weights answer only when all processes ask alike, which rows one by one do not.
+                rows = "rows not looked for" if model is not plain else distributed.told(
+                    nonfinite_rows(model, loss_fn, batches(step), cfg, step, autocast))
+                run.skip(step, what, rows)
+            stats.pop("tokens")
+            run.step = step + 1
             bar.update()
             last = run.step == cfg.max_steps
-            if run.step % cfg.log_every == 0 or last:
+            if good and (run.step % cfg.log_every == 0 or last):
                 rate = (run.tokens_seen - seen_at_clock) / (time.perf_counter() - clock)
                 clock, seen_at_clock = time.perf_counter(), run.tokens_seen
                 run.log.write(step=run.step, loss=loss, **stats, gradient_norm=norm, tokens_seen=run.tokens_seen,
@@ -295,6 +316,39 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
         plain.load_state_dict(distributed.whole_weights(model.state_dict()))
         plain.to(device)
     return run.metrics
+
+
+def updates(loss: float, norm: float, scaler) -> bool:
+    """Whether a step may change the weights: a gradient that is not finite would spoil them all. fp16's scaler sees to its own."""
+    return math.isfinite(loss) and (scaler.is_enabled() or math.isfinite(norm))
+
+
+def row_of(batch: dict, row: int, rows: int) -> dict:
+    """One row of a micro-batch. What has fewer entries than rows, such as the images of captions, is shared by neighbours."""
+    def part(value):
+        if not hasattr(value, "__len__") or isinstance(value, str) or not len(value) or rows % len(value):
+            return value
+        at = row // (rows // len(value))
+        return value[at:at + 1]
+    return {name: part(value) for name, value in batch.items()}
+
+
+def nonfinite_rows(model, loss_fn, micro_batches, cfg, step, autocast) -> str:
+    """In words, which rows of a step have no finite loss alone (micro-batches and rows are counted from 0): a call a row, of a step
+    that failed only. Masks are drawn anew for a row alone, so a loss that hangs on them may not be found again."""
+    found = []
+    for number, batch in enumerate(micro_batches):
+        rows, wrong = len(batch["tokens"]), []
+        for row in range(rows):
+            with torch.no_grad(), autocast():
+                value = loss_fn(model, row_of(batch, row, rows), step_generator(cfg.seed, step))[0].item()
+            if not math.isfinite(value):
+                wrong.append(row)
+        if wrong:
+            names = "all its rows" if len(wrong) == rows else f"row{'s' * (len(wrong) > 1)} " + ", ".join(map(str, wrong))
+            data = f" (rows {', '.join(str(batch['rows'][row]) for row in wrong[:10])} of the data)" if "rows" in batch else ""
+            found.append(f"micro-batch {batch.get('number', number)}, {names}{data}")
+    return "; ".join(found) or "no row of it alone"
 
 
 def optimizer_step(model, loss_fn, micro_batches, cfg, step, optimizers, scaler, autocast) -> tuple[float, dict, float]:
@@ -328,7 +382,7 @@ def optimizer_step(model, loss_fn, micro_batches, cfg, step, optimizers, scaler,
     norm = distributed.whole(torch.nn.utils.get_total_norm([weight.grad for weight in weights]))
     torch.nn.utils.clip_grads_with_norm_(weights, cfg.clip or math.inf, norm)
     norm = norm.item()
-    if math.isfinite(loss):
+    if updates(loss, norm, scaler):
         for optimizer in optimizers:
             scaler.step(optimizer)
         scaler.update()

@@ -6,7 +6,9 @@ The features are the last hidden state, every token with its position ([CLS] too
 any pooling or projection; preprocessing (size, crop, mean, deviation) is what the model's own folder says.
 """
 
+import contextlib
 import json
+import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -179,36 +181,96 @@ def read_pixels(preprocess: Preprocess, path) -> np.ndarray:
     return preprocess(path)
 
 
+class ArrayFile:
+    """A .npy that is filled row by row. Written, not mapped: a full disk is then an error and not a signal that kills.
+
+    begun: go on with the one that is there. Raises UserError if it cannot be written, has another shape, or there is no room for it.
+    """
+
+    def __init__(self, path: Path, dtype, shape: tuple[int, ...], begun: bool):
+        self.path, self.dtype, self.row = path, np.dtype(dtype), int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+        with self.errors():
+            self.file = open(path, "r+b" if begun else "w+b")
+            if begun:
+                found = np.lib.format.open_memmap(path, mode="r")
+                if found.shape != shape or found.dtype != self.dtype:
+                    raise UserError(f"{path} of shape {found.shape}", f"{shape}", "remove features.npy and features.json")
+                self.first = found.offset
+                return
+            about = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(self.file, about)
+            self.first = self.file.tell()
+            whole = self.first + shape[0] * self.row
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self.file.fileno(), 0, whole)  # no room is better known now than after a night's work
+            self.file.truncate(whole)
+
+    @contextlib.contextmanager
+    def errors(self):
+        try:
+            yield
+        except OSError as error:
+            raise files.os_error(error, self.path) from error
+        except ValueError as error:
+            raise UserError(f"{self.path}, which is damaged or truncated", "a whole .npy file", "remove features.npy and features.json") from error
+
+    def put(self, number: int, rows: np.ndarray) -> None:
+        """Write rows (n, …) from row `number` on."""
+        with self.errors():
+            self.file.seek(self.first + number * self.row)
+            self.file.write(np.ascontiguousarray(rows, self.dtype).tobytes())
+
+    def flush(self) -> None:
+        """Return when all that was put is on the disk."""
+        with self.errors():
+            self.file.flush()
+            os.fsync(self.file.fileno())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        with contextlib.suppress(OSError):  # closing flushes, which fails again on a full disk
+            self.file.close()
+
+
 def cache_features(encoder: Encoder, folder, *, workers: int = 0, batch_size: int = 32) -> None:
     """Compute features.npy for every line of captions.jsonl, or go on where a killed run was.
 
-    float16 (N, P, width). features.json names the encoder's key and how many are done: it is written after the rows are
-    on disk, so what it counts is there. Raises UserError if the cache was begun with another encoder.
+    float16 (N, P, width), and beside it a CRC-32 of each row. features.json names the encoder's key and how many are done: it is
+    written after the rows are on disk, so what it counts is there. Raises UserError if the cache was begun with another encoder,
+    or there is no room for all of it.
     """
     folder = Path(folder)
     meta, records = caption_data.read_meta(folder), caption_data.read_records(folder)
     about = {"encoder": encoder.name, "key": encoder.key, "patches": encoder.patches, "width": encoder.width,
-             "fingerprint": meta["fingerprint"], "done": 0}
+             "fingerprint": meta["fingerprint"], "checksums": True, "done": 0}
     shape, done = (len(records), encoder.patches, encoder.width), 0
     if (folder / "features.json").exists():
-        before = files.read_json(folder / "features.json", "image features", "remove it")
-        if before["key"] != encoder.key:
-            raise UserError(f"features of the encoder {before['encoder']} ({before['key']}) in {folder}",
+        before = files.read_sealed(folder / "features.json", "image features", "remove it")
+        if before.get("key") != encoder.key:
+            raise UserError(f"features of the encoder {before.get('encoder')} ({before.get('key')}) in {folder}",
                             f"those of {encoder.name} ({encoder.key})", "choose another folder, or remove features.npy and features.json")
-        done = before["done"] if before["fingerprint"] == meta["fingerprint"] and (folder / "features.npy").exists() else 0
+        if before.get("done") == len(records) and before.get("fingerprint") == meta["fingerprint"] and (folder / "features.npy").exists():
+            caption_data.read_features(folder, meta)  # whole, or an error that says what is not
+            return
+        there = (folder / "features.npy").exists() and (folder / caption_data.CHECKSUMS).exists()
+        done = before.get("done", 0) if before.get("fingerprint") == meta["fingerprint"] and there else 0
     if not done:
         (folder / "features.json").unlink(missing_ok=True)  # it would call rows done that are still zero
-    array = np.lib.format.open_memmap(folder / "features.npy", "r+" if done else "w+", np.float16, shape if not done else None)
-    if done == len(records):
-        return
+    rows = ArrayFile(folder / "features.npy", np.float16, shape, begun=done > 0)
+    sums = ArrayFile(folder / caption_data.CHECKSUMS, np.uint32, shape[:1], begun=done > 0)
     paths = [caption_data.image_path(folder, record) for record in records]
-    with ProcessPoolExecutor(workers or None) as pool, tqdm(total=len(records), initial=done, desc="features", unit="image") as bar:
+    with rows, sums, ProcessPoolExecutor(workers or None) as pool, tqdm(total=len(records), initial=done, desc="features", unit="image") as bar:
         for first in range(done, len(records), CHUNK):
             part = paths[first:first + CHUNK]
             pixels = pool.map(partial(read_pixels, encoder.preprocess), part, chunksize=8)
             for start in range(first, first + len(part), batch_size):
                 count = min(batch_size, first + len(part) - start)
-                array[start:start + count] = encoder.encode(np.stack([next(pixels) for _ in range(count)])).half().cpu().numpy()
+                found = encoder.encode(np.stack([next(pixels) for _ in range(count)])).half().cpu().numpy()
+                rows.put(start, found)
+                sums.put(start, caption_data.row_checksums(found))
                 bar.update(count)
-            array.flush()
-            files.write_json(folder / "features.json", {**about, "done": first + len(part)})
+            rows.flush()
+            sums.flush()
+            files.write_sealed(folder / "features.json", {**about, "done": first + len(part)})

@@ -28,8 +28,13 @@ def by_hand(folder, records: list[dict], tokenizer: Tokenizer | None = None, key
     meta = caption_data.write_folder(folder, records, tokenizer, {"seed": 0})
     np.save(folder / "features.npy", np.random.default_rng(0).normal(size=(len(records), patches, width)).astype(np.float16))
     about = {"encoder": "embedded", "key": key, "patches": patches, "width": width, "fingerprint": meta["fingerprint"], "done": len(records)}
-    files.write_json(folder / "features.json", about)
+    files.write_sealed(folder / "features.json", about)
     return folder
+
+
+def rewrite(path, **values) -> None:
+    """Change entries of a sealed JSON file, and seal it again."""
+    files.write_sealed(path, files.read_sealed(path, "the file", "check the test") | values)
 
 
 def make_captioner(data_dir, out, *flags: str):

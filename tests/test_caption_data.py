@@ -1,11 +1,9 @@
 """A folder of captioned images: what is written is read back, damage is named, batches are functions of the step."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from captioned import by_hand
+from captioned import by_hand, rewrite
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,15 +51,13 @@ def test_any_caption_comes_back(tmp_path_factory, texts):
 
 
 @pytest.mark.parametrize("damage, message", [("cut", "captions.jsonl, which is damaged"), ("no captions", "captions.jsonl, which is damaged"),
-                                             ("empty", "captions.jsonl, which is damaged"), ("lines", "49 lines in"), ("features", "features.npy, which is damaged"),
+                                             ("empty", "captions.jsonl, which is damaged"), ("lines", "captions.jsonl, which was changed"), ("features", "features.npy, which is damaged"),
                                              ("shape", "features.npy of shape"), ("unfinished", "features of 32 of 50"), ("others", "features of 50 of 50"),
                                              ("kind", "kind 'text'"), ("missing", "image features"), ("split", "no split 'test'")])
 def test_damaged_folders(tmp_path, damage, message):
     folder = by_hand(tmp_path / "data", RECORDS)
     lines = (folder / "captions.jsonl").read_text().splitlines(keepends=True)
 
-    def change(name: str, **values) -> None:
-        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | values))
     if damage in ("cut", "no captions", "empty", "lines"):
         lines = {"cut": [*lines[:-1], lines[-1][:20]], "no captions": [*lines[:-1], '{"image": "a", "split": "val", "captions": []}'], "empty": [],
                  "lines": lines[:-1]}[damage]
@@ -69,13 +65,13 @@ def test_damaged_folders(tmp_path, damage, message):
     elif damage == "features":
         (folder / "features.npy").write_bytes((folder / "features.npy").read_bytes()[:500])
     elif damage == "shape":
-        change("features.json", width=5)
+        rewrite(folder / "features.json", width=5)
     elif damage == "unfinished":
-        change("features.json", done=32)
+        rewrite(folder / "features.json", done=32)
     elif damage == "others":
-        change("features.json", fingerprint="of other captions")
+        rewrite(folder / "features.json", fingerprint="of other captions")
     elif damage == "kind":
-        change("meta.json", kind="text")
+        rewrite(folder / "meta.json", kind="text")
     elif damage == "missing":
         (folder / "features.json").unlink()
     with pytest.raises(UserError, match=message):

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from captioned import SMALL, by_hand, make_captioner, make_captions, save_encoder
+from captioned import SMALL, by_hand, make_captioner, make_captions, rewrite, save_encoder
 from corpus import TINY
 from PIL import Image
 
@@ -148,8 +148,7 @@ def test_training_refusals(data, run, tmp_path):
     start = lambda *flags: make_captioner(data, run.parent, *flags)
     other = by_hand(tmp_path / "other", [{"image": "a.png", "split": split, "captions": ["a red circle"]} for split in ("train", "val")], width=192)
     shutil.copytree(data, tmp_path / "features", ignore=shutil.ignore_patterns("images"))
-    about = json.loads((data / "features.json").read_text())
-    (tmp_path / "features" / "features.json").write_text(json.dumps(about | {"key": "0" * 16}))
+    rewrite(tmp_path / "features" / "features.json", key="0" * 16)
     new = ["--out", str(tmp_path / "x")]
     for flags, message in ((("--resume", "--data_dir", str(other)), "other captions or features"), ((), "a run in"),
                            (("--resume", "--data_dir", str(tmp_path / "features")), "other captions or features"),

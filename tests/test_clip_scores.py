@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from captioned import by_hand, make_captioner
+from captioned import by_hand, make_captioner, rewrite
 from PIL import Image
 
 import clip_scores
@@ -85,8 +85,7 @@ def test_from_a_checkpoint(clip, tmp_path, capsys):
     records = [{"image": str(clip / f"photo_{n % 3}.png"), "split": split, "captions": REFERENCES[n % 3]} for n, split in
                enumerate(["train"] * 9 + ["val"] * 3)]
     folder = by_hand(tmp_path / "photos", records)
-    about = json.loads((folder / "features.json").read_text())
-    (folder / "features.json").write_text(json.dumps(about | {"encoder": str(clip)}))
+    rewrite(folder / "features.json", encoder=str(clip))
     run = make_captioner(folder, tmp_path / "run") / "best.pt"
     evaluate.main(["--checkpoint", str(run), "--data_dir", str(folder), "--step_counts", "2", "--clip_score", str(clip), "--device", "cpu",
                    "--json", str(tmp_path / "s.json")])

@@ -197,7 +197,7 @@ def test_bad_input(tmp_path, content, words, message):
         (tmp_path / "in.txt").write_bytes(content)
     with pytest.raises(UserError, match=message):
         data_prep.main(["--input", str(tmp_path / "in.txt"), "--out", str(tmp_path / "out"), *words])
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    assert not list((tmp_path / "out").glob("[!.]*")) and not list((tmp_path / "out").glob(".*raw"))
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):
@@ -207,16 +207,16 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     done = subprocess.run([sys.executable, str(ROOT / "data_prep.py"), "--input", str(tmp_path / "in.txt"), "--out", str(tmp_path / "out"),
                            "--vocab_size", "300"], preexec_fn=limit, capture_output=True, text=True)
     assert done.returncode == 2 and "no room left to write" in done.stderr.splitlines()[-1]
-    assert not list((tmp_path / "out").iterdir())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("name, damage, message", [
     ("meta.json", lambda raw: raw[:20], "not JSON"),
-    ("meta.json", lambda raw: raw.replace(b'"format": 1', b'"format": 9'), "format 1"),
+    ("meta.json", lambda raw: raw.replace(b'"format": 1', b'"format": 9'), "meta.json, which was changed"),
     ("train.npy", lambda raw: raw[:200], "damaged or truncated"),
     ("train.npy", lambda raw: b"x" + raw, "damaged or truncated"),
-    ("train_offsets.npy", lambda raw: raw[:-8] + b"\0" * 8, "does not fit"),
-    ("tokenizer.json", lambda raw: raw.replace(b'"add_prefix_space":false', b'"add_prefix_space":true'), "made with tokenizer"),
+    ("train_offsets.npy", lambda raw: raw[:-8] + b"\0" * 8, "train_offsets.npy, which was changed"),
+    ("tokenizer.json", lambda raw: raw.replace(b'"add_prefix_space":false', b'"add_prefix_space":true'), "tokenizer.json, which is damaged"),
     ("tokenizer.json", lambda raw: None, "no .*tokenizer.json"),
 ])
 def test_damaged_folders_are_named(folder, tmp_path, name, damage, message):

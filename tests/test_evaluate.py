@@ -144,7 +144,7 @@ def damage(source, target, kind):
     else:
         saved |= {"format": {"format": 2}, "kind": {"kind": "robot"}, "unknown key": {"model": {**saved["model"], "width": 3}},
                   "other size": {"model": {**saved["model"], "layers": 2}}, "tokenizer": {"tokenizer": "{}"}}[kind]
-        torch.save(saved, target)
+        checkpoint.save(target, saved) if kind != "format" else torch.save(saved, target)
 
 
 @pytest.mark.parametrize("kind, message", [

@@ -233,3 +233,88 @@ def test_a_denoiser_starts_from_its_twin(tmp_path):
     run = make_run(data, tmp_path / "run", "--init_from", str(tmp_path / "twin" / "best.pt"), "--max_steps", "1", "--learning_rate", "1e-9")
     mine = torch.load(run / "last.pt", weights_only=True)["weights"]
     assert mine.keys() == twin.keys() and all(torch.allclose(mine[name], twin[name], atol=1e-6) for name in mine)
+
+
+class Spoilt:
+    """diffusion.loss, but in some steps without a finite loss, or a finite gradient, wherever row 1 of the last micro-batch takes part."""
+
+    def __init__(self, monkeypatch, steps, how):
+        self.real, self.steps, self.how = diffusion.loss, steps, how
+        real_step = training.optimizer_step
+
+        def step_of(model, loss_fn, micro_batches, cfg, step, *rest):
+            self.at = step
+            self.marked = {tuple(row.tolist()) for batch in micro_batches[-1:] for row in batch["tokens"][1:2]}
+            return real_step(model, loss_fn, micro_batches, cfg, step, *rest)
+        monkeypatch.setattr(training, "optimizer_step", step_of)
+        monkeypatch.setattr(diffusion, "loss", self.loss)
+
+    def loss(self, denoise, tokens, free, **words):
+        value, stats = self.real(denoise, tokens, free, **words)
+        if self.at in self.steps and any(tuple(row.tolist()) in self.marked for row in tokens):
+            return (value * math.nan if self.how == "loss" else HugeGradient.apply(value)), stats
+        return value, stats
+
+
+class HugeGradient(torch.autograd.Function):
+    """The identity, whose gradient is not finite: what an overflow in the backward pass looks like."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * math.inf
+
+
+MANY = ["--max_steps", "12", "--save_every", "1", "--log_every", "1", "--accumulate", "2", "--precision", "fp32"]
+
+
+def test_the_rows_of_a_nonfinite_loss_are_named(data_dir, tmp_path, monkeypatch):
+    """The second of two micro-batches, its second row, by its place and by its number in the data."""
+    Spoilt(monkeypatch, {4}, "loss")
+    with pytest.raises(UserError, match=r"a loss of nan at step 5 from micro-batch 1, row 1 \(rows (\d+) of the data\)") as stop:
+        make_run(data_dir, tmp_path / "run", *MANY)
+    batch = Batches(TextData(data_dir, "train", 48), 4, 2)(4)[1]
+    assert f"rows {batch['rows'][1]} of" in str(stop.value)
+    assert torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["step"] == 4
+
+
+@pytest.mark.parametrize("how", ["loss", "gradient"])
+def test_steps_left_out_change_nothing_and_are_counted(how, data_dir, tmp_path, monkeypatch):
+    """Two of two may be left out; the weights, averages and tokens stay as they were; a third stops the run, before and after resuming."""
+    Spoilt(monkeypatch, {4, 7, 10}, how)
+    what = "a loss of nan" if how == "loss" else "a gradient of norm"
+    with pytest.raises(UserError, match=f"{what}.* at step 11, after 2 that were left out,"):
+        make_run(data_dir, tmp_path / "run", *MANY, "--skip_nonfinite", "2")
+    saved = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)
+    assert saved["step"] == 10 and saved["skipped"] == 2 and all(value.isfinite().all() for value in saved["weights"].values())
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["skipped"]) for row in rows if "skipped" in row] == [(5, 1), (8, 2)]
+    seen = {row["step"]: row["tokens_seen"] for row in rows if "tokens_seen" in row}
+    assert 5 not in seen and seen[6] - seen[4] == sum(part["weight"] for part in Batches(TextData(data_dir, "train", 48), 4, 2)(5))
+    with pytest.raises(UserError, match="at step 11, after 2 that were left out"):
+        make_run(data_dir, tmp_path / "run", *MANY, "--resume")
+    make_run(data_dir, tmp_path / "run", *MANY, "--resume", "--skip_nonfinite", "3")
+    straight = make_run(data_dir, tmp_path / "straight", *MANY, "--skip_nonfinite", "3")
+    a, b = (torch.load(run / "resume.pt", weights_only=True) for run in (tmp_path / "run", straight))
+    assert a["skipped"] == b["skipped"] == 3 and all(torch.equal(a["weights"][name], b["weights"][name]) for name in a["weights"])
+
+
+def test_one_training_a_folder(data_dir, tmp_path):
+    """A second one is refused while the first lives, and goes on when it has been killed."""
+    words = [sys.executable, str(ROOT / "train.py"), "--data_dir", str(data_dir), "--out", str(tmp_path / "run"), *TINY, "--max_steps", "100000",
+             "--save_every", "5"]
+    first = subprocess.Popen(words, stderr=subprocess.DEVNULL, cwd=tmp_path)
+    while not (tmp_path / "run" / "resume.pt").exists() and first.poll() is None:
+        time.sleep(0.05)
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    with pytest.raises(UserError, match="another process that writes into"):
+        train.main([*words[2:], "--resume", "--seed", "3"])
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+    first.kill()
+    first.wait()
+    step = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["step"]
+    train.main([*words[2:], "--resume", "--max_steps", str(step + 1)])
+    assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"] == step + 1
