@@ -11,8 +11,6 @@ All held-out documents (with torchrun, shared among GPUs), and samples judged by
     python evaluate.py --checkpoint checkpoints/best.pt --samples --judge checkpoints_ar/best.pt --picture samplers.png
 A captioner, judged by truth on every split, beside itself blind, its twin, and fewer steps:
     python evaluate.py --checkpoint checkpoints_caption_poc/best.pt --data_dir data_captions_synthetic --step_counts 1,2,4,8,32
-The learning curves of two runs:
-    python evaluate.py --curves checkpoints checkpoints_ar --picture curves.png
 Anybody's captions, with coco-caption's scores (seconds for 1,000 images); people's opinion of them, blind, and what they said:
     python evaluate.py --hypotheses results.json --references captions.json
     python evaluate.py --hypotheses model.json twin.json --references captions.json --image_dir photos --rate rate.html
@@ -61,7 +59,7 @@ def parse_args(argv):
     parser.add_argument("--separator", default="<|endoftext|>", help="between the documents of --text (default %(default)s)")
     parser.add_argument("--documents", type=int, default=0, help="score only the first so many; 0 means all (default 0)")
     parser.add_argument("--draws", type=int, default=8, help="noise levels a row; more narrows the noise, not the interval (default 8)")
-    parser.add_argument("--estimator", default="count", choices=config.ESTIMATORS, help="all give the same bound (default count)")
+    parser.add_argument("--estimator", default="count", metavar="|".join(config.ESTIMATORS), help="all give the same bound (default count)")
     parser.add_argument("--samples", action="store_true", help="draw samples over a grid and judge them instead")
     parser.add_argument("--judge", help="a twin's checkpoint; without it samples get no nats per token")
     parser.add_argument("--samplers", help=f"comma-separated (default {GRID}; captions: one, default confidence)")
@@ -182,6 +180,8 @@ def check(args) -> None:
     for flag in ("draws", "num_samples", "min_tokens", "rerank"):
         if getattr(args, flag) < 1:
             raise UserError(f"--{flag} {getattr(args, flag)}", "at least 1", "choose such a number")
+    if args.estimator not in config.ESTIMATORS:
+        raise config.unknown(f"--estimator {args.estimator}", args.estimator, list(config.ESTIMATORS))
     if not all(word.isdigit() and int(word) for word in args.step_counts.split(",")):
         raise UserError(f"--step_counts {args.step_counts}", "numbers with commas between them", "for example 16,64")
     modes = [flag for flag in ("checkpoint", "hypotheses", "ratings") if getattr(args, flag)]
