@@ -68,6 +68,7 @@ class Child:
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.dup2(writing, 1), os.dup2(writing, 2)
             sys.stdout, sys.stderr = (open(number, "w", closefd=False, buffering=1) for number in (1, 2))
             code: object = 1
@@ -428,6 +429,7 @@ def main() -> int:
     parser.add_argument("--no_export", action="store_true", help="leave out bundles: making one takes most of a minute")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no small disk stays mounted
     files.git_revision()  # is asked once a process: here, for all forks
     rng, began = random.Random(args.seed), time.time()
     memory = next((place for place in ("/dev/shm",) if os.access(place, os.W_OK)), None)  # a kill leaves what was written; fsync is free there
