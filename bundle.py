@@ -78,7 +78,7 @@ def read(folder) -> dict:
         if not wrong else []
     if not wrong:  # a graph is opened only if its checksum was looked at
         wrong = [f"graphs: {name}" for graphs in facts["graphs"].values() for name in
-                 (graphs.values() if isinstance(graphs, dict) else [graphs]) if name not in facts["files"]]
+                 (graphs.values() if isinstance(graphs, dict) else [graphs]) if not isinstance(name, str) or name not in facts["files"]]
     if wrong:
         raise UserError(f"{path} of another shape ({', '.join(wrong[:3])})", "a bundle's description", AGAIN)
     return facts

@@ -68,6 +68,7 @@ class Child:
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.dup2(writing, 1), os.dup2(writing, 2)
             sys.stdout, sys.stderr = (open(number, "w", closefd=False, buffering=1) for number in (1, 2))
             code: object = 1
@@ -307,7 +308,7 @@ def read_reports(path: Path) -> dict[str, int]:
     return {name: int(number) for name, number in (line.split() for line in lines)}
 
 
-def writing_fault(kind: str, stage, seconds: float, room: int, folder: Path, rng) -> str:
+def writing_fault(kind: str, stage, room: int, folder: Path, rng) -> str:
     """One fault while something is written. Returns what was lost, `missed` if the fault came too late, or nothing."""
     out, told = folder / "out", folder.with_name(folder.name + ".told")
     stage.prepare(out, rng)
@@ -328,7 +329,7 @@ def writing_fault(kind: str, stage, seconds: float, room: int, folder: Path, rng
     second = Child(stage.work(out), setup) if kind == "two at once" else None
     late = False
     if kind in ("SIGKILL", "SIGTERM", "SIGINT"):
-        time.sleep(seconds * rng.random())
+        time.sleep(stage.seconds * rng.random())
         late = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         child.hit(getattr(signal, kind))
     statuses = [one.wait() for one in (child, second) if one]
@@ -343,13 +344,15 @@ def writing_fault(kind: str, stage, seconds: float, room: int, folder: Path, rng
     if kind == "disk full (tmpfs)":
         subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
     if not (isinstance(stage, Preparation | Training) and statuses == [0]):
-        again = Child(stage.work(out))
-        if again.wait() != 0 and not (statuses[0] == 0 and "a run in" in again.log):
+        again, clock = Child(stage.work(out)), time.perf_counter()
+        status = again.wait()
+        stage.seconds = 0.7 * stage.seconds + 0.3 * (time.perf_counter() - clock)  # the machine may have become slower or faster
+        if status != 0 and not (statuses[0] == 0 and "a run in" in again.log):
             return f"the next run: {again.log[-1500:]}"
     return stage.final(out) or ("missed" if late else "")
 
 
-def on_tmpfs(stage, seconds, room, folder: Path, rng) -> str:
+def on_tmpfs(stage, room, folder: Path, rng) -> str:
     """A disk that holds the start, and is full somewhere between that and a little more than is needed."""
     start, share = folder.with_name(folder.name + ".start"), rng.random()
     state = rng.getstate()  # of the very start that writing_fault will draw again
@@ -360,7 +363,7 @@ def on_tmpfs(stage, seconds, room, folder: Path, rng) -> str:
     size = pages + 32_768 + int(1.3 * room * share)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
     try:
-        return writing_fault("disk full (tmpfs)", stage, seconds, room, folder, rng)
+        return writing_fault("disk full (tmpfs)", stage, room, folder, rng)
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -426,6 +429,7 @@ def main() -> int:
     parser.add_argument("--no_export", action="store_true", help="leave out bundles: making one takes most of a minute")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no small disk stays mounted
     files.git_revision()  # is asked once a process: here, for all forks
     rng, began = random.Random(args.seed), time.time()
     memory = next((place for place in ("/dev/shm",) if os.access(place, os.W_OK)), None)  # a kill leaves what was written; fsync is free there
@@ -437,16 +441,16 @@ def main() -> int:
         print(made.log)
         return 1
     stages = {name: kind(world) for name, kind in STAGES.items() if name != "export" or not args.no_export}
-    seconds, rooms = {}, {}
+    rooms = {}
     for name, stage in stages.items():
-        out, clock = root / "timing" / name, time.time()
+        out, clock = root / "timing" / name, time.perf_counter()
         timed = Child(stage.work(out) if name != "feature cache" else (stage.prepare(out, rng), stage.work(out))[1])
         if timed.wait():
             print(name, timed.log)
             return 1
         sizes = [path.stat().st_size for path in out.iterdir() if path.is_file()]
-        seconds[name], rooms[name] = time.time() - clock, (max(sizes), sum(sizes))
-        print(f"undisturbed {name}: {seconds[name]:.2f} s", file=sys.stderr)
+        stage.seconds, rooms[name] = time.perf_counter() - clock, (max(sizes), sum(sizes))
+        print(f"undisturbed {name}: {stage.seconds:.2f} s", file=sys.stderr)
     kinds = ["SIGKILL", "SIGTERM", "SIGINT", "disk full (file size)", "fsync fails", "rename fails", "two at once", "clock set back"]
     kinds += ["disk full (tmpfs)"] if can_mount(root) else []
     pairs_left = [(kind, name) for kind in kinds for name in stages if (kind, name) not in (("two at once", "export"), ("clock set back", "export"))]
@@ -461,7 +465,7 @@ def main() -> int:
         else:
             try:
                 tmpfs = "tmpfs" in kind
-                one = (stages[name], seconds[name], rooms[name][tmpfs], folder, rng)
+                one = (stages[name], rooms[name][tmpfs], folder, rng)
                 problem = on_tmpfs(*one) if tmpfs else writing_fault(kind, *one)
             except (UserError, OSError) as error:
                 problem = f"cannot be read any more: {error}"

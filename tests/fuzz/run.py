@@ -12,6 +12,7 @@ import io
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -43,16 +44,17 @@ def main() -> int:
         world = World(root / "world")
     names = [args.reader] if args.reader else list(READERS)
     read, refused, spent, crashes = dict.fromkeys(names, 0), dict.fromkeys(names, 0), dict.fromkeys(names, 0.0), {}
-    while sum(read.values()) + sum(refused.values()) < args.inputs and time.time() - began < 60 * args.minutes:
+    stop = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.append(1))  # the table of what was seen is printed all the same
+    while not stop and sum(read.values()) + sum(refused.values()) < args.inputs and time.time() - began < 60 * args.minutes:
         name = min(names, key=spent.get)
         number, clock = args.first + read[name] + refused[name], time.perf_counter()
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
                 good = once(world, name, random.Random(f"{args.seed} {name} {number}"), root / "one")
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
+        except BaseException as error:  # a panic in Rust is no Exception
             good, last = False, traceback.extract_tb(error.__traceback__)[-1]
             place = f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
             if (name, place) not in crashes:

@@ -110,10 +110,14 @@ def test_kept_a_tokenizer_at_which_the_library_panics():
                                             "post_processor": None, "decoder": None, "model": model | added}))
 
 
-def test_kept_a_bundle_whose_sizes_are_words(world, tmp_path):
+def test_kept_a_bundle_whose_sizes_are_words_and_graphs_are_lists(world, tmp_path):
     folder = shutil.copytree(world.root / "bundle", tmp_path / "bundle")
     facts = files.read_sealed(folder / "bundle.json", "", "")
     facts["files"]["loop.onnx"]["bytes"] = "many"
     files.write_sealed(folder / "bundle.json", facts)
     with pytest.raises(UserError, match="loop.onnx, which is damaged"):
+        runtime.Runner(folder)
+    facts["graphs"]["cpu"]["loop"] = ["loop.onnx"]
+    files.write_sealed(folder / "bundle.json", facts)
+    with pytest.raises(UserError, match="of another shape .graphs"):
         runtime.Runner(folder)
