@@ -46,7 +46,8 @@ Assumed, none of it measured:
 How it is computed: `plan` in `scaling.py`. Compute: operations of a row (6·N + attention) over the GPUs. Muon makes every matrix
 orthogonal on every GPU, so its time does not shrink. Traffic a GPU and step: DDP sends its float32 gradients twice (ring all-reduce);
 FSDP2, from 80 M parameters on, gathers the weights twice a micro-batch, scatters gradients once, and gathers Muon's matrices.
-State: float32 weights, gradients, averages, optimizer; autocast's bfloat16 copies of all weights, on every GPU. Every {every} steps rank 0 writes last.pt alone, and of split weights each rank
+State: float32 weights, gradients, averages, optimizer; autocast's bfloat16 copies of all weights, on every GPU.
+Every {every} steps rank 0 writes last.pt alone, and of split weights each rank
 its part of the resume state at the rate above. Not counted: reading data, evaluations, three small all-reduces a step, failures.
 
 {sections}"""
@@ -108,8 +109,9 @@ def kept_bytes(job: Job, layers: int, rows: int, seed: int) -> int:
 
     tokens = torch.randint(0, job.model.output_size, (rows, job.length))
     condition = model.keys_values(torch.randn(rows, 50, job.model.condition_width)) if job.model.condition_width else None
+    free = torch.arange(job.length).expand(rows, -1) > 0
     with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value), torch.autocast("cpu", torch.bfloat16):
-        value, _ = diffusion.loss(model.bind(None, condition), tokens, torch.arange(job.length).expand(rows, -1) > 0, mask_id=job.model.vocab_size - 1,
+        value, _ = diffusion.loss(model.bind(None, condition), tokens, free, mask_id=job.model.vocab_size - 1,
                                   rng=torch.Generator().manual_seed(seed), uniform=torch.full((rows,), 0.5))
     del value
     return sum(seen.values())
