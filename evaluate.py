@@ -215,20 +215,17 @@ def check_kind(args, kind: str) -> None:
 
 def main(argv=None):
     args = parse_args(argv)
-    distributed.start()
     check(args)
     if args.curves:
-        pictures.learning_curves(args.picture, args.curves)
-        return
-    if args.threads:
-        torch.set_num_threads(args.threads)
+        return pictures.learning_curves(args.picture, args.curves)
+    distributed.start()
+    torch.set_num_threads(args.threads or torch.get_num_threads())
     if args.hypotheses or args.ratings:
         check_kind(args, "files" if args.hypotheses else "ratings")
         result = score_files(args) if args.hypotheses else score_ratings(args)
     else:
         path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest(tuple(DATA))
-        device = distributed.own_gpu(hardware.choose_device(args.device))
-        model, tokenizer, saved = checkpoint.open_model(path, device, kinds=tuple(DATA))
+        model, tokenizer, saved = checkpoint.open_model(path, distributed.own_gpu(hardware.choose_device(args.device)), kinds=tuple(DATA))
         check_kind(args, saved["kind"])
         args.data_dir = args.data_dir or DATA[saved["kind"]]
         distributed.say(f"{path}: {checkpoint.describe(saved)}")
