@@ -114,7 +114,8 @@ def load(path, *, kinds: tuple[str, ...] = tuple(KINDS), device: str | torch.dev
         raise UserError(f"{path} of format {saved['format']}", f"format {FORMAT}", "use the release that wrote it, or train again")
     if saved["kind"] not in kinds:
         raise UserError(f"{path} of kind {saved['kind']!r}", "kind " + " or ".join(kinds), "name a checkpoint of that kind")
-    wrong = [name for name, shape in SHAPES.items() if not isinstance(saved.get(name, shape[0]()), shape)]
+    apart = {"weights"} if saved.get("shards") and saved.get("weights") is None else set()  # they are in the folder that it names
+    wrong = [name for name, shape in SHAPES.items() if name not in apart and not isinstance(saved.get(name, shape[0]()), shape)]
     if wrong:
         raise UserError(f"{path} of another shape ({wrong[0]} is {type(saved[wrong[0]]).__name__})", "a checkpoint of this project", do)
     if "checksums" in saved:

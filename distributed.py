@@ -181,6 +181,8 @@ def spread(model: nn.Module, loss_fn: Callable, parallel: str) -> tuple[nn.Modul
     if parallel == "fsdp":
         device = model.device
         model = copy.deepcopy(model.cpu()).to(device)
+        for weight in model.parameters():
+            weight.data = weight.data.contiguous()  # FSDP2 takes no channels-last convolutions
     objective = Objective(model, loss_fn)
     if parallel == "ddp":
         # No device_ids: they would move the whole batch to the GPU, and noise levels are drawn on the CPU. Of all losses only the

@@ -213,13 +213,11 @@ def check_kind(args, kind: str) -> None:
 
 def main(argv=None):
     args = parse_args(argv)
-    distributed.start()
     check(args)
     if args.curves:
-        pictures.learning_curves(args.picture, args.curves)
-        return
-    if args.threads:
-        torch.set_num_threads(args.threads)
+        return pictures.learning_curves(args.picture, args.curves)
+    distributed.start()
+    torch.set_num_threads(args.threads or torch.get_num_threads())
     if args.hypotheses or args.ratings:
         check_kind(args, "files" if args.hypotheses else "ratings")
         result = score_files(args) if args.hypotheses else score_ratings(args)

@@ -3,7 +3,7 @@
 Reads   nothing: a training step, what it keeps for the backward pass, and a save are measured on this machine
 Writes  docs/scaling.md (--out)
 
-Five minutes on two cores:
+Minutes on two cores:
     python plan_scaling.py
 With a rate measured on the GPU itself (benchmark.py: parameters · 6 · tokens a second):
     python plan_scaling.py --rate 3e14 --rate_from "benchmark.py --model_config xlarge on one GPU" --out plan.md
@@ -46,7 +46,8 @@ Assumed, none of it measured:
 How it is computed: `plan` in `scaling.py`. Compute: operations of a row (6·N + attention) over the GPUs. Muon makes every matrix
 orthogonal on every GPU, so its time does not shrink. Traffic a GPU and step: DDP sends its float32 gradients twice (ring all-reduce);
 FSDP2, from 80 M parameters on, gathers the weights twice a micro-batch, scatters gradients once, and gathers Muon's matrices.
-State: float32 weights, gradients, averages, optimizer. Every {every} steps rank 0 writes last.pt alone, and of split weights each rank
+State: float32 weights, gradients, averages, optimizer; autocast's bfloat16 copies of all weights, on every GPU.
+Every {every} steps rank 0 writes last.pt alone, and of split weights each rank
 its part of the resume state at the rate above. Not counted: reading data, evaluations, three small all-reduces a step, failures.
 
 {sections}"""
@@ -93,8 +94,8 @@ def measure_step(args, rows: int = 8, length: int = 256) -> dict:
     return {"rate": rate, "tokens_per_second": rows * length / one, "share": rate / (2 * 2048 ** 3 / product), "on": f"{what}, {precision}"}
 
 
-def kept_bytes(job: Job, layers: int, seed: int) -> int:
-    """Bytes that one row of a model of so many layers keeps for its backward pass, in bfloat16: what autograd really saves here."""
+def kept_bytes(job: Job, layers: int, rows: int, seed: int) -> int:
+    """Bytes that autograd really saves here for the backward pass of so many rows and layers in bfloat16, the weights' copies included."""
     torch.manual_seed(seed)
     model = Denoiser(ModelConfig(**config.to_dict(job.model) | {"layers": layers}))
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
@@ -106,11 +107,12 @@ def kept_bytes(job: Job, layers: int, seed: int) -> int:
             seen[storage.data_ptr()] = storage.nbytes()
         return value
 
-    tokens = torch.randint(0, job.model.output_size, (1, job.length))
-    condition = model.keys_values(torch.randn(1, 50, job.model.condition_width)) if job.model.condition_width else None
+    tokens = torch.randint(0, job.model.output_size, (rows, job.length))
+    condition = model.keys_values(torch.randn(rows, 50, job.model.condition_width)) if job.model.condition_width else None
+    free = torch.arange(job.length).expand(rows, -1) > 0
     with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value), torch.autocast("cpu", torch.bfloat16):
-        value, _ = diffusion.loss(model.bind(None, condition), tokens, torch.arange(job.length)[None] > 0, mask_id=job.model.vocab_size - 1,
-                                  rng=torch.Generator().manual_seed(seed), uniform=torch.tensor([0.5]))
+        value, _ = diffusion.loss(model.bind(None, condition), tokens, free, mask_id=job.model.vocab_size - 1,
+                                  rng=torch.Generator().manual_seed(seed), uniform=torch.full((rows,), 0.5))
     del value
     return sum(seen.values())
 
@@ -169,7 +171,7 @@ def main(argv=None):
         f"**not measured**: the share above times --peak {args.peak:g}. No GPU was there; a GPU may reach another share"
     sections = []
     for job in JOBS:
-        one, two = (kept_bytes(job, layers, args.seed) for layers in (1, 2))
+        one, two = (kept_bytes(job, layers, 2, args.seed) - kept_bytes(job, layers, 1, args.seed) for layers in (1, 2))
         sections.append(section(job, rate, args, (2 * one - two, two - one), save_rate))
         print(sections[-1])
     files.write_text(out, PAGE.format(step=step, model=args.model_config, origin=origin, rate=rate, save=size(save_rate), every=scaling.EVERY,

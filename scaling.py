@@ -68,7 +68,7 @@ def plan(job: Job, gpus: int, rate: float, hardware: dict[str, float], kept: tup
     N, hidden, whole, muon = weights_of(job.model)
     split = gpus > 1 and N >= SHARD_FROM
     state = 4 * N * 3 + 4 * hidden + 8 * (N - hidden)  # weights, gradients, averages; Muon's momentum, AdamW's two moments
-    resident = state / gpus + 4 * whole if split else state
+    resident = (state / gpus + 4 * whole if split else state) + 2 * N  # autocast keeps its bfloat16 copies until a micro-batch is through
     row = kept[0] + kept[1] * job.model.layers
     room = int((hardware["memory"] - resident) // row)
     mine = job.rows // gpus
