@@ -96,7 +96,7 @@ def read_references(path, split: str | None = None) -> list[Image]:
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} of another shape ({type(error).__name__}: {error})", REFERENCES, do) from error
     images = [image for image in images if image.references]
-    if not images or not all(texts(image.references) and isinstance(image.file or "", str) for image in images):
+    if not images or not all(texts(image.references) and isinstance(image.file, str | None) for image in images):
         raise UserError(f"{path} with {'captions that are no text, or file names' if images else 'no caption'}", REFERENCES, do)
     return images
 

@@ -20,10 +20,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.rendezvous import rendezvous
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 import files
@@ -37,6 +33,7 @@ def start() -> None:
     """Join the other processes if torchrun started this one: gloo for what is on CPUs, NCCL for what is on GPUs."""
     if not dist.is_torchelastic_launched() or dist.is_initialized():
         return
+    from torch.distributed.rendezvous import rendezvous
     store, number, count = next(rendezvous("env://"))
     # torchrun (2.13) keeps one store over its restarts, where a new process would find the addresses of dead ones.
     store = dist.PrefixStore(f"life {os.getenv('TORCHELASTIC_RESTART_COUNT', '0')}", store)
@@ -190,6 +187,8 @@ def spread(model: nn.Module, loss_fn: Callable, parallel: str) -> tuple[nn.Modul
         untold = bool(getattr(model, "time", None)) and model.config.causal
         return model, DistributedDataParallel(objective, find_unused_parameters=untold)
     if parallel == "fsdp":
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
         mesh = init_device_mesh(model.device.type, (world(),))
         for module in list(model.modules()):
             for part in [module.cross, module] if hasattr(module, "attention_norm") else []:  # a transformer's block
@@ -204,33 +203,44 @@ def spread(model: nn.Module, loss_fn: Callable, parallel: str) -> tuple[nn.Modul
 @contextlib.contextmanager
 def gradients_of(objective: nn.Module, last: bool) -> Iterator[None]:
     """Forward and backward of one micro-batch: gradients are exchanged only after the last one of the step."""
-    if isinstance(objective, FSDPModule):
+    if hasattr(objective, "set_requires_gradient_sync"):  # FSDP2's
         objective.set_requires_gradient_sync(last)
     with contextlib.nullcontext() if last or not isinstance(objective, DistributedDataParallel) else objective.no_sync():
         yield
 
 
+def is_split(value) -> bool:
+    """Whether this process has only a part of a tensor. Alone it never has, and need not spend two seconds on the import."""
+    if world() == 1 and not dist.is_initialized():
+        return False
+    from torch.distributed.tensor import DTensor
+    return isinstance(value, DTensor)
+
+
 def whole(value: Tensor) -> Tensor:
     """All of a tensor of which this process has a part; all processes must ask for it."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    return value.full_tensor() if is_split(value) else value
 
 
 def part(value: Tensor) -> Tensor:
     """What this process has of a tensor, sharing its memory."""
-    return value.to_local() if isinstance(value, DTensor) else value
+    return value.to_local() if is_split(value) else value
 
 
 def divide(value: Tensor, like: Tensor) -> Tensor:
     """A whole tensor, which all processes have, split as `like` is."""
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None) if isinstance(like, DTensor) else value
+    if not is_split(like):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
 
 
 def whole_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict with nothing split; what was split comes to the CPU, one tensor at a time."""
-    return {name: whole(value).cpu() if isinstance(value, DTensor) else value for name, value in weights.items()}
+    return {name: whole(value).cpu() if is_split(value) else value for name, value in weights.items()}
 
 
 def split_weights(weights: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:
     """Whole weights, split as those of the same name in `like` are."""
-    return {name: divide(value.to(like[name].device), like[name]) if isinstance(like.get(name), DTensor) else value
+    return {name: divide(value.to(like[name].device), like[name]) if is_split(like.get(name)) else value
             for name, value in weights.items()}

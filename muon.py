@@ -8,9 +8,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from distributed import divide, part, whole
+from distributed import divide, is_split, part, whole
 from hardware import fast_bfloat16
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic: steep at 0, and 1 ± 0.3 after five rounds
@@ -48,7 +47,7 @@ class Muon(torch.optim.Optimizer):
                 buffers = [self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight)) for weight in weights]
                 torch._foreach_lerp_([part(one) for one in buffers], [part(weight.grad) for weight in weights], 1 - group["momentum"])
                 torch._foreach_mul_([part(weight) for weight in weights], 1 - group["lr"] * group["weight_decay"])
-                at_once = SPLIT_AT_ONCE if isinstance(weights[0], DTensor) else len(weights)
+                at_once = SPLIT_AT_ONCE if is_split(weights[0]) else len(weights)
                 for first in range(0, len(weights), at_once):
                     some = slice(first, first + at_once)
                     ahead = [whole(weight.grad.lerp(buffer, group["momentum"])) for weight, buffer in zip(weights[some], buffers[some], strict=True)]

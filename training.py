@@ -26,7 +26,6 @@ import checkpoint
 import config
 import distributed
 import files
-import shards
 from config import TrainConfig
 from files import UserError
 from hardware import choose_device, choose_precision, keep_freed_memory
@@ -158,7 +157,9 @@ class Run:
         self.averaged = {name: value.clone() for name, value in model.state_dict().items()} if cfg.ema else None
         self.step, self.best, self.tokens_seen, self.metrics, self.skipped = 0, math.inf, 0, {}, 0
         if resume is not None:
-            resume = shards.whole_or_split(resume, run_dir, model, self.optimizers)
+            if resume.get("shards") or model is not plain:
+                import shards  # torch.distributed.checkpoint takes two seconds to import
+                resume = shards.whole_or_split(resume, run_dir, model, self.optimizers)
             model.load_state_dict(resume["weights"])
             self.averaged = resume["averaged"]
             try:
@@ -185,11 +186,14 @@ class Run:
                  "skipped": self.skipped}
         resume = {**content, **state}
         if self.model is not self.plain:
+            import shards
             resume |= shards.save(self.dir, self.step, self.model.state_dict(), self.averaged, state["optimizer"])
         if distributed.leads():
             checkpoint.save(self.dir / "resume.pt", resume)
             checkpoint.save(self.dir / "last.pt", content)
-            shards.remove_others(self.dir, resume.get("shards"))
+            if any(self.dir.glob("resume_*/")):  # of earlier steps
+                import shards
+                shards.remove_others(self.dir, resume.get("shards"))
         distributed.barrier()  # nobody ends before all is on disk
 
     def skip(self, step: int, what: str, rows: str) -> None:

@@ -95,10 +95,10 @@ def test_kept_blanks_outside_their_documents(world, tmp_path, column, value):
 def test_kept_an_empty_flag_and_a_name_that_is_a_number(tmp_path):
     with pytest.raises(UserError):
         train.parse_args(["", " "])
-    coco = {**COCO, "images": [{"id": 1, "file_name": 0.5}, {"id": 2, "file_name": "b"}]}
-    files.write_json(tmp_path / "c.json", coco)
-    with pytest.raises(UserError, match="no text"):
-        caption_files.read_references(tmp_path / "c.json")
+    for name in (0.5, {}, 0):
+        files.write_json(tmp_path / "c.json", {**COCO, "images": [{"id": 1, "file_name": name}, {"id": 2, "file_name": "b"}]})
+        with pytest.raises(UserError, match="no text"):
+            caption_files.read_references(tmp_path / "c.json")
 
 
 def test_kept_a_tokenizer_at_which_the_library_panics():
