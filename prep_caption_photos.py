@@ -49,6 +49,7 @@ def parse_args(argv):
     parser.add_argument("--max_images", type=int, default=0, help="take only so many pictures, drawn at random; 0 means all (default 0)")
     parser.add_argument("--vocab_size", type=int, default=4096, help="most tokens of the captions' BPE (default 4096)")
     parser.add_argument("--tokenizer", help="use this tokenizer.json instead, such as a text denoiser's")
+    parser.add_argument("--shard", metavar="I/N", help="compute only this part of the features, such as 0/8; needs the captions to be there")
     parser.add_argument("--workers", type=int, default=0, help="processes that read pictures; 0 means one a core (default 0)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
@@ -126,7 +127,8 @@ def main(argv=None):
     if args.tokenizer:
         file = files.existing(args.tokenizer, "a tokenizer.json", "check --tokenizer")
         tokenizer = Tokenizer.from_json(file.read_text(encoding="utf-8", errors="replace"))
-    files.claim(out)
+    shard = vision.read_shard(args.shard)
+    vision.claim(out, shard)
     settings = {"captions": args.captions if hub else str(path.resolve()), "images": str(folder.resolve()), "seed": args.seed,
                 "captions_sha256": files.file_digest(path).hex()[:16] if path.is_file() else None, "vocab_size": args.vocab_size,
                 "max_images": args.max_images, "num_val": args.num_val, "train_list": args.train_list, "val_list": args.val_list,
@@ -150,7 +152,7 @@ def main(argv=None):
         tokenizer = tokenizer or Tokenizer.train(texts, args.vocab_size)
         caption_data.write_folder(out, records, tokenizer, settings)
     if encoder is not None:
-        vision.cache_features(encoder, out, workers=args.workers)
+        vision.cache_features(encoder, out, shard=shard, workers=args.workers)
     records = caption_data.read_records(out)
     print(f"{out}: " + "  ".join(f"{name} {size:,}" for name, size in caption_data.read_meta(out)["splits"].items())
           + f"  captions a picture {sum(len(record['captions']) for record in records) / len(records):.1f}")

@@ -46,6 +46,7 @@ def parse_args(argv):
     parser.add_argument("--captions", type=int, default=5, help="true captions a picture (default 5)")
     parser.add_argument("--vocab_size", type=int, default=512, help="most tokens of the captions' BPE (default 512)")
     parser.add_argument("--encoder", default=vision.EMBEDDED, help="frozen encoder, or `none` to leave features out (default %(default)s)")
+    parser.add_argument("--shard", metavar="I/N", help="compute only this part of the features, such as 0/8; needs the captions to be there")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw; 0 means one a core (default 0)")
     parser.add_argument("--seed", type=int, default=0, help="decides every scene, pixel and word (default 0)")
     return parser.parse_args(argv)
@@ -101,7 +102,8 @@ def main(argv=None):
         raise UserError(f"--levels {args.levels}", "some of 1,2,3 with commas between them", "for example --levels 1,2")
     levels = tuple(sorted({int(word) for word in args.levels.split(",")}))
     encoder = None if args.encoder == "none" else vision.load(args.encoder)
-    out = files.claim(args.out)
+    shard = vision.read_shard(args.shard)
+    out = vision.claim(Path(args.out), shard)
     kept = ("noise", "inside", "captions", "seed", "vocab_size", "num_train", "num_val")
     settings = {"levels": list(levels), **{name: getattr(args, name) for name in kept}}
     if (out / "meta.json").exists():
@@ -117,7 +119,7 @@ def main(argv=None):
         texts = [text for record in records if record["split"] == "train" for text in record["captions"]]
         caption_data.write_folder(out, records, Tokenizer.train(texts, args.vocab_size), settings)
     if encoder is not None:
-        vision.cache_features(encoder, out, workers=args.workers)
+        vision.cache_features(encoder, out, shard=shard, workers=args.workers)
     meta = caption_data.read_meta(out)
     print(f"{out}: " + "  ".join(f"{name} {size:,}" for name, size in meta["splits"].items()))
     print(f"next: python train_captioning.py --data_dir {out}")

@@ -9,6 +9,9 @@ any pooling or projection; preprocessing (size, crop, mean, deviation) is what t
 import contextlib
 import json
 import os
+import re
+import shutil
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,6 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import caption_data
+import data
 import files
 from files import UserError
 from images import open_image, resize_crop
@@ -234,43 +238,118 @@ class ArrayFile:
             self.file.close()
 
 
-def cache_features(encoder: Encoder, folder, *, workers: int = 0, batch_size: int = 32) -> None:
+def read_shard(text: str | None) -> tuple[int, int]:
+    """"2/8" -> (2, 8): this process computes the third of eight parts; None is all of it. Raises UserError."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text or "0/1")
+    if not found or int(found[1]) >= int(found[2]):
+        raise UserError(f"--shard {text}", "a part and the number of parts, such as 0/8 to 7/8", "choose one of these")
+    return int(found[1]), int(found[2])
+
+
+def claim(out: Path, shard: tuple[int, int]) -> Path:
+    """`files.claim`, but for a part of the features, which other processes compute beside it: the folder must be there. Raises UserError."""
+    if shard[1] == 1:
+        return files.claim(out)
+    if not (out / "meta.json").exists():
+        raise UserError(f"--shard {shard[0]}/{shard[1]} without captions in {out}", "a folder with its captions",
+                        "run the script once with --encoder none, then each part")
+    return out
+
+
+def part_of(folder: Path, number: int, count: int) -> Path:
+    """Where a part of the features is until all parts are there."""
+    return folder / f"features_{number}_of_{count}"
+
+
+def cache_features(encoder: Encoder, folder, *, shard: tuple[int, int] = (0, 1), workers: int = 0, batch_size: int = 32) -> None:
     """Compute features.npy for every line of captions.jsonl, or go on where a killed run was.
 
     float16 (N, P, width), and beside it a CRC-32 of each row. features.json names the encoder's key and how many are done: it is
-    written after the rows are on disk, so what it counts is there. Raises UserError if the cache was begun with another encoder,
-    or there is no room for all of it.
+    written after the rows are on disk, so what it counts is there. shard (i, n): only the i-th of n equal parts, which
+    other processes and machines with the same folder complete; who ends last joins them. Raises UserError if the cache was
+    begun with another encoder, or there is no room for all of it.
     """
-    folder = Path(folder)
+    folder, (number, count) = Path(folder), shard
     meta, records = caption_data.read_meta(folder), caption_data.read_records(folder)
     about = {"encoder": encoder.name, "key": encoder.key, "patches": encoder.patches, "width": encoder.width,
              "fingerprint": meta["fingerprint"], "checksums": True, "done": 0}
-    shape, done = (len(records), encoder.patches, encoder.width), 0
     if (folder / "features.json").exists():
         before = files.read_sealed(folder / "features.json", "image features", "remove it")
-        if before.get("key") != encoder.key:
-            raise UserError(f"features of the encoder {before.get('encoder')} ({before.get('key')}) in {folder}",
-                            f"those of {encoder.name} ({encoder.key})", "choose another folder, or remove features.npy and features.json")
+        check_key(before, encoder, folder)
         if before.get("done") == len(records) and before.get("fingerprint") == meta["fingerprint"] and (folder / "features.npy").exists():
             caption_data.read_features(folder, meta)  # whole, or an error that says what is not
             return
-        there = (folder / "features.npy").exists() and (folder / caption_data.CHECKSUMS).exists()
-        done = before.get("done", 0) if before.get("fingerprint") == meta["fingerprint"] and there else 0
+    if count == 1:
+        compute(encoder, folder, [caption_data.image_path(folder, record) for record in records], about, workers, batch_size)
+        return
+    mine = records[len(records) * number // count:len(records) * (number + 1) // count]
+    home = files.claim(part_of(folder, number, count))
+    compute(encoder, home, [caption_data.image_path(folder, record) for record in mine], about, workers, batch_size)
+    join(folder, len(records), count, about)
+
+
+def check_key(before: dict, encoder: Encoder, folder: Path) -> None:
+    if before.get("key") != encoder.key:
+        raise UserError(f"features of the encoder {before.get('encoder')} ({before.get('key')}) in {folder}",
+                        f"those of {encoder.name} ({encoder.key})", "choose another folder, or remove features.npy and features.json")
+
+
+def compute(encoder: Encoder, home: Path, paths: list[Path], about: dict, workers: int, batch_size: int) -> None:
+    """features.npy, its checksums and features.json in `home`, of the pictures at `paths`, from where a killed run was."""
+    shape, done = (len(paths), encoder.patches, encoder.width), 0
+    if (home / "features.json").exists():
+        before = files.read_sealed(home / "features.json", "image features", "remove it")
+        check_key(before, encoder, home)
+        there = (home / "features.npy").exists() and (home / caption_data.CHECKSUMS).exists()
+        done = before.get("done", 0) if before.get("fingerprint") == about["fingerprint"] and there else 0
     if not done:
-        (folder / "features.json").unlink(missing_ok=True)  # it would call rows done that are still zero
-    rows = ArrayFile(folder / "features.npy", np.float16, shape, begun=done > 0)
-    sums = ArrayFile(folder / caption_data.CHECKSUMS, np.uint32, shape[:1], begun=done > 0)
-    paths = [caption_data.image_path(folder, record) for record in records]
-    with rows, sums, ProcessPoolExecutor(workers or None) as pool, tqdm(total=len(records), initial=done, desc="features", unit="image") as bar:
-        for first in range(done, len(records), CHUNK):
+        (home / "features.json").unlink(missing_ok=True)  # it would call rows done that are still zero
+    rows = ArrayFile(home / "features.npy", np.float16, shape, begun=done > 0)
+    sums = ArrayFile(home / caption_data.CHECKSUMS, np.uint32, shape[:1], begun=done > 0)
+    with rows, sums, ProcessPoolExecutor(workers or None) as pool, tqdm(total=len(paths), initial=done, desc="features", unit="image") as bar:
+        for first in range(done, len(paths), CHUNK):
             part = paths[first:first + CHUNK]
             pixels = pool.map(partial(read_pixels, encoder.preprocess), part, chunksize=8)
             for start in range(first, first + len(part), batch_size):
-                count = min(batch_size, first + len(part) - start)
-                found = encoder.encode(np.stack([next(pixels) for _ in range(count)])).half().cpu().numpy()
+                size = min(batch_size, first + len(part) - start)
+                found = encoder.encode(np.stack([next(pixels) for _ in range(size)])).half().cpu().numpy()
                 rows.put(start, found)
                 sums.put(start, caption_data.row_checksums(found))
-                bar.update(count)
+                bar.update(size)
             rows.flush()
             sums.flush()
-            files.write_sealed(folder / "features.json", {**about, "done": first + len(part)})
+            files.write_sealed(home / "features.json", {**about, "done": first + len(part)})
+
+
+def join(folder: Path, total: int, count: int, about: dict) -> None:
+    """features.npy from its parts, every row held to its checksum; or a line that says which parts are still missing.
+
+    Of two processes that end together both may do it: they write the same bytes.
+    """
+    missing, parts = [], []
+    for number in range(count):
+        home, size = part_of(folder, number, count), total * (number + 1) // count - total * number // count
+        there = files.read_sealed(home / "features.json", "a part's features", "compute it again") if (home / "features.json").exists() else {}
+        if there != {**about, "done": size}:
+            missing.append(f"{number}/{count}")
+        parts.append((home, size))
+    if missing:
+        print(f"{folder}: features of {', '.join(missing)} are still to come", file=sys.stderr)
+        return
+    shape, first = (total, about["patches"], about["width"]), 0
+    rows = ArrayFile(folder / "features.npy", np.float16, shape, begun=False)
+    sums = ArrayFile(folder / caption_data.CHECKSUMS, np.uint32, shape[:1], begun=False)
+    with rows, sums:
+        for home, size in parts:
+            some = caption_data.Features(home / "features.npy", *(data.open_array(home / name, "compute that part again")
+                                                                  for name in ("features.npy", caption_data.CHECKSUMS)))
+            for start in range(0, size, CHUNK):
+                found = some[np.arange(start, min(start + CHUNK, size))]
+                rows.put(first + start, found)
+                sums.put(first + start, caption_data.row_checksums(found))
+            first += size
+        rows.flush()
+        sums.flush()
+    files.write_sealed(folder / "features.json", {**about, "done": total})
+    for home, _ in parts:
+        shutil.rmtree(home, ignore_errors=True)

@@ -178,3 +178,30 @@ def test_every_object_weighs_the_same():
     red = classes[:, 2] == train_encoder.CLASSES["colour"].index("red")
     assert 1 <= blue.sum() < red.sum() and blue[4 * 8 + 4] and classes[0].tolist() == [-1] * 4
     assert weights[blue].sum() == pytest.approx(5) and weights[red].sum() == pytest.approx(5) and (weights[classes[:, 0] < 0] == np.float32(0.2)).all()
+
+
+def test_parts_of_a_cache_are_joined(pictures, tmp_path):
+    """Three processes' parts, in any order, are the whole cache to the bit; a damaged part and an impossible one are refused."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        shutil.copytree(pictures, folder)
+    encoder = vision.load(vision.EMBEDDED)
+    vision.cache_features(encoder, whole, workers=1)
+    vision.cache_features(encoder, parts, shard=(2, 3), workers=1)
+    vision.cache_features(encoder, parts, shard=(0, 3), workers=1)
+    assert not (parts / "features.json").exists()
+    aside = vision.part_of(parts, 0, 3) / "features.npy"
+    good = aside.read_bytes()
+    aside.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(UserError, match="which was changed"):
+        vision.cache_features(encoder, parts, shard=(1, 3), workers=1)
+    aside.write_bytes(good)
+    vision.cache_features(encoder, parts, shard=(1, 3), workers=1)
+    for name in ("features.npy", caption_data.CHECKSUMS, "features.json"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+    assert not list(parts.glob("features_*_of_*"))
+    for text in ("3/3", "1", "0/0", "-1/2"):
+        with pytest.raises(UserError, match=f"--shard {text}"):
+            vision.read_shard(text)
+    with pytest.raises(UserError, match="without captions"):
+        vision.claim(tmp_path / "empty", (0, 2))
