@@ -184,7 +184,7 @@ def test_parts_of_a_cache_are_joined(pictures, tmp_path):
     """Three processes' parts, in any order, are the whole cache to the bit; a damaged part and an impossible one are refused."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
-        shutil.copytree(pictures, folder)
+        shutil.copytree(pictures, folder, ignore=shutil.ignore_patterns("features*"))
     encoder = vision.load(vision.EMBEDDED)
     vision.cache_features(encoder, whole, workers=1)
     vision.cache_features(encoder, parts, shard=(2, 3), workers=1)
