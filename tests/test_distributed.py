@@ -212,8 +212,11 @@ def test_what_cannot_be_dealt_or_done_is_refused(data_dir, monkeypatch):
 
 
 class Danger:
+    def __init__(self, path):
+        self.path = path
+
     def __reduce__(self):
-        return os.system, ("touch /tmp/should_not_exist",)
+        return os.system, (f"touch {self.path}",)
 
 
 def test_a_hostile_folder_of_shards_is_refused(tmp_path):
@@ -224,11 +227,12 @@ def test_a_hostile_folder_of_shards_is_refused(tmp_path):
         shards.whole_or_split(resume, tmp_path, model, [])
     folder = tmp_path / "resume_000005"
     folder.mkdir()
-    for value in (Danger(), io.StringIO("x"), {"a": 1}, Metadata({"weights/weight": Danger()})):
+    danger = Danger(tmp_path / "ran")
+    for value in (danger, io.StringIO("x"), {"a": 1}, Metadata({"weights/weight": danger})):
         (folder / ".metadata").write_bytes(pickle.dumps(value))
         with pytest.raises(UserError, match="damaged"):
             shards.whole_or_split(resume, tmp_path, model, [])
-    assert not Path("/tmp/should_not_exist").exists()
+    assert not danger.path.exists()
     with pytest.raises(UserError, match="beside it"):
         shards.whole_or_split(resume | {"shards": "../elsewhere"}, tmp_path, model, [])
 
