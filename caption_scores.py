@@ -3,7 +3,7 @@
 Captions of drawn scenes are judged by truth; captions of photographs by BLEU, ROUGE-L and CIDEr-D against their references.
 """
 
-import sys
+import itertools
 import time
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tqdm import tqdm
 import captioning
 import clip_scores
 import coco_scores
+import distributed
 import metrics
 import probe
 from caption_data import CaptionData, image_path
@@ -39,7 +40,7 @@ def more_figures(clip_name: str | None, meteor_spice: bool, device, encoder: str
     encoder: what the captioner reads its features with, which should be no judge of it.
     """
     if clip_name and clip_name == encoder:
-        print(f"note: the captioner reads features of {clip_name}: another CLIP is a fairer judge", file=sys.stderr)
+        distributed.say(f"note: the captioner reads features of {clip_name}: another CLIP is a fairer judge")
     clip = clip_scores.ClipScore(clip_name, device) if clip_name else None
 
     def more(texts: list[str], references: list[list[str]], pictures: list) -> dict:
@@ -59,21 +60,20 @@ def by_objects(texts: list[str], records: list[dict]) -> dict[str, dict]:
 
 def caption_all(model, tokenizer, saved: dict, data: CaptionData, settings: SampleConfig, *, blind: bool = False, guidance: float = 1.0,
                 rerank: int = 1, seed: int = 0, batch_size: int = 64, **reranking) -> tuple[list[str], float]:
-    """A caption for every image of a split, and the mean number of denoiser calls.
+    """A caption for every image of a split, and the mean number of denoiser calls. Under torchrun each process writes its share.
 
     blind: the model sees no image. reranking: `choose` and `penalty` of `captioning.best_of`.
     """
-    texts, calls = [], []
-    for first in range(0, len(data), batch_size):
+    def batch(first: int) -> list[tuple[str, int]]:
         numbers = np.arange(first, min(first + batch_size, len(data)))
         seen = captioning.standardise(data.images(numbers), saved["statistics"], model.device) * (0.0 if blind else 1.0)
         if rerank > 1 and saved["objective"] == "diffusion":
             written = captioning.best_of(model, tokenizer, seen, settings, rerank, guidance=guidance, seed=seed, first=first, **reranking)
         else:
             written = captioning.write(model, tokenizer, saved["objective"], seen, settings, guidance=guidance, seed=seed, first=first)
-        texts += [one.text for one in written]
-        calls += [one.calls for one in written]
-    return texts, float(np.mean(calls))
+        return [(one.text, one.calls) for one in written]
+    texts, calls = zip(*sum(distributed.shared(range(0, len(data), batch_size), batch), []), strict=True)
+    return list(texts), float(np.mean(calls))
 
 
 def swap_scores(model, tokenizer, saved: dict, data: CaptionData, *, draws: int = 16, batch_size: int = 100) -> dict:
@@ -81,15 +81,18 @@ def swap_scores(model, tokenizer, saved: dict, data: CaptionData, *, draws: int 
 
     text: each picture prefers its own caption. image: each caption prefers its own picture. group: both.
     """
-    nats = np.zeros((2, 2, len(data) // 2))  # [picture, caption, pair]
-    for picture in range(2):
-        for caption in range(2):
-            rows = np.arange(len(data) // 2)
-            for part in np.array_split(rows, -(-len(rows) // batch_size)):
-                seen = captioning.standardise(data.images(2 * part + picture), saved["statistics"], model.device)
-                words = [tokenizer.encode(data.records[2 * n + caption]["captions"][0]).tolist() for n in part]  # whatever the data's tokenizer
-                texts = [[tokenizer.bos, *one[:model.config.max_length - 2], tokenizer.eos] for one in words]
-                nats[picture, caption, part] = captioning.bounds(model, tokenizer, saved["objective"], seen, texts, draws=draws, seed=int(part[0]))
+    def bounds(one: tuple[int, int, np.ndarray]) -> np.ndarray:
+        picture, caption, part = one
+        seen = captioning.standardise(data.images(2 * part + picture), saved["statistics"], model.device)
+        words = [tokenizer.encode(data.records[2 * n + caption]["captions"][0]).tolist() for n in part]  # whatever the data's tokenizer
+        texts = [[tokenizer.bos, *one[:model.config.max_length - 2], tokenizer.eos] for one in words]
+        return captioning.bounds(model, tokenizer, saved["objective"], seen, texts, draws=draws, seed=int(part[0]))
+
+    rows = np.arange(len(data) // 2)
+    cells = list(itertools.product(range(2), range(2), np.array_split(rows, -(-len(rows) // batch_size))))
+    nats = np.zeros((2, 2, len(rows)))  # [picture, caption, pair]
+    for (picture, caption, part), values in zip(cells, distributed.shared(cells, bounds), strict=True):
+        nats[picture, caption, part] = values
     text = (nats[0, 0] < nats[0, 1]) & (nats[1, 1] < nats[1, 0])
     image = (nats[0, 0] < nats[1, 0]) & (nats[1, 1] < nats[0, 1])
     group, n = text & image, len(data) // 2
@@ -126,7 +129,8 @@ def report(model, tokenizer, saved: dict, folder, splits: list[str], settings: S
     "objects": {split: {number: figures}}, "swap": …, "twin_swap": …, "probe": {split: …}}.
 
     reranking: `rerank`, `choose` and `penalty`, as `caption_all` takes them; the curve against steps goes without.
-    more: a function of captions, references and pictures, whose figures stand beside those of the splits."""
+    more: a function of captions, references and pictures, whose figures stand beside those of the splits. Under torchrun these and
+    the probe are rank 0's alone."""
     result: dict = {"splits": {}, "steps": [], "objective": saved["objective"], "settings": {"sampler": settings.sampler, "steps": settings.steps,
                     "temperature": settings.temperature, "guidance": guidance, **reranking}}
     loaded = {split: CaptionData(folder, split) for split in dict.fromkeys([*splits, "val"])}
@@ -137,11 +141,12 @@ def report(model, tokenizer, saved: dict, folder, splits: list[str], settings: S
     def judged(texts, split, figures=None):
         records, on = loaded[split].records, f"{Path(folder).name}/{split}"
         pictures = [image_path(folder, record) for record in records]
-        return judge(texts, records, on) | (figures(texts, [record["captions"] for record in records], pictures) if figures else {})
+        return judge(texts, records, on) | (figures(texts, [record["captions"] for record in records], pictures)
+                                            if figures and distributed.leads() else {})
 
     if probe_steps and not drawn:
         raise UserError(f"--probe_steps {probe_steps} on photographs", "drawn scenes, whose objects are known", "drop --probe_steps")
-    for split in tqdm(splits, unit="split"):
+    for split in tqdm(splits, unit="split", disable=not distributed.leads()):
         clock = time.perf_counter()
         texts, calls = caption_all(model, tokenizer, saved, loaded[split], settings, **reranking, **options)
         seconds = time.perf_counter() - clock
@@ -161,7 +166,7 @@ def report(model, tokenizer, saved: dict, folder, splits: list[str], settings: S
             few = SampleConfig(**{**vars(settings), "steps": steps})
             texts, calls = caption_all(model, tokenizer, saved, val, few, **options)
             result["steps"].append({"steps": steps, "calls": calls} | judged(texts, "val"))
-    if probe_steps:
+    if probe_steps and distributed.leads():
         with torch.enable_grad():
             result["probe"] = probe.ceiling(folder, splits, probe_steps, seed=seed)
     return result
@@ -181,6 +186,13 @@ def table(result: dict) -> list[list[str]]:
     rows.append(row("blind, val", result["blind"]))
     rows += [row(f"val, {one['steps']} step{'s' * (one['steps'] > 1)}", one) for one in result["steps"]]
     return [header, *rows]
+
+
+def lines(result: dict) -> list[str]:
+    """The table, what the figures of photographs rest on, and the scores of swapped pairs, to print."""
+    return [metrics.markdown(table(result)), *signatures(result),
+            *(f"{key}: " + "  ".join(f"{name} {100 * result[key][name]:.1f}" for name in ("text", "image", "group"))
+              for key in ("swap", "twin_swap") if key in result)]
 
 
 def signatures(result: dict) -> list[str]:

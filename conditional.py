@@ -1,6 +1,6 @@
 """How good a conditional model is (floor 2): its bound on what is missing, its fillings, and whether what is given matters.
 
-All figures are on held-out pairs, with 95% intervals over documents. The target of a pair is the text in its blanks.
+All figures are on held-out pairs, with 95% intervals over documents. Under torchrun each process computes its share of them. The target of a pair is the text in its blanks.
 The denoiser is told a blank's length and is charged -log p(length) for it, under the training pairs' histogram of the
 same kind (add-one smoothed); the twin pays for the [EOS] that ends each blank. So both describe the same bytes.
 """
@@ -19,6 +19,7 @@ import checkpoint
 import config
 import copies
 import data
+import distributed
 import filling
 import metrics
 from config import SampleConfig
@@ -104,25 +105,28 @@ def likelihoods(reader: Reader, tokenizer, some: list[Pair], others: dict, draws
     documents = np.unique([pair.document for pair in some])
     size = by_document(some, [sum(int(sizes[blank].sum()) for blank in pair.blanks) for pair in some], documents)
     tokens = sum(len(blank) for pair in some for blank in pair.blanks)
-    score = lambda one, asked, **more: np.array([one.nats(tokenizer, pair, seed=seed + number, **more) / np.log(2)  # noqa: E731
-                                                 for number, pair in progress(list(enumerate(asked)))])
-    mine = score(reader, some, draws=draws)
+
+    def score(one, numbered, **more) -> np.ndarray:
+        bits = lambda item: one.nats(tokenizer, item[1], seed=seed + item[0], **more) / np.log(2)  # noqa: E731
+        return np.array(distributed.shared(numbered, bits, progress))
+    numbered = list(enumerate(some))
+    mine = score(reader, numbered, draws=draws)
     bits = by_document(some, mine, documents)
     result = {"pairs": len(some), "documents": len(documents), "tokens": tokens, "bytes": int(size.sum()), "bits_per_byte": bits.sum() / size.sum(),
               "bits_per_byte_ci95": metrics.ratio_interval(bits, size), "nats_per_token": mine.sum() * np.log(2) / tokens}
     swapped = [(number, other) for number, other in enumerate(with_another_condition(some)) if other is not None]
     if swapped:
         kept = [some[number] for number, _ in swapped]
-        wrong = np.array([reader.nats(tokenizer, other, seed=seed + number, draws=draws) / np.log(2) for number, other in progress(swapped)])
+        wrong = score(reader, swapped, draws=draws)
         places = np.unique([pair.document for pair in kept])
         gap = by_document(kept, wrong - mine[[number for number, _ in swapped]], places)
         under = by_document(kept, [sum(int(sizes[blank].sum()) for blank in pair.blanks) for pair in kept], places)
         result |= {"shuffled_gap": gap.sum() / under.sum(), "shuffled_gap_ci95": metrics.ratio_interval(gap, under), "shuffled_pairs": len(kept)}
     if reader.form != "ar":
-        blind = by_document(some, score(reader, some, draws=draws, blind=True), documents)
+        blind = by_document(some, score(reader, numbered, draws=draws, blind=True), documents)
         result |= {"blind_bits_per_byte": blind.sum() / size.sum(), "blind_bits_per_byte_ci95": metrics.ratio_interval(blind, size)}
     for name, other in others.items():
-        theirs = by_document(some, score(other, some), documents)
+        theirs = by_document(some, score(other, numbered), documents)
         result |= {f"{name}_bits_per_byte": theirs.sum() / size.sum(), f"{name}_bits_per_byte_ci95": metrics.ratio_interval(theirs, size),
                    f"minus_{name}": (bits - theirs).sum() / size.sum(), f"minus_{name}_ci95": metrics.ratio_interval(bits - theirs, size)}
     return result
@@ -149,8 +153,7 @@ def spans(held_out: PairData, numbers: list[int], length: int, seed: int) -> lis
 
 def infilling(reader: Reader, tokenizer, held_out: PairData, numbers: list[int], settings: SampleConfig, seed: int, progress) -> dict:
     """Exact matches and token F1 on blanks of known lengths; the twin is told the length too."""
-    rows = {}
-    for length in progress(SPANS):
+    def one_length(length: int) -> dict:
         asked = spans(held_out, numbers, length, seed)
         empty = [dataclasses.replace(pair, blanks=[np.full(length, tokenizer.mask)]) for pair in asked]
         filled = []
@@ -158,21 +161,22 @@ def infilling(reader: Reader, tokenizer, held_out: PairData, numbers: list[int],
             filled += filling.fill(reader.model, tokenizer, reader.form, empty[first:first + 16], settings, seed=seed, first=first)
         exact = [one.blanks[0] == pair.blanks[0].tolist() for one, pair in zip(filled, asked, strict=True)]
         scores = np.array([overlap(one.blanks[0], pair.blanks[0]) for one, pair in zip(filled, asked, strict=True)])
-        if len(asked):
-            rows[length] = {"blanks": len(asked), "exact": float(np.mean(exact)), "exact_ci95": metrics.share_interval(sum(exact), len(exact)),
-                            "token_f1": float(scores.mean()), "token_f1_ci95": metrics.ratio_interval(scores, np.ones(len(scores)))}
-    return rows
+        return {"blanks": len(asked), "exact": float(np.mean(exact)), "exact_ci95": metrics.share_interval(sum(exact), len(exact)),
+                "token_f1": float(scores.mean()), "token_f1_ci95": metrics.ratio_interval(scores, np.ones(len(scores)))} if asked else {}
+    return {length: row for length, row in zip(SPANS, distributed.shared(SPANS, one_length, progress), strict=True) if row}
 
 
 def sampling(reader: Reader, tokenizer, statistics: dict, prompts: list[Pair], settings: SampleConfig, seed: int,
              progress) -> tuple[dict, list[list[int]]]:
     """Continuations of prompts, EACH of every one: how they differ among themselves, and how long they took. With them, their ids."""
-    texts, clock = [], time.perf_counter()
-    for number, pair in progress(list(enumerate(prompts))):
+    def continuations(item: tuple[int, Pair]) -> list[np.ndarray]:
+        number, pair = item
         template = filling.Template(pair.given, [None], "continue")
         written = filling.fill_template(reader.model, tokenizer, reader.form, template, statistics["blank_lengths"], settings, EACH,
                                         seed=seed + number, draws=1)
-        texts.append([np.array(one.blanks[0], dtype=np.int64) for one in written])
+        return [np.array(one.blanks[0], dtype=np.int64) for one in written]
+    clock = time.perf_counter()
+    texts = distributed.shared(enumerate(prompts), continuations, progress)
     seconds = time.perf_counter() - clock
     ones = np.ones(len(texts))
     alike = np.array([np.mean([overlap(a, b) for a, b in combinations(group, 2)]) for group in texts])
@@ -257,7 +261,7 @@ def score(args, path, model, tokenizer, saved: dict) -> dict:
     held_out = PairData(args.data_dir, "val", saved["form"])
     held_out.check_tokenizer(tokenizer.fingerprint, args.data_dir, path)
     if held_out.meta["fingerprint"] != saved["data"]["fingerprint"]:
-        print(f"note: {args.data_dir} is not the folder of pairs that this model was trained on", file=sys.stderr)
+        distributed.say(f"note: {args.data_dir} is not the folder of pairs that this model was trained on")
     beside = {}
     for flag, kind in (("twin", "conditional"), ("judge", "text")):
         if name := getattr(args, flag):
@@ -269,6 +273,6 @@ def score(args, path, model, tokenizer, saved: dict) -> dict:
     result = report(model, tokenizer, saved, args.data_dir, **beside, documents=args.documents or None, num_prompts=max(1, args.num_samples // EACH),
                     draws=args.draws, infill=SampleConfig(sampler=args.samplers or "confidence", temperature=0.0),
                     sample=config.resolve(SampleConfig, args, {"temperature": 0.8}), seed=args.seed,
-                    progress=lambda items: tqdm(items, mininterval=0.5 if sys.stderr.isatty() else 30.0))
-    print("\n".join(table(result)))
+                    progress=lambda items: tqdm(items, mininterval=0.5 if sys.stderr.isatty() else 30.0, disable=not distributed.leads()))
+    distributed.say("\n".join(table(result)), file=sys.stdout)
     return result

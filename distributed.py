@@ -13,7 +13,7 @@ import copy
 import datetime
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +123,16 @@ def told(text: str) -> str:
     texts: list = [None] * world()
     dist.all_gather_object(texts, text)
     return "; ".join(dict.fromkeys(texts))
+
+
+def shared(items: Iterable, work: Callable, progress: Callable[[list], Iterable] = iter) -> list:
+    """[work(item) for item in items], the items dealt to the processes in turn; all of them get all answers, which must pickle."""
+    answers = [work(item) for item in progress(list(items)[rank()::world()])]
+    if world() == 1:
+        return answers
+    parts: list = [None] * world()
+    dist.all_gather_object(parts, answers)
+    return [parts[number % world()][number // world()] for number in range(sum(map(len, parts)))]
 
 
 def claim(folder) -> Path:

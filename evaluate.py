@@ -6,7 +6,7 @@ Writes  a table on the screen; with --json FILE all figures; with --picture FILE
 
 A minute on a laptop:
     python evaluate.py --checkpoint checkpoints/best.pt --documents 100
-All held-out documents (with torchrun, shared among GPUs), and samples judged by the twin over a grid (16 a cell took five minutes):
+All held-out documents (like all of a checkpoint's figures shared among GPUs, with torchrun), and samples judged by the twin over a grid (16 a cell took five minutes):
     python evaluate.py --checkpoint checkpoints/best.pt --json scores.json
     python evaluate.py --checkpoint checkpoints/best.pt --samples --judge checkpoints_ar/best.pt --picture samplers.png
 A captioner, judged by truth on every split, beside itself blind, its twin, and fewer steps:
@@ -17,6 +17,7 @@ Anybody's captions, with coco-caption's scores (seconds for 1,000 images); peopl
     python evaluate.py --ratings ratings_ann.json ratings_bo.json
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def score_text(args, path, model, tokenizer, saved) -> dict:
     rows = evaluation.sample_grid(model, tokenizer, saved, held_out, judge, settings, num_samples=args.num_samples, min_tokens=args.min_tokens,
                                   seed=args.seed)
     evaluation.print_grid(rows)
-    if args.picture:
+    if args.picture and distributed.leads():
         pictures.sampler_grid(args.picture, rows)
     return {"samples": rows, "seed": args.seed, "num_samples": args.num_samples}
 
@@ -128,18 +129,15 @@ def score_captions(args, path, model, tokenizer, saved) -> dict:
     settings = config.resolve(SampleConfig, args, {"sampler": args.samplers or "confidence", "steps": 64, "temperature": 0.0})
     options = {"twin": twin, "seed": args.seed} | {name: getattr(args, name) for name in ("guidance", "rerank", "choose", "penalty")}
     if args.rate:
-        return ratings.write(args.rate, caption_scores.to_rate(model, tokenizer, saved, args.data_dir, splits[0], settings, args.num_samples,
-                                                           **options), args.seed)
+        shown = caption_scores.to_rate(model, tokenizer, saved, args.data_dir, splits[0], settings, args.num_samples, **options)
+        return ratings.write(args.rate, shown, args.seed) if distributed.leads() else {}
     step_counts = [int(n) for n in args.step_counts.split(",")]
     more = caption_scores.more_figures(args.clip_score, args.meteor_spice, model.device, saved["encoder"]["encoder"])
     result = caption_scores.report(model, tokenizer, saved, args.data_dir, splits, settings, step_counts, probe_steps=args.probe_steps,
                                    more=more, **options)
-    print(metrics.markdown(caption_scores.table(result)))
-    for line in caption_scores.signatures(result):
-        print(line)
-    for key in (key for key in ("swap", "twin_swap") if key in result):
-        print(f"{key}: " + "  ".join(f"{name} {100 * result[key][name]:.1f}" for name in ("text", "image", "group")))
-    if args.picture:
+    for line in caption_scores.lines(result):
+        distributed.say(line, file=sys.stdout)
+    if args.picture and distributed.leads():
         pictures.caption_steps(args.picture, result)
     return result
 
@@ -205,8 +203,8 @@ def check_kind(args, kind: str) -> None:
     for flag, default in FOREIGN[kind].items():
         if getattr(args, flag) != default:
             raise UserError(f"--{flag} for {what}", "a flag that means something for it", f"drop --{flag}, or score something else")
-    if distributed.world() > 1 and (kind != "text" or args.samples):
-        raise UserError(f"torchrun for {what} or samples", "the likelihood of text, which alone is shared among processes", "use one process")
+    if distributed.world() > 1 and kind in ("files", "ratings"):
+        raise UserError(f"torchrun for {what}", "work for more than one process: a checkpoint", "use one process")
     if args.picture and kind == "text" and not (args.samples and args.judge):
         raise UserError("--picture alone", "something to draw", "add --samples --judge checkpoints_ar/best.pt, or --curves RUN RUN")
 

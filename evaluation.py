@@ -7,7 +7,6 @@ smoothed), about 0.02 nats a token on TinyStories.
 """
 
 import math
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, fields
@@ -53,7 +52,7 @@ def open_data(data_dir, text: str | None, separator: str, tokenizer, saved: dict
     held_out = TextData(data_dir, "val", max_length)
     check_tokenizer(held_out.meta["tokenizer"], tokenizer.fingerprint, data_dir)
     if held_out.meta["fingerprint"] != saved["data"]["fingerprint"]:
-        print(f"note: {data_dir} is not the data that this model was trained on; its split may differ", file=sys.stderr)
+        distributed.say(f"note: {data_dir} is not the data that this model was trained on; its split may differ")
     return held_out
 
 
@@ -184,7 +183,9 @@ def print_likelihood(result: dict) -> None:
 
 def sample_grid(model, tokenizer, saved: dict, held_out: TextData, judge, cells: list[SampleConfig], *, num_samples: int, min_tokens: int,
                 seed: int = 0) -> list[dict]:
-    """Figures of held-out human texts, then of samples with the same lengths for each of the settings in `cells`."""
+    """Figures of held-out human texts, then of samples with the same lengths for each of the settings in `cells`.
+
+    Under torchrun each process draws its share of the cells."""
     whole = [text for text in held_out.whole_rows() if len(text) >= min_tokens][:num_samples]
     if len(whole) < num_samples:
         raise UserError(f"{len(whole)} whole held-out texts of {min_tokens} to {held_out.max_length} tokens",
@@ -192,15 +193,19 @@ def sample_grid(model, tokenizer, saved: dict, held_out: TextData, judge, cells:
     lengths = [len(text) for text in whole]
     score = lambda texts: ({"judge_nats_per_token": judge_texts(judge, texts, tokenizer.pad)} if judge else {}) | metrics.variety(texts)
     rows = [{"sampler": "human text", "steps": 0, "calls": 0, "seconds": 0.0, **score(whole)}]
-    for settings in tqdm(cells, unit="cell"):
+
+    def cell(settings: SampleConfig) -> dict:
         clock = time.perf_counter()
         texts, calls = draw(model, tokenizer, saved["objective"], lengths, settings, seed)
         steps = max(lengths) if saved["objective"] == "ar" else settings.steps
-        rows.append({"sampler": settings.sampler, "steps": steps, "calls": calls, "seconds": time.perf_counter() - clock, **score(texts)})
-    return rows
+        return {"sampler": settings.sampler, "steps": steps, "calls": calls, "seconds": time.perf_counter() - clock, **score(texts)}
+
+    return rows + distributed.shared(cells, cell, lambda some: tqdm(some, unit="cell", disable=not distributed.leads()))
 
 
 def print_grid(rows: list[dict]) -> None:
+    if not distributed.leads():
+        return
     names = [name for name in rows[0] if name not in ("sampler", "steps", "seconds")]
     figure = lambda value: f"{value:.3f}" if isinstance(value, float) else str(value)
     print(metrics.markdown([["sampler", "steps", *names, "seconds"], *(

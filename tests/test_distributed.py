@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from captioned import make_captions
+from captioned import make_captioner, make_captions
 from corpus import make_data
+from paired import make_conditional, make_world
 from torch.distributed.checkpoint.metadata import Metadata
 
+import caption_scores
 import diffusion
 import distributed
 import evaluate
@@ -169,17 +171,59 @@ def test_a_captioner_split_by_fsdp(tmp_path):
     same_curve(tmp_path / "one", tmp_path / "two")
 
 
+def alike(mine, theirs, where: str = "") -> None:
+    """The same figures to twelve digits, but for how long they took."""
+    assert type(mine) is type(theirs), where
+    if isinstance(mine, dict):
+        assert mine.keys() == theirs.keys(), where
+        for key in mine.keys() - {"seconds", "seconds_per_text"}:
+            alike(mine[key], theirs[key], f"{where}/{key}")
+    elif isinstance(mine, list):
+        assert len(mine) == len(theirs), where
+        for number, pair in enumerate(zip(mine, theirs, strict=True)):
+            alike(*pair, f"{where}/{number}")
+    else:
+        assert theirs == (pytest.approx(mine, rel=1e-12) if isinstance(mine, float) else mine), where
+
+
+def evaluated(words: list[str], folder: Path, world: int = 2) -> dict:
+    """What one process and what several write, which must be alike."""
+    words = [*words, "--device", "cpu", "--threads", "1"]
+    evaluate.main([*words, "--json", str(folder / "one.json")])
+    assert together(world, evaluate.main, [*words, "--json", str(folder / "two.json")]) == [0] * world
+    one, two = (json.loads((folder / name).read_text()) for name in ("one.json", "two.json"))
+    alike(one, two)
+    return one
+
+
 def test_evaluate_gives_the_same_figures(alone, data_dir, tmp_path):
-    words = ["--checkpoint", str(alone / "best.pt"), "--data_dir", str(data_dir), "--device", "cpu", "--draws", "2"]
-    evaluate.main([*words, "--json", str(tmp_path / "one.json")])
-    assert together(2, evaluate.main, [*words, "--json", str(tmp_path / "two.json")]) == [0, 0]
-    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
-    levels = one.pop("by_masked_share") + [one]
-    for mine, theirs in zip(levels, two.pop("by_masked_share") + [two], strict=True):
-        assert mine.keys() == theirs.keys()
-        for key, value in mine.items():
-            assert theirs[key] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-12)), key
-    assert together(2, evaluate.main, [*words, "--samples"]) == [2, 2]  # refused, not done twice
+    words = ["--checkpoint", str(alone / "best.pt"), "--data_dir", str(data_dir)]
+    assert evaluated([*words, "--draws", "2"], tmp_path)["by_masked_share"]
+    grid = ["--samples", "--judge", str(twin_of(data_dir, tmp_path)), "--num_samples", "2", "--min_tokens", "8"]
+    assert len(evaluated([*words, *grid, "--samplers", "first_hitting,confidence,remask", "--step_counts", "2"], tmp_path, 3)["samples"]) == 4
+    assert together(2, evaluate.main, ["--hypotheses", str(tmp_path / "none.json")]) == [2, 2]  # refused, not done twice
+
+
+def twin_of(data_dir, folder: Path) -> Path:
+    """A twin, hardly trained."""
+    train.main(["--data_dir", str(data_dir), "--out", str(folder / "twin"), *FLAGS, "--objective", "ar", "--max_steps", "2"])
+    return folder / "twin" / "best.pt"
+
+
+def test_evaluate_gives_the_same_figures_of_captions(tmp_path, monkeypatch):
+    """Batches of three pictures, by truth, with reranking, the twin and swapped pairs."""
+    folder = make_captions(tmp_path / "data")
+    run, twin = (make_captioner(folder, tmp_path / objective, "--objective", objective) / "best.pt" for objective in ("diffusion", "ar"))
+    for function in (caption_scores.caption_all, caption_scores.swap_scores):
+        monkeypatch.setitem(function.__kwdefaults__, "batch_size", 3)
+    words = ["--checkpoint", str(run), "--twin", str(twin), "--data_dir", str(folder), "--splits", "val,swap"]
+    assert {"splits", "twin", "steps", "blind", "swap"} <= evaluated([*words, "--rerank", "2", "--step_counts", "2,4"], tmp_path).keys()
+
+
+def test_evaluate_gives_the_same_figures_of_pairs(tmp_path):
+    run = make_conditional(make_world(tmp_path), "context", tmp_path / "run")
+    words = ["--checkpoint", str(run), "--data_dir", str(tmp_path / "pairs"), "--documents", "3", "--num_samples", "8", "--draws", "2"]
+    assert evaluated(words, tmp_path)["copies"]
 
 
 def as_rank(monkeypatch, rank: int, world: int) -> None:
