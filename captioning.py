@@ -24,6 +24,9 @@ from samplers import row_generators, sample
 from scenes import scene_from_dict
 
 
+PLACE_SCALE = 2.0
+
+
 @dataclass
 class Caption:
     """ids with [BOS] and [EOS]; step and probability of each (step 0: given); bound: nats per token, or None."""
@@ -37,9 +40,9 @@ class Caption:
 
 
 def feature_statistics(features: np.ndarray, rows: np.ndarray) -> dict:
-    """Mean and deviation of each channel over at most 1,000 training images: plain lists for the checkpoint."""
+    """Mean and deviation of each channel over at most 1,000 training images, and the place code's size: plain values for the checkpoint."""
     some = features[rows[np.linspace(0, len(rows) - 1, min(len(rows), 1000)).astype(int)]].astype(np.float32)
-    return {"feature_mean": some.mean((0, 1)).tolist(), "feature_std": (some.std((0, 1)) + 1e-4).tolist()}
+    return {"feature_mean": some.mean((0, 1)).tolist(), "feature_std": (some.std((0, 1)) + 1e-4).tolist(), "place_scale": PLACE_SCALE}
 
 
 def place_code(patches: int, width: int) -> Tensor:
@@ -59,10 +62,11 @@ def place_code(patches: int, width: int) -> Tensor:
 def standardise(images: Tensor, statistics: dict, device) -> Tensor:
     """Features (B, P, width) as the captioner reads them: of zero mean and unit deviation, plus the code of their place.
 
-    Without the code no relation was learnt in 57,600 captions: frozen features say what, and only faintly where (LOG.md).
+    Without the code no relation was learnt in 57,600 captions: frozen features say what, and only faintly where. The larger it is
+    beside the features, the sooner relations are learnt (LOG.md). Checkpoints from before it had a size have it at 1.
     """
     mean, std = (torch.tensor(statistics[name], device=device) for name in ("feature_mean", "feature_std"))
-    return (images.to(device) - mean) / std + place_code(*images.shape[1:]).to(device)
+    return (images.to(device) - mean) / std + statistics.get("place_scale", 1.0) * place_code(*images.shape[1:]).to(device)
 
 
 def condition_of(model, images: Tensor) -> list:

@@ -1,6 +1,7 @@
 """How good a conditional model is (floor 2): its bound on what is missing, its fillings, and whether what is given matters.
 
-All figures are on held-out pairs, with 95% intervals over documents. Under torchrun each process computes its share of them. The target of a pair is the text in its blanks.
+All figures are on held-out pairs, with 95% intervals over documents; under torchrun each process computes its share.
+The target of a pair is the text in its blanks.
 The denoiser is told a blank's length and is charged -log p(length) for it, under the training pairs' histogram of the
 same kind (add-one smoothed); the twin pays for the [EOS] that ends each blank. So both describe the same bytes.
 """

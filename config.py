@@ -7,6 +7,7 @@ Unknown keys and unknown flags are errors. Nothing is read from the environment.
 import argparse
 import dataclasses
 import difflib
+import re
 import sys
 import typing
 from dataclasses import dataclass
@@ -220,6 +221,14 @@ def named_size(name: str) -> dict:
     if name not in NAMED_SIZES:
         raise unknown(f"--model_config {name}", name, list(NAMED_SIZES))
     return dict(zip(("d_model", "heads", "layers"), NAMED_SIZES[name], strict=True))
+
+
+def read_shard(text: str | None) -> tuple[int, int]:
+    """"2/8" -> (2, 8): the third of eight parts; None is all there is. Raises UserError."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text or "0/1")
+    if not found or int(found[1]) >= int(found[2]):
+        raise UserError(f"--shard {text}", "a part and the number of parts, such as 0/8 to 7/8", "choose one of these")
+    return int(found[1]), int(found[2])
 
 
 def show(title: str, values: dict) -> None:

@@ -57,6 +57,13 @@ class SplitWriter:
         self.longest = max(self.longest, len(document))
         self.ends.write(np.int64(self.tokens).tobytes())
 
+    def extend(self, tokens: np.ndarray, sizes: np.ndarray) -> None:
+        """Documents as another split has them: tokens (T,) uint16 with [BOS] and [EOS], sizes (n,) of each. Their bytes are the caller's to count."""
+        self.raw.write(tokens.tobytes())
+        self.ends.write((self.tokens + np.cumsum(sizes, dtype=np.int64)).tobytes())
+        self.documents, self.tokens = self.documents + len(sizes), self.tokens + len(tokens)
+        self.longest = max(self.longest, int(sizes.max(initial=0)))
+
     def finish(self) -> dict:
         """Write SPLIT.npy and SPLIT_offsets.npy; return the split's sizes for meta.json."""
         arrays = ((self.raw, self.split, np.uint16, self.tokens), (self.ends, f"{self.split}_offsets", np.int64, self.documents + 1))

@@ -6,7 +6,7 @@ Writes  a table on the screen; with --json FILE all figures; with --picture FILE
 
 A minute on a laptop:
     python evaluate.py --checkpoint checkpoints/best.pt --documents 100
-All held-out documents (like all of a checkpoint's figures shared among GPUs, with torchrun), and samples judged by the twin over a grid (16 a cell took five minutes):
+All held-out documents, and samples judged by the twin over a grid (16 a cell took five minutes); torchrun shares either among GPUs:
     python evaluate.py --checkpoint checkpoints/best.pt --json scores.json
     python evaluate.py --checkpoint checkpoints/best.pt --samples --judge checkpoints_ar/best.pt --picture samplers.png
 A captioner, judged by truth on every split, beside itself blind, its twin, and fewer steps:

@@ -127,7 +127,7 @@ def main(argv=None):
     if args.tokenizer:
         file = files.existing(args.tokenizer, "a tokenizer.json", "check --tokenizer")
         tokenizer = Tokenizer.from_json(file.read_text(encoding="utf-8", errors="replace"))
-    shard = vision.read_shard(args.shard)
+    shard = config.read_shard(args.shard)
     vision.claim(out, shard)
     settings = {"captions": args.captions if hub else str(path.resolve()), "images": str(folder.resolve()), "seed": args.seed,
                 "captions_sha256": files.file_digest(path).hex()[:16] if path.is_file() else None, "vocab_size": args.vocab_size,

@@ -102,7 +102,7 @@ def main(argv=None):
         raise UserError(f"--levels {args.levels}", "some of 1,2,3 with commas between them", "for example --levels 1,2")
     levels = tuple(sorted({int(word) for word in args.levels.split(",")}))
     encoder = None if args.encoder == "none" else vision.load(args.encoder)
-    shard = vision.read_shard(args.shard)
+    shard = config.read_shard(args.shard)
     out = vision.claim(Path(args.out), shard)
     kept = ("noise", "inside", "captions", "seed", "vocab_size", "num_train", "num_val")
     settings = {"levels": list(levels), **{name: getattr(args, name) for name in kept}}

@@ -9,7 +9,6 @@ any pooling or projection; preprocessing (size, crop, mean, deviation) is what t
 import contextlib
 import json
 import os
-import re
 import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -236,14 +235,6 @@ class ArrayFile:
     def __exit__(self, *exc):
         with contextlib.suppress(OSError):  # closing flushes, which fails again on a full disk
             self.file.close()
-
-
-def read_shard(text: str | None) -> tuple[int, int]:
-    """"2/8" -> (2, 8): this process computes the third of eight parts; None is all of it. Raises UserError."""
-    found = re.fullmatch(r"(\d+)/(\d+)", text or "0/1")
-    if not found or int(found[1]) >= int(found[2]):
-        raise UserError(f"--shard {text}", "a part and the number of parts, such as 0/8 to 7/8", "choose one of these")
-    return int(found[1]), int(found[2])
 
 
 def claim(out: Path, shard: tuple[int, int]) -> Path:

@@ -28,8 +28,11 @@ def world(tmp_path_factory):
 def test_features_are_standardised(world):
     data, _, _, saved, _, _ = world
     train = CaptionData(data, "train")
-    seen = captioning.standardise(train.images(np.arange(len(train))), saved["statistics"], "cpu") - captioning.place_code(64, 192)
+    seen = captioning.standardise(train.images(np.arange(len(train))), saved["statistics"], "cpu") - captioning.PLACE_SCALE * captioning.place_code(64, 192)
     assert seen.mean((0, 1)).abs().max() < 0.02 and seen.std((0, 1)).max() < 1.05
+    before = {name: value for name, value in saved["statistics"].items() if name != "place_scale"}  # a checkpoint from before the code had a size
+    some = train.images([0, 1])
+    assert torch.allclose(captioning.standardise(some, before, "cpu") - seen[:2], captioning.place_code(64, 192), atol=1e-5)
 
 
 def test_every_patch_has_a_place_of_its_own():

@@ -16,6 +16,7 @@ from captioned import make_captions, save_encoder
 from PIL import Image
 
 import caption_data
+import config
 import train_encoder
 import vision
 from files import UserError
@@ -202,6 +203,6 @@ def test_parts_of_a_cache_are_joined(pictures, tmp_path):
     assert not list(parts.glob("features_*_of_*"))
     for text in ("3/3", "1", "0/0", "-1/2"):
         with pytest.raises(UserError, match=f"--shard {text}"):
-            vision.read_shard(text)
+            config.read_shard(text)
     with pytest.raises(UserError, match="without captions"):
         vision.claim(tmp_path / "empty", (0, 2))
