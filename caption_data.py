@@ -79,7 +79,7 @@ def row_checksums(rows: np.ndarray) -> np.ndarray:
 
 
 class Features:
-    """features.npy (N, P, width) float16, memory-mapped, of which rows are read by their numbers and held to their checksums."""
+    """features.npy (N, P, width) float16, or any such array, memory-mapped, of which rows are read by their numbers and held to their checksums."""
 
     def __init__(self, path, array: np.ndarray, checksums: np.ndarray | None):
         self.path, self.array, self.checksums = path, array, checksums
@@ -91,8 +91,8 @@ class Features:
         if self.checksums is not None:
             wrong = np.flatnonzero(row_checksums(rows) != self.checksums[numbers])
             if len(wrong):
-                raise UserError(f"row {int(np.asarray(numbers)[wrong[0]])} of {self.path} (or of {CHECKSUMS}), which was changed",
-                                "the features as they were computed", "remove features.npy and features.json, and " + REMAKE)
+                raise UserError(f"row {int(np.asarray(numbers)[wrong[0]])} of {self.path} (or of its checksums), which was changed",
+                                "the rows as they were computed", f"remove {self.path}, and {REMAKE}")
         return rows
 
 

@@ -23,7 +23,6 @@ from diffusion import guide
 from samplers import row_generators, sample
 from scenes import scene_from_dict
 
-
 PLACE_SCALE = 2.0
 
 

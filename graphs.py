@@ -144,7 +144,8 @@ class ConditionGraph(nn.Module):
         super().__init__()
         self.layers, self.heads, width = model.config.layers, model.config.heads, model.config.condition_width
         self.register_buffer("scale", 1 / torch.tensor(statistics["feature_std"]))
-        self.register_buffer("shift", statistics.get("place_scale", 1.0) * place_code(patches, width) - torch.tensor(statistics["feature_mean"]) * self.scale)
+        code = statistics.get("place_scale", 1.0) * place_code(patches, width)
+        self.register_buffer("shift", code - torch.tensor(statistics["feature_mean"]) * self.scale)
         self.key = linear(*(block.cross.key.weight for block in model.blocks))
         self.value = linear(*(block.cross.value.weight for block in model.blocks))
         norms, head = [block.cross.key_norm for block in model.blocks], model.config.d_model // self.heads

@@ -1,7 +1,8 @@
 """The state of a run whose weights are split over processes (floor 1): every process's part in a folder, through
 torch.distributed.checkpoint. It loads again on any number of processes, split or whole.
 
-    resume.pt         everything but the tensors, and `shards`: the folder's name. Renaming it into place is what saves
+    resume.pt         everything but the tensors; `shards`, the folder's name; `shard_files`, size and SHA-256 of each file in it.
+                      Renaming it into place is what saves
     resume_STEP/      .metadata, and a file a process: weights/NAME, averaged/NAME, optimizer/NUMBER/PARAMETER/NAME
 
 A folder's .metadata is a pickle, the only form that torch has. It is read with nothing allowed but the classes that
@@ -22,7 +23,7 @@ from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorS
 from torch.distributed.tensor import DTensor
 
 import files
-from distributed import divide, split_weights
+from distributed import divide, shared, split_weights
 from files import UserError
 
 FOLDER = re.compile(r"resume_\d+")
@@ -61,8 +62,9 @@ def save(run_dir: Path, step: int, weights: dict, averaged: dict | None, optimiz
         tensors |= {f"optimizer/{number}/{index}/{name}": value for index, values in state["state"].items() for name, value in values.items()}
     name = f"resume_{step:06d}"
     dcp.save(tensors, storage_writer=dcp.FileSystemWriter(run_dir / name))
+    table = shared(sorted(path.name for path in (run_dir / name).iterdir()), lambda file: files.listed(run_dir / name, [file]))
     return {"weights": None, "averaged": None, "optimizer": [{"state": {}, "param_groups": state["param_groups"]} for state in optimizers],
-            "shards": name}
+            "shards": name, "shard_files": {file: about for one in table for file, about in one.items()}}
 
 
 def remove_others(run_dir: Path, keep: str | None) -> None:
@@ -100,6 +102,7 @@ def read(run_dir: Path, resume: dict, model: nn.Module, optimizers: list) -> dic
         raise UserError(f"the folder {resume['shards']!r} in {run_dir / 'resume.pt'}", "the name of one beside it, such as resume_000500",
                         "use the resume.pt of a run of this project")
     folder = files.existing(run_dir / resume["shards"], "every process's part of the saved state", "copy it beside its resume.pt")
+    check(folder, resume.get("shard_files") or {})  # none before there were any
     like = model.state_dict()
     try:
         reader = Reader(folder)
@@ -121,6 +124,19 @@ def read(run_dir: Path, resume: dict, model: nn.Module, optimizers: list) -> dic
         else:
             result[part][name] = value
     return result | {"averaged": result["averaged"] or None}
+
+
+def check(folder: Path, table: dict) -> None:
+    """Hold the folder's files to their checksums, each process some of them. Raises UserError, in all, for one that is missing or changed."""
+    def problem(item) -> UserError | None:
+        try:
+            files.check_files(folder, dict([item]), "copy it again, or begin a run from last.pt with --init_from")
+        except UserError as error:
+            return error
+        return None
+    for error in shared(sorted(table.items()), problem):
+        if error:
+            raise error
 
 
 def room_for(key: str, entry: TensorStorageMetadata, like: dict, optimizers: list) -> Tensor:

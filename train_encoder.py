@@ -31,6 +31,7 @@ from tqdm import tqdm
 import caption_data
 import checkpoint
 import config
+import data
 import diffusion
 import distributed
 import files
@@ -77,15 +78,20 @@ class Pixels:
     def __init__(self, folder, split: str, preprocess: vision.Preprocess):
         self.records = [record for record in caption_data.read_records(folder) if record["split"] == split]
         self.tokenizer = Tokenizer.from_json((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
-        path = Path(folder) / f"pixels_{split}_{preprocess.size}.npy"
-        if not path.exists():
+        path = Path(folder) / f"pixels_{split}_{preprocess.size}_{caption_data.read_meta(folder)['fingerprint']}.npy"
+        sums = path.with_suffix(".checksums.npy")
+        if not (path.exists() and sums.exists()):
+            found = []
             with files.replacing(path) as file, ProcessPoolExecutor() as pool:
                 np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False,
                                                             "shape": (len(self.records), preprocess.size, preprocess.size, 3)})
                 paths = [caption_data.image_path(folder, record) for record in self.records]
                 for image in tqdm(pool.map(partial(vision.read_pixels, preprocess), paths, chunksize=32), total=len(paths), desc="decoding"):
                     file.write(image.tobytes())
-        self.pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+                    found.append(caption_data.row_checksums(image[None]))
+            with files.replacing(sums) as file:
+                np.save(file, np.concatenate(found))
+        self.pixels = caption_data.Features(path, data.open_array(path, "remove it"), data.open_array(sums, "remove it"))
         classes = [patch_classes(record["scene"], preprocess.size // STRIDE) for record in self.records]
         self.targets, self.weights = (np.stack(parts) for parts in zip(*classes, strict=True))
         flat = self.tokenizer.encode_batch([caption for record in self.records for caption in record["captions"]])

@@ -117,12 +117,17 @@ def test_same_losses_as_one_process(world, parallel, alone, data_dir, tmp_path):
             assert type(several[part][name]) is torch.Tensor and (weight - several[part][name]).norm() < 0.05 * weight.norm(), name
 
 
-def test_a_run_moves_between_numbers_of_processes(alone, data_dir, tmp_path):
+def test_a_run_moves_between_numbers_of_processes(alone, data_dir, tmp_path, capfd):
     """Split over four, stopped; over two, stopped; one plain process, stopped; split over two to the end. Each stop reaches one rank only."""
     run = tmp_path / "run"
     words = ["--data_dir", str(data_dir), "--out", str(run), *FLAGS]
     assert together(4, train.main, [*words, "--parallel", "fsdp"], stop=(2, 4)) == [143] * 4
     assert content(run, "resume.pt")["weights"] is None and content(run, "resume.pt")["step"] == 5
+    damaged = max((run / "resume_000005").glob("*.distcp"))
+    good = damaged.read_bytes()
+    damaged.write_bytes(good[:-9] + bytes([good[-9] ^ 1]) + good[-8:])
+    assert together(2, train.main, [*words, "--resume"]) == [2, 2] and f"{damaged}, which was changed" in capfd.readouterr().err
+    damaged.write_bytes(good)
     assert together(2, train.main, [*words, "--resume"], stop=(1, 9)) == [143] * 2
     saved = [path.name for path in run.glob("resume_*")]
     assert saved == ["resume_000010"] == [content(run, "resume.pt")["shards"]]  # the older one is gone
