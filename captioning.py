@@ -23,7 +23,7 @@ from diffusion import guide
 from samplers import row_generators, sample
 from scenes import scene_from_dict
 
-PLACE_SCALE = 2.0
+PLACE_SCALE = 4.0
 
 
 @dataclass
