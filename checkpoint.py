@@ -144,10 +144,11 @@ def open_model(path, device: str | torch.device = "cpu", *, averaged: bool = Tru
     return model.to(device).eval(), tokenizer, saved
 
 
-def start_from(model: nn.Module, path, fingerprint: str) -> None:
-    """Copy every weight that fits from another checkpoint; new parts keep their own start. Raises UserError if its tokenizer
-    is not the one with this fingerprint, or nothing fits."""
-    other, tokenizer, _ = open_model(path)
+def start_from(model: nn.Module, path, fingerprint: str) -> dict:
+    """Copy every weight that fits from another checkpoint; new parts keep their own start. Returns its other content.
+
+    Raises UserError if its tokenizer is not the one with this fingerprint, or nothing fits."""
+    other, tokenizer, saved = open_model(path)
     check_tokenizer(tokenizer.fingerprint, fingerprint, path)
     mine, theirs = model.state_dict(), other.state_dict()
     fits = {name: weight for name, weight in theirs.items() if name in mine and mine[name].shape == weight.shape}
@@ -155,6 +156,7 @@ def start_from(model: nn.Module, path, fingerprint: str) -> None:
         raise UserError(f"{path}, no weight of which fits", "a checkpoint of the same width", "choose the same --model_config")
     model.load_state_dict(fits, strict=False)
     distributed.say(f"from {path}: {len(fits)} of {len(mine)} tensors; new: {len(mine) - len(fits)}")
+    return saved
 
 
 def newest(kinds: tuple[str, ...] = ("text",)) -> Path:

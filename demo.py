@@ -3,7 +3,7 @@
 Reads   nothing but this folder
 Writes  runs/demo/ (--out): data/, captioner/, results.json, steps.png and index.html, the page to look at
 
-Ten to thirteen minutes on two cores, nothing to download:
+Ten minutes on two cores, nothing to download:
     python demo.py
 A minute, to see that it runs (its captions are poor):
     python demo.py --out runs/quick --num_train 500 --num_val 50 --max_steps 60

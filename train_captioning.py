@@ -173,13 +173,15 @@ def main(argv=None):
         files.write_json(out / "config.json", {key: settings[key] for group in args.parser.groups.values() for key in group})
 
     device = training.start(cfg)
-    model = Denoiser(model_config).to(device)
+    model, before = Denoiser(model_config).to(device), resume
     if args.init_from and not resume:
-        checkpoint.start_from(model, args.init_from, data.tokenizer.fingerprint)
+        before = checkpoint.start_from(model, args.init_from, data.tokenizer.fingerprint)
     elif not resume:
         for block in model.blocks:
             torch.nn.init.ones_(block.cross.gate)  # nothing learnt yet that a closed gate would protect
     statistics = captioning.feature_statistics(data.features, data.rows) | {"row_lengths": data.length_histogram().tolist()}
+    if before and before["kind"] == "caption":  # whose keys know the place code at this size
+        statistics["place_scale"] = before["statistics"].get("place_scale", 1.0)
     about = {"kind": "caption", "objective": args.objective, "model": config.to_dict(model_config), "statistics": statistics,
              "tokenizer": data.tokenizer.to_json(), "encoder": {name: data.encoder[name] for name in ("encoder", "key", "patches", "width")},
              "data": {"fingerprint": data.meta["fingerprint"], "tokenizer": data.tokenizer.fingerprint},

@@ -21,6 +21,7 @@ from PIL import Image
 
 import caption_data
 import caption_scores
+import captioning
 import checkpoint
 import demo
 import evaluate
@@ -119,6 +120,18 @@ def test_the_second_phase_is_resumed_as_such(data, run, tmp_path, monkeypatch):
         with pytest.raises(UserError, match=message):
             make_captioner(data, tmp_path / "wrong", *wrong)
     assert not (tmp_path / "wrong").exists()
+
+
+def test_the_place_code_keeps_its_size(data, tmp_path, monkeypatch):
+    """What goes on from a captioner whose place code was smaller, resumed or as a start, sees it at that size."""
+    size = lambda path: torch.load(path, weights_only=True)["statistics"]["place_scale"]
+    with monkeypatch.context() as small:
+        small.setattr(captioning, "PLACE_SCALE", 1.0)
+        before = make_captioner(data, tmp_path / "before", "--max_steps", "2", "--warmup_steps", "1")
+    make_captioner(data, tmp_path / "before", "--resume", "--max_steps", "3")
+    make_captioner(data, tmp_path / "started", "--init_from", str(before / "best.pt"))
+    make_captioner(data, tmp_path / "new")
+    assert [size(tmp_path / name / "last.pt") for name in ("before", "started", "new")] == [1.0, 1.0, captioning.PLACE_SCALE]
 
 
 def test_a_text_denoiser_is_the_start(data, tmp_path, monkeypatch, capsys):
