@@ -38,6 +38,7 @@ CHOICES = {
     "estimator": ("count", config.ESTIMATORS, "how noise levels are drawn; all estimate the same bound"),
     "weight": ("bound", config.WEIGHTS, "weights of the loss; bound is the likelihood's own"),
 }
+KEPT = ("objective", "estimator", "weight", "complementary", "eval_documents")  # what a resumed run keeps beside its settings
 
 
 def parse_args(argv):
@@ -115,6 +116,9 @@ def main(argv=None):
         raise UserError(f"--complementary with --estimator {args.estimator}", "the count estimator", "drop one of the two flags")
     out = Path(args.out)
     resume = training.find_resume(out, args.resume, ("text",))
+    for name, value in (resume or {}).get("flags", {}).items():
+        if getattr(args, name) == args.parser.get_default(name):
+            setattr(args, name, value)
     model_config, cfg, data = build(args, resume)
     held_out = TextData(args.data_dir, "val", model_config.max_length)
     distributed.claim(out)
@@ -132,7 +136,8 @@ def main(argv=None):
     statistics = {"row_lengths": data.length_histogram().tolist()}
     about = {"kind": "text", "objective": args.objective, "model": config.to_dict(model_config), "statistics": statistics,
              "tokenizer": data.tokenizer.to_json(),
-             "data": {"fingerprint": data.meta["fingerprint"], "tokenizer": data.tokenizer.fingerprint}}
+             "data": {"fingerprint": data.meta["fingerprint"], "tokenizer": data.tokenizer.fingerprint},
+             "flags": {name: getattr(args, name) for name in KEPT}}
     metrics = training.fit(
         model, make_loss(args, data.tokenizer.mask),
         lambda step: diffusion.with_noise_levels(batches(step), training.step_generator(cfg.seed, step, stream=1)),

@@ -176,6 +176,20 @@ def test_nonfinite_loss_stops_and_keeps_the_last_good_state(data_dir, tmp_path, 
     assert saved["step"] == 3 and all(value.isfinite().all() for value in saved["weights"].values())
 
 
+@pytest.mark.parametrize("flags", [["--weight", "flat", "--complementary"], ["--estimator", "cosine"], ["--objective", "ar"]])
+def test_a_resumed_run_keeps_its_objective(flags, data_dir, tmp_path, monkeypatch):
+    """Nothing is said again but the folders: the loss, the noise and the evaluations stay what they were."""
+    words = [*flags, "--max_steps", "6", "--save_every", "2", "--eval_every", "3", "--log_every", "1"]
+    make_run(data_dir, tmp_path / "straight", *words)
+    real = training.optimizer_step
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "optimizer_step", lambda *given: 1 / 0 if given[4] == 4 else real(*given))
+        with pytest.raises(ZeroDivisionError):
+            make_run(data_dir, tmp_path / "run", *words)
+    train.main(["--data_dir", str(data_dir), "--out", str(tmp_path / "run"), "--resume"])
+    same_run(tmp_path / "straight", tmp_path / "run")
+
+
 def test_refusals(straight, data_dir, tmp_path):
     for words, message in (
             ([], "a run in"),
