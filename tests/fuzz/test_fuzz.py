@@ -1,7 +1,9 @@
 """Hypothesis over every reader, a few inputs each (the long run is in LOG.md), and the inputs that once ended in a traceback."""
 
+import importlib.util
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -121,3 +123,13 @@ def test_kept_a_bundle_whose_sizes_are_words_and_graphs_are_lists(world, tmp_pat
     files.write_sealed(folder / "bundle.json", facts)
     with pytest.raises(UserError, match="of another shape .graphs"):
         runtime.Runner(folder)
+
+
+def test_the_guided_fuzzer_runs_where_atheris_is(monkeypatch):
+    """It finds nothing in a moment's inputs; where atheris is not, it says so."""
+    words = [sys.executable, str(Path(__file__).parent / "guided.py"), "--reader", "templates", "--inputs", "20"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    if importlib.util.find_spec("atheris"):
+        assert done.returncode == 0 and "Done 20 runs" in done.stderr
+    else:
+        assert done.returncode == 1 and done.stderr.startswith("error: found no atheris; expected")
