@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+import autoregressive
 import captioning
 import clip_scores
 import coco_scores
@@ -20,6 +21,7 @@ import probe
 from caption_data import CaptionData, image_path
 from config import SampleConfig
 from files import UserError
+from samplers import row_generators, sample
 
 SCENE_COLUMNS = ("truthful", "set_exact", "grammatical", "colour_accuracy", "shape_accuracy", "size_accuracy", "fill_accuracy", "place_accuracy",
                  "relation_accuracy", "count_accuracy", "object_recall", "hallucination")
@@ -100,6 +102,51 @@ def swap_scores(model, tokenizer, saved: dict, data: CaptionData, *, draws: int 
             "group_ci95": metrics.share_interval(int(group.sum()), n)}
 
 
+@torch.no_grad()
+def infilling(model, tokenizer, saved: dict, data: CaptionData, *, seed: int = 0, batch_size: int = 64) -> dict:
+    """Of a human caption a span of 1, 2 or 4 tokens is hidden, and filled with the likeliest tokens, surest first.
+
+    {span: exact matches and token F1, with 95% intervals over images}. The diffusion model sees the words on both sides; the
+    twin only those to the left. Both are told how many tokens are missing.
+    """
+    def batch(item: tuple[int, int]) -> list[tuple[list[int], list[int]]]:
+        length, first = item
+        numbers = [n for n in range(first, min(first + batch_size, len(data))) if len(data.tokens[n][0]) >= length + 2]
+        whole = [data.tokens[n][0].tolist() for n in numbers]
+        starts = [int(np.random.default_rng((seed, n, length)).integers(1, len(ids) - length)) for n, ids in zip(numbers, whole, strict=True)]
+        seen = captioning.standardise(data.images(numbers), saved["statistics"], model.device)
+        filled = (left_to_right if saved["objective"] == "ar" else both_sides)(seen, whole, starts, length, first)
+        return [(one, ids[start:start + length]) for one, ids, start in zip(filled, whole, starts, strict=True)]
+
+    def both_sides(seen, whole: list[list[int]], starts: list[int], length: int, first: int) -> list[list[int]]:
+        rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in whole], batch_first=True, padding_value=tokenizer.pad)
+        for row, start in zip(rows, starts, strict=True):
+            row[start:start + length] = tokenizer.mask
+        sizes = torch.tensor([len(ids) for ids in whole], device=model.device)
+        drawn = sample(model.bind(sizes, captioning.condition_of(model, seen)), rows.to(model.device), SampleConfig(
+            sampler="confidence", steps=length, temperature=0.0), mask_id=tokenizer.mask, rngs=row_generators(seed, len(rows), first))
+        return [row[start:start + length].tolist() for row, start in zip(drawn.tokens, starts, strict=True)]
+
+    def left_to_right(seen, whole: list[list[int]], starts: list[int], length: int, first: int) -> list[list[int]]:
+        filled: list = [None] * len(whole)
+        for start in set(starts):
+            rows = [row for row, at in enumerate(starts) if at == start]
+            prompt = torch.tensor([whole[row][:start] for row in rows], device=model.device)
+            drawn = autoregressive.sample(model, prompt, start + length, eos=tokenizer.eos, pad=tokenizer.pad, temperature=0.0,
+                                          rngs=row_generators(seed, len(rows)), condition=captioning.condition_of(model, seen[rows]))
+            for row, ids in zip(rows, drawn.tokens[:, start:].tolist(), strict=True):
+                filled[row] = ids
+        return filled
+
+    result = {}
+    for length in (1, 2, 4):
+        pairs = sum(distributed.shared([(length, first) for first in range(0, len(data), batch_size)], batch), [])
+        exact, scores = [mine == his for mine, his in pairs], np.array([metrics.overlap(mine, his) for mine, his in pairs])
+        result[length] = {"blanks": len(pairs), "exact": float(np.mean(exact)), "exact_ci95": metrics.share_interval(sum(exact), len(exact)),
+                          "token_f1": float(scores.mean()), "token_f1_ci95": metrics.ratio_interval(scores, np.ones(len(scores)))}
+    return result
+
+
 def check_features(data: CaptionData, saved: dict) -> None:
     """Refuse a folder whose features are not those that the model was trained on."""
     if data.encoder["key"] != saved["encoder"]["key"]:
@@ -124,9 +171,10 @@ def to_rate(model, tokenizer, saved: dict, folder, split: str, settings: SampleC
 
 @torch.no_grad()
 def report(model, tokenizer, saved: dict, folder, splits: list[str], settings: SampleConfig, step_counts: list[int], *,
-           twin: tuple | None = None, guidance: float = 1.0, probe_steps: int = 0, seed: int = 0, more=None, **reranking) -> dict:
+           twin: tuple | None = None, guidance: float = 1.0, probe_steps: int = 0, infill: bool = False, seed: int = 0, more=None,
+           **reranking) -> dict:
     """All figures: {"splits": {split: figures}, "steps": [figures on val], "blind": …, "twin": {split: …},
-    "objects": {split: {number: figures}}, "swap": …, "twin_swap": …, "probe": {split: …}}.
+    "objects": {split: {number: figures}}, "swap": …, "twin_swap": …, "probe": {split: …}, "infilling": {span: …}, "twin_infilling": …}.
 
     reranking: `rerank`, `choose` and `penalty`, as `caption_all` takes them; the curve against steps goes without.
     more: a function of captions, references and pictures, whose figures stand beside those of the splits. Under torchrun these and
@@ -166,6 +214,9 @@ def report(model, tokenizer, saved: dict, folder, splits: list[str], settings: S
             few = SampleConfig(**{**vars(settings), "steps": steps})
             texts, calls = caption_all(model, tokenizer, saved, val, few, **options)
             result["steps"].append({"steps": steps, "calls": calls} | judged(texts, "val"))
+    if infill:
+        result["infilling"] = infilling(model, tokenizer, saved, val, seed=seed)
+        result |= {"twin_infilling": infilling(*twin, val, seed=seed)} if twin else {}
     if probe_steps and distributed.leads():
         with torch.enable_grad():
             result["probe"] = probe.ceiling(folder, splits, probe_steps, seed=seed)
@@ -192,7 +243,9 @@ def lines(result: dict) -> list[str]:
     """The table, what the figures of photographs rest on, and the scores of swapped pairs, to print."""
     return [metrics.markdown(table(result)), *signatures(result),
             *(f"{key}: " + "  ".join(f"{name} {100 * result[key][name]:.1f}" for name in ("text", "image", "group"))
-              for key in ("swap", "twin_swap") if key in result)]
+              for key in ("swap", "twin_swap") if key in result),
+            *(f"{key} of {span} tokens: exact {100 * one['exact']:.1f}  token F1 {100 * one['token_f1']:.1f}"
+              for key in ("infilling", "twin_infilling") for span, one in result.get(key, {}).items())]
 
 
 def signatures(result: dict) -> list[str]:

@@ -133,13 +133,6 @@ def likelihoods(reader: Reader, tokenizer, some: list[Pair], others: dict, draws
     return result
 
 
-def overlap(one, other) -> float:
-    """Token F1 of two sequences as bags: twice what they share over what they have."""
-    one, other = list(one), list(other)
-    shared = sum(min(one.count(token), other.count(token)) for token in set(one))
-    return 2 * shared / max(1, len(one) + len(other))
-
-
 def spans(held_out: PairData, numbers: list[int], length: int, seed: int) -> list[Pair]:
     """A blank of `length` tokens in the document of each of these pairs, somewhere between its first word and its last."""
     result = []
@@ -161,7 +154,7 @@ def infilling(reader: Reader, tokenizer, held_out: PairData, numbers: list[int],
         for first in range(0, len(empty), 16):
             filled += filling.fill(reader.model, tokenizer, reader.form, empty[first:first + 16], settings, seed=seed, first=first)
         exact = [one.blanks[0] == pair.blanks[0].tolist() for one, pair in zip(filled, asked, strict=True)]
-        scores = np.array([overlap(one.blanks[0], pair.blanks[0]) for one, pair in zip(filled, asked, strict=True)])
+        scores = np.array([metrics.overlap(one.blanks[0], pair.blanks[0]) for one, pair in zip(filled, asked, strict=True)])
         return {"blanks": len(asked), "exact": float(np.mean(exact)), "exact_ci95": metrics.share_interval(sum(exact), len(exact)),
                 "token_f1": float(scores.mean()), "token_f1_ci95": metrics.ratio_interval(scores, np.ones(len(scores)))} if asked else {}
     return {length: row for length, row in zip(SPANS, distributed.shared(SPANS, one_length, progress), strict=True) if row}
@@ -180,7 +173,7 @@ def sampling(reader: Reader, tokenizer, statistics: dict, prompts: list[Pair], s
     texts = distributed.shared(enumerate(prompts), continuations, progress)
     seconds = time.perf_counter() - clock
     ones = np.ones(len(texts))
-    alike = np.array([np.mean([overlap(a, b) for a, b in combinations(group, 2)]) for group in texts])
+    alike = np.array([np.mean([metrics.overlap(a, b) for a, b in combinations(group, 2)]) for group in texts])
     same = [a.tolist() == b.tolist() for group in texts for a, b in combinations(group, 2)]
     result = {"prompts": len(texts), "samples": EACH * len(texts), "seconds_per_text": seconds / (EACH * len(texts)),
               "overlap": float(alike.mean()), "overlap_ci95": metrics.ratio_interval(alike, ones), "identical": float(np.mean(same))}

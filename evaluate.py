@@ -44,7 +44,7 @@ from files import UserError
 DATA = {"text": "data_full", "caption": "data_captions_synthetic", "conditional": "data_conditional"}
 GRID = "ancestral,first_hitting,confidence,entropy_bound,threshold,remask"
 # Flags that mean nothing for what is scored, and their defaults.
-CAPTIONING = {"twin": None, "guidance": 1.0, "rerank": 1, "choose": "bound", "penalty": 0.5, "probe_steps": 0}
+CAPTIONING = {"twin": None, "guidance": 1.0, "rerank": 1, "choose": "bound", "penalty": 0.5, "probe_steps": 0, "infill": False}
 FOREIGN = {"text": {**CAPTIONING, "splits": None, "rate": None, "clip_score": None, "meteor_spice": False},
            "caption": {"samples": False, "text": None, "judge": None, "documents": 0}}
 FOREIGN["conditional"] = {name: default for name, default in FOREIGN["text"].items() if name != "twin"} | conditional.FOREIGN
@@ -74,6 +74,7 @@ def parse_args(argv):
     parser.add_argument("--choose", default="bound", choices=config.CHOOSE, help="captions: the likeliest, or the one most like the others")
     parser.add_argument("--penalty", type=float, default=0.5, help="captions: of the blind model's bound in reranking (default 0.5)")
     parser.add_argument("--probe_steps", type=int, default=0, help="captions: train a probe of the features, a ceiling (default 0: none)")
+    parser.add_argument("--infill", action="store_true", help="captions: hide spans of the human ones and see whether they are found again")
     parser.add_argument("--hypotheses", nargs="+", metavar="FILE", help="score these: COCO results, or lines of generate_caption.py --json")
     parser.add_argument("--references", help="for --hypotheses: COCO's captions_*.json, or Karpathy's dataset_*.json (--splits, default test)")
     parser.add_argument("--image_dir", help="for --hypotheses: the pictures, which --rate and --clip_score need")
@@ -134,7 +135,7 @@ def score_captions(args, path, model, tokenizer, saved) -> dict:
     step_counts = [int(n) for n in args.step_counts.split(",")]
     more = caption_scores.more_figures(args.clip_score, args.meteor_spice, model.device, saved["encoder"]["encoder"])
     result = caption_scores.report(model, tokenizer, saved, args.data_dir, splits, settings, step_counts, probe_steps=args.probe_steps,
-                                   more=more, **options)
+                                   infill=args.infill, more=more, **options)
     for line in caption_scores.lines(result):
         distributed.say(line, file=sys.stdout)
     if args.picture and distributed.leads():

@@ -95,3 +95,10 @@ def agreement(table: np.ndarray, level: str = "ordinal") -> float | None:
     rank = np.cumsum(n) - n / 2  # ranks and values differ; a distance is the square of that
     distance = np.subtract.outer(*[rank if level == "ordinal" else values] * 2) ** 2
     return float(1 - (seen * distance).sum() * (n.sum() - 1) / (np.outer(n, n) * distance).sum())
+
+
+def overlap(one, other) -> float:
+    """Token F1 of two sequences as bags: twice what they share over what they have."""
+    one, other = list(one), list(other)
+    shared = sum(min(one.count(token), other.count(token)) for token in set(one))
+    return 2 * shared / max(1, len(one) + len(other))

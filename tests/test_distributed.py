@@ -1,5 +1,6 @@
 """Several processes are one: the same losses, states that move between numbers of processes, stops, failures, restarts."""
 
+import inspect
 import io
 import json
 import multiprocessing
@@ -219,10 +220,11 @@ def test_evaluate_gives_the_same_figures_of_captions(tmp_path, monkeypatch):
     """Batches of three pictures, by truth, with reranking, the twin and swapped pairs."""
     folder = make_captions(tmp_path / "data")
     run, twin = (make_captioner(folder, tmp_path / objective, "--objective", objective) / "best.pt" for objective in ("diffusion", "ar"))
-    for function in (caption_scores.caption_all, caption_scores.swap_scores):
-        monkeypatch.setitem(function.__kwdefaults__, "batch_size", 3)
+    for function in (caption_scores.caption_all, caption_scores.swap_scores, caption_scores.infilling):
+        monkeypatch.setitem(inspect.unwrap(function).__kwdefaults__, "batch_size", 3)
     words = ["--checkpoint", str(run), "--twin", str(twin), "--data_dir", str(folder), "--splits", "val,swap"]
-    assert {"splits", "twin", "steps", "blind", "swap"} <= evaluated([*words, "--rerank", "2", "--step_counts", "2,4"], tmp_path).keys()
+    parts = evaluated([*words, "--rerank", "2", "--step_counts", "2,4", "--infill"], tmp_path)
+    assert {"splits", "twin", "steps", "blind", "swap", "infilling", "twin_infilling"} <= parts.keys()
 
 
 def test_evaluate_gives_the_same_figures_of_pairs(tmp_path):

@@ -10,6 +10,7 @@ from paired import make_conditional, make_world
 import autoregressive
 import conditional
 import filling
+import metrics
 from checkpoint import open_model
 from config import SampleConfig
 from files import UserError
@@ -230,4 +231,4 @@ def test_the_report(world):
     free = torch.arange(plain.shape[1])[None] >= len(pair.given[0])
 
     assert left.nats(tokenizer, pair) == pytest.approx(float(autoregressive.likelihoods(judge, plain, free)[0]))
-    assert conditional.overlap([1, 2, 2], [2, 2, 3]) == pytest.approx(2 / 3)
+    assert metrics.overlap([1, 2, 2], [2, 2, 3]) == pytest.approx(2 / 3)
