@@ -153,7 +153,8 @@ def make(args, out: Path, paths: list[Path], kept: Tokenizer | None, settings: d
 def make_part(args, out: Path, shard: tuple[int, int], paths: list[Path], kept: Tokenizer | None, settings: dict, command: str) -> dict | None:
     """One part, unless it is there; then, if all are, the whole folder's meta.json."""
     home = files.claim(data_parts.home_of(out, *shard))
-    (out / "meta.json").unlink(missing_ok=True)  # with --force: until the parts are joined the folder is not valid
+    if args.force:
+        (out / "meta.json").unlink(missing_ok=True)  # until the parts are joined the folder is not valid
     if args.force or not data_parts.read(out, *shard, settings):
         tokenizer, limit = learn(args, paths, kept)
         (home / "meta.json").unlink(missing_ok=True)
