@@ -204,6 +204,13 @@ def resolve(kind, arguments: argparse.Namespace, *layers: dict):
     return kind(**values)
 
 
+def take_over(args: argparse.Namespace, resume: dict | None) -> None:
+    """Give a resumed run its own `flags` again, but for those that were given anew. args.parser: what read them."""
+    for name, value in (resume or {}).get("flags", {}).items():
+        if getattr(args, name) == args.parser.get_default(name):
+            setattr(args, name, value)
+
+
 def read_config_file(path, parser: Parser) -> dict:
     """The settings in a JSON file (--config). Raises UserError on a key that no group of `parser` has."""
     if path is None:

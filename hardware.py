@@ -2,6 +2,8 @@
 
 import contextlib
 import ctypes
+import statistics
+import time
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -39,6 +41,17 @@ def choose_precision(name: str, device: torch.device) -> tuple[torch.dtype, str]
     if device.type == "cpu" and fast_bfloat16(device):
         return torch.bfloat16, "the CPU has bf16 products"
     return torch.float32, f"the default on this {device.type}"
+
+
+def product_rate(device: torch.device, precision: torch.dtype = torch.float32) -> float:
+    """Operations a second of a matrix product of 2,048 a side, the median of three: what arithmetic can be held to."""
+    a, b = (torch.randn(2048, 2048, device=device, dtype=precision) for _ in range(2))
+    seconds = []
+    for _ in range(4):
+        clock = time.perf_counter()
+        (a @ b)[0, 0].item()  # waits for the device
+        seconds.append(time.perf_counter() - clock)
+    return 2 * 2048 ** 3 / statistics.median(seconds[1:])
 
 
 def short_attention(device: torch.device):

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import captioning
-import scenes
 from caption_data import CaptionData
-
-CLASSES = {"size": scenes.SIZES, "fill": scenes.FILLS, "colour": scenes.COLOURS, "shape": scenes.SHAPES}
+from scenes import CLASSES
 
 
 class Probe(nn.Module):

@@ -1,11 +1,19 @@
-"""What a run costs on many GPUs (floor 1): time, memory, traffic and checkpoints from a rate, by arithmetic alone."""
+"""What a run costs (floor 3): time, memory, traffic and checkpoints on any number of GPUs, by arithmetic from what a short run shows here."""
 
 import math
+import statistics
+import tempfile
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+import checkpoint
 import config
+import diffusion
+import hardware
+import training
 from config import ModelConfig, TrainConfig
 from distributed import SHARD_FROM
 from model import Denoiser
@@ -93,3 +101,77 @@ def plan(job: Job, gpus: int, rate: float, hardware: dict[str, float], kept: tup
     return {"gpus": gpus, "parallel": "fsdp" if split else "ddp" if gpus > 1 else "alone", "micro": micro, "accumulate": job.rows // micro,
             "hours": step * job.steps / 3600, "seconds": seconds, "resident": resident, "activations": row * micro, "traffic": traffic,
             "last": last, "resume": resume, "save": save, "why": max(seconds, key=seconds.get), "share": max(seconds.values()) / step}
+
+
+def measure_step(model_config: str, seed: int, rows: int = 8, length: int = 256) -> dict:
+    """One optimizer step here: its floating-point operations a second, and their share of the matrix product's; medians of three."""
+    device = hardware.choose_device("auto")
+    precision, _ = hardware.choose_precision("auto", device)
+    torch.manual_seed(seed)
+    model = Denoiser(ModelConfig(**config.named_size(model_config))).to(device)
+    tokens = torch.randint(0, model.config.output_size, (rows, length), device=device)
+    free = torch.arange(length, device=device).expand(rows, -1) > 0
+    cfg = TrainConfig()
+    optimizers, scaler = training.make_optimizers(model, cfg), torch.amp.GradScaler(device.type, enabled=False)
+    autocast = lambda: torch.autocast(device.type, precision, enabled=precision != torch.float32)
+    loss_fn = lambda model, batch, rng: diffusion.loss(model.bind(), tokens, free, mask_id=model.config.vocab_size - 1, rng=rng)
+    step = lambda: training.optimizer_step(model, loss_fn, [{"weight": 1.0}], cfg, 1, optimizers, scaler, autocast)
+    a, b = (torch.randn(2048, 2048, device=device, dtype=precision) for _ in range(2))
+    seconds: dict = {step: [], (lambda: a @ b): []}
+    for turn in range(4):
+        for work, times in seconds.items():
+            clock = time.perf_counter()
+            work()
+            torch.cuda.synchronize() if device.type == "cuda" else None
+            times += [time.perf_counter() - clock] if turn else []  # the first is for warming up
+    one, product = (statistics.median(times) for times in seconds.values())
+    rate = model.training_flops(length) * rows * length / one
+    what = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    return {"rate": rate, "tokens_per_second": rows * length / one, "share": rate / (2 * 2048 ** 3 / product), "on": f"{what}, {precision}"}
+
+
+def kept_bytes_at(job: Job, layers: int, rows: int, seed: int) -> int:
+    """Bytes that autograd really saves here for the backward pass of so many rows and layers in bfloat16, the weights' copies included."""
+    torch.manual_seed(seed)
+    model = Denoiser(ModelConfig(**config.to_dict(job.model) | {"layers": layers}))
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    seen: dict[int, int] = {}
+
+    def note(value):
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in weights:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    tokens = torch.randint(0, job.model.output_size, (rows, job.length))
+    condition = model.keys_values(torch.randn(rows, 50, job.model.condition_width)) if job.model.condition_width else None
+    free = torch.arange(job.length).expand(rows, -1) > 0
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value), torch.autocast("cpu", torch.bfloat16):
+        value, _ = diffusion.loss(model.bind(None, condition), tokens, free, mask_id=job.model.vocab_size - 1,
+                                  rng=torch.Generator().manual_seed(seed), uniform=torch.full((rows,), 0.5))
+    del value
+    return sum(seen.values())
+
+
+def kept_bytes(job: Job, seed: int) -> tuple[float, float]:
+    """Bytes that a row keeps for its backward pass, outside of the blocks and in each: from two rows and one, of one layer and of two."""
+    one, two = (kept_bytes_at(job, layers, 2, seed) - kept_bytes_at(job, layers, 1, seed) for layers in (1, 2))
+    return 2 * one - two, two - one
+
+
+def measure_save(parameters: int = 25_000_000) -> float:
+    """Bytes a second of checkpoint.save here, fsync and rename included."""
+    content = {"kind": "text", "weights": {"weight": torch.randn(parameters)}}
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        clock = time.perf_counter()
+        checkpoint.save(Path(folder) / "save.pt", content)
+        return 4 * parameters / (time.perf_counter() - clock)
+
+
+def short(value: float, units: tuple) -> str:
+    """Three digits and the largest unit that fits."""
+    return next(f"{value / unit:.3g} {name}" for unit, name in units if value >= unit or name == units[-1][1])
+
+
+size = lambda count: short(count, ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")))
+duration = lambda seconds: short(seconds, ((86400, "days"), (3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs")))

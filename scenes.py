@@ -26,7 +26,8 @@ FILLS = ("solid", "outlined", "striped", "dotted")
 PATTERNS = ("striped", "dotted")  # not on small objects, where three pixels are no pattern
 RELATIONS = ("left of", "right of", "above", "below", "inside")
 INSIDE = 0.15  # of the draws of two objects; an eighth of what is kept
-ATTRIBUTES = ("size", "fill", "colour", "shape")
+CLASSES = {"size": SIZES, "fill": FILLS, "colour": COLOURS, "shape": SHAPES}
+ATTRIBUTES = tuple(CLASSES)
 
 # Hue in degrees with its jitter, saturation, value: the classes keep clear of each other and of the greyish backgrounds.
 HSV = {"red": (0, 7, 0.90, 0.84), "orange": (28, 5, 0.95, 0.97), "yellow": (55, 4, 0.90, 0.97), "green": (128, 16, 0.80, 0.58),

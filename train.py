@@ -116,9 +116,7 @@ def main(argv=None):
         raise UserError(f"--complementary with --estimator {args.estimator}", "the count estimator", "drop one of the two flags")
     out = Path(args.out)
     resume = training.find_resume(out, args.resume, ("text",))
-    for name, value in (resume or {}).get("flags", {}).items():
-        if getattr(args, name) == args.parser.get_default(name):
-            setattr(args, name, value)
+    config.take_over(args, resume)
     model_config, cfg, data = build(args, resume)
     held_out = TextData(args.data_dir, "val", model_config.max_length)
     distributed.claim(out)

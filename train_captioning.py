@@ -161,9 +161,7 @@ def main(argv=None):
                         "drop --complementary, --label_smoothing and --weight")
     out = Path(args.out)
     resume = training.find_resume(out, args.resume, ("caption",))
-    for name, value in (resume or {}).get("flags", {}).items():
-        if getattr(args, name) == args.parser.get_default(name):
-            setattr(args, name, value)
+    config.take_over(args, resume)
     model_config, cfg, data = build(args, resume)
     held_out = CaptionData(args.data_dir, "val", model_config.max_length)
     distributed.claim(out)

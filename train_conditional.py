@@ -134,9 +134,7 @@ def find_run(args) -> tuple[int, dict | None]:
         raise UserError(f"a run in {out}", "an empty run folder", "go on with --resume, or choose another --out")
     going_on = args.resume == "must" or (args.resume == "auto" and there)
     resume = checkpoint.load(states[there or 2], kinds=("conditional",), do="start a run without --resume") if going_on else None
-    for name, value in (resume or {}).get("flags", {}).items():
-        if getattr(args, name) == args.parser.get_default(name):
-            setattr(args, name, value)
+    config.take_over(args, resume)
     return there, resume
 
 

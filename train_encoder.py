@@ -11,31 +11,25 @@ What made assets/scene_encoder.safetensors is in that file's metadata and in LOG
 Losses, summed: captioning by masked diffusion through cross-attention to the patches (as CoCa's, arXiv
 2205.01917, with our own objective in place of left-to-right), contrastive between image and caption (CLIP, arXiv
 2103.00020), and, because an hour of CPU is short, what each patch shows: size, fill, colour and shape of the object
-over its centre. Half of the pictures are shown in exchanged colours and teach only what has no colour: else shape is
-read off the colour that it came with, and pairs never seen are misread. Pairs, relations and counts held out of the
+over its centre. Half of the pictures are shown in exchanged colours, turned and mirrored, and teach only what has no
+colour: else shape is read off the colour that it came with, and pairs never seen are misread. Pairs, relations and counts held out of the
 train split are held out of the encoder too.
 """
 
 import shlex
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
-import caption_data
 import checkpoint
 import config
-import data
 import diffusion
 import distributed
 import files
-import scenes
 import training
 import vision
 from caption_data import CaptionBatches
@@ -43,10 +37,10 @@ from config import ModelConfig, TrainConfig
 from data import place
 from files import UserError
 from model import Denoiser
+from pixels import STRIDE, Pixels, recolour, turn
+from scenes import CLASSES
 from tokenizer import Tokenizer
 
-CLASSES = {"size": scenes.SIZES, "fill": scenes.FILLS, "colour": scenes.COLOURS, "shape": scenes.SHAPES}
-STRIDE = 16  # pixels of the input to one patch
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 DEFAULTS = {"max_steps": 4000, "batch_size": 64, "optimizer": "adamw", "learning_rate": 2e-3, "warmup_steps": 60, "final_learning_rate": 0.02,
             "weight_decay": 0.05, "ema": 0.99, "eval_every": 250, "save_every": 250}
@@ -60,76 +54,12 @@ def parse_args(argv):
     parser.add_argument("--image_size", type=int, default=128, help="side of its input in pixels, 16 times the grid's side (default 128)")
     parser.add_argument("--patch_weight", type=float, default=1.0, help="weight of the loss on patches (default 1)")
     parser.add_argument("--contrastive_weight", type=float, default=0.1, help="weight of the contrastive loss (default 0.1)")
-    parser.add_argument("--recolour", type=float, default=0.5, help="share of pictures with exchanged colours: they teach shape alone (default 0.5)")
+    parser.add_argument("--recolour", type=float, default=0.5, help="share shown turned, in exchanged colours: they teach shape alone (default 0.5)")
     parser.add_argument("--init_from", help="start from this encoder (*.safetensors) of the same width")
     parser.add_argument("--resume", nargs="?", const="must", choices=("must", "auto"),
                         help="go on from resume.pt in --out; auto: if there is one, else begin (for torchrun --max-restarts)")
     parser.add_settings(TrainConfig, **DEFAULTS)
     return parser.parse_args(argv)
-
-
-class Pixels:
-    """The train or val pictures as the encoder sees them, decoded once: what CaptionBatches batches.
-
-    pixels: (N, size, size, 3) uint8, memory-mapped. targets: (N, P, 4) int64, class of each attribute at a patch, -1 for none.
-    weights: (N, P) float32, of each patch in the loss.
-    """
-
-    def __init__(self, folder, split: str, preprocess: vision.Preprocess):
-        self.records = [record for record in caption_data.read_records(folder) if record["split"] == split]
-        self.tokenizer = Tokenizer.from_json((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
-        path = Path(folder) / f"pixels_{split}_{preprocess.size}_{caption_data.read_meta(folder)['fingerprint']}.npy"
-        sums = path.with_suffix(".checksums.npy")
-        if not (path.exists() and sums.exists()):
-            found = []
-            with files.replacing(path) as file, ProcessPoolExecutor() as pool:
-                np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False,
-                                                            "shape": (len(self.records), preprocess.size, preprocess.size, 3)})
-                paths = [caption_data.image_path(folder, record) for record in self.records]
-                for image in tqdm(pool.map(partial(vision.read_pixels, preprocess), paths, chunksize=32), total=len(paths), desc="decoding"):
-                    file.write(image.tobytes())
-                    found.append(caption_data.row_checksums(image[None]))
-            with files.replacing(sums) as file:
-                np.save(file, np.concatenate(found))
-        self.pixels = caption_data.Features(path, data.open_array(path, "remove it"), data.open_array(sums, "remove it"))
-        classes = [patch_classes(record["scene"], preprocess.size // STRIDE) for record in self.records]
-        self.targets, self.weights = (np.stack(parts) for parts in zip(*classes, strict=True))
-        flat = self.tokenizer.encode_batch([caption for record in self.records for caption in record["captions"]])
-        ids = iter(torch.tensor([self.tokenizer.bos, *(int(i) for i in one), self.tokenizer.eos]) for one in flat)
-        self.tokens = [[next(ids) for _ in record["captions"]] for record in self.records]
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def batch(self, numbers, which) -> dict:
-        tokens = [self.tokens[n][w] for n, (w,) in zip(numbers, which, strict=True)]
-        rows = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=self.tokenizer.pad)
-        order = np.asarray(numbers)
-        return {"tokens": rows, "lengths": torch.tensor([len(one) for one in tokens]), "weight": float(len(tokens)),
-                "pixels": torch.from_numpy(self.pixels[order]), "targets": torch.from_numpy(self.targets[order]),
-                "patch_weights": torch.from_numpy(self.weights[order])}
-
-
-def patch_classes(scene: dict, grid: int) -> tuple[np.ndarray, np.ndarray]:
-    """Size, fill, colour and shape over each patch's centre, the topmost object's, -1 for background: (grid², 4) int64; and
-    the patches' weights (grid²,) float32: every object weighs 5 in all, however few its patches, and background 0.2 a patch.
-
-    With equal patches the small object inside a large one was 0.2% of the loss, and badly learnt (LOG.md).
-    """
-    y, x = np.divmod(np.arange(grid * grid), grid)
-    x, y = (x + 0.5) / grid, (y + 0.5) / grid
-    result, owner = np.full((grid * grid, 4), -1), np.full(grid * grid, -1)
-    for number, one in enumerate(scene["objects"]):
-        near = np.hypot(x - one["x"], y - one["y"]) < max(0.8 * one["radius"], 0.55 / grid)
-        result[near], owner[near] = [names.index(one[name]) for name, names in CLASSES.items()], number
-    patches = np.bincount(owner + 1, minlength=len(scene["objects"]) + 1)
-    return result, np.where(owner < 0, 0.2, 5 / patches[owner + 1]).astype(np.float32)
-
-
-def recolour(pixels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """The same pictures with their channels in another order, or inverted, or both: (B, size, size, 3) uint8 in and out."""
-    pixels = pixels[..., torch.randperm(3, generator=rng)]
-    return 255 - pixels if torch.rand((), generator=rng) < 0.5 else pixels
 
 
 class Pretraining(nn.Module):
@@ -162,11 +92,16 @@ class Pretraining(nn.Module):
         return self.encoder(pixel_values=(x - mean) / std).last_hidden_state
 
     def losses(self, batch: dict, rng, mask_id: int, recoloured: int = 0) -> dict[str, torch.Tensor]:
-        """The three losses, and the heads' accuracy over objects. The last `recoloured` pictures are shown in other colours: they have no
-        true caption, and no loss on colour."""
+        """The three losses, and the heads' accuracy over objects. The last `recoloured` pictures are shown turned and in other colours: they
+        have no true caption, and no loss on colour."""
         tokens, lengths, free = place(batch, self.device)
         n = len(tokens) - recoloured
-        pixels = torch.cat([batch["pixels"][:n], recolour(batch["pixels"][n:], rng)]) if recoloured else batch["pixels"]
+        pixels, targets, weights = batch["pixels"], batch["targets"], batch["patch_weights"]
+        if recoloured:
+            grid = round(targets.shape[1] ** 0.5)
+            other = turn(rng, recolour(pixels[n:], rng), targets[n:].unflatten(1, (grid, grid)), weights[n:].unflatten(1, (grid, grid)))
+            pixels = torch.cat([pixels[:n], other[0]])
+            targets, weights = torch.cat([targets[:n], other[1].flatten(1, 2)]), torch.cat([weights[:n], other[2].flatten(1, 2)])
         seen = self.patches(pixels)  # (B, P, D)
         tokens, lengths, free = tokens[:n], lengths[:n], free[:n]
         denoise = self.captioner.bind(lengths, self.captioner.keys_values(seen[:n]))
@@ -175,7 +110,7 @@ class Pretraining(nn.Module):
         image, text = self.image_out(seen[:n].mean(1)), self.text_out(word.sum(1) / free.sum(1, keepdim=True))
         match = self.scale.clamp(max=4.6).exp() * F.normalize(image.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T  # (n, n)
         right = torch.arange(n, device=self.device)
-        targets, weights = batch["targets"].to(self.device), batch["patch_weights"].to(self.device)
+        targets, weights = targets.to(self.device), weights.to(self.device)
         patch, hits = 0.0, {}
         for i, (name, head) in enumerate(self.heads.items()):
             shown = n if name == "colour" else len(seen)

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,11 +22,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 import caption_data
 import data
 import files
+import hardware
 from files import UserError
 from images import open_image, resize_crop
 
@@ -297,19 +300,36 @@ def compute(encoder: Encoder, home: Path, paths: list[Path], about: dict, worker
         (home / "features.json").unlink(missing_ok=True)  # it would call rows done that are still zero
     rows = ArrayFile(home / "features.npy", np.float16, shape, begun=done > 0)
     sums = ArrayFile(home / caption_data.CHECKSUMS, np.uint32, shape[:1], begun=done > 0)
+    encoding, clock = 0.0, time.perf_counter()
     with rows, sums, ProcessPoolExecutor(workers or None) as pool, tqdm(total=len(paths), initial=done, desc="features", unit="image") as bar:
         for first in range(done, len(paths), CHUNK):
             part = paths[first:first + CHUNK]
             pixels = pool.map(partial(read_pixels, encoder.preprocess), part, chunksize=8)
             for start in range(first, first + len(part), batch_size):
                 size = min(batch_size, first + len(part) - start)
-                found = encoder.encode(np.stack([next(pixels) for _ in range(size)])).half().cpu().numpy()
+                batch = np.stack([next(pixels) for _ in range(size)])
+                began = time.perf_counter()
+                found = encoder.encode(batch).half().cpu().numpy()
+                encoding += time.perf_counter() - began
                 rows.put(start, found)
                 sums.put(start, caption_data.row_checksums(found))
                 bar.update(size)
             rows.flush()
             sums.flush()
             files.write_sealed(home / "features.json", {**about, "done": first + len(part)})
+    if len(paths) > done:
+        print(speed(encoder, len(paths) - done, time.perf_counter() - clock, encoding), file=sys.stderr)
+
+
+def speed(encoder: Encoder, images: int, seconds: float, encoding: float) -> str:
+    """How fast a cache was filled, and what held it: the encoder's arithmetic, if the share of the product is near what it reaches alone."""
+    pixels = np.zeros((1, encoder.preprocess.size, encoder.preprocess.size, 3), np.uint8)
+    with FlopCounterMode(display=False) as counter:
+        encoder.encode(pixels)
+    work, product = counter.get_total_flops() * images, hardware.product_rate(encoder.device)
+    return (f"features: {images:,} images, {images / seconds:.1f} a second; the encoder's arithmetic, {work / images / 1e9:.2f} GFLOP an image, took "
+            f"{100 * encoding / seconds:.0f}% of the time at {100 * work / encoding / product:.0f}% of this machine's matrix product "
+            f"({product / 1e9:,.0f} GFLOP/s, float32)")
 
 
 def join(folder: Path, total: int, count: int, about: dict) -> None:

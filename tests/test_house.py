@@ -16,13 +16,13 @@ from model import Denoiser
 ROOT = Path(__file__).parent.parent
 FLOORS = {  # a module imports from lower floors, and within its own floor only what stands before it
     0: ["files", "config", "metrics", "tokenizer", "sentences", "copies", "pages", "pictures", "diagrams", "gallery", "images", "scenes", "captions", "coco_scores", "caption_files", "ratings", "photos", "bundle", "runtime", "operators", "engines", "roofline"],
-    1: ["checksums", "distributed", "shards", "hardware", "model", "diffusion", "samplers", "autoregressive", "text_encoder", "data", "data_parts", "sources", "pairs", "caption_data", "vision", "clip_scores", "muon", "scaling"],
+    1: ["checksums", "distributed", "shards", "hardware", "model", "diffusion", "samplers", "autoregressive", "text_encoder", "data", "data_parts", "sources", "pairs", "caption_data", "vision", "pixels", "clip_scores", "muon"],
     2: ["checkpoint", "evaluation", "filling", "conditional", "captioning", "rewards", "probe", "caption_scores", "graphs", "parity", "quantization", "latency"],
-    3: ["training"],
+    3: ["training", "scaling"],
     4: ["demo", "prep_caption_synthetic", "prep_caption_photos", "train_encoder", "train_captioning", "generate_caption",
         "visualize_architecture",
         "data_prep", "train", "generate", "prep_conditional_data", "train_conditional", "generate_conditional", "evaluate", "benchmark",
-        "export_onnx", "infer_onnx", "plan_scaling"],
+        "export_onnx", "infer_onnx", "plan_scaling", "plan_photos"],
 }
 ORDER = [name for floor in FLOORS.values() for name in floor]
 SCRIPTS = FLOORS[4]

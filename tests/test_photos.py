@@ -1,5 +1,6 @@
 """Captioned photographs in every layout, with missing and broken pictures among them; trained on and scored from end to end."""
 
+import importlib
 import io
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 import caption_data
 import evaluate
 import photos as readers
+import plan_photos
 import prep_caption_photos
 from files import UserError
 
@@ -235,3 +237,20 @@ def test_photos_are_trained_on_and_scored_unchanged(photos, tmp_path, capsys):
     assert "| cider |" in capsys.readouterr().out
     with pytest.raises(UserError, match="on photographs"):
         evaluate.main(["--checkpoint", str(best), "--data_dir", str(tmp_path / "out"), "--probe_steps", "3"])
+
+
+def test_the_plan_for_a_collection_is_arithmetic_on_what_was_measured():
+    """Disk of features to the byte, training at half the rate for twice as long, and its commands are ours."""
+    one = plan_photos.COLLECTIONS[1]
+    encoder = {"gflops": 8.7, "share": 0.9, "bytes": 350e6, "patches": 50, "width": 768}
+    page = lambda **other: plan_photos.section(one, plan_photos.parse_args([f"--{k}={v}" for k, v in other.items()]), {"share": 0.5}, encoder, 0.005, 1e12)
+    assert f"| {31_014 * 50 * 768 * 2 / 1e9:.3g} GB |" in page()
+    hours = lambda text: float(next(line for line in text.splitlines() if line.startswith("| training")).split("|")[3].split()[0])
+    assert hours(page(peak=13e12)) == pytest.approx(5 * hours(page(peak=65e12)) / 60, rel=0.05)  # 3.1 hours and 37 minutes
+    assert "decoding |" in page(cores=0.1) and "the encoder |" in page()
+    with pytest.raises(UserError, match="larger card"):
+        page(memory=1e9)
+    for line in page().splitlines():
+        if line.startswith("python "):
+            script, *words = line.split()[1:]
+            importlib.import_module(script.removesuffix(".py")).parse_args(words)
