@@ -39,8 +39,10 @@ from text_encoder import TextConditioned
 CHOICES = {
     "conditioning": ("context", ("context", "cross"), "how the given text is read"),
     "objective": ("diffusion", config.OBJECTIVES, "what to train; ar is the autoregressive twin, which reads the ending first"),
+    "weight": ("bound", config.WEIGHTS, "weights of the loss; bound is the likelihood's own"),
 }
-KEPT = ("conditioning", "objective", "encoder_layers", "stage_1_steps", "stage_1_learning_rate", "condition_dropout", "eval_pairs")  # on --resume
+# What a resumed run keeps beside its settings.
+KEPT = ("conditioning", "objective", "weight", "encoder_layers", "stage_1_steps", "stage_1_learning_rate", "condition_dropout", "eval_pairs")
 DEFAULTS = {"learning_rate": 1e-3}  # the weights have been trained before
 
 
@@ -77,7 +79,8 @@ def make_loss(args, form: str, tokenizer):
             condition = model.read(batch["condition"].to(model.device), batch["condition_lengths"].to(model.device), kept)
         else:  # a row without a condition is a document to be written whole
             free = torch.where(kept[:, None], free, filling.hideable(batch, model.device))
-        return diffusion.loss(model.bind(lengths, condition), tokens, free, mask_id=tokenizer.mask, rng=rng, uniform=batch["uniform"])
+        return diffusion.loss(model.bind(lengths, condition), tokens, free, mask_id=tokenizer.mask, rng=rng, uniform=batch["uniform"],
+                              weight=args.weight)
     return loss_fn
 
 

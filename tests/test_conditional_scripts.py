@@ -68,7 +68,7 @@ def same(one, other) -> None:
 def test_killed_in_both_stages_equals_a_straight_run(world, tmp_path):
     """SIGKILL in each stage, in a process of its own; then nothing but --resume and the data."""
     words = ["--denoiser", str(world / "denoiser" / "best.pt"), "--data_dir", str(world / "pairs"), *SMALL, *FLAGS["cross"], "--max_steps", "60",
-             "--stage_1_steps", "30", "--save_every", "4", "--log_every", "1", "--ema", "0.9", "--condition_dropout", "0.3"]
+             "--stage_1_steps", "30", "--save_every", "4", "--log_every", "1", "--ema", "0.9", "--condition_dropout", "0.3", "--weight", "flat"]
     train_conditional.main([*words, "--out", str(tmp_path / "straight")])
     for folder, more in ((tmp_path / "half" / "stage_1", words), (tmp_path / "half", ["--data_dir", str(world / "pairs"), "--resume"])):
         half = subprocess.Popen([sys.executable, "train_conditional.py", *more, "--out", str(tmp_path / "half")], cwd=ROOT,
