@@ -235,7 +235,7 @@ def table(result: dict) -> list[list[str]]:
     rows += [row(f"twin, {split}", one) for split, one in result.get("twin", {}).items()]
     rows += [row(f"probe, {split}", one) for split, one in result.get("probe", {}).items()]
     rows.append(row("blind, val", result["blind"]))
-    rows += [row(f"val, {one['steps']} step{'s' * (one['steps'] > 1)}", one) for one in result["steps"]]
+    rows += [row(f"val, {one['steps']} step{'s' * (one['steps'] > 1)}, {one['calls']:.1f} calls", one) for one in result["steps"]]
     return [header, *rows]
 
 

@@ -120,6 +120,10 @@ class SampleConfig:
         check(self)
 
 
+# How captions are written unless a flag says otherwise: the likeliest tokens, and in one call all that are nearly certain together (LOG.md).
+CAPTIONS = {"sampler": "entropy_bound", "entropy_bound": 0.2, "schedule": "cosine", "steps": 64, "temperature": 0.0}
+
+
 def check(config) -> None:
     """Hold every field to its type, its choices and its limits; raise UserError that names the flag."""
     for field in dataclasses.fields(config):

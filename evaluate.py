@@ -63,7 +63,7 @@ def parse_args(argv):
     parser.add_argument("--estimator", default="count", metavar="|".join(config.ESTIMATORS), help="all give the same bound (default count)")
     parser.add_argument("--samples", action="store_true", help="draw samples over a grid and judge them instead")
     parser.add_argument("--judge", help="a twin's checkpoint; without it samples get no nats per token")
-    parser.add_argument("--samplers", help=f"comma-separated (default {GRID}; captions: one, default confidence)")
+    parser.add_argument("--samplers", help=f"comma-separated (default {GRID}; captions: one, default entropy_bound)")
     parser.add_argument("--step_counts", default="16,64", help="comma-separated (default %(default)s)")
     parser.add_argument("--num_samples", type=int, default=32, help="samples a cell of the grid, or pictures to rate (default 32)")
     parser.add_argument("--min_tokens", type=int, default=200, help="samples copy the lengths of held-out texts at least this long (default 200)")
@@ -127,7 +127,7 @@ def score_captions(args, path, model, tokenizer, saved) -> dict:
     twin = checkpoint.open_model(args.twin, model.device, kinds=("caption",)) if args.twin else None
     if twin and twin[2]["encoder"] != saved["encoder"]:
         raise UserError(f"{args.twin} on other features", f"those of {path}", "train both on one folder")
-    settings = config.resolve(SampleConfig, args, {"sampler": args.samplers or "confidence", "steps": 64, "temperature": 0.0})
+    settings = config.resolve(SampleConfig, args, config.CAPTIONS | ({"sampler": args.samplers} if args.samplers else {}))
     options = {"twin": twin, "seed": args.seed} | {name: getattr(args, name) for name in ("guidance", "rerank", "choose", "penalty")}
     if args.rate:
         shown = caption_scores.to_rate(model, tokenizer, saved, args.data_dir, splits[0], settings, args.num_samples, **options)

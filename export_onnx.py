@@ -41,7 +41,6 @@ from files import UserError
 from parity import Material, Trained
 from runtime import SAMPLERS, Runner
 
-CAPTIONS = {"sampler": "confidence", "steps": 32, "temperature": 0.0}  # generate_caption.py's own
 GOLDEN = 16  # inputs that the bundle keeps with their outputs
 
 
@@ -58,7 +57,7 @@ def parse_args(argv):
     parser.add_argument("--opset", type=int, default=20, help="ONNX opset, 18 or 20 (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise that the gate samples with (default 0)")
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_settings(SampleConfig, skip=("top_p", "block_size", "factor", "entropy_bound", "remask", "remask_strength"), **CAPTIONS)
+    parser.add_settings(SampleConfig, skip=("top_p", "block_size", "factor", "remask", "remask_strength"), **config.CAPTIONS)
     return parser.parse_args(argv)
 
 
@@ -99,7 +98,8 @@ def describe(trained: Trained, path: Path, args, settings: SampleConfig) -> dict
     tokenizer, saved = trained.tokenizer, trained.saved
     size = {name: saved["model"][name] for name in ("vocab_size", "output_size", "max_length", "d_model", "heads", "layers", "time_conditioning")}
     facts = {"kind": saved["kind"], "objective": saved["objective"], "precision": args.precision, "opset": args.opset, "model": size,
-             "sampling": config.to_dict(settings), "special": {name: getattr(tokenizer, name) for name in ("pad", "bos", "eos", "mask", "unk")},
+             "sampling": config.to_dict(settings), "samplers": list(SAMPLERS),
+             "special": {name: getattr(tokenizer, name) for name in ("pad", "bos", "eos", "mask", "unk")},
              "tokenizer": tokenizer.fingerprint, "tolerances": parity.TOLERANCES[args.precision],
              "checkpoint": {"sha256": files.file_digest(path).hex(), "data": saved["data"]["fingerprint"]} | {
                  name: saved[name] for name in ("step", "git")}}
@@ -162,7 +162,7 @@ def main(argv=None):
     if trained.objective == "ar" and args.precision != "fp32":
         raise UserError(f"--precision {args.precision} for a twin", "fp32", "drop it: the twin is exported to be compared with")
     print(f"{path}: {checkpoint.describe(trained.saved)}", file=sys.stderr)
-    settings = config.resolve(SampleConfig, args, CAPTIONS if trained.encoder else {})
+    settings = config.resolve(SampleConfig, args, config.CAPTIONS if trained.encoder else {})
     if settings.sampler not in SAMPLERS:
         raise UserError(f"--sampler {settings.sampler}", "one that the graphs know: " + ", ".join(SAMPLERS), "choose one of these")
     folder = args.data_dir or ("data_captions_synthetic" if trained.encoder else "data_full")

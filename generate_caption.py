@@ -35,8 +35,6 @@ from config import SampleConfig
 from files import UserError
 from scenes import scene_from_dict
 
-DEFAULTS = {"sampler": "confidence", "steps": 32, "temperature": 0.0}
-
 
 def parse_args(argv):
     parser = config.Parser(__doc__)
@@ -60,7 +58,7 @@ def parse_args(argv):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_settings(SampleConfig, **DEFAULTS)
+    parser.add_settings(SampleConfig, **config.CAPTIONS)
     return parser.parse_args(argv)
 
 
@@ -154,7 +152,7 @@ def main(argv=None):
         if getattr(args, flag) < least:
             raise UserError(f"--{flag} {getattr(args, flag)}", f"at least {least}", "choose such a number")
     default_temperature = {"temperature": 0.8} if args.image and args.num_samples > 1 else {}  # several captions of one picture should differ
-    settings = config.resolve(SampleConfig, args, DEFAULTS, default_temperature)
+    settings = config.resolve(SampleConfig, args, config.CAPTIONS, default_temperature)
     found = sources(args)
     if args.image:
         images.open_image(args.image)  # the one picture must be good: an error, not a skip

@@ -181,6 +181,7 @@ class LoopGraph(nn.Module):
 
     schedule (L + 1, N) int32: row n says how many of n blanks are still masked after each of the N steps.
     order (1,) int32: a place in runtime.ORDERS. threshold (1,): reveal all that are at least this sure; above 1 the schedule alone decides.
+    In the order entropy_bound it is that bound in nats.
     temperature (1,): 0 takes the likeliest token. noise (B, M) float64: the row's stream of uniform numbers, in the order in
     which samplers.sample takes them from its generator. Returns tokens, the call that revealed each (0: given), its
     probability (1: given), and the number of calls (1,).
@@ -214,29 +215,33 @@ class LoopGraph(nn.Module):
         now = masked.sum(1).int()  # (B,)
         left = schedule.index_select(0, total)  # (B, N) still masked after each step
         place = torch.arange(schedule.shape[1], dtype=torch.int32)
-        own = threshold <= 1
+        by_entropy = order == 3
+        own = by_entropy | (threshold <= 1)
         due = (left < now[:, None]).any(0) & (place >= at)  # steps at which some row reveals something: the others cost no call
         next_due = torch.where(due, place, schedule.shape[1] - 1).amin(0, keepdim=True)
         skipped = torch.where(own, 0, next_due - at)
         at = at + skipped
-        rest = schedule.shape[1] - at
         paced = (now - left.index_select(1, at)[:, 0]).clamp(min=0)
-        least = torch.where(own, torch.div(now + rest - 1, rest, rounding_mode="floor"), paced)
+        least = torch.where(own, paced.clamp(min=1), paced)
 
         share = now / total.clamp(min=1)
         logits = self.network(tokens, lengths, keys, values, share)  # (B, L, V')
         log_prob = logits.log_softmax(-1)
         confidence = log_prob.amax(-1).exp()
+        entropy = -(log_prob * log_prob.exp()).sum(-1).double()
         random = order == 2
         cursor = cursor + torch.where(random, now * skipped, 0)  # skipped steps drew an order too
         from_noise = lambda where: noise.gather(1, (cursor[:, None] + where.int().cumsum(1) - 1).clamp(0, noise.shape[1] - 1))
         position = torch.arange(tokens.shape[1])
-        score = torch.where(random, from_noise(masked), torch.where(order == 1, -position.double(), confidence.double()))
+        score = torch.where(by_entropy, -entropy, torch.where(order == 1, -position.double(), confidence.double()))
+        score = torch.where(random, from_noise(masked), score)
         score = torch.where(masked, score, -torch.inf)
         cursor = cursor + torch.where(random, now, 0)
         mine, other = score[:, :, None], score[:, None]
-        rank = ((other > mine) | ((other == mine) & (position < position[:, None]))).sum(2)  # a stable descending sort's
-        accepted = (masked & (confidence >= threshold)).sum(1).int()
+        before = (other > mine) | ((other == mine) & (position < position[:, None]))  # in a stable descending sort
+        rank = before.sum(2)
+        uncertain = torch.where(before & masked[:, None], entropy[:, None], 0.0).sum(2)  # nats of all that is surer
+        accepted = (masked & ((by_entropy & (uncertain <= threshold)) | (~by_entropy & (confidence >= threshold)))).sum(1).int()
         reveal = masked & (rank < torch.maximum(least, accepted)[:, None])
 
         sure = temperature == 0

@@ -21,8 +21,9 @@ from files import UserError
 from images import open_image, resize_crop
 from tokenizer import Tokenizer
 
-ORDERS = ("confidence", "left_to_right", "first_hitting")  # the loop graph's input `order` is a place in this list
+ORDERS = ("confidence", "left_to_right", "first_hitting", "entropy_bound")  # the loop graph's input `order` is a place in this list
 SAMPLERS = (*ORDERS, "threshold")  # threshold is confidence at its own pace
+FIRST_SAMPLERS = ("confidence", "left_to_right", "first_hitting", "threshold")  # of bundles that do not say which they know
 NEVER = 2.0  # a threshold that no probability reaches
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 ELSEWHERE = {"cuda": "install onnxruntime-gpu for this machine (docs/jetson.md), or use --provider cpu",
@@ -104,8 +105,9 @@ def loop_inputs(settings: SampleConfig, tokens: np.ndarray, mask: int, length: i
     own = settings.sampler == "threshold"
     at_least = np.float32(settings.threshold)  # the smallest float32 that is not below the setting, so that >= means the same
     at_least = at_least if float(at_least) >= settings.threshold else np.nextafter(at_least, np.float32(2))
+    limit = settings.entropy_bound if settings.sampler == "entropy_bound" else at_least if own else NEVER
     return {"schedule": table, "order": np.array([0 if own else ORDERS.index(settings.sampler)], np.int32),
-            "threshold": np.array([at_least if own else NEVER], np.float32), "temperature": np.array([settings.temperature], np.float32),
+            "threshold": np.array([limit], np.float32), "temperature": np.array([settings.temperature], np.float32),
             "noise": uniforms(seed, len(tokens), first, numbers_needed(settings, table, total))}
 
 
@@ -129,7 +131,7 @@ def unmask(call, tokens: np.ndarray, inputs: dict, mask: int) -> tuple[np.ndarra
     """
     tokens, (B, L), rows = tokens.copy(), tokens.shape, np.arange(len(tokens))[:, None]
     table, order, noise, at = inputs["schedule"], int(inputs["order"][0]), inputs["noise"], 0
-    own, N, total = inputs["threshold"][0] <= 1, table.shape[1], (tokens == mask).sum(1)
+    own, N, total = order == 3 or inputs["threshold"][0] <= 1, table.shape[1], (tokens == mask).sum(1)
     step, probability, used, cursor, calls = np.zeros_like(tokens), np.ones((B, L), np.float32), np.zeros(B, int), np.zeros(B, int), 0
     stream = lambda where: noise[rows, np.clip(cursor[:, None] + where.cumsum(1) - 1, 0, noise.shape[1] - 1)]
     while (tokens == mask).any():
@@ -138,16 +140,22 @@ def unmask(call, tokens: np.ndarray, inputs: dict, mask: int) -> tuple[np.ndarra
         due = np.flatnonzero((table[total] < now[:, None]).any(0) & (np.arange(N) >= at))
         skipped = 0 if own or not len(due) else int(due[0]) - at
         at += skipped
-        least = -(-now // (N - at)) if own else np.maximum(0, now - table[total, at])
+        least = np.maximum(1 if own else 0, now - table[total, at])
         logits = call(tokens, now / np.maximum(1, total))
         log_prob = log_softmax(logits)
-        sure = np.exp(log_prob.max(-1))
+        sure, entropy = np.exp(log_prob.max(-1)), -(log_prob * np.exp(log_prob)).sum(-1).astype(np.float64)
         if order == 2:
             cursor = cursor + now * skipped
-        score = (sure.astype(np.float64), np.broadcast_to(-np.arange(L, dtype=np.float64), (B, L)), stream(masked))[order]
+        score = (sure.astype(np.float64), np.broadcast_to(-np.arange(L, dtype=np.float64), (B, L)), stream(masked), -entropy)[order]
         cursor = cursor + (now if order == 2 else 0)
-        rank = np.argsort(np.argsort(np.where(masked, -score, np.inf), 1, kind="stable"), 1)
-        reveal = masked & (rank < np.maximum(least, (masked & (sure >= inputs["threshold"][0])).sum(1))[:, None])
+        best = np.argsort(np.where(masked, -score, np.inf), 1, kind="stable")
+        rank = np.argsort(best, 1)
+        if order == 3:
+            in_order = np.take_along_axis(np.where(masked, entropy, 0), best, 1)
+            accepted = (np.take_along_axis(masked, best, 1) & (in_order.cumsum(1) - in_order <= inputs["threshold"][0])).sum(1)
+        else:
+            accepted = (masked & (sure >= inputs["threshold"][0])).sum(1)
+        reveal = masked & (rank < np.maximum(least, accepted)[:, None])
         token = draw(logits[reveal], stream(reveal)[reveal], float(inputs["temperature"][0]))
         used, calls = used + reveal.any(1), calls + 1
         tokens[reveal], step[reveal] = token, np.broadcast_to(used[:, None], (B, L))[reveal]
@@ -201,6 +209,7 @@ class Runner:
         self.for_tensorrt = self.provider == "tensorrt" if self.for_tensorrt is None else self.for_tensorrt
         self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
         self.sessions, self.conditioned = {}, self.facts["kind"] == "caption"
+        self.samplers = tuple(self.facts.get("samplers", FIRST_SAMPLERS))
 
     def session(self, name: str):
         """The session of one graph, opened when it is first used."""
@@ -244,7 +253,10 @@ class Runner:
         return tokens.astype(np.int32), lengths.astype(np.int32)
 
     def fill(self, tokens: np.ndarray, lengths: np.ndarray, condition: dict, settings: SampleConfig, seed: int = 0, first: int = 0):
-        """Fill the blanks: tokens, step, probability (B, L), and the number of calls."""
+        """Fill the blanks: tokens, step, probability (B, L), and the number of calls. Raises UserError if the bundle's loop lacks the sampler."""
+        if settings.sampler not in self.samplers:
+            raise UserError(f"--sampler {settings.sampler}", "one that this bundle's graphs know: " + ", ".join(self.samplers),
+                            "choose one of these, or export again")
         inputs = loop_inputs(settings, tokens, self.tokenizer.mask, self.length, seed, first)
         if not self.for_tensorrt:
             tokens, step, probability, calls = self.run("loop", {"tokens": tokens, "lengths": lengths, **inputs, **condition})

@@ -149,12 +149,12 @@ def how_many(score: Tensor, progress: Progress, config: SampleConfig) -> Tensor:
     """How many of the best-ranked positions to reveal: (B,) int64.
 
     score: (B, L) float64, sorted, largest first, the row's masked positions before all others (-inf).
-    Samplers that decide for themselves reveal at least one, and as many as it takes to end in time.
+    Samplers that decide for themselves reveal at least one, and at least what the schedule says: so they end in time.
     """
+    least = paced(progress, Schedule(config.schedule))
     if config.sampler not in OWN_PACE:
-        return paced(progress, Schedule(config.schedule))
-    now, left = progress.masked.sum(1), (progress.steps - progress.step).clamp(min=1)
-    least = torch.ceil(now / left).long()
+        return least
+    now = progress.masked.sum(1)
     place = torch.arange(1, score.shape[1] + 1, device=score.device)  # 1 for the best
     if config.sampler == "threshold":
         accept = score >= config.threshold
@@ -164,7 +164,7 @@ def how_many(score: Tensor, progress: Progress, config: SampleConfig) -> Tensor:
         entropy = -score.masked_fill(place > now[:, None], 0.0)
         accept = entropy.cumsum(1) - entropy <= config.entropy_bound  # ascending, so the largest is the newest
     accept &= place <= now[:, None]
-    return torch.maximum(least, (accept * place).max(1).values)
+    return torch.maximum(least.clamp(min=1), (accept * place).max(1).values)
 
 
 def choose(denoise: Denoise, tokens: Tensor, share: Tensor, progress: Progress, config: SampleConfig,

@@ -113,7 +113,7 @@ def make_eval(args, cfg, held_out: CaptionData, statistics: dict):
 
     def preview_fn(model):
         images = captioning.standardise(held_out.images(numbers[:6]), statistics, model.device)
-        greedy = SampleConfig(sampler="confidence", temperature=0.0)
+        greedy = SampleConfig(**config.CAPTIONS)
         written = captioning.write(model, held_out.tokenizer, args.objective, images, greedy, seed=cfg.seed)
         return "\n".join(f"{one.text}   | {record['captions'][0]}" for one, record in zip(written, held_out.records, strict=False))
     return eval_fn, preview_fn

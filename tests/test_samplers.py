@@ -264,12 +264,12 @@ def test_remasking_of_strength_zero_is_ancestral_to_the_bit(remask, block_size):
 @pytest.mark.parametrize("sampler", ["threshold", "factor", "entropy_bound"])
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000), spread=st.sampled_from([0.5, 2.0, 5.0]), limit=st.sampled_from([0.1, 0.5, 0.9]),
-       given_tokens=st.integers(0, 3), step=st.integers(0, 5))
-def test_accepted_sets_meet_their_definition(sampler, seed, spread, limit, given_tokens, step):
-    """By brute force over the number accepted; at least as many as it takes to end in time, at least one."""
+       given_tokens=st.integers(0, 3), step=st.integers(0, 5), schedule=st.sampled_from(["linear", "cosine"]))
+def test_accepted_sets_meet_their_definition(sampler, seed, spread, limit, given_tokens, step, schedule):
+    """By brute force over the number accepted; at least as many as the schedule says, at least one."""
     logits = spread * torch.randn(1, 8, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     masked = torch.arange(8)[None] >= given_tokens
-    config = SampleConfig(sampler=sampler, threshold=limit, factor=limit, entropy_bound=limit, steps=6)
+    config = SampleConfig(sampler=sampler, threshold=limit, factor=limit, entropy_bound=limit, steps=6, schedule=schedule)
     progress = samplers.Progress(masked, masked, torch.tensor([step]), torch.tensor([6]))
     reveal, again, _ = samplers.choose(lambda tokens, share, select: logits[select], torch.full((1, 8), MASK), torch.ones(1),
                                        progress, config, row_generators(0, 1))
@@ -280,7 +280,8 @@ def test_accepted_sets_meet_their_definition(sampler, seed, spread, limit, given
              "factor": lambda n: (n + 1) * (1 - confidence[order[n - 1]]) < limit,
              "entropy_bound": lambda n: sum(entropy[i] for i in order[:n]) - max(entropy[i] for i in order[:n]) <= limit}[sampler]
     accepted = max((n for n in range(1, len(order) + 1) if holds(n)), default=0)
-    count = max(accepted, math.ceil(len(order) / (6 - step)))
+    remain = {"linear": 1 - (step + 1) / 6, "cosine": math.cos(math.pi / 2 * (step + 1) / 6)}[schedule]
+    count = max(accepted, 1, len(order) - round(len(order) * remain))
     assert reveal[0].nonzero()[:, 0].tolist() == sorted(order[:count]) and not again.any()
 
 
