@@ -44,6 +44,7 @@ def parse_args(argv):
     parser.add_argument("--json", help="write one JSON object a line")
     parser.add_argument("--self_test", action="store_true", help="compare checksums and golden outputs, measure speed and memory")
     parser.add_argument("--provider", default="cpu", metavar="cpu|cuda|tensorrt", help="what computes (default cpu)")
+    parser.add_argument("--low_memory", action="store_true", help="a quarter less memory, slower: weights are kept once")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: onnxruntime's own choice")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_settings(SampleConfig, skip=("top_p", "block_size", "factor", "entropy_bound", "remask", "remask_strength"))
@@ -138,7 +139,7 @@ def main(argv=None):
     args = parse_args(argv)
     if args.num_samples < (0 if args.camera else 1) or args.threads < 0:
         raise UserError(f"--num_samples {args.num_samples} --threads {args.threads}", "at least 1 sample, at least 0 threads", "choose such numbers")
-    runner = Runner(Path(args.bundle), args.provider, args.threads)
+    runner = Runner(Path(args.bundle), args.provider, args.threads, low_memory=args.low_memory)
     settings = config.resolve(SampleConfig, args, runner.facts["sampling"])
     if args.self_test:
         return self_test(args, runner)

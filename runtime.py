@@ -42,10 +42,12 @@ class Written:
     text: str
 
 
-def open_graph(path, provider: str = "cpu", threads: int = 0, cache: Path | None = None, build: str | None = None):
+def open_graph(path, provider: str = "cpu", threads: int = 0, cache: Path | None = None, build: str | None = None,
+               low_memory: bool = False):
     """An ONNX Runtime session. Raises UserError if the provider is not there or does not take the graph, or the graph cannot be read.
 
-    build: the bundle that the graph must say it belongs to. Silent fall-back to the CPU is the commonest trap of this runtime.
+    build: the bundle that the graph must say it belongs to. low_memory: no second copy of the weights in an order that products
+    like (LOG.md has what it saves and costs). Silent fall-back to the CPU is the commonest trap of this runtime.
     """
     import onnxruntime
     onnxruntime.set_default_logger_severity(3)
@@ -54,6 +56,9 @@ def open_graph(path, provider: str = "cpu", threads: int = 0, cache: Path | None
         raise UserError(f"--provider {provider}, which this onnxruntime lacks", " or ".join(there), ELSEWHERE.get(provider, "choose one of these"))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
+    if low_memory:
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
     wanted: list = [PROVIDERS[provider]]
     if provider == "tensorrt":
         cache.mkdir(parents=True, exist_ok=True)
@@ -195,6 +200,7 @@ class Runner:
     threads: int = 0
     for_tensorrt: bool | None = None
     check: bool = True
+    low_memory: bool = False
     seconds: dict = field(default_factory=dict)  # of the last call, by stage
 
     def __post_init__(self):
@@ -216,7 +222,7 @@ class Runner:
         if name not in self.sessions:
             path = self.folder / self.facts["graphs"]["tensorrt" if self.for_tensorrt else "cpu"][name]
             cache = self.folder / "engines" / f"{path.stem}-{self.facts['build']}"
-            self.sessions[name] = open_graph(path, self.provider, self.threads, cache, self.facts["build"])
+            self.sessions[name] = open_graph(path, self.provider, self.threads, cache, self.facts["build"], self.low_memory)
         return self.sessions[name]
 
     def run(self, name: str, inputs: dict, outputs: list[str] | None = None) -> list[np.ndarray]:

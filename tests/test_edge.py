@@ -158,7 +158,7 @@ def test_a_bundle_needs_nothing_of_the_project(made, data, tmp_path):
     away = shutil.copytree(made, tmp_path / "away")
     code = ("import sys; sys.modules.update(torch=None, transformers=None, onnx=None); sys.path[:0] = ['.']; import infer_onnx; "
             "sys.exit(infer_onnx.main(sys.argv[1:]))")
-    for flags in (["--self_test", "--threads", "1"], ["--image", str(picture(data)), "--json", "out.jsonl"]):
+    for flags in (["--self_test", "--threads", "1"], ["--self_test", "--threads", "1", "--low_memory"], ["--image", str(picture(data)), "--json", "out.jsonl"]):
         done = subprocess.run([sys.executable, "-I", "-c", code, *flags], cwd=away, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     assert "self-test passed" in subprocess.run([sys.executable, "infer_onnx.py", "--self_test", "--threads", "1"], cwd=away, capture_output=True, text=True).stdout
