@@ -317,7 +317,7 @@ def compute(encoder: Encoder, home: Path, paths: list[Path], about: dict, worker
             rows.flush()
             sums.flush()
             files.write_sealed(home / "features.json", {**about, "done": first + len(part)})
-    if len(paths) > done:
+    if len(paths) - done >= CHUNK:  # fewer tell nothing of a rate
         print(speed(encoder, len(paths) - done, time.perf_counter() - clock, encoding), file=sys.stderr)
 
 

@@ -230,3 +230,11 @@ def test_what_is_known_of_a_patch_turns_with_it():
         assert torch.equal(turned[:, 8::16, 8::16, 0], known)
         seen.add(tuple(known.flatten().tolist()))
     assert len(seen) == 8
+
+
+def test_the_speed_of_a_cache_names_what_held_it():
+    """50 images a second, half of the time in the encoder, and a share of the product that is a number of this machine."""
+    said = vision.speed(vision.load(vision.EMBEDDED), 100, 2.0, 1.0)
+    assert said.startswith("features: 100 images, 50.0 a second") and "took 50% of the time at " in said
+    gflop = float(said.split("arithmetic, ")[1].split(" GFLOP")[0])
+    assert 0.3 < gflop < 0.6  # counted: most of it in 128 by 128 pixels' convolutions

@@ -130,7 +130,7 @@ class Stub:
     """An encoder that costs nothing: the picture's pixels in four rows."""
 
     name, key, patches, width = "embedded", "stub", 4, 192
-    preprocess = vision.Preprocess(16, "squash", (0.5,) * 3, (0.5,) * 3)
+    preprocess, device = vision.Preprocess(16, "squash", (0.5,) * 3, (0.5,) * 3), torch.device("cpu")
 
     def encode(self, pixels):
         time.sleep(0.004)
