@@ -210,12 +210,12 @@ class Runner:
             bundle.check(self.folder, self.facts)
         try:
             self.settings, self.length = SampleConfig(**self.facts["sampling"]), int(self.facts["model"]["max_length"])
+            self.samplers = tuple(self.facts.get("samplers", FIRST_SAMPLERS))
         except (TypeError, KeyError, ValueError) as error:
             raise UserError(f"{self.folder / 'bundle.json'} of another shape ({error})", "what export_onnx.py wrote", bundle.AGAIN) from error
         self.for_tensorrt = self.provider == "tensorrt" if self.for_tensorrt is None else self.for_tensorrt
         self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
         self.sessions, self.conditioned = {}, self.facts["kind"] == "caption"
-        self.samplers = tuple(self.facts.get("samplers", FIRST_SAMPLERS))
 
     def session(self, name: str):
         """The session of one graph, opened when it is first used."""
