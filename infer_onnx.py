@@ -44,7 +44,7 @@ def parse_args(argv):
     parser.add_argument("--json", help="write one JSON object a line")
     parser.add_argument("--self_test", action="store_true", help="compare checksums and golden outputs, measure speed and memory")
     parser.add_argument("--provider", default="cpu", metavar="cpu|cuda|tensorrt", help="what computes (default cpu)")
-    parser.add_argument("--low_memory", action="store_true", help="a quarter less memory, slower: weights are kept once")
+    parser.add_argument("--low_memory", action="store_true", help="a fifth less memory, slower: weights are kept once")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: onnxruntime's own choice")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_settings(SampleConfig, skip=("top_p", "block_size", "factor", "entropy_bound", "remask", "remask_strength"))

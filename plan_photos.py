@@ -3,7 +3,7 @@
 Reads   nothing: a training step, an encoder's pass, decoding a photo and a save are measured on this machine
 Writes  docs/recipes.md (--out)
 
-Two minutes on two cores:
+Seconds on two cores:
     python plan_photos.py
 With rates of the card itself (benchmark.py prints the share of the matrix product that training reaches on it):
     python plan_photos.py --peak 88e12 --peak_float32 22e12 --memory 16e9 --cores 16 --out recipes.md
@@ -62,7 +62,7 @@ COLLECTIONS = (
 )
 PAGE = """# COCO and Flickr30k on one 16 GB GPU
 Made by `python plan_photos.py`. **Not run:** neither collection was here. Rates were measured on the machine that made this page and
-carried over to a card by its data sheet; sums of disk and memory are exact arithmetic.
+carried over to a card by its data sheet; the features' size is exact, the photos' sizes are what their authors say.
 
 The Karpathy splits (`dataset_coco.json`, `dataset_flickr30k.json`) say which photos are for what; `prep_caption_photos.py` puts COCO's
 restval into train, and prints and checks 113,287 / 5,000 / 5,000 and 29,000 / 1,014 / 1,000.
@@ -79,11 +79,7 @@ Assumed, none of it measured:
 def parse_args(argv):
     parser = config.Parser(__doc__)
     parser.add_argument("--out", default="docs/recipes.md", help="the page (default %(default)s)")
-    for name, (value, words) in ASSUMED.items():
-        parser.add_argument(f"--{name}", type=float, default=value, help=f"{words} (default {value:g})")
-    parser.add_argument("--model_config", default="tiny", metavar="|".join(config.NAMED_SIZES), help="size of the measured step (default tiny)")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights, tokens and pixels that are measured (default 0)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 means torch's own choice (default 0)")
+    scaling.add_flags(parser, ASSUMED)
     return parser.parse_args(argv)
 
 

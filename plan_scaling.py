@@ -50,11 +50,7 @@ def parse_args(argv):
     parser.add_argument("--rate", type=float, help="floating-point operations a second of one GPU in training, measured on it (default: the share "
                         "of its matrix product that a step reaches here, times --peak)")
     parser.add_argument("--rate_from", default="", help="where --rate was measured; printed on the page")
-    for name, (value, words) in ASSUMED.items():
-        parser.add_argument(f"--{name}", type=float, default=value, help=f"{words} (default {value:g})")
-    parser.add_argument("--model_config", default="tiny", metavar="|".join(config.NAMED_SIZES), help="size of the measured step (default tiny)")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and tokens that are measured (default 0)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 means torch's own choice (default 0)")
+    scaling.add_flags(parser, ASSUMED)
     return parser.parse_args(argv)
 
 

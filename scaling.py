@@ -103,6 +103,15 @@ def plan(job: Job, gpus: int, rate: float, hardware: dict[str, float], kept: tup
             "last": last, "resume": resume, "save": save, "why": max(seconds, key=seconds.get), "share": max(seconds.values()) / step}
 
 
+def add_flags(parser: config.Parser, assumed: dict) -> None:
+    """What every plan asks: its assumptions, by name with their default and meaning, and how to measure here."""
+    for name, (value, words) in assumed.items():
+        parser.add_argument(f"--{name}", type=float, default=value, help=f"{words} (default {value:g})")
+    parser.add_argument("--model_config", default="tiny", metavar="|".join(config.NAMED_SIZES), help="size of the measured step (default tiny)")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and inputs that are measured (default 0)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 means torch's own choice (default 0)")
+
+
 def measure_step(model_config: str, seed: int, rows: int = 8, length: int = 256) -> dict:
     """One optimizer step here: its floating-point operations a second, and their share of the matrix product's; medians of three."""
     device = hardware.choose_device("auto")
