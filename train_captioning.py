@@ -41,11 +41,12 @@ from model import Denoiser
 CHOICES = {
     "model_config": ("tiny", config.NAMED_SIZES, "named size"),
     "objective": ("diffusion", config.OBJECTIVES, "what to train; ar is the autoregressive twin"),
+    "estimator": ("count", config.ESTIMATORS, "how noise levels are drawn; with --weight flat, cosine masks more"),
     "weight": ("bound", config.WEIGHTS, "weights of the loss; bound is the likelihood's own"),
 }
 SHARES = ("image_dropout", "patch_dropout", "label_smoothing")
 # What a resumed run keeps beside its settings.
-KEPT = ("objective", "weight", *SHARES, "complementary", "self_critical", "captions_per_image", "eval_images")
+KEPT = ("objective", "estimator", "weight", *SHARES, "complementary", "self_critical", "captions_per_image", "eval_images")
 DEFAULTS = {"learning_rate": 2e-3, "eval_every": 500, "save_every": 500}
 
 
@@ -93,7 +94,7 @@ def make_loss(args, tokenizer, statistics: dict, reward: rewards.Reward | None =
                                        uniform=batch["uniform"], rng=rng, weight=args.self_critical)
         else:
             loss, stats = diffusion.loss(model.bind(lengths, condition), tokens, free, mask_id=tokenizer.mask, rng=rng, uniform=batch["uniform"],
-                                         weight=args.weight, complementary=args.complementary, label_smoothing=args.label_smoothing)
+                                         estimator=args.estimator, weight=args.weight, complementary=args.complementary, label_smoothing=args.label_smoothing)
         return loss + 0.1 * sizes, {**stats, "length_cross_entropy": sizes.item()}
     return loss_fn
 
@@ -156,9 +157,11 @@ def main(argv=None):
     if args.self_critical and (args.objective == "ar" or args.self_critical < 0 or not (args.init_from or args.resume)):
         raise UserError(f"--self_critical {args.self_critical:g}", "a weight above 0 for a trained diffusion captioner",
                         "name that captioner with --init_from, or drop the flag")
-    if args.self_critical and (args.complementary or args.label_smoothing or args.weight != "bound"):
+    if args.self_critical and (args.complementary or args.label_smoothing or args.weight != "bound" or args.estimator != "count"):
         raise UserError("--self_critical with another form of the loss", "the bound as it is beside the reward",
-                        "drop --complementary, --label_smoothing and --weight")
+                        "drop --complementary, --label_smoothing, --weight and --estimator")
+    if args.complementary and args.estimator != "count":
+        raise UserError(f"--complementary with --estimator {args.estimator}", "the count estimator", "drop one of the two flags")
     out = Path(args.out)
     resume = training.find_resume(out, args.resume, ("caption",))
     config.take_over(args, resume)
@@ -167,7 +170,7 @@ def main(argv=None):
     distributed.claim(out)
     settings = {**config.to_dict(model_config), **config.to_dict(cfg)}
     if distributed.leads():
-        config.show("settings", {"objective": args.objective, "weight": args.weight, "image_dropout": args.image_dropout, **settings})
+        config.show("settings", {"objective": args.objective, "estimator": args.estimator, "weight": args.weight, "image_dropout": args.image_dropout, **settings})
         files.write_json(out / "config.json", {key: settings[key] for group in args.parser.groups.values() for key in group})
 
     device = training.start(cfg)
