@@ -17,9 +17,12 @@ from files import UserError
 from runtime import Runner
 from samplers import row_generators, sample
 
-# precision: largest error of features (they are rounded to float16), of keys and logits, and the least share of equal texts.
-TOLERANCES = {"fp32": {"features": 2e-3, "logits": 1e-4, "texts": 1.0}, "fp16": {"features": 1e-2, "logits": 1e-2, "texts": 0.95},
-              "int8": {"features": 0.25, "logits": 0.25, "texts": 0.8}}
+# precision: largest error of features (they are rounded to float16), of keys and logits, and the least share of equal texts: the
+# likeliest, and drawn ones. A draw that falls between a boundary of the distribution function and the same one moved by the logits' error
+# is another token, and there are as many boundaries as tokens: with 4,000, 0 to 3 of 200 captions at FP32 (LOG.md).
+TOLERANCES = {"fp32": {"features": 2e-3, "logits": 1e-4, "texts": 1.0, "drawn": 0.97},
+              "fp16": {"features": 1e-2, "logits": 1e-2, "texts": 0.95, "drawn": 0.8},
+              "int8": {"features": 0.25, "logits": 0.25, "texts": 0.8, "drawn": 0.8}}
 CUT = 64  # tokens of a text that are compared, so that 64 rows of 256 tokens take no hour
 SHARES = (0.15, 0.35, 0.55, 0.75, 1.0)  # masked shares at which logits are compared
 
@@ -163,7 +166,8 @@ def compare_texts(trained: Trained, runner: Runner, material: Material, *, seed:
             expected, found = reference(trained, material, settings, seed), from_bundle(runner, material, settings, seed)
             pairs = list(zip(found, expected, strict=True))
             rows.append({"what": f"texts, {name}", "inputs": len(pairs), "identical": sum(a[0] == b[0] for a, b in pairs) / len(pairs),
-                         "steps": sum(a == b for a, b in pairs) / len(pairs), "limit": runner.facts["tolerances"]["texts"]})
+                         "steps": sum(a == b for a, b in pairs) / len(pairs),
+                         "limit": runner.facts["tolerances"]["drawn" if settings.temperature else "texts"]})
     return rows
 
 

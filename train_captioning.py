@@ -94,7 +94,8 @@ def make_loss(args, tokenizer, statistics: dict, reward: rewards.Reward | None =
                                        uniform=batch["uniform"], rng=rng, weight=args.self_critical)
         else:
             loss, stats = diffusion.loss(model.bind(lengths, condition), tokens, free, mask_id=tokenizer.mask, rng=rng, uniform=batch["uniform"],
-                                         estimator=args.estimator, weight=args.weight, complementary=args.complementary, label_smoothing=args.label_smoothing)
+                                         estimator=args.estimator, weight=args.weight, complementary=args.complementary,
+                                         label_smoothing=args.label_smoothing)
         return loss + 0.1 * sizes, {**stats, "length_cross_entropy": sizes.item()}
     return loss_fn
 
@@ -170,7 +171,8 @@ def main(argv=None):
     distributed.claim(out)
     settings = {**config.to_dict(model_config), **config.to_dict(cfg)}
     if distributed.leads():
-        config.show("settings", {"objective": args.objective, "estimator": args.estimator, "weight": args.weight, "image_dropout": args.image_dropout, **settings})
+        loss = ("objective", "estimator", "weight", "image_dropout")
+        config.show("settings", {**{name: getattr(args, name) for name in loss}, **settings})
         files.write_json(out / "config.json", {key: settings[key] for group in args.parser.groups.values() for key in group})
 
     device = training.start(cfg)

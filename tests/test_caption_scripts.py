@@ -101,9 +101,10 @@ def resumed_equals_straight(data, tmp_path, monkeypatch, flags) -> None:
     same_run(tmp_path / "straight", tmp_path / "half")
 
 
-def test_a_twin_is_resumed_as_a_twin(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kept", [["--objective", "ar"], ["--weight", "flat", "--estimator", "cosine"]])
+def test_what_is_trained_is_kept_by_a_resumed_run(kept, data, tmp_path, monkeypatch):
     """The stop is made by an evaluation that fails, after the state was saved."""
-    flags = ["--objective", "ar", "--save_every", "2", "--eval_every", "3"]
+    flags = [*kept, "--save_every", "2", "--eval_every", "3"]
     make_captioner(data, tmp_path / "straight", *flags)
     resumed_equals_straight(data, tmp_path, monkeypatch, flags)
 
@@ -116,7 +117,9 @@ def test_the_second_phase_is_resumed_as_such(data, run, tmp_path, monkeypatch):
     assert all(0 <= line["reward"] <= 10 and 0 <= line["greedy_reward"] <= 10 for line in lines if "loss" in line)
     resumed_equals_straight(data, tmp_path, monkeypatch, flags)
     for wrong, message in ((["--self_critical", "1"], "--init_from"), ([*flags, "--objective", "ar"], "a trained diffusion captioner"),
-                           ([*flags, "--label_smoothing", "0.1"], "another form of the loss"), (["--patch_dropout", "1"], "--patch_dropout 1")):
+                           ([*flags, "--label_smoothing", "0.1"], "another form of the loss"), (["--patch_dropout", "1"], "--patch_dropout 1"),
+                           ([*flags, "--estimator", "cosine"], "another form of the loss"), (["--estimator", "sine"], "--estimator sine"),
+                           (["--complementary", "--estimator", "linear"], "the count estimator")):
         with pytest.raises(UserError, match=message):
             make_captioner(data, tmp_path / "wrong", *wrong)
     assert not (tmp_path / "wrong").exists()
