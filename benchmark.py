@@ -7,7 +7,7 @@ A minute on a laptop:
     python benchmark.py --model_config tiny --repeats 3
 For real:
     python benchmark.py --model_config small --repeats 7 --json speed.json
-    python benchmark.py --bundle bundle --twin_bundle bundle_ar --checkpoint checkpoints_caption_poc/best.pt --repeats 50
+    python benchmark.py --bundle bundle bundle_int8 --twin_bundle bundle_ar --checkpoint checkpoints_caption_poc/best.pt --repeats 50
 The two sides of every comparison alternate in one process; medians and the median of paired ratios are printed.
 Timings on a shared machine wander by tens of percent; the ratios hold.
 """
@@ -44,7 +44,7 @@ def parse_args(argv):
     parser = config.Parser(__doc__)
     parser.add_argument("--model_config", default="small", metavar="|".join(config.NAMED_SIZES), help="named size (default small)")
     parser.add_argument("--checkpoint", help="the architecture of this checkpoint instead")
-    parser.add_argument("--bundle", help="a captioner's bundle: its stages, beside --checkpoint in torch and --twin_bundle, and the roofline")
+    parser.add_argument("--bundle", nargs="+", metavar="FOLDER", help="captioners' bundles: stages, memory, beside --checkpoint and --twin_bundle")
     parser.add_argument("--twin_bundle", help="the twin's bundle")
     parser.add_argument("--only", metavar="|".join(PARTS), help="one part (default all)")
     parser.add_argument("--length", type=int, default=256, help="tokens of a row (default 256)")

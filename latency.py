@@ -40,12 +40,13 @@ def percentiles(times: list[float]) -> dict:
     return {f"p{q}_ms": float(np.percentile(times, q)) * 1000 for q in (50, 90, 99)}
 
 
-def compare(folder, twin, trained, threads: int, batch: int, repeats: int) -> list[dict]:
-    """Bundle, twin's bundle and torch in turn, from the golden picture's bytes to texts."""
+def compare(folders: list, twin, trained, threads: int, batch: int, repeats: int) -> list[dict]:
+    """Bundles, the twin's bundle and torch in turn, from the first bundle's golden picture to texts, sampled as that bundle says."""
     torch.set_num_threads(threads)
-    runners = {"bundle": Runner(folder, threads=threads)} | ({"twin's bundle": Runner(twin, threads=threads)} if twin else {})
-    settings, golden = runners["bundle"].settings, bundle.golden(folder)
-    picture, calls = golden["picture"].tobytes(), {}
+    runners = {str(folder): Runner(folder, threads=threads) for folder in folders}
+    runners |= {"twin's bundle": Runner(twin, threads=threads)} if twin else {}
+    base, *_ = runners
+    settings, picture, calls = runners[base].settings, bundle.golden(folders[0])["picture"].tobytes(), {}
 
     def from_bundle(name):
         runner = runners[name]
@@ -64,10 +65,10 @@ def compare(folder, twin, trained, threads: int, batch: int, repeats: int) -> li
                 times[name].append(time.perf_counter() - clock)
                 for stage, spent in (runners[name].seconds if name in runners else {}).items():
                     parts[name].setdefault(stage, []).append(spent)
-    base = statistics.median(times["bundle"])
+    first = statistics.median(times[base])
     middles = {name: {stage: 1000 * statistics.median(spent) for stage, spent in spents.items()} for name, spents in parts.items()}
     return [{"what": name, "threads": threads, "batch": batch, **percentiles(seconds), "texts_per_second": batch / statistics.median(seconds),
-             "ratio_to_bundle": statistics.median(seconds) / base, "calls": calls.get(name),
+             "ratio_to_bundle": statistics.median(seconds) / first, "calls": calls.get(name),
              "stages_ms": middles.get(name, {})} for name, seconds in times.items()]
 
 
@@ -81,13 +82,14 @@ def alone(words: list[str]) -> dict:
     return {"seconds": float(seconds), "peak_mib": float(kib) / 2 ** 10, "status": int(status)}
 
 
-def first_caption(folder, path, threads: int) -> list[dict]:
-    """From start to the first caption, loading included: the bundle and torch, each in a process of its own."""
+def first_caption(folders: list, path, threads: int) -> list[dict]:
+    """From start to the first caption, loading included: bundles and torch, each in a process of its own."""
     with tempfile.TemporaryDirectory() as made:
         picture = Path(made) / "golden"
-        picture.write_bytes(bundle.golden(folder)["picture"].tobytes())
+        picture.write_bytes(bundle.golden(folders[0])["picture"].tobytes())
         more = ["--image", str(picture), "--threads", str(threads)]
-        rows = [{"what": "bundle, start to first caption", **alone(["infer_onnx.py", "--bundle", str(Path(folder).resolve()), *more])}]
+        rows = [{"what": f"{folder}, start to first caption", **alone(["infer_onnx.py", "--bundle", str(Path(folder).resolve()), *more])}
+                for folder in folders]
         if path:
             rows.append({"what": "torch, start to first caption", **alone(["generate_caption.py", "--checkpoint", str(Path(path).resolve()), *more])})
     return rows
@@ -121,20 +123,20 @@ def bounds(runner: Runner, row: dict, device: roofline.Device) -> list[dict]:
     return result
 
 
-def measure(folder, twin, path, *, repeats: int, thread_counts=(1, 2), batches=(1, 8)) -> dict:
-    """Everything, as one plain dict."""
+def measure(folders: list, twin, path, *, repeats: int, thread_counts=(1, 2), batches=(1, 8)) -> dict:
+    """Everything, as one plain dict: times and starts of all, the roofline of the first bundle."""
     trained, rows = torch_side(path) if path else None, []
     for threads in thread_counts:
         for batch in batches:
-            rows += compare(folder, twin, trained, threads, batch, repeats)
-    starts = first_caption(folder, path, thread_counts[-1])
-    limits = bounds(Runner(folder, threads=thread_counts[0]), rows[0], machine(thread_counts[0]))
+            rows += compare(folders, twin, trained, threads, batch, repeats)
+    starts = first_caption(folders, path, thread_counts[-1])
+    limits = bounds(Runner(folders[0], threads=thread_counts[0]), rows[0], machine(thread_counts[0]))
     return {"rows": rows, "starts": starts, "roofline": limits}
 
 
 def tables(found: dict) -> str:
     """Three Markdown tables: speed, start and memory, roofline."""
-    lines = ["| what | threads | batch | p50 / p90 / p99 | texts/s | time ÷ bundle's | stages, ms |", "|---|---|---|---|---|---|---|"]
+    lines = ["| what | threads | batch | p50 / p90 / p99 | texts/s | time ÷ first's | stages, ms |", "|---|---|---|---|---|---|---|"]
     for row in found["rows"]:
         stages = ", ".join(f"{name} {row['stages_ms'][name]:.1f}" for name in STAGES if name in row["stages_ms"])
         lines.append(f"| {row['what']} | {row['threads']} | {row['batch']} | {row['p50_ms']:.1f} / {row['p90_ms']:.1f} / {row['p99_ms']:.1f} ms "

@@ -359,11 +359,12 @@ def test_int8_and_fp16_bundles(made, data, captioner, monkeypatch, tmp_path):
 
 def test_benchmark_of_a_bundle(made, captioner, capsys, tmp_path):
     """Stages, percentiles, start and memory in processes of their own, roofline: each is a number that something measured."""
-    found = latency.measure(made, None, captioner, repeats=1, thread_counts=(1,), batches=(2,))
-    ours, torchs = found["rows"]
-    assert ours["what"] == "bundle" and torchs["what"] == "torch" and ours["p50_ms"] <= ours["p99_ms"]
-    assert set(ours["stages_ms"]) == {"decode", "resize", "encoder", "condition", "loop"}
-    assert all(row["status"] == 0 and row["peak_mib"] > 10 for row in found["starts"]) and found["starts"][0]["peak_mib"] < found["starts"][1]["peak_mib"]
+    again = shutil.copytree(made, tmp_path / "again")
+    found = latency.measure([made, again], None, captioner, repeats=1, thread_counts=(1,), batches=(2,))
+    ours, other, torchs = found["rows"]
+    assert [row["what"] for row in found["rows"]] == [str(made), str(again), "torch"] and ours["p50_ms"] <= ours["p99_ms"]
+    assert ours["ratio_to_bundle"] == 1 and all(set(row["stages_ms"]) == {"decode", "resize", "encoder", "condition", "loop"} for row in (ours, other))
+    assert all(row["status"] == 0 and row["peak_mib"] > 10 for row in found["starts"]) and found["starts"][0]["peak_mib"] < found["starts"][2]["peak_mib"]
     assert {row["stage"] for row in found["roofline"]} == {"encoder", "condition", "step"} and "predicted" in latency.tables(found)
 
 
