@@ -89,6 +89,13 @@ def resize_crop(image: Image.Image, size: int, mode: str = "crop", resample: int
     return np.asarray(image.resize((size, size), resample, box=box))
 
 
+def look(image: Image.Image, view: list[float]) -> Image.Image:
+    """Part of a picture. view: left, top, right and bottom in shares of its sides, and whether it is mirrored (0 or 1)."""
+    left, top = int(view[0] * image.width), int(view[1] * image.height)
+    part = image.crop((left, top, max(left + 1, round(view[2] * image.width)), max(top + 1, round(view[3] * image.height))))
+    return ImageOps.mirror(part) if view[4] else part
+
+
 def data_uri(image: Image.Image, size: int = 224, quality: int = 85) -> str:
     """A thumbnail as a data: address, for pages that load nothing."""
     small = image.convert("RGB")

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 import files
@@ -24,6 +25,7 @@ SPLITS = {"restval": "train", "validation": "val", "valid": "val", "dev": "val"}
 TEXTS = ("caption", "sentence", "text", "raw", "answer")  # how columns of captions begin on the hub; the first that fits
 LAYOUTS = "COCO's or Karpathy's JSON, a CSV or TSV of image,caption, a folder of pictures and .txt files, or owner/name of a hub data set"
 FILES = ("captions*.txt", "captions_*.json", "dataset_*.json", "*.csv", "*.tsv", "*.token", "*.token.txt")  # captions in a folder
+SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
 Found = dict[str, tuple[str | None, list[str]]]  # {picture: (split or None, captions)}
 
 
@@ -141,3 +143,17 @@ def read(name: str, folder: Path, most: int = 0) -> Found:
     if bare == len(clean):
         raise UserError(f"no caption in {path}", LAYOUTS, "check --captions")
     return {name: one for name, one in clean.items() if one[1]}
+
+
+def views(record: dict, count: int, rng: np.random.Generator) -> list[dict]:
+    """A picture's record, and count - 1 more whose `view` is part of it (`images.look`): at least 80% of each side, every other one
+    mirrored, without the captions that tell left from right."""
+    result = [record]
+    for number in range(1, count):
+        size = rng.uniform(0.8, 1.0, 2)
+        corner = rng.uniform(0.0, 1.0 - size)
+        told = [text for text in record["captions"] if not SIDES.search(text)]
+        mirrored = number % 2 == 1 and bool(told)
+        box = [round(float(value), 4) for value in (*corner, *(corner + size))]
+        result.append({**record, "captions": told if mirrored else record["captions"], "view": [*box, int(mirrored)]})
+    return result

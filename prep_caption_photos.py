@@ -49,6 +49,7 @@ def parse_args(argv):
     parser.add_argument("--max_images", type=int, default=0, help="take only so many pictures, drawn at random; 0 means all (default 0)")
     parser.add_argument("--vocab_size", type=int, default=4096, help="most tokens of the captions' BPE (default 4096)")
     parser.add_argument("--tokenizer", help="use this tokenizer.json instead, such as a text denoiser's")
+    parser.add_argument("--views", type=int, default=1, help="looks at each training picture: itself, then crops, every other mirrored (default 1)")
     parser.add_argument("--shard", metavar="I/N", help="compute only this part of the features, such as 0/8; needs the captions to be there")
     parser.add_argument("--workers", type=int, default=0, help="processes that read pictures; 0 means one a core (default 0)")
     parser.add_argument("--seed", type=int, default=0)
@@ -109,6 +110,8 @@ def main(argv=None):
     args = parse_args(argv)
     if min(args.num_val, args.max_images, args.workers) < 0:
         raise UserError("a negative --num_val, --max_images or --workers", "0 or more", "correct it")
+    if args.views < 1:
+        raise UserError(f"--views {args.views}", "at least 1: the picture itself", "choose such a number")
     if not args.captions:
         raise UserError("no --captions", photos.LAYOUTS, "name it with --captions")
     path, out = photos.find_file(Path(args.captions)), Path(args.out)
@@ -132,7 +135,8 @@ def main(argv=None):
     settings = {"captions": args.captions if hub else str(path.resolve()), "images": str(folder.resolve()), "seed": args.seed,
                 "captions_sha256": files.file_digest(path).hex()[:16] if path.is_file() else None, "vocab_size": args.vocab_size,
                 "max_images": args.max_images, "num_val": args.num_val, "train_list": args.train_list, "val_list": args.val_list,
-                "test_list": args.test_list, "given_tokenizer": tokenizer.fingerprint if tokenizer else None}
+                "test_list": args.test_list, "given_tokenizer": tokenizer.fingerprint if tokenizer else None,
+                "views": args.views if args.views > 1 else None}
     if (out / "meta.json").exists():
         before = caption_data.read_meta(out)
         if {key: before.get(key) for key in settings} != settings:
@@ -150,6 +154,8 @@ def main(argv=None):
         records = [{"image": inside((folder / name).resolve()), "split": splits[name], "captions": found[name][1]} for name in names]
         texts = [text for record in records if record["split"] == "train" for text in record["captions"]]
         tokenizer = tokenizer or Tokenizer.train(texts, args.vocab_size)
+        rng = np.random.default_rng([args.seed, 1])
+        records = [look for record in records for look in photos.views(record, args.views if record["split"] == "train" else 1, rng)]
         caption_data.write_folder(out, records, tokenizer, settings)
     if encoder is not None:
         vision.cache_features(encoder, out, shard=shard, workers=args.workers)

@@ -30,7 +30,7 @@ import data
 import files
 import hardware
 from files import UserError
-from images import open_image, resize_crop
+from images import look, open_image, resize_crop
 
 EMBEDDED = "embedded"
 ASSET = Path(__file__).parent / "assets" / "scene_encoder.safetensors"
@@ -183,8 +183,8 @@ def load_embedded(device="cpu", path: Path = ASSET, sha256: str | None = None) -
     return Encoder(EMBEDDED, model, Preprocess(**{**preprocess, "mean": tuple(preprocess["mean"]), "std": tuple(preprocess["std"])}), device)
 
 
-def read_pixels(preprocess: Preprocess, path) -> np.ndarray:
-    return preprocess(path)
+def read_pixels(preprocess: Preprocess, path, view: list[float] | None = None) -> np.ndarray:
+    return preprocess(look(open_image(path, at_least=preprocess.size), view) if view else path)
 
 
 class ArrayFile:
@@ -274,11 +274,11 @@ def cache_features(encoder: Encoder, folder, *, shard: tuple[int, int] = (0, 1),
             caption_data.read_features(folder, meta)  # whole, or an error that says what is not
             return
     if count == 1:
-        compute(encoder, folder, [caption_data.image_path(folder, record) for record in records], about, workers, batch_size)
+        compute(encoder, folder, folder, records, about, workers, batch_size)
         return
     mine = records[len(records) * number // count:len(records) * (number + 1) // count]
     home = files.claim(part_of(folder, number, count))
-    compute(encoder, home, [caption_data.image_path(folder, record) for record in mine], about, workers, batch_size)
+    compute(encoder, home, folder, mine, about, workers, batch_size)
     join(folder, len(records), count, about)
 
 
@@ -288,8 +288,9 @@ def check_key(before: dict, encoder: Encoder, folder: Path) -> None:
                         f"those of {encoder.name} ({encoder.key})", "choose another folder, or remove features.npy and features.json")
 
 
-def compute(encoder: Encoder, home: Path, paths: list[Path], about: dict, workers: int, batch_size: int) -> None:
-    """features.npy, its checksums and features.json in `home`, of the pictures at `paths`, from where a killed run was."""
+def compute(encoder: Encoder, home: Path, folder: Path, records: list[dict], about: dict, workers: int, batch_size: int) -> None:
+    """features.npy, its checksums and features.json in `home`, of the records' pictures (in `folder`), from where a killed run was."""
+    paths, looks = [caption_data.image_path(folder, record) for record in records], [record.get("view") for record in records]
     shape, done = (len(paths), encoder.patches, encoder.width), 0
     if (home / "features.json").exists():
         before = files.read_sealed(home / "features.json", "image features", "remove it")
@@ -304,7 +305,7 @@ def compute(encoder: Encoder, home: Path, paths: list[Path], about: dict, worker
     with rows, sums, ProcessPoolExecutor(workers or None) as pool, tqdm(total=len(paths), initial=done, desc="features", unit="image") as bar:
         for first in range(done, len(paths), CHUNK):
             part = paths[first:first + CHUNK]
-            pixels = pool.map(partial(read_pixels, encoder.preprocess), part, chunksize=8)
+            pixels = pool.map(partial(read_pixels, encoder.preprocess), part, looks[first:first + CHUNK], chunksize=8)
             for start in range(first, first + len(part), batch_size):
                 size = min(batch_size, first + len(part) - start)
                 batch = np.stack([next(pixels) for _ in range(size)])

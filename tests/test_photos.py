@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from captioned import make_captioner, save_encoder
 from PIL import Image
 
@@ -15,6 +16,7 @@ import evaluate
 import photos as readers
 import plan_photos
 import prep_caption_photos
+import vision
 from files import UserError
 
 NAMES = [f"p{i}.jpg" for i in range(12)]
@@ -154,6 +156,33 @@ def test_a_data_sets_own_splits_beat_lists_beside_it(photos, tmp_path):
     write_layout(tmp_path, photos, "csv")
     records = prepare(photos, tmp_path / "out", write_layout(tmp_path, photos, "karpathy"))
     assert {Path(record["image"]).stem: record["split"] for record in records}["p3"] == "test"
+
+
+def test_views_are_other_looks_at_training_pictures(photos, tmp_path):
+    """Crops whose features are those of the crop; every other one mirrored, and then without what tells left from right."""
+    assert readers.SIDES.search("on the LEFT") and not readers.SIDES.search("a bright cleft")
+    captions = write_layout(tmp_path, photos, "csv")
+    captions.write_text(captions.read_text().replace("two \"\"old\"\" cats", "on the Left cats"))
+    records = prepare(photos, tmp_path / "out", captions, "--views", "3")
+    plain = [record for record in records if "view" not in record]
+    seen = [record for record in records if "view" in record]
+    assert len(seen) == 2 * sum(record["split"] == "train" for record in plain) and {record["split"] for record in seen} == {"train"}
+    mirrored = [record["view"][4] for record in seen]
+    assert mirrored == [1, 0] * (len(seen) // 2)
+    assert all(len(record["captions"]) == (1 if record["view"][4] else 2) and "Left" not in record["captions"][0] for record in seen)
+    encoder, data = vision.load(str(photos / "encoder")), caption_data.CaptionData(tmp_path / "out", "train")
+    for number in (1, 2):
+        record = data.records[number]
+        left, top, right, bottom, flip = record["view"]
+        picture = Image.open(caption_data.image_path(tmp_path / "out", record))
+        part = picture.crop((int(left * 50), int(top * 40), round(right * 50), round(bottom * 40)))
+        part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else part
+        assert part.width >= 40 and part.height >= 32 and torch.allclose(encoder.features([part])[0], data.images([number])[0], atol=1e-3)
+    with pytest.raises(UserError, match="another data set"):
+        prepare(photos, tmp_path / "out", captions)
+    with pytest.raises(UserError, match="--views 0"):
+        prepare(photos, tmp_path / "none", captions, "--views", "0")
+    make_captioner(tmp_path / "out", tmp_path / "run")
 
 
 @pytest.mark.parametrize("columns, own", [("caption", False), ("answer", False), ("caption_0", True)])
