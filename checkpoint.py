@@ -62,7 +62,8 @@ def within_reason(saved: dict) -> bool:
     size = config.from_dict(config.ModelConfig, saved["model"], "the checkpoint")
     there = sum(weight.numel() for weight in saved["weights"].values())
     layers = size.layers + saved.get("encoder_layers", 0) * (saved.get("form") == "cross")
-    return size.d_model * (size.vocab_size + layers * size.d_model + size.condition_width) <= there and size.max_length <= LONGEST
+    head = size.length_hidden * size.condition_width
+    return head + size.d_model * (size.vocab_size + layers * size.d_model + size.condition_width) <= there and size.max_length <= LONGEST
 
 
 KINDS = {"text": build_denoiser, "caption": build_denoiser, "conditional": build_conditional}

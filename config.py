@@ -33,6 +33,8 @@ NAMED_SIZES = {
     "caption": (768, 12, 6),
 }
 
+LENGTH_HIDDEN = 256  # of captioners: a linear head gets the length wrong, and with it the structure (LOG.md)
+
 OBJECTIVES = ("diffusion", "ar")
 ESTIMATORS = ("count", "linear", "cosine", "polynomial")
 WEIGHTS = ("bound", "clipped", "flat")
@@ -56,6 +58,7 @@ class ModelConfig:
     causal: bool = setting(False, "attend to the left only: the autoregressive twin")
     time_conditioning: str = setting("none", "tell the network the masked share", choices=("none", "sinusoidal"))
     condition_width: int = setting(0, "width of the condition (B, P, width) for cross-attention; 0 means none", at_least=0)
+    length_hidden: int = setting(0, "hidden width of the head for captions' lengths; 0: a linear map of the mean patch", at_least=0)
     dropout: float = setting(0.0, "dropout on the residual branches", at_least=0.0, below=1.0)
 
     def __post_init__(self):

@@ -254,7 +254,7 @@ def once_per_picture(sheet: Sheet, model: dict, encoder: dict) -> None:
     sheet.arrow((96, 226), (263, 226), (263, 198))
     keys = (f"{model['layers']} × 2 × {shapes['keys']}", short(counts["keys"]) + ", in the blocks")
     sheet.box(178, 122, 172, 76, "keys and values", *keys, kind="cross")
-    sheet.box(32, 122, 128, 76, "length head", "from the mean patch", shapes["length"], short(counts["length"]), kind="head")
+    sheet.box(32, 122, 128, 76, "length head", "from all patches", shapes["length"], short(counts["length"]), kind="head")
     if not model["causal"]:
         sheet.arrow((96, 122), (96, 67), (402, 67), color=PALETTE["head"][1])
         sheet.text(232, 77, "L: how many masks", 8.2, color=PALETTE["head"][1])

@@ -158,7 +158,7 @@ class ConditionGraph(nn.Module):
         split = lambda y: y.unflatten(-1, (self.layers, self.heads, -1))  # (B, P, N, H, head)
         keys = self.norm(split(self.key(seen))).permute(0, 2, 3, 4, 1)
         values = split(self.value(seen)).permute(0, 2, 3, 1, 4)
-        length = self.length_head(seen.mean(1)).argmax(-1).clamp(min=3)
+        length = self.length_head(seen).argmax(-1).clamp(min=3)
         return keys, values, length.int()
 
 

@@ -160,6 +160,29 @@ class TimeEmbedding(nn.Module):
         return self.down(F.silu(self.up(wave)))[:, None]
 
 
+class LengthHead(nn.Module):
+    """Unnormalised log p(row length | condition): a small network on each patch, and one on what all of them give together.
+
+    Their largest values tell what there is at all, their mean how much of it: with the mean patch alone nobody can tell three alike from
+    two and one, and no caption of the wrong length is true (LOG.md).
+    """
+
+    def __init__(self, width: int, hidden: int, lengths: int):
+        super().__init__()
+        self.patch, self.pooled, self.out = nn.Linear(width, hidden), nn.Linear(2 * hidden, hidden), nn.Linear(hidden, lengths)
+
+    def forward(self, condition: Tensor) -> Tensor:
+        x = F.silu(self.patch(condition))  # (B, P, hidden)
+        return self.out(F.silu(self.pooled(torch.cat([x.mean(1), x.amax(1)], -1))))
+
+
+class MeanLengthHead(nn.Linear):
+    """The same from the mean patch, linearly: what checkpoints from before have."""
+
+    def forward(self, condition: Tensor) -> Tensor:
+        return super().forward(condition.mean(1))
+
+
 class Denoiser(nn.Module):
     """Token ids -> logits over the ids that can be emitted."""
 
@@ -171,7 +194,10 @@ class Denoiser(nn.Module):
         self.rotary = Rotary(config.d_model // config.heads, config.max_length)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = Norm(config.d_model)
-        self.length_head = nn.Linear(config.condition_width, config.max_length + 1) if config.condition_width else None
+        self.length_head = None
+        if config.condition_width:
+            shape = (config.condition_width, *([config.length_hidden] if config.length_hidden else []), config.max_length + 1)
+            self.length_head = (LengthHead if config.length_hidden else MeanLengthHead)(*shape)
         for name, weight in self.named_parameters():
             if weight.ndim == 2:  # residual outputs smaller, so that the stream's variance does not grow with depth
                 nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.layers) if name.endswith(("out.weight", "down.weight")) else 0.02)
@@ -210,8 +236,8 @@ class Denoiser(nn.Module):
         return [block.cross.keys_values(condition, attend) for block in self.blocks]
 
     def length_logits(self, condition: Tensor) -> Tensor:
-        """Unnormalised log p(row length | condition) from the mean patch: (B, P, condition_width) -> (B, max_length + 1)."""
-        return self.length_head(condition.mean(1)).float()
+        """Unnormalised log p(row length | condition): (B, P, condition_width) -> (B, max_length + 1)."""
+        return self.length_head(condition).float()
 
     def bind(self, lengths: Tensor | None = None, condition: list | None = None):
         """The callable that diffusion.py and samplers.py take: denoise(tokens, share, select) -> logits (M, V')."""

@@ -213,7 +213,7 @@ def lower(network: nn.Module, modules: dict, feeds: list[dict]) -> dict:
 def quantize(made: Path, network: nn.Module, notes: dict, feeds: list[dict], images: np.ndarray | None) -> None:
     """Replace every graph by its dynamic INT8 form, and write NAME.tensorrt.onnx, the static one, of those that TensorRT runs."""
     import onnxruntime
-    inside, length_head = node_names(network, notes["left_in_fp32"]), numbered([2])  # condition's products: keys, values, length
+    inside, length_head = node_names(network, notes["left_in_fp32"]), numbered([2, 3, 4])  # condition's products: keys, values, length
     keep = {"step": inside, "loop": inside, "next": inside, "condition": length_head}
     arrays = [{name: value.numpy() for name, value in feed.items()} for feed in feeds]
     pieces = [] if images is None else [{"image": images[at:at + FEED]} for at in range(0, len(images), FEED)]

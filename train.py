@@ -53,7 +53,7 @@ def parse_args(argv):
     parser.add_argument("--config", help="JSON file of settings, such as another run's config.json")
     parser.add_argument("--resume", nargs="?", const="must", choices=("must", "auto"),
                         help="go on from resume.pt in --out; auto: if there is one, else begin (for torchrun --max-restarts)")
-    parser.add_settings(ModelConfig, skip=("vocab_size", "output_size", "causal", "condition_width"))
+    parser.add_settings(ModelConfig, skip=("vocab_size", "output_size", "causal", "condition_width", "length_hidden"))
     parser.add_settings(TrainConfig)
     args = parser.parse_args(argv)
     args.parser = parser

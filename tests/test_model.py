@@ -30,8 +30,8 @@ def random_tokens(rows=3, length=10):
 
 
 @pytest.mark.parametrize("mlp", ["swiglu", "gelu"])
-@pytest.mark.parametrize("extra", [dict(), dict(time_conditioning="sinusoidal", condition_width=6), dict(causal=True)],
-                         ids=["plain", "conditioned", "causal"])
+@pytest.mark.parametrize("extra", [dict(), dict(time_conditioning="sinusoidal", condition_width=6),
+                                   dict(condition_width=6, length_hidden=8), dict(causal=True)], ids=["plain", "conditioned", "lengths", "causal"])
 def test_every_parameter_learns(mlp, extra):
     model, condition = toy(mlp=mlp, **extra), None
     if model.config.condition_width:
