@@ -115,6 +115,17 @@ def masked_losses(denoise: Denoise, tokens: Tensor, masked: Tensor, share: Tenso
     return F.cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing), logits.detach().argmax(-1) == target
 
 
+def weigh(nats: Tensor, token_weight: Tensor, free: int | Tensor, weight: str) -> tuple[Tensor, dict]:
+    """The loss from -log p of the masked tokens (M,), and the figures of it that are reported.
+
+    token_weight (M,): the bound's. free: how many tokens might have been masked. weight: as in `loss`.
+    """
+    bound = (nats * token_weight).sum() / free
+    mean = nats.sum() / max(1, len(nats))  # a schedule's draw may mask nothing at all
+    clipped = (nats * token_weight.clamp(max=5.0)).sum() / free
+    return {"bound": bound, "clipped": clipped, "flat": mean}[weight], {"nats_per_token": bound.item(), "masked_cross_entropy": mean.item()}
+
+
 def loss(denoise: Denoise, tokens: Tensor, free: Tensor, *, mask_id: int, rng: torch.Generator, estimator: str = "count",
          weight: str = "bound", complementary: bool = False, label_smoothing: float = 0.0, uniform: Tensor | None = None) -> tuple[Tensor, dict]:
     """What training minimises, and what it reports.
@@ -134,19 +145,8 @@ def loss(denoise: Denoise, tokens: Tensor, free: Tensor, *, mask_id: int, rng: t
     nats, hits = (torch.cat(parts) for parts in zip(*(masked_losses(denoise, tokens, one.masked, one.share, mask_id, label_smoothing)
                                                           for one in drawn), strict=True))
     token_weight = torch.cat([one.weight[one.masked.nonzero()[:, 0]] for one in drawn]).float()
-    n_total = free.sum()
-    bound = (nats * token_weight).sum() / n_total
-    mean = nats.sum() / max(1, len(nats))  # a schedule's draw may mask nothing at all
-    if weight == "bound":
-        value = bound
-    elif weight == "clipped":
-        value = (nats * token_weight.clamp(max=5.0)).sum() / n_total
-    else:
-        value = mean
-    with torch.no_grad():
-        stats = {"nats_per_token": bound.item(), "masked_cross_entropy": mean.item(),
-                 "masked_accuracy": hits.sum().item() / max(1, len(hits))}
-    return value, stats
+    value, stats = weigh(nats, token_weight, free.sum(), weight)
+    return value, {**stats, "masked_accuracy": hits.sum().item() / max(1, len(hits))}
 
 
 @torch.no_grad()

@@ -29,18 +29,18 @@ class Reward:
 
 
 def loss(denoise, tokens: Tensor, free: Tensor, sources: list[tuple[int, int]], reward: Reward, tokenizer, *, uniform: Tensor,
-         rng: torch.Generator, weight: float) -> tuple[Tensor, dict]:
-    """The bound, plus `weight` times the self-critical loss, of one corruption and one call.
+         rng: torch.Generator, share: float, estimator: str = "count", weight: str = "bound") -> tuple[Tensor, dict]:
+    """`diffusion.loss`, plus `share` times the self-critical loss, of one corruption and one call.
 
-    tokens (B, L), free (B, L) bool; sources: image and caption number of each row. uniform: (B,) noise levels.
-    Returns the mean loss per free token and floats: the bound (`nats_per_token`), `reward` of what was drawn and
-    `greedy_reward`, CIDEr-D from 0 to 10.
+    tokens (B, L), free (B, L) bool; sources: image and caption number of each row. uniform: (B,) noise levels. estimator, weight: as in
+    `diffusion.loss`. Returns the mean loss and floats: the bound (`nats_per_token`), `masked_cross_entropy`, `reward` of what was drawn
+    and `greedy_reward`, CIDEr-D from 0 to 10.
     """
-    drawn = diffusion.corrupt(free, uniform, rng)
+    drawn = diffusion.corrupt(free, uniform, rng, estimator)
     log_p = denoise(tokens.masked_fill(drawn.masked, tokenizer.mask), drawn.share, drawn.masked).log_softmax(-1)  # (M, V')
     row = drawn.masked.nonzero()[:, 0]
     nats = F.nll_loss(log_p, tokens[drawn.masked], reduction="none")
-    bound = (nats * drawn.weight[row].float()).sum() / free.sum()
+    value, stats = diffusion.weigh(nats, drawn.weight[row].float(), free.sum(), weight)
     with torch.no_grad():
         # Gumbel's argmax in float64 with the step's own generator: a resumed run draws the same.
         noise = -torch.empty(log_p.shape, dtype=torch.float64).exponential_(generator=rng).log().to(log_p.device)
@@ -53,4 +53,4 @@ def loss(denoise, tokens: Tensor, free: Tensor, sources: list[tuple[int, int]], 
         gain = torch.tensor(np.subtract(*scores), dtype=torch.float32, device=tokens.device)  # (B,)
     critical = -(gain[row] * log_p.gather(1, guesses[0][:, None])[:, 0]).sum() / free.sum()
     means = {name: float(np.mean(values)) for name, values in zip(("reward", "greedy_reward"), scores, strict=True)}
-    return bound + weight * critical, {"nats_per_token": bound.item(), **means}
+    return value + share * critical, {**stats, **means}

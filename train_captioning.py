@@ -91,7 +91,8 @@ def make_loss(args, tokenizer, statistics: dict, reward: rewards.Reward | None =
             loss, stats = autoregressive.loss(model, tokens, free, condition)
         elif reward is not None:
             loss, stats = rewards.loss(model.bind(lengths, condition), tokens, free, batch["sources"], reward, tokenizer,
-                                       uniform=batch["uniform"], rng=rng, weight=args.self_critical)
+                                       uniform=batch["uniform"], rng=rng, share=args.self_critical, estimator=args.estimator,
+                                       weight=args.weight)
         else:
             loss, stats = diffusion.loss(model.bind(lengths, condition), tokens, free, mask_id=tokenizer.mask, rng=rng, uniform=batch["uniform"],
                                          estimator=args.estimator, weight=args.weight, complementary=args.complementary,
@@ -158,11 +159,11 @@ def main(argv=None):
     if args.self_critical and (args.objective == "ar" or args.self_critical < 0 or not (args.init_from or args.resume)):
         raise UserError(f"--self_critical {args.self_critical:g}", "a weight above 0 for a trained diffusion captioner",
                         "name that captioner with --init_from, or drop the flag")
-    if args.self_critical and (args.complementary or args.label_smoothing or args.weight != "bound" or args.estimator != "count"):
-        raise UserError("--self_critical with another form of the loss", "the bound as it is beside the reward",
-                        "drop --complementary, --label_smoothing, --weight and --estimator")
+    if args.self_critical and (args.complementary or args.label_smoothing):
+        raise UserError("--self_critical with --complementary or --label_smoothing", "one mask a caption, and the loss as it is beside the reward",
+                        "drop these flags")
     if args.complementary and args.estimator != "count":
-        raise UserError(f"--complementary with --estimator {args.estimator}", "the count estimator", "drop one of the two flags")
+        raise UserError(f"--complementary with --estimator {args.estimator}", "the count estimator", "add --estimator count")
     out = Path(args.out)
     resume = training.find_resume(out, args.resume, ("caption",))
     config.take_over(args, resume)

@@ -40,8 +40,8 @@ def test_the_gradient_is_the_gain_times_that_of_log_p():
     denoise = lambda x, share, select: table[select.flatten()]
     uniform, seen = torch.tensor([0.9, 0.5, 0.3], dtype=torch.float64), []
     spy = lambda text, image, without: seen.append((image, reward(text, image, without) + len(seen))) or seen[-1][1]  # every score differs
-    total, stats = rewards.loss(denoise, tokens, free, sources, spy, tokenizer, uniform=uniform, rng=torch.Generator().manual_seed(3), weight=1.0)
-    bound, plain = rewards.loss(denoise, tokens, free, sources, spy, tokenizer, uniform=uniform, rng=torch.Generator().manual_seed(3), weight=0.0)
+    total, stats = rewards.loss(denoise, tokens, free, sources, spy, tokenizer, uniform=uniform, rng=torch.Generator().manual_seed(3), share=1.0)
+    bound, plain = rewards.loss(denoise, tokens, free, sources, spy, tokenizer, uniform=uniform, rng=torch.Generator().manual_seed(3), share=0.0)
     assert stats["nats_per_token"] == plain["nats_per_token"] == pytest.approx(bound.item())
     assert stats["reward"] == pytest.approx(np.mean([score for _, score in seen[:3]]))
     (got,) = torch.autograd.grad(total - bound, table)
@@ -62,7 +62,7 @@ def test_training_on_the_reward_raises_it():
     optimizer, rng, scores = torch.optim.Adam([table], lr=0.3), torch.Generator().manual_seed(0), []
     for _ in range(60):
         loss, stats = rewards.loss(lambda x, share, select: table[select.flatten()], tokens, free, sources, reward, tokenizer,
-                                   uniform=torch.full((3,), 0.999, dtype=torch.float64), rng=rng, weight=1.0)
+                                   uniform=torch.full((3,), 0.999, dtype=torch.float64), rng=rng, share=1.0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
