@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from config import NAMED_SIZES, ModelConfig, named_size
+from config import LENGTH_HIDDEN, NAMED_SIZES, ModelConfig, named_size
 from model import Denoiser
 
 ROOT = Path(__file__).parent.parent
@@ -94,7 +94,8 @@ def readme() -> str:
 def test_readme_sizes_are_the_codes():
     for name in NAMED_SIZES:
         size = named_size(name)
-        count = Denoiser(ModelConfig(**size, condition_width=768 if name == "caption" else 0)).num_parameters()
+        more = {"condition_width": 768, "length_hidden": LENGTH_HIDDEN} if name == "caption" else {}
+        count = Denoiser(ModelConfig(**size, **more)).num_parameters()
         assert f"| `{name}` | {size['d_model']} | {size['heads']} | {size['layers']} | {count / 1e6:.1f} M |" in readme()
 
 
