@@ -214,7 +214,7 @@ def main(argv=None):
         print(f"| {row['what']} | {row['inputs']} | {row['error']:.1e} |" if "error" in row else f"| {row['what']} | {row['inputs']} | "
               f"{row['identical']:.1%} |", row["limit"], "|")
     for name, one in facts["scores"].items():
-        print(f"{name}: truthful {one['truthful']:.1%}, set-exact {one['set_exact']:.1%} of {one['images']} pictures")
+        print(f"{name}, {one['images']} pictures: " + ", ".join(f"{key} {100 * value:.1f}" for key, value in one.items() if key != "images"))
     print(f"wrote {out}; now: python infer_onnx.py --bundle {out} --self_test", file=sys.stderr)
 
 

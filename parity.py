@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 import autoregressive
+import caption_scores
 import captioning
 from config import SampleConfig
 from files import UserError
@@ -115,13 +116,13 @@ def from_bundle(runner: Runner, material: Material, settings: SampleConfig, seed
 
 
 def scores(trained: Trained, runner: Runner, material: Material) -> dict:
-    """Truth of the bundle's captions and of torch's on the same pictures, where scenes say what is true. Shares."""
-    if material.images is None or not all(record.get("scene") for record in material.records):
+    """How good the bundle's captions and torch's are on the same pictures: their truth where scenes say what is true, else BLEU-4 and CIDEr."""
+    if material.images is None:
         return {}
-    result = {}
+    result, wanted = {}, ("images", "truthful", "set_exact", "bleu_4", "cider")
     for name, written in (("bundle", from_bundle(runner, material, runner.settings, 0)), ("torch", reference(trained, material, runner.settings, 0))):
-        judged = captioning.truth([trained.tokenizer.decode(ids).strip() for ids, _ in written], material.records)
-        result[name] = {key: judged[key] for key in ("images", "truthful", "set_exact")}
+        judged = caption_scores.judge([trained.tokenizer.decode(ids).strip() for ids, _ in written], material.records, "the gate's inputs")
+        result[name] = {key: judged[key] for key in wanted if key in judged}
     return result
 
 

@@ -29,7 +29,7 @@ from config import ModelConfig, SampleConfig
 from files import UserError
 from model import Denoiser
 
-SCENES = {"vocab_size": 512, "output_size": 509, "max_length": 48, "length_hidden": config.LENGTH_HIDDEN}  # what prep_caption_synthetic.py's captions need
+SCENES = {"vocab_size": 512, "output_size": 509, "max_length": 48, "length_hidden": config.LENGTH_HIDDEN}  # as train_captioning.py has it there
 RELATIONS = {"above", "over", "below", "under", "inside", "within"}
 CALLS = 4
 

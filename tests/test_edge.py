@@ -118,6 +118,17 @@ def test_report_says_every_graph_was_compared(made):
     assert set(facts["files"]) == {path.name for path in made.iterdir()} - {"bundle.json"} >= set(bundle.CODE)
 
 
+def test_captions_are_scored_by_truth_or_by_references(made, captioner, data):
+    """The bundle's and torch's: of scenes, and of the same pictures as if nothing but their captions were known."""
+    trained = export_onnx.open_trained(captioner)
+    material = export_onnx.real_inputs(trained, data, "val", 8)
+    for keys in ({"images", "truthful", "set_exact"}, {"images", "bleu_4", "cider"}):
+        found = parity.scores(trained, Runner(made), material)
+        assert found["bundle"] == found["torch"] and set(found["torch"]) == keys and found["torch"]["images"] == 8
+        for record in material.records:
+            record["scene"] = None
+
+
 def test_graphs_are_as_promised(made):
     for name in ("encoder", "condition", "step", "loop", "captioner"):
         proto = onnx.load(made / f"{name}.onnx")
