@@ -119,7 +119,7 @@ def measure_decode(seed: int) -> float:
 
 def section(one: Collection, args, step: dict, encoder: dict, decode: float, save_rate: float) -> str:
     """The commands of one collection, and a row of disk, time and memory for each."""
-    model = ModelConfig(**config.named_size("caption"), condition_width=encoder["width"], max_length=64)
+    model = ModelConfig(**config.named_size("caption"), condition_width=encoder["width"], max_length=64, length_hidden=config.LENGTH_HIDDEN)
     steps = EPOCHS * one.train * CAPTIONS // BATCH
     job = Job(one.name, model, BATCH, LENGTH, steps, "")
     plan = scaling.plan(job, 1, step["share"] * args.peak, {"memory": args.memory, "link": 1e9, "network": 1e9},

@@ -43,8 +43,8 @@ class Job:
 
 JOBS = [
     Job("TinyStories, `small`", ModelConfig(**config.named_size("small")), 64, 256, 10_000, "the README's command"),
-    Job("COCO, `caption`", ModelConfig(**config.named_size("caption"), condition_width=768, max_length=64), 512, 32, 27_723,
-        "118,287 images (train2017), 128 a step with four captions each, thirty times over: a choice"),
+    Job("COCO, `caption`", ModelConfig(**config.named_size("caption"), condition_width=768, max_length=64, length_hidden=config.LENGTH_HIDDEN),
+        512, 32, 27_723, "118,287 images (train2017), 128 a step with four captions each, thirty times over: a choice"),
     Job("1B denoiser", ModelConfig(d_model=2048, heads=32, layers=20, max_length=1024), 2048, 1024, 9_766,
         "20 tokens a parameter, the rule for autoregressive models (arXiv 2203.15556); nobody knows that of denoisers"),
 ]
