@@ -65,4 +65,4 @@ def sample(model: Denoiser, prompt: Tensor, length: int, *, eos: int, pad: int, 
         if done.all():
             break
         unread = tokens[:, position:position + 1]
-    return Sample(tokens, step, log_prob, calls=int(step.max()))
+    return Sample(tokens, step, log_prob, calls=int(step.max()), used=step.amax(1))

@@ -108,7 +108,7 @@ def write(model, tokenizer, objective: str, images: Tensor, settings: SampleConf
     for row, size in enumerate(sizes.tolist()):
         ids, step = drawn.tokens[row, :size].tolist(), drawn.step[row, :size].tolist()
         probability = [float(p) if s else 1.0 for p, s in zip(drawn.log_prob[row, :size].exp(), step, strict=True)]
-        result.append(Caption(ids, step, probability, max(step, default=0), tokenizer.decode(ids).strip()))
+        result.append(Caption(ids, step, probability, int(drawn.used[row]), tokenizer.decode(ids).strip()))
     return result
 
 

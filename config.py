@@ -116,6 +116,7 @@ class SampleConfig:
     threshold: float = setting(0.9, "threshold: reveal what is at least this sure", above=0.0, at_most=1.0)
     factor: float = setting(1.0, "factor: reveal the largest n with (n+1)(1-confidence) below this", above=0.0)
     entropy_bound: float = setting(0.5, "entropy_bound: nats of joint uncertainty accepted per step", at_least=0.0)
+    revise: int = setting(0, "looks back: each quarter of what was written is masked and drawn again so many times, the rest in sight", at_least=0)
     remask: str = setting("cap", "remask: how ReMDM chooses its re-masking probability", choices=("cap", "rescale", "loop"))
     remask_strength: float = setting(0.04, "remask: eta of ReMDM", at_least=0.0, at_most=1.0)
 

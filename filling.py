@@ -167,17 +167,18 @@ def fill(model, tokenizer: Tokenizer, form: str, pairs: list[Pair], settings: Sa
         mine = free[row]
         take = lambda values: values[row][mine].cpu().numpy()  # noqa: B023,E731
         result.append(assemble(pair, take(drawn.tokens), take(drawn.step.to(mine.device)), take(drawn.log_prob.to(mine.device).exp()),
-                               [take(frame) for frame in drawn.frames], tokenizer))
+                               [take(frame) for frame in drawn.frames], tokenizer, int(drawn.used[row])))
     return result
 
 
-def assemble(pair: Pair, ids: np.ndarray, step: np.ndarray, probability: np.ndarray, frames: list[np.ndarray], tokenizer: Tokenizer) -> Filled:
+def assemble(pair: Pair, ids: np.ndarray, step: np.ndarray, probability: np.ndarray, frames: list[np.ndarray], tokenizer: Tokenizer,
+             calls: int) -> Filled:
     """The document of a pair, what was written into its blanks put where it belongs."""
     whole = pair.whole()
     blank = whole == tokenizer.mask
     spread = lambda values, rest: np.where(blank, np.concatenate([[0], values])[np.cumsum(blank)], rest).tolist()  # noqa: E731
     edges = np.cumsum([0, *map(len, pair.blanks)])
-    return Filled(spread(ids, whole), spread(step, 0), spread(probability, 1.0), [spread(frame, whole) for frame in frames], int(step.max(initial=0)),
+    return Filled(spread(ids, whole), spread(step, 0), spread(probability, 1.0), [spread(frame, whole) for frame in frames], calls,
                   [ids[left:right].tolist() for left, right in zip(edges, edges[1:], strict=False)])
 
 
@@ -200,7 +201,8 @@ def continue_blanks(model, tokenizer: Tokenizer, pair: Pair, settings: SampleCon
     ids, sizes = np.concatenate(written), [len(mine) for mine in written]
     done = dataclasses.replace(pair, blanks=[np.full(n, tokenizer.mask) for n in sizes])
     step = np.arange(1, len(ids) + 1)
-    return assemble(done, ids, step, np.array(probability), [np.where(step <= now, ids, tokenizer.mask) for now in step], tokenizer)
+    return assemble(done, ids, step, np.array(probability), [np.where(step <= now, ids, tokenizer.mask) for now in step], tokenizer,
+                    len(ids))
 
 
 @torch.no_grad()

@@ -129,7 +129,7 @@ def unmask(args, model, tokenizer, rows: list[list[int]], first: int) -> list[Dr
     drawn = sample(bound, tokens, args.settings, mask_id=tokenizer.mask, rngs=row_generators(args.seed, len(rows), first),
                    eos=tokenizer.eos if args.block_size else None, pad=tokenizer.pad, keep_frames=bool(args.show or args.html))
     return [Drawn(drawn.tokens[i, :n].tolist(), drawn.step[i, :n].tolist(), drawn.log_prob[i, :n].exp().tolist(),
-                  [frame[i, :n].tolist() for frame in drawn.frames], int(drawn.step[i].max())) for i, n in enumerate(lengths.tolist())]
+                  [frame[i, :n].tolist() for frame in drawn.frames], int(drawn.used[i])) for i, n in enumerate(lengths.tolist())]
 
 
 def show(drawn: Drawn, tokenizer, delay: float) -> None:

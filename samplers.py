@@ -14,6 +14,8 @@ and the output matrix is applied only where it is needed.
     entropy_bound  the largest set, most certain first, with sum of entropies - largest <= bound  (EB-Sampler, arXiv 2505.24857)
     remask         ancestral, and revealed tokens may be masked again  (ReMDM, arXiv 2503.00307, eq. 8)
 
+Any of them may look back at the end (`revise`): a word drawn early was drawn without most of what it depends on.
+
 Ranks use the model's own distribution, at temperature 1 and before the token is drawn. An order that does not
 look at the drawn token leaves the draw unbiased: with one token a call, every order here draws from a proper
 distribution whose exact likelihood is the sum of the trace's log-probabilities (DUEL, arXiv 2603.01367).
@@ -31,6 +33,7 @@ from diffusion import Denoise, Schedule
 
 RANDOM_ORDER = ("ancestral", "first_hitting", "remask")
 OWN_PACE = ("threshold", "factor", "entropy_bound")  # how many to reveal depends on how sure the model is
+GROUPS = 4  # of positions that are drawn again together: never neighbours; of 2, 3, 4, 6 and one by one the best for its calls (LOG.md)
 REMASK_LOOP = (0.55, 0.05, 0.9)  # ReMDM-loop: t_on, t_off, alpha_on as in the paper's section 5
 
 
@@ -38,12 +41,14 @@ REMASK_LOOP = (0.55, 0.05, 0.9)  # ReMDM-loop: t_on, t_off, alpha_on as in the p
 class Sample:
     """tokens (B, L) int64. step (B, L) int64: the call that revealed each position, 0 if it was given or never filled.
     log_prob (B, L) float32: the model's own log-probability (temperature 1) of each drawn token, else 0.
-    calls: denoiser calls made. frames: tokens after every call, if they were asked for."""
+    calls: denoiser calls made. used (B,) int64: those that drew something in this row. frames: tokens after every call, if asked for.
+    """
 
     tokens: Tensor
     step: Tensor
     log_prob: Tensor
     calls: int
+    used: Tensor
     frames: list[Tensor] = dataclasses.field(default_factory=list)
 
 
@@ -197,6 +202,30 @@ def choose(denoise: Denoise, tokens: Tensor, share: Tensor, progress: Progress, 
     return progress.masked & (rank < count[:, None]), none, logits
 
 
+def look_back(denoise: Denoise, drawn: Sample, free: Tensor, config: SampleConfig, mask_id: int, rngs: list[torch.Generator],
+              keep_frames: bool) -> None:
+    """Draw every free token again with all but its own group in sight, `config.revise` times, in place.
+
+    Block Gibbs sampling; at temperature 0, iterated conditional modes (Besag 1986, section 2.5). A token that comes out as it was keeps its
+    step and log-probability; one that changes gets the new ones, so the trace's sum is no longer a likelihood.
+    """
+    group, total = (free.cumsum(1) - 1) % GROUPS, free.sum(1).clamp(min=1)
+    for number in range(config.revise * GROUPS):
+        again = free & (group == number % GROUPS)
+        if not again.any():
+            continue
+        logits = denoise(drawn.tokens.masked_fill(again, mask_id), again.sum(1) / total, again)
+        token, nats = draw_tokens(logits, draw_uniforms(again, rngs)[again], config.temperature, config.top_p)
+        drawn.calls += 1
+        drawn.used += again.any(1).cpu()
+        changed = again.masked_scatter(again, token != drawn.tokens[again])
+        drawn.tokens[again] = token
+        drawn.step[changed.cpu()] = drawn.used[:, None].expand_as(drawn.step)[changed.cpu()]
+        drawn.log_prob[changed.cpu()] = nats[changed[again]].float().cpu()
+        if keep_frames:
+            drawn.frames.append(drawn.tokens.clone())
+
+
 @torch.no_grad()
 def sample(denoise: Denoise, tokens: Tensor, config: SampleConfig, *, mask_id: int, rngs: list[torch.Generator],
            target: Tensor | None = None, eos: int | None = None, pad: int | None = None, keep_frames: bool = False) -> Sample:
@@ -206,7 +235,7 @@ def sample(denoise: Denoise, tokens: Tensor, config: SampleConfig, *, mask_id: i
     each block from the left gets its part of them, at least one. eos and pad: after a block that drew [EOS], what
     was free behind it becomes [PAD], in this block and in all later ones. target (B, L): tokens to "draw" instead,
     which turns the trace into the likelihood of `target` under this sampler's order (exact for the orders that draw
-    nothing: left_to_right to entropy_bound).
+    nothing: left_to_right to entropy_bound); nothing is revised then.
     """
     tokens = tokens.clone()
     free = tokens == mask_id
@@ -256,4 +285,8 @@ def sample(denoise: Denoise, tokens: Tensor, config: SampleConfig, *, mask_id: i
             rest = free & (end.cumsum(1) > end.long())  # strictly behind the row's first drawn [EOS]
             tokens[rest], step[rest], log_prob[rest] = pad, 0, 0.0
             free = free & ~rest
-    return Sample(tokens, step.cpu(), log_prob.float().cpu(), calls, frames)
+    drawn = Sample(tokens, step.cpu(), log_prob.float().cpu(), calls, used.cpu(), frames)
+    if config.revise and target is None:
+        ends = torch.zeros_like(free) if eos is None else tokens == eos
+        look_back(denoise, drawn, free & ~ends, config, mask_id, rngs, keep_frames)
+    return drawn
