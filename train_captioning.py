@@ -129,7 +129,8 @@ def build(args, resume):
     data = CaptionData(args.data_dir, "train")
     fixed = {"vocab_size": data.tokenizer.vocab_size, "output_size": data.tokenizer.output_size, "causal": args.objective == "ar",
              "condition_width": data.encoder["width"]}
-    sizes = {"max_length": data.longest + 4, "length_hidden": config.LENGTH_HIDDEN} | config.named_size(args.model_config)
+    hidden = 0 if resume else config.LENGTH_HIDDEN  # a run from before there was such a head has none; another says so itself
+    sizes = {"max_length": data.longest + 4, "length_hidden": hidden} | config.named_size(args.model_config)
     model_config = config.resolve(ModelConfig, args, sizes, file_values, before["model"], fixed)
     if model_config.max_length < data.longest:
         raise UserError(f"--max_length {model_config.max_length}", f"at least the longest caption's {data.longest} tokens", "raise it")

@@ -125,6 +125,21 @@ def test_the_second_phase_is_resumed_as_such(data, run, tmp_path, monkeypatch):
     assert not (tmp_path / "wrong").exists()
 
 
+def test_a_run_from_before_keeps_its_length_head(data, tmp_path, monkeypatch):
+    """It is resumed as it was begun: its checkpoint does not say how wide the head is, which means linear."""
+    flags = ["--length_hidden", "0", "--save_every", "2", "--eval_every", "3"]
+    make_captioner(data, tmp_path / "straight", *flags)
+    monkeypatch.setattr(train_captioning.captioning, "write", lambda *args, **more: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make_captioner(data, tmp_path / "half", *flags)
+    monkeypatch.undo()
+    saved = torch.load(tmp_path / "half" / "resume.pt", weights_only=True)
+    del saved["model"]["length_hidden"]
+    checkpoint.save(tmp_path / "half" / "resume.pt", saved)
+    train_captioning.main(["--data_dir", str(data), "--out", str(tmp_path / "half"), "--resume"])
+    same_run(tmp_path / "straight", tmp_path / "half")
+
+
 def test_the_place_code_keeps_its_size(data, tmp_path, monkeypatch):
     """What goes on from a captioner whose place code was smaller, resumed or as a start, sees it at that size."""
     size = lambda path: torch.load(path, weights_only=True)["statistics"]["place_scale"]
