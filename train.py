@@ -98,7 +98,7 @@ def build(args, resume) -> tuple[ModelConfig, TrainConfig, TextData]:
         if resume["data"]["fingerprint"] != data.meta["fingerprint"]:
             raise UserError(f"{args.data_dir} with fingerprint {data.meta['fingerprint']}",
                             f"the data of the run, {resume['data']['fingerprint']}", "resume with the same --data_dir")
-        if config.to_dict(model_config) != resume["model"] or args.objective != resume["objective"]:
+        if model_config != config.from_dict(ModelConfig, resume["model"]) or args.objective != resume["objective"]:
             raise UserError("flags for another model or objective", "the model that is being resumed",
                             "drop the model's flags or choose another --out")
     return model_config, cfg, data

@@ -136,7 +136,7 @@ def build(args, resume):
         raise UserError(f"--max_length {model_config.max_length}", f"at least the longest caption's {data.longest} tokens", "raise it")
     if resume and (resume["data"]["fingerprint"] != data.meta["fingerprint"] or resume["encoder"]["key"] != data.encoder["key"]):
         raise UserError(f"{args.data_dir} with other captions or features", "the data of the run", "resume with the same --data_dir")
-    if resume and (config.to_dict(model_config) != resume["model"] or args.objective != resume["objective"]):
+    if resume and (model_config != config.from_dict(ModelConfig, resume["model"]) or args.objective != resume["objective"]):
         raise UserError("flags for another model or objective", "the model that is being resumed", "drop the model's flags or choose another --out")
     cfg = config.resolve(TrainConfig, args, DEFAULTS, file_values, before["train"])
     if cfg.batch_size % (args.captions_per_image * cfg.accumulate):
