@@ -11,7 +11,7 @@ For a Jetson (docs/jetson.md), and for small CPUs:
     python export_onnx.py --out bundle_int8 --precision int8 --inputs 500
 
 The export fails, and leaves nothing, unless every graph agrees with torch on --inputs held-out inputs: logits within a
-tolerance, texts token for token. The checkpoint decides the architecture; there are no model flags.
+tolerance, the likeliest texts token for token. The checkpoint decides the architecture; there are no model flags.
 """
 
 import os
