@@ -7,7 +7,7 @@ Five minutes on a laptop:
     python train_captioning.py --model_config tiny --max_steps 1200 --batch_size 64
 For real, the 6-layer, 768-wide decoder:
     python train_captioning.py --model_config caption --max_steps 5000 --batch_size 64
-For long runs, rows that are mostly masked (thousands of steps: relations come late, then all is better, LOG.md):
+For long runs, rows that are mostly masked (thousands of steps; LOG.md):
     python train_captioning.py --max_steps 3500 --batch_size 128 --accumulate 4 --learning_rate 4e-3 --weight flat --estimator cosine
 The twin, on the same captions in the same order:
     python train_captioning.py --objective ar --out checkpoints_caption_ar
