@@ -21,6 +21,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 try:
     import fcntl
@@ -50,16 +51,31 @@ def run(main) -> None:
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `generate.py | head` ends quietly
     try:
-        sys.exit(main())
+        leave(main())
     except UserError as error:
         message = str(error)
     except OSError as error:
         message = str(os_error(error))
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        sys.exit(130)
+        leave(130)
+    except SystemExit as stop:
+        leave(stop.code)
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    leave(2)
+
+
+def leave(status: int | None) -> NoReturn:
+    """sys.exit; one process of several ends at once instead, without the interpreter's own end.
+
+    DDP (torch 2.13) keeps gloo's threads past destroy_process_group, and one that frees a tensor of Python's while the interpreter
+    ends aborts it (github.com/pytorch/pytorch/pull/179291): a process that had finished its work was once seen to end with SIGABRT.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        sys.exit(status)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status or 0)
 
 
 def os_error(error: OSError, path=None) -> UserError:

@@ -166,6 +166,17 @@ def test_torchrun_shows_a_failure_and_restarts_from_what_was_saved(alone, data_d
     same_curve(alone, tmp_path / "run")
 
 
+@pytest.mark.parametrize("body, status", [("print('said', end='')", 0), ("print('said', end=''); sys.exit(143)", 143),
+                                          ("print('said', end=''); raise files.UserError('a', 'b', 'c')", 2)])
+def test_a_finished_process_cannot_be_aborted_any_more(body, status):
+    """Threads of gloo's that outlive their group may abort the interpreter's end: one process of several does without it."""
+    code = f"import atexit, os, sys, files\natexit.register(os.abort)\ndef main():\n    {body}\nfiles.run(main)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "TORCHELASTIC_RUN_ID": "test"})
+    assert (done.returncode, done.stdout) == (status, "said")
+    alone = {name: value for name, value in os.environ.items() if name != "TORCHELASTIC_RUN_ID"}
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, env=alone).returncode == -signal.SIGABRT
+
+
 def test_a_captioner_split_by_fsdp(tmp_path):
     """Cross-attention is called beside its block's forward, and its length head beside the model's: still the same losses."""
     folder = make_captions(tmp_path / "data")
