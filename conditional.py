@@ -146,7 +146,7 @@ def spans(held_out: PairData, numbers: list[int], length: int, seed: int) -> lis
 
 
 def infilling(reader: Reader, tokenizer, held_out: PairData, numbers: list[int], settings: SampleConfig, seed: int, progress) -> dict:
-    """Exact matches and token F1 on blanks of known lengths; the twin is told the length too."""
+    """Exact matches and token F1 on blanks of known lengths, with each blank's F1 as `scores`; the twin is told the length too."""
     def one_length(length: int) -> dict:
         asked = spans(held_out, numbers, length, seed)
         empty = [dataclasses.replace(pair, blanks=[np.full(length, tokenizer.mask)]) for pair in asked]
@@ -156,7 +156,8 @@ def infilling(reader: Reader, tokenizer, held_out: PairData, numbers: list[int],
         exact = [one.blanks[0] == pair.blanks[0].tolist() for one, pair in zip(filled, asked, strict=True)]
         scores = np.array([metrics.overlap(one.blanks[0], pair.blanks[0]) for one, pair in zip(filled, asked, strict=True)])
         return {"blanks": len(asked), "exact": float(np.mean(exact)), "exact_ci95": metrics.share_interval(sum(exact), len(exact)),
-                "token_f1": float(scores.mean()), "token_f1_ci95": metrics.ratio_interval(scores, np.ones(len(scores)))} if asked else {}
+                "token_f1": float(scores.mean()), "token_f1_ci95": metrics.ratio_interval(scores, np.ones(len(scores))),
+                "scores": scores} if asked else {}
     return {length: row for length, row in zip(SPANS, distributed.shared(SPANS, one_length, progress), strict=True) if row}
 
 
@@ -204,6 +205,11 @@ def report(model, tokenizer, saved: dict, data_dir, *, twin=None, judge=None, do
     for name, (one, about) in readers.items():
         result[f"{name}_infilling"] = infilling(one, tokenizer, held_out, firsts, infill, seed, progress)
         result[f"{name}_samples"], written[name] = sampling(one, tokenizer, about["statistics"], prompts, sample, seed, progress)
+    for length, row in result["model_infilling"].items():
+        scores = row.pop("scores")
+        if twin:  # of the same blanks, so the difference is that of pairs
+            lead = scores - result["twin_infilling"][length].pop("scores")
+            row |= {"minus_twin": float(lead.mean()), "minus_twin_ci95": metrics.ratio_interval(lead, np.ones(len(lead)))}
     result["copies"] = copy_rates(written, PairData(data_dir, "train", "context"))
     return result
 
@@ -231,9 +237,11 @@ def table(result: dict) -> list[str]:
     lines += [f"| {kind} | {row['pairs']} | " + " | ".join(interval(row, name) for name in names) + " |" for kind, row in result["kinds"].items()]
     who = [name for name in ("model", "twin") if f"{name}_infilling" in result]
     heads = " | ".join(f"{name}: exact | token F1" for name in who)
-    lines += ["", f"| tokens in the blank | blanks | {heads} |", "|" + "---|" * (2 + 2 * len(who))]
+    heads += " | token F1 minus twin" * (len(who) > 1)
+    lines += ["", f"| tokens in the blank | blanks | {heads} |", "|" + "---|" * heads.count("|") + "---|---|---|"]
     for length, row in result["model_infilling"].items():
         cells = [interval(result[f"{name}_infilling"][length], figure) for name in who for figure in ("exact", "token_f1")]
+        cells += [interval(row, "minus_twin")] * (len(who) > 1)
         lines.append(f"| {length} | {row['blanks']} | " + " | ".join(cells) + " |")
     heads = "texts | distinct-1 | distinct-2 | distinct-3 | overlap | identical | longest copy, mean / most | tokens in copies of 16 | seconds a text"
     lines += ["", f"| {heads} |", "|" + "---|" * 9]
@@ -249,8 +257,8 @@ def table(result: dict) -> list[str]:
 def score(args, path, model, tokenizer, saved: dict) -> dict:
     """What evaluate.py does with a conditional checkpoint: read --twin and --judge, report, print the tables.
 
-    Blanks are filled with the likeliest tokens, surest first, one a call; prompts are
-    continued at temperature 0.8 unless a flag says otherwise.
+    Blanks are filled with the likeliest tokens, surest first, one a call, and looked at again if --revise says so;
+    prompts are continued at temperature 0.8 unless a flag says otherwise.
     """
     held_out = PairData(args.data_dir, "val", saved["form"])
     held_out.check_tokenizer(tokenizer.fingerprint, args.data_dir, path)
@@ -265,7 +273,7 @@ def score(args, path, model, tokenizer, saved: dict) -> dict:
                 raise UserError(f"{name} trained with --objective {about['objective']}", "an autoregressive twin", "train one with --objective ar")
             beside[flag] = (beside[flag], about) if flag == "twin" else beside[flag]
     result = report(model, tokenizer, saved, args.data_dir, **beside, documents=args.documents or None, num_prompts=max(1, args.num_samples // EACH),
-                    draws=args.draws, infill=SampleConfig(sampler=args.samplers or "confidence", temperature=0.0),
+                    draws=args.draws, infill=SampleConfig(sampler=args.samplers or "confidence", temperature=0.0, revise=args.revise or 0),
                     sample=config.resolve(SampleConfig, args, {"temperature": 0.8}), seed=args.seed,
                     progress=lambda items: tqdm(items, mininterval=0.5 if sys.stderr.isatty() else 30.0, disable=not distributed.leads()))
     distributed.say("\n".join(table(result)), file=sys.stdout)

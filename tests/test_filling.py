@@ -1,6 +1,7 @@
 """Filling: new parts start as the identity, what is given stays, rows do not meet, figures are what they say."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -220,9 +221,15 @@ def test_the_report(world):
         assert row["minus_twin"] == pytest.approx(row["bits_per_byte"] - row["twin_bits_per_byte"])
     assert result["model_infilling"].keys() == result["twin_infilling"].keys() and 1 in result["model_infilling"]
     assert all(0 <= row["exact"] <= row["token_f1"] <= 1 for row in result["model_infilling"].values())
+    for length, row in result["model_infilling"].items():  # of the same blanks
+        low, high = row["minus_twin_ci95"]
+        assert low <= row["minus_twin"] <= high
+        assert row["minus_twin"] == pytest.approx(row["token_f1"] - result["twin_infilling"][length]["token_f1"])
+    json.dumps(result)  # --json writes it
     assert result["copies"]["human"]["longest_copy_max"] > 3 and result["model_samples"]["samples"] == 2 * conditional.EACH
     text = "\n".join(conditional.table(result))
-    assert "≤" in text and "| continue |" in text and "| twin |" in text
+    assert "≤" in text and "| continue |" in text and "| twin |" in text and "token F1 minus twin" in text
+    assert len({line.count("|") for line in text.split("\n\n")[1].splitlines()}) == 1
     costs = conditional.length_costs(saved["statistics"], 96)
     assert all(np.exp(-cost).sum() == pytest.approx(1.0) for cost in costs.values())
     left = conditional.LeftReader(judge)
