@@ -179,13 +179,13 @@ def main(argv=None):
             calibration = real_inputs(trained, folder, "train", args.calibration)
             feeds = list(quantization.states(trained, calibration))
         if args.precision != "fp32":
-            facts["lowered"] = quantization.lower(network, modules, feeds)
+            facts["lowered"] = quantization.lower(network, modules, feeds, calibration.images if calibration else None)
         for name, module in modules.items():
             clock = time.perf_counter()
             graphs.export(module, name, made / f"{name}.onnx", trained.model, args.opset, about, *shapes)
             print(f"{name}.onnx: {(made / f'{name}.onnx').stat().st_size / 1e6:.1f} MB, {time.perf_counter() - clock:.0f} s", file=sys.stderr)
         if feeds:
-            quantization.quantize(made, network, facts["lowered"], feeds, calibration.images)
+            quantization.quantize(made, network, modules, facts["lowered"], feeds, calibration.images)
         if {"encoder", "loop"} <= set(modules):
             graphs.join(made, facts["special"], trained.model.config.max_length, args.opset, about)
         names = [name for name in (*modules, "captioner") if (made / f"{name}.onnx").exists()]

@@ -7,7 +7,7 @@ weights are quantised: with everything quantised a captioner lost three times as
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from samplers import row_generators, sample
 
 FP32_PARTS = ("normalisations", "softmax", "attention scores", "residual stream", "embedding", "rotary positions", "time embedding", "sampling")
 LEFT_OUT = 3.0  # a layer is left in FP32 if its INT8 alone costs so many times the median layer's error
+ENCODER_LEFT_OUT = 6.0  # the same of an encoder's, which nothing smooths: of a ViT-Tiny's 72, four cost 48, 15, 9 and 8 times the median
 FEED = 16  # rows in one calibration feed
 
 
@@ -30,6 +31,14 @@ class Half(nn.Module):
     def __init__(self, inner: nn.Module):
         super().__init__()
         self.inner = inner.half()
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.inner.weight  # ViT asks for its type before it calls the layer, SigLIP's pooling for the bias too
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        return self.inner.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.inner(x.half()).float()
@@ -127,23 +136,33 @@ def round_to_int8(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def costs(network: nn.Module, feeds: list[dict]) -> dict[str, float]:
-    """Relative error of the logits (L2) when one product alone is INT8: weights by channel, activations by tensor."""
-    exact, result = [call(network, state) for state in feeds], {}
+def costs(products: dict[str, nn.Linear], outputs: Callable[[], list[torch.Tensor]]) -> dict[str, float]:
+    """Relative error of the outputs (L2) when one product alone is INT8: weights by channel, activations by tensor."""
+    exact, result = outputs(), {}
     norm = sum(float(one.square().sum()) for one in exact)
-    for name, product in named_linears(network).items():
+    for name, product in products.items():
         kept = product.weight.clone()
         product.weight.copy_(round_to_int8(kept, kept.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127))
         hook = product.register_forward_pre_hook(lambda module, inputs: (round_to_int8(inputs[0], inputs[0].abs().amax().clamp(min=1e-12) / 127),))
-        result[name] = (sum(float((call(network, state) - one).square().sum()) for state, one in zip(feeds, exact, strict=True)) / norm) ** 0.5
+        result[name] = (sum(float((found - one).square().sum()) for found, one in zip(outputs(), exact, strict=True)) / norm) ** 0.5
         hook.remove()
         product.weight.copy_(kept)
     return result
 
 
-def too_costly(cost: dict[str, float]) -> list[str]:
+def too_costly(cost: dict[str, float], times: float = LEFT_OUT) -> list[str]:
     """The layers that stay FP32: those far above the median."""
-    return [name for name, value in cost.items() if value > LEFT_OUT * float(np.median(list(cost.values())))]
+    return [name for name, value in cost.items() if value > times * float(np.median(list(cost.values())))]
+
+
+def holding(path: Path, weights: list[torch.Tensor]) -> list[str]:
+    """The names of a graph's products with these weights (out, in)."""
+    import onnx
+    graph = onnx.load(path).graph
+    constants = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    wanted = [weight.numpy() for weight in weights]
+    return [node.name for node in graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in constants
+            and any(np.array_equal(turned, weight) for weight in wanted for turned in (constants[node.input[1]], constants[node.input[1]].T))]
 
 
 def node_names(network: nn.Module, kept: list[str]) -> list[str]:
@@ -199,22 +218,31 @@ def static(path: Path, target: Path, feeds: list[dict], keep: list[str] = ()) ->
                                        "OpTypesToExcludeOutputQuantization": PRODUCTS})
 
 
-def lower(network: nn.Module, modules: dict, feeds: list[dict]) -> dict:
+def lower(network: nn.Module, modules: dict, feeds: list[dict], images: np.ndarray | None = None) -> dict:
     """Before the export: halve the products, or smooth them and find what INT8 would cost. Returns what bundle.json says of it."""
     if not feeds:
         for module in modules.values():
             halve(module)
         return {"fp32_parts": FP32_PARTS}
     smooth(network, feeds)
-    cost = costs(network, feeds[:: max(1, len(feeds) // 8)])
-    return {"cost": cost, "left_in_fp32": too_costly(cost), "calibrated_on_states": sum(len(feed["tokens"]) for feed in feeds)}
+    some = feeds[:: max(1, len(feeds) // 8)]
+    cost = costs(named_linears(network), lambda: [call(network, state) for state in some])
+    notes = {"cost": cost, "left_in_fp32": too_costly(cost), "calibrated_on_states": sum(len(feed["tokens"]) for feed in feeds)}
+    if images is not None:
+        encoder, few = modules["encoder"], torch.from_numpy(images[:8])
+        cost = costs(named_linears(encoder), lambda: [encoder(few)])
+        notes |= {"encoder_cost": cost, "encoder_left_in_fp32": too_costly(cost, ENCODER_LEFT_OUT)}
+    return notes
 
 
-def quantize(made: Path, network: nn.Module, notes: dict, feeds: list[dict], images: np.ndarray | None) -> None:
+def quantize(made: Path, network: nn.Module, modules: dict, notes: dict, feeds: list[dict], images: np.ndarray | None) -> None:
     """Replace every graph by its dynamic INT8 form, and write NAME.tensorrt.onnx, the static one, of those that TensorRT runs."""
     import onnxruntime
     inside, length_head = node_names(network, notes["left_in_fp32"]), numbered([2, 3, 4])  # condition's products: keys, values, length
     keep = {"step": inside, "loop": inside, "next": inside, "condition": length_head}
+    if images is not None:
+        products = named_linears(modules["encoder"])
+        keep["encoder"] = holding(made / "encoder.onnx", [products[name].weight.detach() for name in notes["encoder_left_in_fp32"]])
     arrays = [{name: value.numpy() for name, value in feed.items()} for feed in feeds]
     pieces = [] if images is None else [{"image": images[at:at + FEED]} for at in range(0, len(images), FEED)]
     for name in ("encoder", "condition", "step", "loop", "next"):
