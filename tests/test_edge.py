@@ -309,6 +309,12 @@ def test_every_kind_of_encoder_is_exported_for_tensorrt(kind, precision, tmp_pat
     assert parity.error(found, encoder.encode(images).float().numpy()) < parity.TOLERANCES[precision]["features"]
 
 
+def test_a_result_that_is_no_number_passes_no_gate():
+    rows = [{"error": 1.0, "limit": 2.0}, {"identical": 1.0, "limit": 1.0}, {"error": float("nan"), "limit": 2.0}, {"error": 3.0, "limit": 2.0},
+            {"identical": 0.9, "limit": 1.0}]
+    assert [parity.passes(row) for row in rows] == [True, True, False, False, False]
+
+
 def test_what_float16_cannot_hold_is_found(tmp_path):
     """A product of 1e5 is refused for fp16; a norm's input of 300 is told, for its square overflows."""
     two = onnx.helper.make_node
