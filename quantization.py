@@ -21,7 +21,6 @@ from samplers import row_generators, sample
 
 FP32_PARTS = ("normalisations", "softmax", "attention scores", "residual stream", "embedding", "rotary positions", "time embedding", "sampling")
 LEFT_OUT = 3.0  # a layer is left in FP32 if its INT8 alone costs so many times the median layer's error
-ENCODER_LEFT_OUT = 6.0  # the same of an encoder's, which nothing smooths: of a ViT-Tiny's 72, four cost 48, 15, 9 and 8 times the median
 FEED = 16  # rows in one calibration feed
 
 
@@ -150,9 +149,9 @@ def costs(products: dict[str, nn.Linear], outputs: Callable[[], list[torch.Tenso
     return result
 
 
-def too_costly(cost: dict[str, float], times: float = LEFT_OUT) -> list[str]:
+def too_costly(cost: dict[str, float]) -> list[str]:
     """The layers that stay FP32: those far above the median."""
-    return [name for name, value in cost.items() if value > times * float(np.median(list(cost.values())))]
+    return [name for name, value in cost.items() if value > LEFT_OUT * float(np.median(list(cost.values())))]
 
 
 def holding(path: Path, weights: list[torch.Tensor]) -> list[str]:
@@ -231,7 +230,7 @@ def lower(network: nn.Module, modules: dict, feeds: list[dict], images: np.ndarr
     if images is not None:
         encoder, few = modules["encoder"], torch.from_numpy(images[:8])
         cost = costs(named_linears(encoder), lambda: [encoder(few)])
-        notes |= {"encoder_cost": cost, "encoder_left_in_fp32": too_costly(cost, ENCODER_LEFT_OUT)}
+        notes |= {"encoder_cost": cost, "encoder_left_in_fp32": too_costly(cost)}
     return notes
 
 

@@ -363,7 +363,7 @@ def test_an_encoders_worst_product_stays_fp32(tmp_path):
     products[loud].weight.data[:, 0] = 0
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8))
     cost = quantization.costs(products, lambda: [graph(images)])
-    assert quantization.too_costly(cost, quantization.ENCODER_LEFT_OUT) == [loud]
+    assert quantization.too_costly(cost) == [loud]
     model = Denoiser(ModelConfig(d_model=16, heads=2, layers=1, condition_width=encoder.width))
     graphs.export(graph, "encoder", tmp_path / "encoder.onnx", model, 18, {}, encoder.preprocess.size, encoder.patches)
     keep = quantization.holding(tmp_path / "encoder.onnx", [products[loud].weight.detach()])
