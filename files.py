@@ -71,7 +71,7 @@ def leave(status: int | None) -> NoReturn:
     DDP (torch 2.13) keeps gloo's threads past destroy_process_group, and one that frees a tensor of Python's while the interpreter
     ends aborts it (github.com/pytorch/pytorch/pull/179291): a process that had finished its work was once seen to end with SIGABRT.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if os.getenv("TORCHELASTIC_RUN_ID") is None:
         sys.exit(status)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
