@@ -61,10 +61,10 @@ def by_objects(texts: list[str], records: list[dict]) -> dict[str, dict]:
 
 
 def caption_all(model, tokenizer, saved: dict, data: CaptionData, settings: SampleConfig, *, blind: bool = False, guidance: float = 1.0,
-                rerank: int = 1, seed: int = 0, batch_size: int = 64, **reranking) -> tuple[list[str], float]:
+                rerank: int = 1, seed: int = 0, batch_size: int = 64, name: str = "", **reranking) -> tuple[list[str], float]:
     """A caption for every image of a split, and the mean number of denoiser calls. Under torchrun each process writes its share.
 
-    blind: the model sees no image. reranking: `choose` and `penalty` of `captioning.best_of`.
+    blind: the model sees no image. name: what the bar says is being captioned. reranking: `choose` and `penalty` of `captioning.best_of`.
     """
     def batch(first: int) -> list[tuple[str, int]]:
         numbers = np.arange(first, min(first + batch_size, len(data)))
@@ -74,7 +74,8 @@ def caption_all(model, tokenizer, saved: dict, data: CaptionData, settings: Samp
         else:
             written = captioning.write(model, tokenizer, saved["objective"], seen, settings, guidance=guidance, seed=seed, first=first)
         return [(one.text, one.calls) for one in written]
-    texts, calls = zip(*sum(distributed.shared(range(0, len(data), batch_size), batch), []), strict=True)
+    bar = lambda some: tqdm(some, name, unit="batch", leave=False, disable=not distributed.leads())
+    texts, calls = zip(*sum(distributed.shared(range(0, len(data), batch_size), batch, bar), []), strict=True)
     return list(texts), float(np.mean(calls))
 
 
@@ -162,9 +163,9 @@ def to_rate(model, tokenizer, saved: dict, folder, split: str, settings: SampleC
     check_features(data, saved)
     some = sorted(np.random.default_rng(seed).permutation(len(data))[:number])
     data.rows, data.records, data.tokens = data.rows[some], [data.records[i] for i in some], [data.tokens[i] for i in some]
-    captions = {"model": caption_all(model, tokenizer, saved, data, settings, seed=seed, **options)[0]}
+    captions = {"model": caption_all(model, tokenizer, saved, data, settings, seed=seed, name=split, **options)[0]}
     if twin:
-        captions["twin"] = caption_all(*twin, data, settings, seed=seed)[0]
+        captions["twin"] = caption_all(*twin, data, settings, seed=seed, name=f"twin, {split}")[0]
     return [{"name": f"{split} {Path(record['image']).name}", "picture": image_path(folder, record), "references": record["captions"],
              "captions": {source: texts[i] for source, texts in captions.items()}} for i, record in enumerate(data.records)]
 
@@ -194,25 +195,26 @@ def report(model, tokenizer, saved: dict, folder, splits: list[str], settings: S
 
     if probe_steps and not drawn:
         raise UserError(f"--probe_steps {probe_steps} on photographs", "drawn scenes, whose objects are known", "drop --probe_steps")
-    for split in tqdm(splits, unit="split", disable=not distributed.leads()):
+    for split in splits:
         clock = time.perf_counter()
-        texts, calls = caption_all(model, tokenizer, saved, loaded[split], settings, **reranking, **options)
+        texts, calls = caption_all(model, tokenizer, saved, loaded[split], settings, name=split, **reranking, **options)
         seconds = time.perf_counter() - clock
         result["splits"][split] = judged(texts, split, more) | {"calls": calls, "seconds": seconds}
         if drawn and split in ("val", "long"):
             result.setdefault("objects", {})[split] = by_objects(texts, loaded[split].records)
         if twin:
-            result.setdefault("twin", {})[split] = judged(caption_all(*twin, loaded[split], settings, seed=seed)[0], split, more)
+            result.setdefault("twin", {})[split] = judged(caption_all(*twin, loaded[split], settings, seed=seed, name=f"twin, {split}")[0],
+                                                             split, more)
         if split == "swap":
             result["swap"] = swap_scores(model, tokenizer, saved, loaded[split])
             if twin:
                 result["twin_swap"] = swap_scores(*twin, loaded[split])
-    blind, _ = caption_all(model, tokenizer, saved, val, settings, blind=True, seed=seed)
+    blind, _ = caption_all(model, tokenizer, saved, val, settings, blind=True, seed=seed, name="blind, val")
     result["blind"] = judged(blind, "val")
     if saved["objective"] == "diffusion":
         for steps in step_counts:
             few = SampleConfig(**{**vars(settings), "steps": steps})
-            texts, calls = caption_all(model, tokenizer, saved, val, few, **options)
+            texts, calls = caption_all(model, tokenizer, saved, val, few, name=f"val, {steps} steps", **options)
             result["steps"].append({"steps": steps, "calls": calls} | judged(texts, "val"))
     if infill:
         result["infilling"] = infilling(model, tokenizer, saved, val, seed=seed)

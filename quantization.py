@@ -104,6 +104,11 @@ def input_sizes(network: nn.Module, feeds: list[dict]) -> dict[str, torch.Tensor
     return largest
 
 
+def balance(largest: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+    """What each input channel of these products (out, in) is divided by and its weights multiplied with: (in,)."""
+    return (largest.clamp(min=1e-5) / torch.stack([one.abs().amax(0) for one in weights]).amax(0).clamp(min=1e-5)).sqrt()
+
+
 @torch.no_grad()
 def smooth(network: nn.Module, feeds: list[dict]) -> None:
     """SmoothQuant (Xiao et al. 2023, arXiv 2211.10438) with alpha 1/2: what is loud in a product's input goes into its weights.
@@ -113,7 +118,7 @@ def smooth(network: nn.Module, feeds: list[dict]) -> None:
     sizes = input_sizes(network, feeds)
 
     def fold(name: str, product: nn.Linear, *before: torch.Tensor) -> None:
-        factor = (sizes[name].clamp(min=1e-5) / product.weight.abs().amax(0).clamp(min=1e-5)).sqrt()
+        factor = balance(sizes[name], product.weight)
         product.weight *= factor
         for part in before:  # (in,) a gain, or (in, any) the rows that make this input
             part /= factor if part.ndim == 1 else factor[:, None]
@@ -128,6 +133,41 @@ def smooth(network: nn.Module, feeds: list[dict]) -> None:
         if block.gated:
             fold(at + "down", block.down, block.up.weight[block.down.weight.shape[1]:])
     fold("head", network.head, network.norm.weight)
+
+
+@torch.no_grad()
+def smooth_encoder(encoder: nn.Module, images: torch.Tensor) -> int:
+    """The same for a transformer of any make: between its norms and the products that are seen to read them. Returns the number of norms.
+
+    If a norm's output went somewhere else too, the function would change; then nothing is smoothed, and it returns 0.
+    """
+    source, readers, largest = {}, {}, {}  # of each norm's output, kept alive so that its id stays its own
+
+    def made(norm, inputs, output):
+        source[id(output)] = norm, output
+
+    def read(product, inputs):
+        norm, x = source.get(id(inputs[0]), (None, None))
+        if norm is not None and norm.weight is not None:
+            readers.setdefault(norm, []).append(product)
+            largest[norm] = x.abs().flatten(0, -2).amax(0)
+
+    hooks = [one.register_forward_hook(made) for one in encoder.modules() if isinstance(one, nn.LayerNorm)]
+    hooks += [one.register_forward_pre_hook(read) for one in encoder.modules() if isinstance(one, nn.Linear)]
+    before, kept = encoder(images), {name: value.clone() for name, value in encoder.state_dict().items()}
+    for hook in hooks:
+        hook.remove()
+    for norm, products in readers.items():
+        factor = balance(largest[norm], *(product.weight for product in products))
+        for part in (norm.weight, norm.bias):
+            if part is not None:
+                part /= factor
+        for product in products:
+            product.weight *= factor
+    if (encoder(images) - before).abs().max() <= 2e-3 * before.abs().max():  # features are rounded to float16
+        return len(readers)
+    encoder.load_state_dict(kept)
+    return 0
 
 
 def round_to_int8(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -162,6 +202,14 @@ def holding(path: Path, weights: list[torch.Tensor]) -> list[str]:
     wanted = [weight.numpy() for weight in weights]
     return [node.name for node in graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in constants
             and any(np.array_equal(turned, weight) for weight in wanted for turned in (constants[node.input[1]], constants[node.input[1]].T))]
+
+
+def without_weights(path: Path) -> list[str]:
+    """The names of a graph's products of two activations: attention's scores and what they weigh."""
+    import onnx
+    graph = onnx.load(path).graph
+    constants = {one.name for one in graph.initializer}
+    return [node.name for node in graph.node if node.op_type in PRODUCTS and not constants & set(node.input)]
 
 
 def node_names(network: nn.Module, kept: list[str]) -> list[str]:
@@ -199,7 +247,8 @@ PRODUCTS = ["MatMul", "Conv", "Gemm"]
 def static(path: Path, target: Path, feeds: list[dict], keep: list[str] = ()) -> None:
     """Symmetric INT8 Q/DQ with weights by channel, calibrated on these feeds: for TensorRT.
 
-    Inputs and weights of products only. Their outputs go into sums and norms: rounding them too made up to three times the error (LOG.md).
+    Inputs and weights of products with weights only. Their outputs go into sums and norms: rounding them too made up to three times the
+    error. The quantiser's own MatMulConstBOnly leaves attention's scores in, which cost more than all the rest (LOG.md).
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -212,9 +261,8 @@ def static(path: Path, target: Path, feeds: list[dict], keep: list[str] = ()) ->
 
     with quiet():
         quantize_static(path, target, Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=PRODUCTS, per_channel=True,
-                        activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, nodes_to_exclude=list(keep),
-                        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "MatMulConstBOnly": True,
-                                       "OpTypesToExcludeOutputQuantization": PRODUCTS})
+                        activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, nodes_to_exclude=[*keep, *without_weights(path)],
+                        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "OpTypesToExcludeOutputQuantization": PRODUCTS})
 
 
 def lower(network: nn.Module, modules: dict, feeds: list[dict], images: np.ndarray | None = None) -> dict:
@@ -229,8 +277,9 @@ def lower(network: nn.Module, modules: dict, feeds: list[dict], images: np.ndarr
     notes = {"cost": cost, "left_in_fp32": too_costly(cost), "calibrated_on_states": sum(len(feed["tokens"]) for feed in feeds)}
     if images is not None:
         encoder, few = modules["encoder"], torch.from_numpy(images[:8])
+        smoothed = smooth_encoder(encoder, torch.from_numpy(images[:FEED]))
         cost = costs(named_linears(encoder), lambda: [encoder(few)])
-        notes |= {"encoder_cost": cost, "encoder_left_in_fp32": too_costly(cost)}
+        notes |= {"encoder_cost": cost, "encoder_left_in_fp32": too_costly(cost), "encoder_norms_smoothed": smoothed}
     return notes
 
 
