@@ -103,6 +103,9 @@ class TrainConfig:
                             "micro-batches of equal size", "make --accumulate a divisor of --batch_size")
 
 
+GROUPS = 4  # of positions that `revise` draws again together: never neighbours; of 2, 3, 4, 6 and one by one the best for its calls (LOG.md)
+
+
 @dataclass
 class SampleConfig:
     """How to turn masks into tokens: the settings of `diffusion.sample`."""

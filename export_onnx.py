@@ -57,7 +57,7 @@ def parse_args(argv):
     parser.add_argument("--opset", type=int, default=18, help="ONNX opset, 18 or 20, whose Gelu TensorRT 10.3 does not read (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise that the gate samples with (default 0)")
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_settings(SampleConfig, skip=("top_p", "block_size", "factor", "revise", "remask", "remask_strength"), **config.CAPTIONS)
+    parser.add_settings(SampleConfig, skip=("top_p", "block_size", "factor", "remask", "remask_strength"), **config.CAPTIONS)
     return parser.parse_args(argv)
 
 

@@ -47,7 +47,7 @@ def parse_args(argv):
     parser.add_argument("--low_memory", action="store_true", help="a fifth less memory, slower: weights are kept once")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: onnxruntime's own choice")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_settings(SampleConfig, skip=("top_p", "block_size", "factor", "entropy_bound", "revise", "remask", "remask_strength"))
+    parser.add_settings(SampleConfig, skip=("top_p", "block_size", "factor", "entropy_bound", "remask", "remask_strength"))
     return parser.parse_args(argv)
 
 

@@ -83,7 +83,8 @@ def cases(settings: SampleConfig, conditioned: bool, objective: str) -> dict[str
     few = {"4 steps": replace(base, sampler="confidence", steps=4), "8 steps": replace(base, sampler="confidence", steps=8),
            "until all are sure": replace(base, sampler="threshold", steps=32),
            "with noise": replace(base, sampler="confidence", steps=8, temperature=0.8),
-           "random order, noise": replace(base, sampler="first_hitting", steps=8, temperature=1.0)}
+           "random order, noise": replace(base, sampler="first_hitting", steps=8, temperature=1.0, revise=0),
+           "looking back": replace(base, revise=1)}
     if settings.sampler != "entropy_bound":  # else that is how it is shipped
         few["by entropy"] = replace(base, sampler="entropy_bound", entropy_bound=0.2, schedule="cosine", steps=32)
     return {"as shipped": settings if conditioned or settings.steps <= 16 else replace(settings, steps=16), **few}
@@ -194,9 +195,10 @@ def compare_single(trained: Trained, runner: Runner, material: Material, seed: i
     """The single file, image in and tokens out, against torch."""
     from runtime import loop_inputs
     whole = np.full((len(material.images), runner.length), runner.tokenizer.mask)
-    inputs = loop_inputs(runner.settings, whole, runner.tokenizer.mask, runner.length, seed, 0)
+    settings = replace(runner.settings, revise=0)  # one graph, one pass
+    inputs = loop_inputs(settings, whole, runner.tokenizer.mask, runner.length, seed, 0)
     filled, lengths = runner.run("captioner", {"image": material.images, **inputs}, ["filled", "lengths"])
-    expected = reference(trained, material, runner.settings, seed)
+    expected = reference(trained, material, settings, seed)
     same = sum(filled[row, :n].tolist() == ids for row, (n, (ids, _)) in enumerate(zip(lengths, expected, strict=True)))
     return {"what": "texts, single file", "inputs": len(expected), "identical": same / len(expected), "limit": runner.facts["tolerances"]["texts"]}
 

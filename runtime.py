@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import bundle
-from config import SampleConfig
+from config import GROUPS, SampleConfig
 from files import UserError
 from images import open_image, resize_crop
 from tokenizer import Tokenizer
@@ -169,6 +169,29 @@ def unmask(call, tokens: np.ndarray, inputs: dict, mask: int) -> tuple[np.ndarra
     return tokens, step, probability, calls
 
 
+def look_back(call, tokens: np.ndarray, step: np.ndarray, probability: np.ndarray, free: np.ndarray, settings: SampleConfig, noise: np.ndarray,
+              mask: int) -> np.ndarray:
+    """samplers.look_back in numpy, in place; returns the calls that drew something in each row (B,).
+
+    noise: a row's uniform numbers, of which the sampler took one for each free token.
+    """
+    rows, total, group = np.arange(len(tokens))[:, None], np.maximum(1, free.sum(1)), (free.cumsum(1) - 1) % GROUPS
+    used, cursor = step.max(1), free.sum(1)
+    for number in range(settings.revise * GROUPS):
+        again = free & (group == number % GROUPS)
+        if not again.any():
+            continue
+        logits = call(np.where(again, np.int32(mask), tokens), again.sum(1) / total)[again]
+        place = np.clip(cursor[:, None] + again.cumsum(1) - 1, 0, noise.shape[1] - 1)
+        token = draw(logits, noise[rows, place][again], settings.temperature)
+        used, cursor, other = used + again.any(1), cursor + again.sum(1), token != tokens[again]
+        changed = again.copy()
+        changed[again] = other
+        tokens[again], step[changed] = token, np.broadcast_to(used[:, None], step.shape)[changed]
+        probability[changed] = np.exp(np.take_along_axis(log_softmax(logits[other]), token[other, None], 1)[:, 0])
+    return used
+
+
 def read_template(text: str, tokenizer: Tokenizer, max_length: int, open_end: bool = False) -> list[int]:
     """Ids of a text with blanks, "[MASK]" or "[MASK*20]", between [BOS] and [EOS]. Raises UserError if it has none or is too long."""
     ids, end = [tokenizer.bos], 0
@@ -259,20 +282,31 @@ class Runner:
         return tokens.astype(np.int32), lengths.astype(np.int32)
 
     def fill(self, tokens: np.ndarray, lengths: np.ndarray, condition: dict, settings: SampleConfig, seed: int = 0, first: int = 0):
-        """Fill the blanks: tokens, step, probability (B, L), and the number of calls. Raises UserError if the bundle's loop lacks the sampler."""
+        """Fill the blanks: tokens, step, probability (B, L), and the calls that drew something in each row (B,).
+
+        Raises UserError if the bundle's loop lacks the sampler.
+        """
         if settings.sampler not in self.samplers:
             raise UserError(f"--sampler {settings.sampler}", "one that this bundle's graphs know: " + ", ".join(self.samplers),
                             "choose one of these, or export again")
-        inputs = loop_inputs(settings, tokens, self.tokenizer.mask, self.length, seed, first)
-        if not self.for_tensorrt:
-            tokens, step, probability, calls = self.run("loop", {"tokens": tokens, "lengths": lengths, **inputs, **condition})
-            return tokens, step, probability, int(calls[0])
-        short = tokens.shape[1]  # engines have one length: the rest is padding that nobody attends to
-        tokens = np.pad(tokens, ((0, 0), (0, self.length - short)), constant_values=self.tokenizer.pad)
+        if settings.revise and settings.temperature and settings.sampler == "first_hitting":
+            raise UserError("--revise with first_hitting above temperature 0", "an order that takes one random number a token, as torch counts them",
+                            "set --temperature 0, or choose --sampler confidence")
+        mask, short = self.tokenizer.mask, tokens.shape[1]
+        inputs, free = loop_inputs(settings, tokens, mask, self.length, seed, first), tokens == mask
         call = lambda tokens, share: self.run("step", {"tokens": tokens, "lengths": lengths, "share": share.astype(np.float32), **condition},
                                               ["logits"])[0]
-        tokens, step, probability, calls = unmask(call, tokens, inputs, self.tokenizer.mask)
-        return tokens[:, :short], step[:, :short], probability[:, :short], calls
+        if self.for_tensorrt:  # engines have one length: the rest is padding that nobody attends to
+            tokens, free = (np.pad(part, ((0, 0), (0, self.length - short)), constant_values=value)
+                            for part, value in ((tokens, self.tokenizer.pad), (free, False)))
+            tokens, step, probability, _ = unmask(call, tokens, inputs, mask)
+        else:
+            tokens, step, probability, _ = (part.copy() for part in self.run("loop", {"tokens": tokens, "lengths": lengths, **inputs, **condition}))
+        used = step.max(1)
+        if settings.revise:
+            noise = uniforms(seed, len(tokens), first, max(1, (1 + settings.revise) * int(free.sum(1).max())))
+            used = look_back(call, tokens, step, probability, free, settings, noise, mask)
+        return tokens[:, :short], step[:, :short], probability[:, :short], used
 
     def write(self, images: np.ndarray | None, settings: SampleConfig, *, template: list[int] | None = None, seed: int = 0, first: int = 0,
               rows: int = 1, length: int = 0) -> list[Written]:
@@ -282,12 +316,12 @@ class Runner:
             longest = len(template) if template else length or self.length
             return self.left_to_right(len(lengths), condition, template or [self.tokenizer.bos], longest, settings.temperature, seed, first)
         tokens, lengths = self.blanks(lengths, template)
-        tokens, step, probability, _ = self.fill(tokens, lengths, condition, settings, seed, first)
-        return [self.written(*(part[row, :n].tolist() for part in (tokens, step, probability))) for row, n in enumerate(lengths)]
+        tokens, step, probability, used = self.fill(tokens, lengths, condition, settings, seed, first)
+        return [self.written(*(part[row, :n].tolist() for part in (tokens, step, probability)), int(used[row])) for row, n in enumerate(lengths)]
 
-    def written(self, ids: list[int], step: list[int], probability: list[float]) -> Written:
+    def written(self, ids: list[int], step: list[int], probability: list[float], calls: int) -> Written:
         text = self.tokenizer.decode(ids)
-        return Written(ids, step, probability, max(step, default=0), text.strip() if self.conditioned else text)
+        return Written(ids, step, probability, calls, text.strip() if self.conditioned else text)
 
     def left_to_right(self, B: int, condition: dict, prompt: list[int], longest: int, temperature: float, seed: int, first: int) -> list[Written]:
         """The twin's texts, of at most `longest` tokens: as autoregressive.sample writes them."""
@@ -315,4 +349,5 @@ class Runner:
                 break
         sizes = (tokens != self.tokenizer.pad).sum(1)
         step = np.maximum(0, np.arange(longest) - len(prompt) + 1)
-        return [self.written(tokens[row, :n].tolist(), step[:n].tolist(), probability[row, :n].tolist()) for row, n in enumerate(sizes)]
+        return [self.written(tokens[row, :n].tolist(), step[:n].tolist(), probability[row, :n].tolist(), int(step[:n].max(initial=0)))
+                for row, n in enumerate(sizes)]

@@ -28,12 +28,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from config import SampleConfig
+from config import GROUPS, SampleConfig
 from diffusion import Denoise, Schedule
 
 RANDOM_ORDER = ("ancestral", "first_hitting", "remask")
 OWN_PACE = ("threshold", "factor", "entropy_bound")  # how many to reveal depends on how sure the model is
-GROUPS = 4  # of positions that are drawn again together: never neighbours; of 2, 3, 4, 6 and one by one the best for its calls (LOG.md)
 REMASK_LOOP = (0.55, 0.05, 0.9)  # ReMDM-loop: t_on, t_off, alpha_on as in the paper's section 5
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -114,7 +115,7 @@ def test_report_says_every_graph_was_compared(made):
     facts = bundle.read(made)
     names = {row["what"] for row in facts["parity"]}
     assert {"features", "keys", "values", "lengths", "logits, 55% masked", "texts, as shipped", "texts, until all are sure", "texts, with noise",
-            "texts, random order, noise", "texts, single file", "texts, as shipped (step by step)"} <= names
+            "texts, random order, noise", "texts, looking back", "divergence, 100% masked", "texts, single file", "texts, as shipped (step by step)"} <= names
     assert all(row.get("identical", 1.0) == 1.0 and row["inputs"] >= 8 for row in facts["parity"])
     assert set(facts["files"]) == {path.name for path in made.iterdir()} - {"bundle.json"} >= set(bundle.CODE)
 
@@ -146,11 +147,11 @@ def test_graphs_are_as_promised(made):
 def test_bundle_writes_what_generate_caption_writes(data, captioner, made, capsys):
     """The shell's way on both sides: same flags, same seed, same words."""
     flags = ["--image", str(picture(data)), "--num_samples", "3", "--temperature", "0.9", "--sampler", "first_hitting", "--steps", "5", "--seed", "7"]
-    for more in ([], ["--text", "a [MASK*2] red [MASK]"]):
+    for more in ([], ["--text", "a [MASK*2] red [MASK]"], ["--text", "a [MASK*2] red [MASK]", "--sampler", "confidence", "--revise", "1"]):
         capsys.readouterr()
         infer_onnx.main(["--bundle", str(made), *flags, *more])
         ours = capsys.readouterr().out
-        generate_caption.main(["--checkpoint", str(captioner), *flags, *(["--template", more[1]] if more else [])])
+        generate_caption.main(["--checkpoint", str(captioner), *flags, *(["--template", *more[1:]] if more else [])])
         theirs, count = re.subn(r" {3}\([\d.]+ nats/token\)\n", "\n", capsys.readouterr().out)  # hardly trained, it may write line breaks
         assert ours == theirs and count == 3
 
@@ -164,8 +165,25 @@ def test_numpy_and_the_loop_graph_agree_on_every_sampler(made):
         condition, lengths = loop.condition(golden["images"][:rows])
         tokens, lengths = loop.blanks(lengths, None)
         one, two = loop.fill(tokens, lengths, condition, settings, 3), step.fill(tokens, lengths, condition, settings, 3)
-        assert (one[0] == two[0]).all() and (one[1] == two[1]).all() and np.allclose(one[2], two[2], atol=1e-5) and one[3] == two[3]
+        assert (one[0] == two[0]).all() and (one[1] == two[1]).all() and np.allclose(one[2], two[2], atol=1e-5) and (one[3] == two[3]).all()
         assert not (one[0] == loop.tokenizer.mask).any()
+
+
+def test_a_bundle_looks_back_as_torch_does(made, captioner):
+    """ids, the call of each, its probability and the calls of a row, greedily and drawn, whichever graph writes the first draft."""
+    trained, golden = export_onnx.open_trained(captioner), np.load(made / "golden.npz")
+    seen = trained.seen(trained.features(golden["images"]))
+    for settings in (SampleConfig("confidence", 2, temperature=0.0, revise=1), SampleConfig("threshold", 9, temperature=0.9, threshold=0.004, revise=2),
+                     SampleConfig("first_hitting", 2, temperature=0.0, revise=1)):
+        expected = captioning.write(trained.model, trained.tokenizer, "diffusion", seen, settings, seed=3)
+        drafts = captioning.write(trained.model, trained.tokenizer, "diffusion", seen, replace(settings, revise=0), seed=3)
+        assert [one.ids for one in drafts] != [one.ids for one in expected]
+        for runner in (Runner(made), Runner(made, for_tensorrt=True)):
+            found = runner.write(golden["images"], settings, seed=3)
+            assert [(one.ids, one.step, one.calls) for one in found] == [(one.ids, one.step, one.calls) for one in expected]
+            assert np.allclose(sum((one.probability for one in found), []), sum((one.probability for one in expected), []), atol=1e-4)
+    with pytest.raises(UserError, match="--revise with first_hitting"):
+        Runner(made).write(golden["images"], SampleConfig("first_hitting", 2, temperature=1.0, revise=1))
 
 
 def test_a_bundle_needs_nothing_of_the_project(made, data, tmp_path):
