@@ -20,12 +20,12 @@ from runtime import Runner
 from samplers import row_generators, sample
 
 # precision: largest error of features (they are rounded to float16), of keys and logits, the divergence, and the least share of equal
-# texts: the likeliest, and drawn ones. A draw that falls between a boundary of the distribution function and the same one moved by the
+# lengths and of equal texts: the likeliest, and drawn ones. A draw that falls between a boundary of the distribution function and the same one moved by the
 # logits' error is another token, and there are as many boundaries as tokens: with 4,000, 0 to 3 of 200 captions at FP32 (LOG.md). So at
 # lower precisions drawn texts are shown and not judged (None): what they are drawn from is, by its divergence, however long they are.
-TOLERANCES = {"fp32": {"features": 2e-3, "logits": 1e-4, "divergence": 1e-6, "texts": 1.0, "drawn": 0.97},
-              "fp16": {"features": 1e-2, "logits": 1e-2, "divergence": 1e-3, "texts": 0.95, "drawn": None},
-              "int8": {"features": 0.25, "logits": 0.25, "divergence": 0.03, "texts": 0.6, "drawn": None}}
+TOLERANCES = {"fp32": {"features": 2e-3, "logits": 1e-4, "divergence": 1e-6, "lengths": 1.0, "texts": 1.0, "drawn": 0.97},
+              "fp16": {"features": 1e-2, "logits": 1e-2, "divergence": 1e-3, "lengths": 0.95, "texts": 0.95, "drawn": None},
+              "int8": {"features": 0.25, "logits": 0.25, "divergence": 0.01, "lengths": 0.9, "texts": 0.6, "drawn": None}}
 CUT = 64  # tokens of a text that are compared, so that 64 rows of 256 tokens take no hour
 SHARES = (0.15, 0.35, 0.55, 0.75, 1.0)  # masked shares at which logits are compared
 
@@ -158,7 +158,7 @@ def compare_numbers(trained: Trained, runner: Runner, material: Material) -> lis
         note("keys", keys, torch.stack([k.mT for k, _ in condition], 1).numpy() * head ** -0.5, tolerance["logits"])
         note("values", values, torch.stack([v for _, v in condition], 1).numpy(), tolerance["logits"])
         same = (lengths == trained.model.length_logits(seen).argmax(-1).clamp(min=3).numpy()).mean()
-        rows.append({"what": "lengths", "inputs": len(lengths), "identical": float(same), "limit": tolerance["texts"]})
+        rows.append({"what": "lengths", "inputs": len(lengths), "identical": float(same), "limit": tolerance["lengths"]})
         given = {"keys": keys, "values": values}
         own = dict(zip(given, runner.run("condition", {"features": its_own}), strict=False))
     if trained.objective == "ar":
