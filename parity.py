@@ -20,9 +20,9 @@ from runtime import Runner
 from samplers import row_generators, sample
 
 # precision: largest error of features (they are rounded to float16), of keys and logits, the divergence, and the least share of equal
-# lengths and of equal texts: the likeliest, and drawn ones. A draw that falls between a boundary of the distribution function and the same one moved by the
-# logits' error is another token, and there are as many boundaries as tokens: with 4,000, 0 to 3 of 200 captions at FP32 (LOG.md). So at
-# lower precisions drawn texts are shown and not judged (None): what they are drawn from is, by its divergence, however long they are.
+# lengths and of equal texts: the likeliest, and drawn ones. A draw that falls between a boundary of the distribution function and the same
+# one moved by the logits' error is another token, and there are as many boundaries as tokens: with 4,000, 0 to 3 of 200 captions at FP32
+# (LOG.md). So at lower precisions drawn texts are shown and not judged (None): what they are drawn from is, by its divergence.
 TOLERANCES = {"fp32": {"features": 2e-3, "logits": 1e-4, "divergence": 1e-6, "lengths": 1.0, "texts": 1.0, "drawn": 0.97},
               "fp16": {"features": 1e-2, "logits": 1e-2, "divergence": 1e-3, "lengths": 0.95, "texts": 0.95, "drawn": None},
               "int8": {"features": 0.25, "logits": 0.25, "divergence": 0.01, "lengths": 0.9, "texts": 0.6, "drawn": None}}
