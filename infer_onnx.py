@@ -103,7 +103,8 @@ def self_test(args, runner: Runner) -> int:
         usual, limit = (0.75, "drawn") if settings.temperature else (0.9, "texts")
         limit = runner.facts["tolerances"].get(limit, usual)  # None: the gate does not judge these either
         good &= limit is None or same >= min(limit, usual) * len(expected)
-        print(f"golden, {name.replace('_', ' ')}: {same} of {len(expected)} equal to the trained model's, token for token")
+        print(f"golden, {name.replace('_', ' ')}: {same} of {len(expected)} equal to the trained model's, token for token"
+              + (" (not judged: a draw near a boundary falls the other way)" if limit is None else ""))
     seconds = []
     for _ in range(12):
         clock = time.perf_counter()

@@ -21,6 +21,7 @@ from samplers import row_generators, sample
 
 FP32_PARTS = ("normalisations", "softmax", "attention scores", "residual stream", "embedding", "rotary positions", "time embedding", "sampling")
 LEFT_OUT = 3.0  # a layer is left in FP32 if its INT8 alone costs so many times the median layer's error
+PRODUCTS = ["MatMul", "Conv", "Gemm"]
 FEED = 16  # rows in one calibration feed
 
 
@@ -239,9 +240,6 @@ def dynamic(path: Path, target: Path, keep: list[str] = ()) -> None:
     with quiet():
         quantize_dynamic(path, target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=list(keep),
                          extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True})
-
-
-PRODUCTS = ["MatMul", "Conv", "Gemm"]
 
 
 def static(path: Path, target: Path, feeds: list[dict], keep: list[str] = ()) -> None:
