@@ -134,12 +134,19 @@ class CaptionData:
         self.rows = np.array([i for i, record in enumerate(everything) if record["split"] == split])
         self.records = [everything[i] for i in self.rows]
         self.features, self.encoder = read_features(folder, self.meta)
-        flat = self.tokenizer.encode_batch([caption for record in self.records for caption in record["captions"]])
-        ids = iter([self.tokenizer.bos, *(int(id) for id in one)][:(max_length or 1 << 30) - 1] + [self.tokenizer.eos] for one in flat)
-        self.tokens = [[torch.tensor(next(ids)) for _ in record["captions"]] for record in self.records]
+        ids = iter(self.encode([caption for record in self.records for caption in record["captions"]], max_length or 1 << 30))
+        self.tokens = [[next(ids) for _ in record["captions"]] for record in self.records]
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def encode(self, texts: list[str], max_length: int) -> list[torch.Tensor]:
+        flat = self.tokenizer.encode_batch(texts)
+        return [torch.tensor([self.tokenizer.bos, *map(int, one)][:max_length - 1] + [self.tokenizer.eos]) for one in flat]
+
+    def retell(self, texts: list[str], max_length: int) -> None:
+        """Each image has this one caption from now on, in place of people's: what a teacher wrote."""
+        self.tokens = [[one] for one in self.encode(texts, max_length)]
 
     @property
     def longest(self) -> int:

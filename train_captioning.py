@@ -11,7 +11,9 @@ For long runs, rows that are mostly masked (thousands of steps; LOG.md):
     python train_captioning.py --max_steps 3500 --batch_size 128 --accumulate 4 --learning_rate 4e-3 --weight flat --estimator cosine
 The twin, on the same captions in the same order:
     python train_captioning.py --objective ar --out checkpoints_caption_ar
-A second phase, on the score that photographs are judged by:
+A second phase, for few calls: trained on what a captioner (itself, or a twin) writes for the same pictures:
+    python train_captioning.py --teacher runs/long/best.pt --init_from runs/long/best.pt --max_steps 700 --out runs/few
+Another, on the score that photographs are judged by:
     python train_captioning.py --init_from checkpoints_caption_poc/best.pt --self_critical 1 --learning_rate 3e-4 --out checkpoints_caption_sc
 
 best.pt is chosen on the val split, never on a test split.
@@ -33,6 +35,7 @@ import distributed
 import files
 import hardware
 import rewards
+import teacher
 import training
 from caption_data import CaptionBatches, CaptionData
 from config import ModelConfig, SampleConfig, TrainConfig
@@ -46,9 +49,9 @@ CHOICES = {
     "estimator": ("count", config.ESTIMATORS, "how noise levels are drawn; with --weight flat, cosine masks more"),
     "weight": ("bound", config.WEIGHTS, "weights of the loss; bound is the likelihood's own"),
 }
-SHARES = ("image_dropout", "patch_dropout", "label_smoothing")
+SHARES = ("image_dropout", "patch_dropout", "length_dropout", "label_smoothing")
 # What a resumed run keeps beside its settings.
-KEPT = ("objective", "estimator", "weight", *SHARES, "complementary", "self_critical", "captions_per_image", "eval_images")
+KEPT = ("objective", "estimator", "weight", *SHARES, "complementary", "self_critical", "captions_per_image", "eval_images", "teacher")
 DEFAULTS = {"learning_rate": 2e-3, "eval_every": 500, "save_every": 500}
 
 
@@ -60,11 +63,14 @@ def parse_args(argv):
         parser.add_argument(f"--{flag}", default=default, metavar="|".join(choices), help=f"{words} (default {default})")
     parser.add_argument("--image_dropout", type=float, default=0.1, help="share of captions trained without their image, for guidance (default 0.1)")
     parser.add_argument("--patch_dropout", type=float, default=0.0, help="share of an image's patches hidden in training (default 0)")
+    parser.add_argument("--length_dropout", type=float, default=0.1,
+                        help="share of an image's patches hidden from the length head in training (default 0.1)")
     parser.add_argument("--label_smoothing", type=float, default=0.0, help="share of the target spread over the vocabulary (default 0)")
     parser.add_argument("--complementary", action="store_true", help="train on each mask and its opposite")
     parser.add_argument("--self_critical", type=float, default=0.0, metavar="WEIGHT",
                         help="weight of a CIDEr-D reward, for a second phase: with --init_from a trained captioner (default 0: none)")
     parser.add_argument("--init_from", help="start from this text or caption checkpoint's weights; new parts start as the identity")
+    parser.add_argument("--teacher", help="train on the captions that this captioner or twin writes for the pictures, in place of people's")
     parser.add_argument("--captions_per_image", type=int, default=4, help="of the batch's captions so many share an image (default 4)")
     parser.add_argument("--eval_images", type=int, default=500, help="val images at each evaluation (default 500)")
     parser.add_argument("--config", help="JSON file of settings, such as another run's config.json")
@@ -82,7 +88,10 @@ def make_loss(args, tokenizer, statistics: dict, reward: rewards.Reward | None =
     def loss_fn(model, batch, rng):
         tokens, lengths, free = place(batch, model.device)
         images = captioning.standardise(batch["images"], statistics, model.device)  # (B / n, P, width)
-        length_logits = model.length_logits(images).repeat_interleave(len(tokens) // len(images), 0)
+        seen = images
+        if args.length_dropout:  # few lengths an image, and noisy ones: without it 24,000 pictures are learnt by heart (LOG.md)
+            seen = images * (torch.rand(images.shape[:2], generator=rng) >= args.length_dropout).to(model.device)[..., None]
+        length_logits = model.length_logits(seen).repeat_interleave(len(tokens) // len(images), 0)
         sizes = F.cross_entropy(length_logits, batch["lengths"].to(model.device))
         kept = torch.rand(len(images), generator=rng) >= args.image_dropout
         images = images * kept.to(model.device)[:, None, None]
@@ -169,6 +178,8 @@ def main(argv=None):
         raise UserError(f"--complementary with --estimator {args.estimator}", "the count estimator", "add --estimator count")
     out = Path(args.out)
     resume = training.find_resume(out, args.resume, ("caption",))
+    if resume:
+        resume["flags"] = {"length_dropout": 0.0} | resume.get("flags", {})  # a run from before it was there goes on without
     config.take_over(args, resume)
     model_config, cfg, data = build(args, resume)
     held_out = CaptionData(args.data_dir, "val", model_config.max_length)
@@ -180,6 +191,8 @@ def main(argv=None):
         files.write_json(out / "config.json", {key: settings[key] for group in args.parser.groups.values() for key in group})
 
     device = training.start(cfg)
+    if args.teacher:
+        teacher.teach([data, held_out], args.teacher, out, model_config.max_length, device, cfg, resumed=bool(resume))
     model, before = Denoiser(model_config).to(device), resume
     if args.init_from and not resume:
         before = checkpoint.start_from(model, args.init_from, data.tokenizer.fingerprint)

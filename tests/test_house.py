@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {  # a module imports from lower floors, and within its own floor only what stands before it
     0: ["files", "config", "metrics", "tokenizer", "sentences", "copies", "pages", "pictures", "diagrams", "gallery", "images", "scenes", "captions", "coco_scores", "caption_files", "ratings", "photos", "bundle", "runtime", "operators", "engines", "roofline"],
     1: ["checksums", "distributed", "shards", "hardware", "model", "diffusion", "samplers", "autoregressive", "text_encoder", "data", "data_parts", "sources", "pairs", "caption_data", "vision", "pixels", "clip_scores", "muon"],
-    2: ["checkpoint", "evaluation", "filling", "conditional", "captioning", "rewards", "probe", "caption_scores", "graphs", "parity", "quantization", "latency"],
+    2: ["checkpoint", "evaluation", "filling", "conditional", "captioning", "teacher", "rewards", "probe", "caption_scores", "graphs", "parity", "quantization", "latency"],
     3: ["training", "scaling"],
     4: ["demo", "prep_caption_synthetic", "prep_caption_photos", "train_encoder", "train_captioning", "generate_caption",
         "visualize_architecture",
