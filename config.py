@@ -189,6 +189,17 @@ class Parser(argparse.ArgumentParser):
             problem = UserError(message, "flags as --help lists them", "run again with --help")
         raise problem
 
+    def add_choices(self, flags: dict[str, tuple]) -> None:
+        """One flag for each name: (default, what it can be, what it is for). Another value is refused as it is read."""
+        def one_of(flag: str, choices):
+            def read(value: str) -> str:
+                if value not in choices:
+                    raise unknown(f"--{flag} {value}", value, list(choices))
+                return value
+            return read
+        for flag, (default, choices, words) in flags.items():
+            self.add_argument(f"--{flag}", type=one_of(flag, choices), default=default, metavar="|".join(choices), help=f"{words} (default {default})")
+
     def add_settings(self, kind, *, skip=(), **defaults) -> None:
         """One flag for each field of the dataclass `kind`; `defaults` override the fields' own in the help text."""
         group = self.add_argument_group(kind.__doc__.split(".")[0].split(":")[0].strip())

@@ -45,8 +45,7 @@ def parse_args(argv):
     parser = config.Parser(__doc__)
     parser.add_argument("--data_dir", default="data_full", help="folder from data_prep.py (default %(default)s)")
     parser.add_argument("--out", default="checkpoints", help="run folder (default %(default)s)")
-    for flag, (default, choices, words) in CHOICES.items():
-        parser.add_argument(f"--{flag}", default=default, metavar="|".join(choices), help=f"{words} (default {default})")
+    parser.add_choices(CHOICES)
     parser.add_argument("--complementary", action="store_true", help="train on each mask and its opposite")
     parser.add_argument("--init_from", help="start from this checkpoint's weights: those of the twin spare diffusion its slow start")
     parser.add_argument("--eval_documents", type=int, default=200, help="held-out documents at each evaluation (default 200)")
@@ -107,9 +106,6 @@ def build(args, resume) -> tuple[ModelConfig, TrainConfig, TextData]:
 def main(argv=None):
     args = parse_args(argv)
     distributed.start()
-    for flag, (_, choices, _) in CHOICES.items():
-        if getattr(args, flag) not in choices:
-            raise config.unknown(f"--{flag} {getattr(args, flag)}", getattr(args, flag), list(choices))
     if args.eval_documents < 1:
         raise UserError(f"--eval_documents {args.eval_documents}", "at least 1", "choose such a number")
     if args.complementary and args.estimator != "count":

@@ -59,8 +59,7 @@ def parse_args(argv):
     parser = config.Parser(__doc__)
     parser.add_argument("--data_dir", default="data_captions_synthetic", help="folder from a prep_caption script (default %(default)s)")
     parser.add_argument("--out", default="checkpoints_caption_poc", help="run folder (default %(default)s)")
-    for flag, (default, choices, words) in CHOICES.items():
-        parser.add_argument(f"--{flag}", default=default, metavar="|".join(choices), help=f"{words} (default {default})")
+    parser.add_choices(CHOICES)
     parser.add_argument("--image_dropout", type=float, default=0.1, help="share of captions trained without their image, for guidance (default 0.1)")
     parser.add_argument("--patch_dropout", type=float, default=0.0, help="share of an image's patches hidden in training (default 0)")
     parser.add_argument("--length_dropout", type=float, default=0.1,
@@ -159,9 +158,6 @@ def build(args, resume):
 def main(argv=None):
     args = parse_args(argv)
     distributed.start()
-    for flag, (_, choices, _) in CHOICES.items():
-        if getattr(args, flag) not in choices:
-            raise config.unknown(f"--{flag} {getattr(args, flag)}", getattr(args, flag), list(choices))
     for flag in SHARES:
         if not 0 <= getattr(args, flag) < 1:
             raise UserError(f"--{flag} {getattr(args, flag)}", "a share from 0 to below 1", "choose such a number")

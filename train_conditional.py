@@ -51,8 +51,7 @@ def parse_args(argv):
     parser.add_argument("--denoiser", help="a checkpoint of train.py to start from (default: the newest text run below this folder)")
     parser.add_argument("--data_dir", default="data_conditional", help="folder from prep_conditional_data.py (default %(default)s)")
     parser.add_argument("--out", default="checkpoints_conditional", help="run folder (default %(default)s)")
-    for flag, (default, choices, words) in CHOICES.items():
-        parser.add_argument(f"--{flag}", default=default, metavar="|".join(choices), help=f"{words} (default {default})")
+    parser.add_choices(CHOICES)
     parser.add_argument("--encoder_layers", type=int, default=2, help="cross: blocks of the encoder, copies of the denoiser's first (default 2)")
     parser.add_argument("--stage_1_steps", type=int, default=-1, help="cross: steps for the new parts alone (default: a tenth of --max_steps)")
     parser.add_argument("--stage_1_learning_rate", type=float, default=2e-3, help="cross: peak learning rate of those steps (default 0.002)")
@@ -118,9 +117,6 @@ def open_start(args, folder: PairData):
 
 
 def check(args) -> None:
-    for flag, (_, choices, _) in CHOICES.items():
-        if getattr(args, flag) not in choices:
-            raise config.unknown(f"--{flag} {getattr(args, flag)}", getattr(args, flag), list(choices))
     if not 0 <= args.condition_dropout < 1 or args.eval_pairs < 1 or args.encoder_layers < 1 or args.stage_1_learning_rate <= 0:
         raise UserError(f"--condition_dropout {args.condition_dropout} --eval_pairs {args.eval_pairs} --encoder_layers {args.encoder_layers} "
                         f"--stage_1_learning_rate {args.stage_1_learning_rate}", "a share below 1, and positive numbers", "correct them")
