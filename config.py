@@ -198,7 +198,8 @@ class Parser(argparse.ArgumentParser):
                 return value
             return read
         for flag, (default, choices, words) in flags.items():
-            self.add_argument(f"--{flag}", type=one_of(flag, choices), default=default, metavar="|".join(choices), help=f"{words} (default {default})")
+            self.add_argument(f"--{flag}", type=one_of(flag, choices), default=default, metavar="|".join(choices),
+                              help=f"{words} (default {default})")
 
     def add_settings(self, kind, *, skip=(), **defaults) -> None:
         """One flag for each field of the dataclass `kind`; `defaults` override the fields' own in the help text."""

@@ -13,6 +13,8 @@ The twin, on the same captions in the same order:
     python train_captioning.py --objective ar --out checkpoints_caption_ar
 A second phase, for few calls: trained on what a captioner (itself, or a twin) writes for the same pictures:
     python train_captioning.py --teacher runs/long/best.pt --init_from runs/long/best.pt --max_steps 700 --out runs/few
+Another, minutes, for the lengths alone:
+    python train_captioning.py --length_only --init_from runs/long/best.pt --optimizer adamw --learning_rate 4e-3 --batch_size 512 --max_steps 2000
 Another, on the score that photographs are judged by:
     python train_captioning.py --init_from checkpoints_caption_poc/best.pt --self_critical 1 --learning_rate 3e-4 --out checkpoints_caption_sc
 
@@ -51,7 +53,8 @@ CHOICES = {
 }
 SHARES = ("image_dropout", "patch_dropout", "length_dropout", "label_smoothing")
 # What a resumed run keeps beside its settings.
-KEPT = ("objective", "estimator", "weight", *SHARES, "complementary", "self_critical", "captions_per_image", "eval_images", "teacher")
+KEPT = ("objective", "estimator", "weight", *SHARES, "complementary", "self_critical", "captions_per_image", "eval_images", "teacher",
+        "length_only")
 DEFAULTS = {"learning_rate": 2e-3, "eval_every": 500, "save_every": 500}
 
 
@@ -62,8 +65,9 @@ def parse_args(argv):
     parser.add_choices(CHOICES)
     parser.add_argument("--image_dropout", type=float, default=0.1, help="share of captions trained without their image, for guidance (default 0.1)")
     parser.add_argument("--patch_dropout", type=float, default=0.0, help="share of an image's patches hidden in training (default 0)")
-    parser.add_argument("--length_dropout", type=float, default=0.1,
-                        help="share of an image's patches hidden from the length head in training (default 0.1)")
+    parser.add_argument("--length_only", action="store_true", help="train a new length head for --init_from, and nothing else")
+    parser.add_argument("--length_dropout", type=float, default=0.0,
+                        help="share of an image's patches hidden from the length head in training (default 0; 0.1 helps with --length_only)")
     parser.add_argument("--label_smoothing", type=float, default=0.0, help="share of the target spread over the vocabulary (default 0)")
     parser.add_argument("--complementary", action="store_true", help="train on each mask and its opposite")
     parser.add_argument("--self_critical", type=float, default=0.0, metavar="WEIGHT",
@@ -88,10 +92,12 @@ def make_loss(args, tokenizer, statistics: dict, reward: rewards.Reward | None =
         tokens, lengths, free = place(batch, model.device)
         images = captioning.standardise(batch["images"], statistics, model.device)  # (B / n, P, width)
         seen = images
-        if args.length_dropout:  # few lengths an image, and noisy ones: without it 24,000 pictures are learnt by heart (LOG.md)
+        if args.length_dropout:
             seen = images * (torch.rand(images.shape[:2], generator=rng) >= args.length_dropout).to(model.device)[..., None]
         length_logits = model.length_logits(seen).repeat_interleave(len(tokens) // len(images), 0)
         sizes = F.cross_entropy(length_logits, batch["lengths"].to(model.device))
+        if args.length_only:
+            return sizes, {}
         kept = torch.rand(len(images), generator=rng) >= args.image_dropout
         images = images * kept.to(model.device)[:, None, None]
         if args.patch_dropout:
@@ -112,17 +118,22 @@ def make_loss(args, tokenizer, statistics: dict, reward: rewards.Reward | None =
 
 
 def make_eval(args, cfg, held_out: CaptionData, statistics: dict):
-    """eval_fn and preview_fn for `training.fit`: nats per token on val, and captions of its first pictures to read."""
+    """eval_fn and preview_fn for `training.fit`: nats per token (or length) on val, and captions of its first pictures to read."""
     numbers = np.arange(min(args.eval_images, len(held_out)))
 
     def eval_fn(model):
         nats = tokens = 0.0
         for part in np.array_split(numbers, -(-len(numbers) // 50)):
             images = captioning.standardise(held_out.images(part), statistics, model.device)
+            if args.length_only:
+                log_p = model.length_logits(images).log_softmax(-1).cpu()
+                sizes = [[len(one) for one in held_out.tokens[n]] for n in part]
+                nats -= sum(float(row[some].mean()) for row, some in zip(log_p, sizes, strict=True))
+                continue
             texts = [held_out.tokens[n][0].tolist() for n in part]
             nats += captioning.bounds(model, held_out.tokenizer, args.objective, images, texts, seed=int(part[0])).sum()
             tokens += sum(len(one) - 1 for one in texts)
-        return {"nats_per_token": nats / tokens}
+        return {"nats_per_length": nats / len(numbers)} if args.length_only else {"nats_per_token": nats / tokens}
 
     def preview_fn(model):
         images = captioning.standardise(held_out.images(numbers[:6]), statistics, model.device)
@@ -170,12 +181,13 @@ def main(argv=None):
     if args.self_critical and (args.complementary or args.label_smoothing):
         raise UserError("--self_critical with --complementary or --label_smoothing", "one mask a caption, and the loss as it is beside the reward",
                         "drop these flags")
+    if args.length_only and (args.objective == "ar" or not (args.init_from or args.resume)):
+        raise UserError(f"--length_only of --init_from {args.init_from} with --objective {args.objective}", "a trained diffusion captioner",
+                        "name it with --init_from")
     if args.complementary and args.estimator != "count":
         raise UserError(f"--complementary with --estimator {args.estimator}", "the count estimator", "add --estimator count")
     out = Path(args.out)
     resume = training.find_resume(out, args.resume, ("caption",))
-    if resume:
-        resume["flags"] = {"length_dropout": 0.0} | resume.get("flags", {})  # a run from before it was there goes on without
     config.take_over(args, resume)
     model_config, cfg, data = build(args, resume)
     held_out = CaptionData(args.data_dir, "val", model_config.max_length)
@@ -192,9 +204,16 @@ def main(argv=None):
     model, before = Denoiser(model_config).to(device), resume
     if args.init_from and not resume:
         before = checkpoint.start_from(model, args.init_from, data.tokenizer.fingerprint)
+        if args.length_only and before["kind"] != "caption":
+            raise UserError(f"--length_only from {args.init_from}, a {before['kind']} model", "a trained captioner", "name one with --init_from")
     elif not resume:
         for block in model.blocks:
             torch.nn.init.ones_(block.cross.gate)  # nothing learnt yet that a closed gate would protect
+    if args.length_only:
+        model.requires_grad_(False)
+        if not resume:  # anew: from what was learnt beside captions it ends higher (2.154 nats on val for 2.136; LOG.md)
+            model.length_head = Denoiser(model_config).to(device).length_head
+        model.length_head.requires_grad_(True)
     statistics = captioning.feature_statistics(data.features, data.rows) | {"row_lengths": data.length_histogram().tolist()}
     if before and before["kind"] == "caption":  # whose keys know the place code at this size
         statistics["place_scale"] = before["statistics"].get("place_scale", 1.0)

@@ -125,6 +125,32 @@ def test_the_second_phase_is_resumed_as_such(data, run, tmp_path, monkeypatch):
     assert not (tmp_path / "wrong").exists()
 
 
+def test_lengths_alone(data, run, tmp_path, monkeypatch):
+    """Everything but the head stays as it was to the bit, the head says val's lengths better, and a stop changes nothing."""
+    flags = ["--length_only", "--length_dropout", "0.2", "--init_from", str(run), "--optimizer", "adamw", "--max_steps", "12", "--save_every", "6",
+             "--eval_every", "7", "--ema", "0.5", "--learning_rate", "1e-2"]
+    make_captioner(data, tmp_path / "straight", *flags)
+    before, after = torch.load(run, weights_only=True), torch.load(tmp_path / "straight" / "last.pt", weights_only=True)
+    start = before["averaged"]
+    assert {name for name in start if not torch.equal(start[name], after["averaged"][name])} == {name for name in start if "length_head" in name}
+    split, lengths = CaptionData(data, "val"), []
+    for path in (run, tmp_path / "straight" / "last.pt"):
+        model, _, saved = checkpoint.open_model(path)
+        log_p = model.length_logits(captioning.standardise(split.images(range(6)), saved["statistics"], "cpu")).log_softmax(-1)
+        lengths.append(-np.mean([log_p[n, [len(one) for one in split.tokens[n]]].mean().item() for n in range(6)]))
+    assert lengths[1] < lengths[0] and after["metrics"]["nats_per_length"] == pytest.approx(lengths[1], abs=1e-2)
+    with monkeypatch.context() as broken:
+        broken.setattr(train_captioning.captioning, "write", lambda *args, **more: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            make_captioner(data, tmp_path / "half", *flags)
+    train_captioning.main(["--data_dir", str(data), "--out", str(tmp_path / "half"), "--resume"])
+    same_run(tmp_path / "straight", tmp_path / "half")
+    for wrong in ([], ["--objective", "ar", "--init_from", str(run)]):
+        with pytest.raises(UserError, match="a trained diffusion captioner"):
+            make_captioner(data, tmp_path / "wrong", "--length_only", *wrong)
+    assert not (tmp_path / "wrong").exists()
+
+
 def test_a_run_from_before_keeps_its_length_head(data, tmp_path, monkeypatch):
     """It is resumed as it was begun: its checkpoint does not say how wide the head is, which means linear."""
     flags = ["--length_hidden", "0", "--save_every", "2", "--eval_every", "3"]
