@@ -182,7 +182,7 @@ def main(argv=None):
         raise UserError("--self_critical with --complementary or --label_smoothing", "one mask a caption, and the loss as it is beside the reward",
                         "drop these flags")
     if args.length_only and (args.objective == "ar" or not (args.init_from or args.resume)):
-        raise UserError(f"--length_only of --init_from {args.init_from} with --objective {args.objective}", "a trained diffusion captioner",
+        raise UserError("--length_only " + ("with --objective ar" if args.init_from else "without --init_from"), "a trained diffusion captioner",
                         "name it with --init_from")
     if args.complementary and args.estimator != "count":
         raise UserError(f"--complementary with --estimator {args.estimator}", "the count estimator", "add --estimator count")
