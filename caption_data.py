@@ -141,6 +141,7 @@ class CaptionData:
         return len(self.records)
 
     def encode(self, texts: list[str], max_length: int) -> list[torch.Tensor]:
+        """Ids of each text with [BOS] and [EOS], cut to `max_length`: (n,) int64."""
         flat = self.tokenizer.encode_batch(texts)
         return [torch.tensor([self.tokenizer.bos, *map(int, one)][:max_length - 1] + [self.tokenizer.eos]) for one in flat]
 

@@ -68,6 +68,11 @@ def standardise(images: Tensor, statistics: dict, device) -> Tensor:
     return (images.to(device) - mean) / std + statistics.get("place_scale", 1.0) * place_code(*images.shape[1:]).to(device)
 
 
+def hide(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Features (B, P, width) with a share of their patches zeroed, each by a draw of its own; with a share of 0 nothing is drawn."""
+    return images * (torch.rand(images.shape[:2], generator=rng) >= share).to(images.device)[..., None] if share else images
+
+
 def condition_of(model, images: Tensor) -> list:
     """Keys and values of every block: computed once per image, not once per denoiser call."""
     return model.keys_values(images)

@@ -14,13 +14,14 @@ The twin, on the same captions in the same order:
 A second phase, for few calls: trained on what a captioner (itself, or a twin) writes for the same pictures:
     python train_captioning.py --teacher runs/long/best.pt --init_from runs/long/best.pt --max_steps 700 --out runs/few
 Another, minutes, for the lengths alone:
-    python train_captioning.py --length_only --init_from runs/long/best.pt --optimizer adamw --learning_rate 4e-3 --batch_size 512 --max_steps 2000
+    python train_captioning.py --length_only --length_dropout 0.1 --init_from runs/long/best.pt --optimizer adamw --batch_size 512 --out runs/len
 Another, on the score that photographs are judged by:
     python train_captioning.py --init_from checkpoints_caption_poc/best.pt --self_critical 1 --learning_rate 3e-4 --out checkpoints_caption_sc
 
 best.pt is chosen on the val split, never on a test split.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -91,18 +92,14 @@ def make_loss(args, tokenizer, statistics: dict, reward: rewards.Reward | None =
     def loss_fn(model, batch, rng):
         tokens, lengths, free = place(batch, model.device)
         images = captioning.standardise(batch["images"], statistics, model.device)  # (B / n, P, width)
-        seen = images
-        if args.length_dropout:
-            seen = images * (torch.rand(images.shape[:2], generator=rng) >= args.length_dropout).to(model.device)[..., None]
+        seen = captioning.hide(images, args.length_dropout, rng)
         length_logits = model.length_logits(seen).repeat_interleave(len(tokens) // len(images), 0)
         sizes = F.cross_entropy(length_logits, batch["lengths"].to(model.device))
         if args.length_only:
             return sizes, {}
         kept = torch.rand(len(images), generator=rng) >= args.image_dropout
         images = images * kept.to(model.device)[:, None, None]
-        if args.patch_dropout:
-            images = images * (torch.rand(images.shape[:2], generator=rng) >= args.patch_dropout).to(model.device)[..., None]
-        condition = captioning.condition_of(model, images)
+        condition = captioning.condition_of(model, captioning.hide(images, args.patch_dropout, rng))
         if args.objective == "ar":
             loss, stats = autoregressive.loss(model, tokens, free, condition)
         elif reward is not None:
@@ -204,8 +201,10 @@ def main(argv=None):
     model, before = Denoiser(model_config).to(device), resume
     if args.init_from and not resume:
         before = checkpoint.start_from(model, args.init_from, data.tokenizer.fingerprint)
-        if args.length_only and before["kind"] != "caption":
-            raise UserError(f"--length_only from {args.init_from}, a {before['kind']} model", "a trained captioner", "name one with --init_from")
+        sizes = lambda values: dataclasses.replace(config.from_dict(ModelConfig, values), length_hidden=0, dropout=0.0)  # noqa: E731
+        if args.length_only and (before["kind"] != "caption" or sizes(before["model"]) != sizes(config.to_dict(model_config))):
+            raise UserError(f"--length_only from {args.init_from}, a {before['kind']} model ({before['objective']}) of other sizes or kind",
+                            "a diffusion captioner of this --model_config", "name one with --init_from, or its sizes")
     elif not resume:
         for block in model.blocks:
             torch.nn.init.ones_(block.cross.gate)  # nothing learnt yet that a closed gate would protect
@@ -215,7 +214,9 @@ def main(argv=None):
             model.length_head = Denoiser(model_config).to(device).length_head
         model.length_head.requires_grad_(True)
     statistics = captioning.feature_statistics(data.features, data.rows) | {"row_lengths": data.length_histogram().tolist()}
-    if before and before["kind"] == "caption":  # whose keys know the place code at this size
+    if args.length_only:  # what stays as it was reads features as it did
+        statistics = before["statistics"]
+    elif before and before["kind"] == "caption":  # whose keys know the place code at this size
         statistics["place_scale"] = before["statistics"].get("place_scale", 1.0)
     about = {"kind": "caption", "objective": args.objective, "model": config.to_dict(model_config), "statistics": statistics,
              "tokenizer": data.tokenizer.to_json(), "encoder": {name: data.encoder[name] for name in ("encoder", "key", "patches", "width")},

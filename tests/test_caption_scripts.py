@@ -149,6 +149,10 @@ def test_lengths_alone(data, run, tmp_path, monkeypatch):
         with pytest.raises(UserError, match="a trained diffusion captioner"):
             make_captioner(data, tmp_path / "wrong", "--length_only", *wrong)
     assert not (tmp_path / "wrong").exists()
+    twin = make_captioner(data, tmp_path / "twin", "--objective", "ar", "--max_steps", "2", "--warmup_steps", "1") / "best.pt"
+    for wrong in (["--init_from", str(twin)], ["--init_from", str(run), "--layers", "3"]):  # the rest would stay random, or a twin's
+        with pytest.raises(UserError, match="a diffusion captioner of this --model_config"):
+            make_captioner(data, tmp_path / "other", "--length_only", *wrong)
 
 
 def test_a_run_from_before_keeps_its_length_head(data, tmp_path, monkeypatch):
