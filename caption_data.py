@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 import data
 import distributed
@@ -136,6 +137,7 @@ class CaptionData:
         self.features, self.encoder = read_features(folder, self.meta)
         ids = iter(self.encode([caption for record in self.records for caption in record["captions"]], max_length or 1 << 30))
         self.tokens = [[next(ids) for _ in record["captions"]] for record in self.records]
+        self.longest = self.length_histogram().size - 1
 
     def __len__(self) -> int:
         return len(self.records)
@@ -148,25 +150,24 @@ class CaptionData:
     def retell(self, texts: list[str], max_length: int) -> None:
         """Each image has this one caption from now on, in place of people's: what a teacher wrote."""
         self.tokens = [[one] for one in self.encode(texts, max_length)]
-
-    @property
-    def longest(self) -> int:
-        return max(len(one) for captions in self.tokens for one in captions)
+        self.longest = self.length_histogram().size - 1
 
     def length_histogram(self) -> np.ndarray:
         return np.bincount([len(one) for captions in self.tokens for one in captions])
 
     def images(self, numbers) -> torch.Tensor:
-        """Features of the split's images: (B, P, width) float32."""
-        return torch.from_numpy(self.features[self.rows[np.asarray(numbers)]].astype(np.float32))
+        """Features of the split's images: (B, P, width) float16, as they are on disk."""
+        return torch.from_numpy(self.features[self.rows[np.asarray(numbers)]])
 
-    def batch(self, numbers, which) -> dict:
+    def batch(self, numbers, which, pad_multiple: int = 1) -> dict:
         """Captions which[i] (a list) of image numbers[i], as `data.place` reads them, `images` (B / n, P, width), and `sources`:
-        image and caption number of each row."""
+        image and caption number of each row. Rows are padded to the longest, or to a multiple, at most the split's longest."""
         sources = [(int(n), int(w)) for n, some in zip(numbers, which, strict=True) for w in some]
         tokens = [self.tokens[n][w] for n, w in sources]
         lengths = torch.tensor([len(one) for one in tokens])
-        rows = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=self.tokenizer.pad)
+        rows = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=self.tokenizer.pad)  # (B, L)
+        width = min(-(-rows.shape[1] // pad_multiple) * pad_multiple, self.longest) if pad_multiple > 1 else rows.shape[1]
+        rows = F.pad(rows, (0, width - rows.shape[1]), value=self.tokenizer.pad)
         return {"tokens": rows, "lengths": lengths, "images": self.images(numbers), "sources": sources,
                 "weight": float((lengths - 1).sum())}
 
@@ -175,8 +176,8 @@ class CaptionBatches:
     """batches(step): this process's micro-batches of a step, a pure function of (seed, step). Each epoch shows every image once,
     with `captions_per_image` of its captions drawn at random, different ones if it has so many."""
 
-    def __init__(self, data, batch_size: int, accumulate: int = 1, seed: int = 0, captions_per_image: int = 1):
-        self.data, self.accumulate, self.seed, self.each = data, accumulate, seed, captions_per_image
+    def __init__(self, data, batch_size: int, accumulate: int = 1, seed: int = 0, captions_per_image: int = 1, pad_multiple: int = 1):
+        self.data, self.accumulate, self.seed, self.each, self.pad_multiple = data, accumulate, seed, captions_per_image, pad_multiple
         self.images = min(max(1, batch_size // captions_per_image), len(data))
         self.epoch_steps = max(1, len(data) // self.images)
         self.epoch, self.order = -1, np.empty(0, dtype=np.int64)
@@ -191,7 +192,8 @@ class CaptionBatches:
         longest = [max(len(self.data.tokens[n][w]) for w in some) for n, some in zip(numbers, which, strict=True)]
         # Short captions with short ones: of a batch's positions 75% are tokens with four micro-batches, 55% without.
         parts = np.array_split(np.argsort(longest, kind="stable"), min(self.accumulate, len(numbers)))
-        return [self.data.batch(numbers[part], [which[i] for i in part]) | where for part, where in distributed.deal(parts, self.each)]
+        return [self.data.batch(numbers[part], [which[i] for i in part], self.pad_multiple) | where
+                for part, where in distributed.deal(parts, self.each)]
 
     def some(self, count: int, rng: np.random.Generator) -> list[int]:
         """`each` of `count` captions: a shuffle, begun again where there are too few."""

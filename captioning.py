@@ -65,7 +65,7 @@ def standardise(images: Tensor, statistics: dict, device) -> Tensor:
     beside the features, the sooner relations are learnt (LOG.md). Checkpoints from before it had a size have it at 1.
     """
     mean, std = (torch.tensor(statistics[name], device=device) for name in ("feature_mean", "feature_std"))
-    return (images.to(device) - mean) / std + statistics.get("place_scale", 1.0) * place_code(*images.shape[1:]).to(device)
+    return (images.to(device).float() - mean) / std + statistics.get("place_scale", 1.0) * place_code(*images.shape[1:]).to(device)
 
 
 def hide(images: Tensor, share: float, rng: torch.Generator) -> Tensor:

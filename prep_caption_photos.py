@@ -28,6 +28,7 @@ from tqdm import tqdm
 import caption_data
 import config
 import files
+import hardware
 import images
 import photos
 import vision
@@ -50,6 +51,7 @@ def parse_args(argv):
     parser.add_argument("--vocab_size", type=int, default=4096, help="most tokens of the captions' BPE (default 4096)")
     parser.add_argument("--tokenizer", help="use this tokenizer.json instead, such as a text denoiser's")
     parser.add_argument("--views", type=int, default=1, help="looks at each training picture: itself, then crops, every other mirrored (default 1)")
+    parser.add_argument("--device", default="auto", help="what computes the features: auto, cpu, cuda, mps (default auto)")
     parser.add_argument("--shard", metavar="I/N", help="compute only this part of the features, such as 0/8; needs the captions to be there")
     parser.add_argument("--workers", type=int, default=0, help="processes that read pictures; 0 means one a core (default 0)")
     parser.add_argument("--seed", type=int, default=0)
@@ -125,7 +127,7 @@ def main(argv=None):
         folder = files.existing(args.images or [*usual, beside][0], "the folder of pictures", "check --images")
     if args.encoder == vision.EMBEDDED:
         print("note: the embedded encoder has seen drawn scenes only; for photographs openai/clip-vit-base-patch32 is better", file=sys.stderr)
-    encoder = None if args.encoder == "none" else vision.load(args.encoder)
+    encoder = None if args.encoder == "none" else vision.load(args.encoder, hardware.choose_device(args.device))
     tokenizer = None
     if args.tokenizer:
         file = files.existing(args.tokenizer, "a tokenizer.json", "check --tokenizer")

@@ -26,6 +26,7 @@ import caption_data
 import captions
 import config
 import files
+import hardware
 import scenes
 import vision
 from files import UserError
@@ -46,6 +47,7 @@ def parse_args(argv):
     parser.add_argument("--captions", type=int, default=5, help="true captions a picture (default 5)")
     parser.add_argument("--vocab_size", type=int, default=512, help="most tokens of the captions' BPE (default 512)")
     parser.add_argument("--encoder", default=vision.EMBEDDED, help="frozen encoder, or `none` to leave features out (default %(default)s)")
+    parser.add_argument("--device", default="auto", help="what computes the features: auto, cpu, cuda, mps (default auto)")
     parser.add_argument("--shard", metavar="I/N", help="compute only this part of the features, such as 0/8; needs the captions to be there")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw; 0 means one a core (default 0)")
     parser.add_argument("--seed", type=int, default=0, help="decides every scene, pixel and word (default 0)")
@@ -101,7 +103,7 @@ def main(argv=None):
     if set(args.levels.split(",")) - {"1", "2", "3"}:
         raise UserError(f"--levels {args.levels}", "some of 1,2,3 with commas between them", "for example --levels 1,2")
     levels = tuple(sorted({int(word) for word in args.levels.split(",")}))
-    encoder = None if args.encoder == "none" else vision.load(args.encoder)
+    encoder = None if args.encoder == "none" else vision.load(args.encoder, hardware.choose_device(args.device))
     shard = config.read_shard(args.shard)
     out = vision.claim(Path(args.out), shard)
     kept = ("noise", "inside", "captions", "seed", "vocab_size", "num_train", "num_val")

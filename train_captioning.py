@@ -222,7 +222,7 @@ def main(argv=None):
              "tokenizer": data.tokenizer.to_json(), "encoder": {name: data.encoder[name] for name in ("encoder", "key", "patches", "width")},
              "data": {"fingerprint": data.meta["fingerprint"], "tokenizer": data.tokenizer.fingerprint},
              "flags": {name: getattr(args, name) for name in KEPT}}
-    batches = CaptionBatches(data, cfg.batch_size, cfg.accumulate, cfg.seed, args.captions_per_image)
+    batches = CaptionBatches(data, cfg.batch_size, cfg.accumulate, cfg.seed, args.captions_per_image, pad_multiple=16 if cfg.compile else 1)
     distributed.say(f"data: {len(data):,} images with {data.encoder['encoder']} features, {batches.epoch_steps:,} steps an epoch")
     eval_fn, preview_fn = make_eval(args, cfg, held_out, statistics)
     noisy = lambda step: diffusion.with_noise_levels(batches(step), training.step_generator(cfg.seed, step, stream=1))

@@ -61,6 +61,7 @@ class Encoder:
     def __init__(self, name: str, model: nn.Module, preprocess: Preprocess, device="cpu"):
         self.name, self.preprocess, self.device = name, preprocess, torch.device(device)
         self.model = model.to(self.device).eval().requires_grad_(False)
+        torch.backends.cudnn.allow_tf32 = False  # a GPU's default for convolutions, 10 bits of mantissa: features are alike everywhere
         self.mean, self.std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (preprocess.mean, preprocess.std))
         digest = [json.dumps({name: value for name, value in asdict(preprocess).items() if (name, value) != ("zoom", 1.0)}, sort_keys=True).encode()]
         for key, weight in sorted(model.state_dict().items()):
@@ -255,7 +256,7 @@ def part_of(folder: Path, number: int, count: int) -> Path:
     return folder / f"features_{number}_of_{count}"
 
 
-def cache_features(encoder: Encoder, folder, *, shard: tuple[int, int] = (0, 1), workers: int = 0, batch_size: int = 32) -> None:
+def cache_features(encoder: Encoder, folder, *, shard: tuple[int, int] = (0, 1), workers: int = 0, batch_size: int = 0) -> None:
     """Compute features.npy for every line of captions.jsonl, or go on where a killed run was.
 
     float16 (N, P, width), and beside it a CRC-32 of each row. features.json names the encoder's key and how many are done: it is
@@ -264,6 +265,7 @@ def cache_features(encoder: Encoder, folder, *, shard: tuple[int, int] = (0, 1),
     begun with another encoder, or there is no room for all of it.
     """
     folder, (number, count) = Path(folder), shard
+    batch_size = batch_size or (32 if encoder.device.type == "cpu" else CHUNK)
     meta, records = caption_data.read_meta(folder), caption_data.read_records(folder)
     about = {"encoder": encoder.name, "key": encoder.key, "patches": encoder.patches, "width": encoder.width,
              "fingerprint": meta["fingerprint"], "checksums": True, "done": 0}

@@ -32,6 +32,8 @@ def test_round_trip(folder):
             assert [data.tokenizer.decode(one.tolist()) for one in tokens] == record["captions"]
             assert all(one[0] == data.tokenizer.bos and one[-1] == data.tokenizer.eos for one in tokens)
         assert len(data.length_histogram()) == data.longest + 1
+    padded = data.batch([0, 1], [[0], [0]], pad_multiple=100)  # what --compile asks for: few widths, none beyond the longest caption
+    assert padded["tokens"].shape[1] == data.longest and (padded["tokens"][0, padded["lengths"][0]:] == data.tokenizer.pad).all()
     short = CaptionData(folder, "train", max_length=5)
     assert short.longest == 5 and all(one[-1] == short.tokenizer.eos for captions in short.tokens for one in captions)
 
