@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 import data
 import distributed
@@ -136,8 +135,7 @@ class CaptionData:
         self.records = [everything[i] for i in self.rows]
         self.features, self.encoder = read_features(folder, self.meta)
         ids = iter(self.encode([caption for record in self.records for caption in record["captions"]], max_length or 1 << 30))
-        self.tokens = [[next(ids) for _ in record["captions"]] for record in self.records]
-        self.longest = self.length_histogram().size - 1
+        self.hold([[next(ids) for _ in record["captions"]] for record in self.records])
 
     def __len__(self) -> int:
         return len(self.records)
@@ -149,26 +147,31 @@ class CaptionData:
 
     def retell(self, texts: list[str], max_length: int) -> None:
         """Each image has this one caption from now on, in place of people's: what a teacher wrote."""
-        self.tokens = [[one] for one in self.encode(texts, max_length)]
-        self.longest = self.length_histogram().size - 1
+        self.hold([[one] for one in self.encode(texts, max_length)])
+
+    def hold(self, tokens: list[list[torch.Tensor]]) -> None:
+        """`tokens`, and the same as one table, of which a batch is some rows: image i has rows first[i] and on; lengths (captions,)."""
+        self.tokens, flat = tokens, [one for captions in tokens for one in captions]
+        self.table = torch.nn.utils.rnn.pad_sequence(flat, batch_first=True, padding_value=self.tokenizer.pad).int()
+        self.lengths, self.first = np.array([len(one) for one in flat]), np.cumsum([0] + [len(captions) for captions in tokens])[:-1]
+        self.longest = self.table.shape[1]
 
     def length_histogram(self) -> np.ndarray:
-        return np.bincount([len(one) for captions in self.tokens for one in captions])
+        return np.bincount(self.lengths)
 
     def images(self, numbers) -> torch.Tensor:
         """Features of the split's images: (B, P, width) float16, as they are on disk."""
         return torch.from_numpy(self.features[self.rows[np.asarray(numbers)]])
 
     def batch(self, numbers, which, pad_multiple: int = 1) -> dict:
-        """Captions which[i] (a list) of image numbers[i], as `data.place` reads them, `images` (B / n, P, width), and `sources`:
+        """Captions which[i] (n of them) of image numbers[i], as `data.place` reads them, `images` (B / n, P, width), and `sources`:
         image and caption number of each row. Rows are padded to the longest, or to a multiple, at most the split's longest."""
-        sources = [(int(n), int(w)) for n, some in zip(numbers, which, strict=True) for w in some]
-        tokens = [self.tokens[n][w] for n, w in sources]
-        lengths = torch.tensor([len(one) for one in tokens])
-        rows = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=self.tokenizer.pad)  # (B, L)
-        width = min(-(-rows.shape[1] // pad_multiple) * pad_multiple, self.longest) if pad_multiple > 1 else rows.shape[1]
-        rows = F.pad(rows, (0, width - rows.shape[1]), value=self.tokenizer.pad)
-        return {"tokens": rows, "lengths": lengths, "images": self.images(numbers), "sources": sources,
+        numbers, which = np.asarray(numbers), np.asarray(which)
+        rows = (self.first[numbers][:, None] + which).reshape(-1)  # (B,)
+        lengths = torch.from_numpy(self.lengths[rows])
+        width = min(-(-int(lengths.max()) // pad_multiple) * pad_multiple, self.longest)
+        return {"tokens": self.table[torch.from_numpy(rows), :width].long(), "lengths": lengths, "images": self.images(numbers),
+                "sources": list(zip(numbers.repeat(which.shape[1]).tolist(), which.reshape(-1).tolist(), strict=True)),
                 "weight": float((lengths - 1).sum())}
 
 
@@ -188,14 +191,13 @@ class CaptionBatches:
             self.epoch, self.order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.data))
         numbers = self.order[place * self.images:(place + 1) * self.images]
         rng = np.random.default_rng([self.seed, 1, step])
-        which = [self.some(len(self.data.tokens[n]), rng) for n in numbers]
-        longest = [max(len(self.data.tokens[n][w]) for w in some) for n, some in zip(numbers, which, strict=True)]
+        which = np.array([self.some(len(self.data.tokens[n]), rng) for n in numbers])  # (images, n)
+        longest = self.data.lengths[self.data.first[numbers][:, None] + which].max(1)
         # Short captions with short ones: of a batch's positions 75% are tokens with four micro-batches, 55% without.
         parts = np.array_split(np.argsort(longest, kind="stable"), min(self.accumulate, len(numbers)))
-        return [self.data.batch(numbers[part], [which[i] for i in part], self.pad_multiple) | where
-                for part, where in distributed.deal(parts, self.each)]
+        return [self.data.batch(numbers[part], which[part], self.pad_multiple) | where for part, where in distributed.deal(parts, self.each)]
 
-    def some(self, count: int, rng: np.random.Generator) -> list[int]:
+    def some(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """`each` of `count` captions: a shuffle, begun again where there are too few."""
         rounds = [rng.permutation(count) for _ in range(-(-self.each // count))]
-        return [int(one) for one in np.concatenate(rounds)[:self.each]]
+        return np.concatenate(rounds)[:self.each]

@@ -61,11 +61,13 @@ def by_objects(texts: list[str], records: list[dict]) -> dict[str, dict]:
 
 
 def caption_all(model, tokenizer, saved: dict, data: CaptionData, settings: SampleConfig, *, blind: bool = False, guidance: float = 1.0,
-                rerank: int = 1, seed: int = 0, batch_size: int = 64, name: str = "", **reranking) -> tuple[list[str], float]:
+                rerank: int = 1, seed: int = 0, batch_size: int = 0, name: str = "", **reranking) -> tuple[list[str], float]:
     """A caption for every image of a split, and the mean number of denoiser calls. Under torchrun each process writes its share.
 
     blind: the model sees no image. name: what the bar says is being captioned. reranking: `choose` and `penalty` of `captioning.best_of`.
     """
+    batch_size = batch_size or (64 if model.device.type == "cpu" else 512)
+
     def batch(first: int) -> list[tuple[str, int]]:
         numbers = np.arange(first, min(first + batch_size, len(data)))
         seen = captioning.standardise(data.images(numbers), saved["statistics"], model.device) * (0.0 if blind else 1.0)

@@ -44,7 +44,10 @@ class Muon(torch.optim.Optimizer):
                 if weight.grad is not None:
                     shapes.setdefault((tuple(weight.shape), weight.device), []).append(weight)
             for (shape, _), weights in shapes.items():
-                buffers = [self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight)) for weight in weights]
+                for weight in weights:
+                    if "momentum_buffer" not in self.state[weight]:
+                        self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+                buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
                 torch._foreach_lerp_([part(one) for one in buffers], [part(weight.grad) for weight in weights], 1 - group["momentum"])
                 torch._foreach_mul_([part(weight) for weight in weights], 1 - group["lr"] * group["weight_decay"])
                 at_once = SPLIT_AT_ONCE if is_split(weights[0]) else len(weights)

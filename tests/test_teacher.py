@@ -34,7 +34,7 @@ def test_a_teacher_writes_what_it_would_alone(data, run, monkeypatch):
     split = CaptionData(data, "val")
     settings = SampleConfig(**config.CAPTIONS) if saved["objective"] == "ar" else GREEDY
     whole = teacher.tell(model, tokenizer, saved, split, settings)
-    monkeypatch.setattr(teacher, "ROWS", 3)
+    monkeypatch.setattr(teacher, "ROWS", {"cpu": 3})
     assert teacher.tell(model, tokenizer, saved, split, settings) == whole
     for number in range(len(split)):
         seen = captioning.standardise(split.images([number]), saved["statistics"], "cpu")
