@@ -329,7 +329,7 @@ def prepared(batches: Callable[[int], list[dict]], steps: range, device: torch.d
         yield from ((step, batches(step)) for step in steps)
         return
     with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(batches, steps.start)
+        coming = thread.submit(batches, steps.start) if steps else None
         for step in steps:
             ready = coming.result()
             if step + 1 < steps.stop:

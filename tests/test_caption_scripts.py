@@ -57,7 +57,7 @@ def test_prep_is_done_once_and_goes_on(data, capsys):
     assert (data / "images" / "val" / "000000.png").stat().st_mtime_ns == kept
     make_captions(data)
     assert "all pictures are there" in capsys.readouterr().err
-    for flags, message in ((("--seed", "1"), "another set of pictures"), (("--levels", "1,4"), "--levels 1,4"), (("--inside", "1"), "--inside 1"), (("--inside", "0.5"), "another set of pictures"), (("--encoder", str(data / "nowhere")), "no image encoder")):
+    for flags, message in ((("--seed", "1"), "another set of pictures"), (("--levels", "1,4"), "--levels 1,4"), (("--inside", "1"), "--inside 1"), (("--inside", "0.5"), "another set of pictures"), (("--encoder", str(data / "nowhere")), "no image encoder"), (("--device", "gpu"), "--device gpu")):
         with pytest.raises(UserError, match=message):
             make_captions(data, *flags)
     for flag in ("--num_train", "--num_val", "--captions"):

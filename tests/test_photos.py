@@ -250,7 +250,7 @@ def test_refusals(photos, tmp_path):
                                      ("open.csv", [], "out of place"), ("swallow.csv", [], "out of place"), ("number.json", [], "layout that is not known"), (tmp_path / "two", [], "2 files of captions"), ("latin.txt", [], "layout that is not known"), ("none.csv", [], "none.csv"), (good, ["--num_val", "99"], "--num_val 99"),
                                      (good, ["--images", str(tmp_path)], "none of 12 pictures"), (good, ["--images", "nowhere"], "nowhere"),
                                      (good, ["--train_list", "no.txt"], "no.txt"), (good, ["--tokenizer", "no.json"], "no.json"),
-                                     (good, ["--encoder", str(tmp_path / "nowhere")], "no image encoder"), (good, ["--workers", "-1"], "negative")):
+                                     (good, ["--encoder", str(tmp_path / "nowhere")], "no image encoder"), (good, ["--encoder", "embedded", "--device", "gpu"], "--device gpu"), (good, ["--workers", "-1"], "negative")):
         with pytest.raises(UserError, match=message):
             prepare(photos, tmp_path / "out", tmp_path / captions, *flags)
         assert not (tmp_path / "out" / "meta.json").exists()

@@ -332,3 +332,21 @@ def test_one_training_a_folder(data_dir, tmp_path):
     step = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["step"]
     train.main([*words[2:], "--resume", "--max_steps", str(step + 1)])
     assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"] == step + 1
+
+
+def test_batches_beside_a_gpu_are_made_one_ahead_and_in_order():
+    """The same steps and batches as on a CPU, the next begun before the last is used; what fails there fails here."""
+    made = []
+
+    def batches(step):
+        made.append(step)
+        if step == 7:
+            raise UserError("a batch", "none", "stop")
+        return [{"weight": float(step)}]
+    for kind in ("cpu", "cuda"):
+        assert list(training.prepared(batches, range(3, 6), torch.device(kind))) == [(step, [{"weight": float(step)}]) for step in (3, 4, 5)]
+    assert made == [3, 4, 5] * 2 and not list(training.prepared(batches, range(2, 2), torch.device("cpu")))
+    coming = training.prepared(batches, range(5, 9), torch.device("cuda"))
+    assert [next(coming)[0], next(coming)[0]] == [5, 6]
+    with pytest.raises(UserError, match="a batch"):
+        next(coming)
