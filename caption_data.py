@@ -114,11 +114,37 @@ def read_features(folder, meta: dict) -> tuple[Features, dict]:
     return Features(folder / "features.npy", array, checksums), about
 
 
-class CaptionData:
-    """One split: `records`, their rows in features.npy, and every caption as ids.
+class Texts:
+    """The captions of a split in one piece, from which a batch is cut in a quarter of the time that padding rows one by one took (LOG.md).
 
-    tokens: list over images of lists over captions of (n,) int64 with [BOS] and [EOS], cut to `max_length`.
+    tokens: list over images of lists over captions of (n,) int64. lengths: (captions,) int64, of all of them; longest: the largest.
     """
+
+    def __init__(self, tokens: list[list[torch.Tensor]], pad: int):
+        self.tokens, self.pad, flat = tokens, pad, [one for captions in tokens for one in captions]
+        self.ids, self.lengths = torch.cat(flat).int().numpy(), np.array([len(one) for one in flat])
+        self.starts, self.longest = self.lengths.cumsum() - self.lengths, int(self.lengths.max())
+        self.first = np.cumsum([0] + [len(captions) for captions in tokens])[:-1]
+
+    def rows(self, numbers: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Where captions which (n, m) of images numbers (n,) stand among all: (n, m)."""
+        return self.first[numbers][:, None] + which
+
+    def batch(self, numbers, which, pad_multiple: int = 1) -> dict:
+        """Those captions: tokens (n·m, L) int64, lengths (n·m,) int64, and `sources`, image and caption number of each. L is the longest of
+        them, up to the next multiple of `pad_multiple`, at most the split's longest."""
+        numbers, which = np.asarray(numbers), np.asarray(which)
+        rows = self.rows(numbers, which).reshape(-1)
+        lengths = self.lengths[rows]
+        place = np.arange(min(-(-lengths.max() // pad_multiple) * pad_multiple, self.longest))  # (L,)
+        ids = self.ids[np.minimum(self.starts[rows][:, None] + place, len(self.ids) - 1)]
+        tokens = np.where(place < lengths[:, None], ids, self.pad).astype(np.int64)
+        return {"tokens": torch.from_numpy(tokens), "lengths": torch.from_numpy(lengths),
+                "sources": list(zip(numbers.repeat(which.shape[1]).tolist(), which.reshape(-1).tolist(), strict=True))}
+
+
+class CaptionData:
+    """One split: `records`, their rows in features.npy, and every caption as ids in `texts`, with [BOS] and [EOS], cut to `max_length`."""
 
     def __init__(self, folder, split: str, max_length: int | None = None):
         self.folder, self.split = Path(folder), split
@@ -135,7 +161,7 @@ class CaptionData:
         self.records = [everything[i] for i in self.rows]
         self.features, self.encoder = read_features(folder, self.meta)
         ids = iter(self.encode([caption for record in self.records for caption in record["captions"]], max_length or 1 << 30))
-        self.hold([[next(ids) for _ in record["captions"]] for record in self.records])
+        self.texts = Texts([[next(ids) for _ in record["captions"]] for record in self.records], self.tokenizer.pad)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -147,40 +173,34 @@ class CaptionData:
 
     def retell(self, texts: list[str], max_length: int) -> None:
         """Each image has this one caption from now on, in place of people's: what a teacher wrote."""
-        self.hold([[one] for one in self.encode(texts, max_length)])
+        self.texts = Texts([[one] for one in self.encode(texts, max_length)], self.tokenizer.pad)
 
-    def hold(self, tokens: list[list[torch.Tensor]]) -> None:
-        """`tokens`, and the same in one piece, from which a batch is cut in a quarter of the time (LOG.md): caption c is
-        ids[starts[c]:starts[c] + lengths[c]], and image i has the captions from first[i] on."""
-        self.tokens, flat = tokens, [one for captions in tokens for one in captions]
-        self.ids, self.lengths = torch.cat(flat).int().numpy(), np.array([len(one) for one in flat])
-        self.starts, self.first = self.lengths.cumsum() - self.lengths, np.cumsum([0] + [len(captions) for captions in tokens])[:-1]
-        self.longest = int(self.lengths.max())
+    @property
+    def tokens(self) -> list[list[torch.Tensor]]:
+        return self.texts.tokens
+
+    @property
+    def longest(self) -> int:
+        return self.texts.longest
 
     def length_histogram(self) -> np.ndarray:
-        return np.bincount(self.lengths)
+        return np.bincount(self.texts.lengths)
 
     def images(self, numbers) -> torch.Tensor:
         """Features of the split's images: (B, P, width) float16, as they are on disk."""
         return torch.from_numpy(self.features[self.rows[np.asarray(numbers)]])
 
     def batch(self, numbers, which, pad_multiple: int = 1) -> dict:
-        """Captions which[i] (n of them) of image numbers[i], as `data.place` reads them, `images` (B / n, P, width), and `sources`:
-        image and caption number of each row. Rows are padded to the longest, or to a multiple, at most the split's longest."""
-        numbers, which = np.asarray(numbers), np.asarray(which)
-        rows = (self.first[numbers][:, None] + which).reshape(-1)  # (B,)
-        lengths = self.lengths[rows]
-        place = np.arange(min(-(-lengths.max() // pad_multiple) * pad_multiple, self.longest))  # (L,)
-        ids = self.ids[np.minimum(self.starts[rows][:, None] + place, len(self.ids) - 1)]
-        tokens = np.where(place < lengths[:, None], ids, self.tokenizer.pad).astype(np.int64)
-        return {"tokens": torch.from_numpy(tokens), "lengths": torch.from_numpy(lengths), "images": self.images(numbers),
-                "sources": list(zip(numbers.repeat(which.shape[1]).tolist(), which.reshape(-1).tolist(), strict=True)),
-                "weight": float((lengths - 1).sum())}
+        """Captions which (n, m) of images numbers (n,) as `Texts.batch` gives and `data.place` reads them, and `images` (n, P, width) float16."""
+        batch = self.texts.batch(numbers, which, pad_multiple)
+        return {**batch, "images": self.images(numbers), "weight": float((batch["lengths"] - 1).sum())}
 
 
 class CaptionBatches:
     """batches(step): this process's micro-batches of a step, a pure function of (seed, step). Each epoch shows every image once,
-    with `captions_per_image` of its captions drawn at random, different ones if it has so many."""
+    with `captions_per_image` of its captions drawn at random, different ones if it has so many.
+
+    data: has `texts` and batch(numbers, which, pad_multiple)."""
 
     def __init__(self, data, batch_size: int, accumulate: int = 1, seed: int = 0, captions_per_image: int = 1, pad_multiple: int = 1):
         self.data, self.accumulate, self.seed, self.each, self.pad_multiple = data, accumulate, seed, captions_per_image, pad_multiple
@@ -194,8 +214,9 @@ class CaptionBatches:
             self.epoch, self.order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.data))
         numbers = self.order[place * self.images:(place + 1) * self.images]
         rng = np.random.default_rng([self.seed, 1, step])
-        which = np.array([self.some(len(self.data.tokens[n]), rng) for n in numbers])  # (images, n)
-        longest = self.data.lengths[self.data.first[numbers][:, None] + which].max(1)
+        texts = self.data.texts
+        which = np.array([self.some(len(texts.tokens[n]), rng) for n in numbers])  # (images, m)
+        longest = texts.lengths[texts.rows(numbers, which)].max(1)
         # Short captions with short ones: of a batch's positions 75% are tokens with four micro-batches, 55% without.
         parts = np.array_split(np.argsort(longest, kind="stable"), min(self.accumulate, len(numbers)))
         return [self.data.batch(numbers[part], which[part], self.pad_multiple) | where for part, where in distributed.deal(parts, self.each)]

@@ -18,7 +18,7 @@ import coco_scores
 import distributed
 import metrics
 import probe
-from caption_data import CaptionData, image_path
+from caption_data import CaptionData, Texts, image_path
 from config import SampleConfig
 from files import UserError
 from samplers import row_generators, sample
@@ -64,9 +64,12 @@ def caption_all(model, tokenizer, saved: dict, data: CaptionData, settings: Samp
                 rerank: int = 1, seed: int = 0, batch_size: int = 0, name: str = "", **reranking) -> tuple[list[str], float]:
     """A caption for every image of a split, and the mean number of denoiser calls. Under torchrun each process writes its share.
 
-    blind: the model sees no image. name: what the bar says is being captioned. reranking: `choose` and `penalty` of `captioning.best_of`.
+    blind: the model sees no image. batch_size: 0 is as many as suit the device.
+    name: what the bar says is being captioned. reranking: `choose` and `penalty` of `captioning.best_of`.
     """
-    batch_size = batch_size or (64 if model.device.type == "cpu" else 512)
+    if not batch_size:  # a GPU idles with 64; several share the images
+        most = 64 if model.device.type == "cpu" else 512 // rerank
+        batch_size = max(1, min(most, -(-len(data) // distributed.world())))
 
     def batch(first: int) -> list[tuple[str, int]]:
         numbers = np.arange(first, min(first + batch_size, len(data)))
@@ -164,7 +167,8 @@ def to_rate(model, tokenizer, saved: dict, folder, split: str, settings: SampleC
     data = CaptionData(folder, split)
     check_features(data, saved)
     some = sorted(np.random.default_rng(seed).permutation(len(data))[:number])
-    data.rows, data.records, data.tokens = data.rows[some], [data.records[i] for i in some], [data.tokens[i] for i in some]
+    data.rows, data.records = data.rows[some], [data.records[i] for i in some]
+    data.texts = Texts([data.tokens[i] for i in some], tokenizer.pad)
     captions = {"model": caption_all(model, tokenizer, saved, data, settings, seed=seed, name=split, **options)[0]}
     if twin:
         captions["twin"] = caption_all(*twin, data, settings, seed=seed, name=f"twin, {split}")[0]

@@ -46,16 +46,15 @@ class Pixels:
         self.targets, self.weights = (np.stack(parts) for parts in zip(*classes, strict=True))
         flat = self.tokenizer.encode_batch([caption for record in self.records for caption in record["captions"]])
         ids = iter(torch.tensor([self.tokenizer.bos, *(int(i) for i in one), self.tokenizer.eos]) for one in flat)
-        self.tokens = [[next(ids) for _ in record["captions"]] for record in self.records]
+        self.texts = caption_data.Texts([[next(ids) for _ in record["captions"]] for record in self.records], self.tokenizer.pad)
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def batch(self, numbers, which) -> dict:
-        tokens = [self.tokens[n][w] for n, (w,) in zip(numbers, which, strict=True)]
-        rows = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=self.tokenizer.pad)
+    def batch(self, numbers, which, pad_multiple: int = 1) -> dict:
+        """One caption, which (B, 1), of each of the pictures numbers (B,), as `caption_data.Texts.batch` gives it, and the pictures."""
         order = np.asarray(numbers)
-        return {"tokens": rows, "lengths": torch.tensor([len(one) for one in tokens]), "weight": float(len(tokens)),
+        return {**self.texts.batch(order, which, pad_multiple), "weight": float(len(order)),
                 "pixels": torch.from_numpy(self.pixels[order]), "targets": torch.from_numpy(self.targets[order]),
                 "patch_weights": torch.from_numpy(self.weights[order])}
 

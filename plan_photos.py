@@ -27,6 +27,7 @@ import files
 import hardware
 import metrics
 import scaling
+import vision
 from config import ModelConfig
 from files import UserError
 from images import resize_crop
@@ -39,6 +40,7 @@ ASSUMED = {
     "cores": (8, "CPU cores that decode photos"),
 }
 EPOCHS, BATCH, CAPTIONS, LENGTH, CALLS = 30, 512, 4, 32, 12
+TRIED = 0.20  # share of a GPU's matrix product that training reached, once (LOG.md)
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ restval into train, and prints and checks 113,287 / 5,000 / 5,000 and 29,000 / 1
 Measured here ({step[on]}): training reaches {step[share]:.0%} of the matrix product (`{model}`, 8 rows of 256); a ViT-B/32 with random weights
 {encoder[share]:.0%} in float32 ({encoder[gflops]:.1f} GFLOP a photo); decoding and resizing a 640x480 JPEG takes {decode:.1f} ms of one core;
 a checkpoint is saved at {save} a second.
-On the one GPU that was tried, an H200, training `small` reached 20% of its matrix product, 27% with `--compile` (LOG.md): where a card does
-no better than that, training takes twice what stands below.
+On the one GPU that was tried, an H200, training `small` reached {tried:.0%} of its matrix product, 27% with `--compile` (LOG.md): where a card does
+no better than the first, training takes {slower:.1f} times what stands below.
 Assumed, none of it measured:
 {assumed}
 
@@ -141,7 +143,7 @@ def section(one: Collection, args, step: dict, encoder: dict, decode: float, sav
         f"python evaluate.py --checkpoint {run}/best.pt --data_dir {data} --splits val,test --step_counts 1,2,4,8,16"]
     rows = [["step", "disk", "time", "memory of the card", "what limits it"],
             ["photos", size(one.bytes), "the network's", "–", "–"],
-            ["features", size(features), duration(max(encoding, decoding)), f"{size(encoder['bytes'])} of weights, a batch of 32",
+            ["features", size(features), duration(max(encoding, decoding)), f"{size(encoder['bytes'])} of weights, a batch of {vision.CHUNK}",
              "the encoder" if encoding > decoding else "decoding"],
             ["training", f"{size(plan['last'])} twice, {size(plan['resume'])}", duration(3600 * plan["hours"]),
              f"{size(plan['resident'])} weights and their state, {size(plan['activations'])} activations", plan["why"]],
@@ -168,7 +170,7 @@ def main(argv=None):
     step, encoder = scaling.measure_step(args.model_config, args.seed), measure_encoder(args.seed)
     decode, save_rate = measure_decode(args.seed), scaling.measure_save()
     sections = [section(one, args, step, encoder, decode, save_rate) for one in COLLECTIONS]
-    files.write_text(out, PAGE.format(step=step, encoder=encoder, decode=1000 * decode, save=size(save_rate), model=args.model_config,
+    files.write_text(out, PAGE.format(step=step, tried=TRIED, slower=step["share"] / TRIED, encoder=encoder, decode=1000 * decode, save=size(save_rate), model=args.model_config,
                                       assumed="\n".join(f"- `--{name} {getattr(args, name):g}`: {words}" for name, (_, words) in ASSUMED.items()),
                                       sections="\n".join(sections)))
     print("\n".join(sections))

@@ -138,7 +138,7 @@ def main(argv=None):
     preprocess = vision.Preprocess(args.image_size, "squash", MEAN, STD)
     with distributed.leader_first():  # the pictures are decoded once
         data, held_out = (Pixels(args.data_dir, split, preprocess) for split in ("train", "val"))
-    mask_id, longest = data.tokenizer.mask, max(len(one) for part in (data, held_out) for captions in part.tokens for one in captions)
+    mask_id, longest = data.tokenizer.mask, max(data.texts.longest, held_out.texts.longest)
     model = Pretraining(settings, data.tokenizer, longest)
     if args.init_from and not resume:
         model.encoder.load_state_dict(vision.read_weights(args.init_from, settings)[0], strict=False)

@@ -324,7 +324,7 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
 
 
 def prepared(batches: Callable[[int], list[dict]], steps: range, device: torch.device) -> Iterator[tuple[int, list[dict]]]:
-    """Each step and its micro-batches. Beside a GPU the next ones are made by a thread meanwhile: 512 captions take one core 15 ms (LOG.md)."""
+    """Each step and its micro-batches. Beside a GPU the next ones are made by a thread meanwhile: 512 captions take a core 3 ms (LOG.md)."""
     if device.type == "cpu":  # whose cores have enough to do
         yield from ((step, batches(step)) for step in steps)
         return

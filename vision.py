@@ -61,7 +61,7 @@ class Encoder:
     def __init__(self, name: str, model: nn.Module, preprocess: Preprocess, device="cpu"):
         self.name, self.preprocess, self.device = name, preprocess, torch.device(device)
         self.model = model.to(self.device).eval().requires_grad_(False)
-        torch.backends.cudnn.allow_tf32 = False  # a GPU's default for convolutions, 10 bits of mantissa: features are alike everywhere
+        torch.backends.cudnn.allow_tf32 = False  # in this whole process: a GPU's default, 10 bits of mantissa; features are alike everywhere
         self.mean, self.std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (preprocess.mean, preprocess.std))
         digest = [json.dumps({name: value for name, value in asdict(preprocess).items() if (name, value) != ("zoom", 1.0)}, sort_keys=True).encode()]
         for key, weight in sorted(model.state_dict().items()):
@@ -261,8 +261,8 @@ def cache_features(encoder: Encoder, folder, *, shard: tuple[int, int] = (0, 1),
 
     float16 (N, P, width), and beside it a CRC-32 of each row. features.json names the encoder's key and how many are done: it is
     written after the rows are on disk, so what it counts is there. shard (i, n): only the i-th of n equal parts, which
-    other processes and machines with the same folder complete; who ends last joins them. Raises UserError if the cache was
-    begun with another encoder, or there is no room for all of it.
+    other processes and machines with the same folder complete; who ends last joins them. batch_size 0: as suits the device.
+    Raises UserError if the cache was begun with another encoder, or there is no room for all of it.
     """
     folder, (number, count) = Path(folder), shard
     batch_size = batch_size or (32 if encoder.device.type == "cpu" else CHUNK)

@@ -200,7 +200,7 @@ def test_a_text_denoiser_is_the_start(data, tmp_path, monkeypatch, capsys):
     tokens[:, 0], tokens[:, 3:7] = tokenizer.bos, tokenizer.mask
     select, model = tokens == tokenizer.mask, started["model"].eval()
     with torch.no_grad():
-        said = model(tokens, select=select, condition=model.keys_values(CaptionData(data, "val").images([0, 1])))
+        said = model(tokens, select=select, condition=model.keys_values(CaptionData(data, "val").images([0, 1]).float()))
         assert torch.equal(said, text(tokens, select=select))
     assert "tensors; new:" in capsys.readouterr().err
 

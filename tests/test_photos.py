@@ -177,7 +177,7 @@ def test_views_are_other_looks_at_training_pictures(photos, tmp_path):
         picture = Image.open(caption_data.image_path(tmp_path / "out", record))
         part = picture.crop((int(left * 50), int(top * 40), round(right * 50), round(bottom * 40)))
         part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else part
-        assert part.width >= 40 and part.height >= 32 and torch.allclose(encoder.features([part])[0], data.images([number])[0], atol=1e-3)
+        assert part.width >= 40 and part.height >= 32 and torch.allclose(encoder.features([part])[0], data.images([number])[0].float(), atol=1e-3)
     with pytest.raises(UserError, match="another data set"):
         prepare(photos, tmp_path / "out", captions)
     with pytest.raises(UserError, match="--views 0"):

@@ -64,7 +64,7 @@ def main() -> None:
         sides = {"save: torch.save alone": plain, "save: torch.save, fsync": synced, "save: fsync, rename, fsync of the folder": whole,
                  "save: all of it, with checksums": lambda: checkpoint.save(path, saved), "the checksums alone": lambda: checksums.digests(saved),
                  "load: torch.load alone": lambda: torch.load(path, weights_only=True), "load: verified": lambda: checkpoint.load(path),
-                 "features of 16 images, unchecked, 50 times": lambda: [torch.from_numpy(unchecked[numbers].astype(np.float32)) for _ in range(50)],
+                 "features of 16 images, unchecked, 50 times": lambda: [torch.from_numpy(unchecked[numbers]) for _ in range(50)],
                  "features of 16 images, checked, 50 times": lambda: [held.images(numbers) for _ in range(50)]}
         times: dict = {name: [] for name in sides}
         work_times: dict = {name: [] for name in sides}
