@@ -170,9 +170,9 @@ def main(argv=None):
     step, encoder = scaling.measure_step(args.model_config, args.seed), measure_encoder(args.seed)
     decode, save_rate = measure_decode(args.seed), scaling.measure_save()
     sections = [section(one, args, step, encoder, decode, save_rate) for one in COLLECTIONS]
+    assumed = "\n".join(f"- `--{name} {getattr(args, name):g}`: {words}" for name, (_, words) in ASSUMED.items())
     files.write_text(out, PAGE.format(step=step, tried=TRIED, slower=step["share"] / TRIED, encoder=encoder, decode=1000 * decode,
-                                      save=size(save_rate), model=args.model_config, assumed="\n".join(f"- `--{name} {getattr(args, name):g}`: {words}" for name, (_, words) in ASSUMED.items()),
-                                      sections="\n".join(sections)))
+                                      save=size(save_rate), model=args.model_config, assumed=assumed, sections="\n".join(sections)))
     print("\n".join(sections))
     print(f"done: {out}")
 
