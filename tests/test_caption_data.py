@@ -121,3 +121,21 @@ def test_an_epoch_shows_every_image_once(folder, batch_size, shown):
     for epoch in (0, 2):
         images = torch.cat([batches(epoch * batches.epoch_steps + step)[0]["images"] for step in range(batches.epoch_steps)])
         assert len(images) == shown == len({row.numpy().tobytes() for row in images})
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(sizes=st.lists(st.lists(st.integers(2, 9), min_size=1, max_size=4), min_size=1, max_size=5), each=st.integers(1, 4),
+       multiple=st.sampled_from([1, 4, 16]), seed=st.integers(0, 100))
+def test_a_batch_cut_from_one_piece_is_its_captions_padded(sizes, each, multiple, seed):
+    """As `pad_sequence` has it, as wide as a multiple asks for but no wider than the split's longest."""
+    rng = np.random.default_rng(seed)
+    tokens = [[torch.from_numpy(rng.integers(0, 50, size)) for size in some] for some in sizes]
+    texts = caption_data.Texts(tokens, pad=99)
+    numbers = rng.integers(0, len(sizes), 3)
+    which = np.array([[rng.integers(len(sizes[n])) for _ in range(each)] for n in numbers])
+    batch, chosen = texts.batch(numbers, which, multiple), [tokens[n][w] for n, some in zip(numbers, which, strict=True) for w in some]
+    expected = torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True, padding_value=99)
+    width = min(-(-expected.shape[1] // multiple) * multiple, max(map(max, sizes)))
+    assert torch.equal(batch["tokens"], torch.nn.functional.pad(expected, (0, width - expected.shape[1]), value=99))
+    assert batch["lengths"].tolist() == [len(one) for one in chosen]
+    assert batch["sources"] == [(n, w) for n, some in zip(numbers, which, strict=True) for w in some]
