@@ -87,7 +87,7 @@ def main(argv=None):
     step, save_rate = scaling.measure_step(args.model_config, args.seed), scaling.measure_save()
     rate = args.rate or step["share"] * args.peak
     origin = f"measured: {args.rate_from or 'given with --rate'}" if args.rate else \
-        f"**not measured**: the share above times --peak {args.peak:g}. No GPU was there; a GPU may reach another share"
+        f"**not measured**: the share above times --peak {args.peak:g}. The one GPU that was tried reached 20% in `small`, 27% compiled"
     sections = []
     for job in JOBS:
         sections.append(section(job, rate, args, scaling.kept_bytes(job, args.seed), save_rate))
