@@ -67,7 +67,7 @@ def caption_all(model, tokenizer, saved: dict, data: CaptionData, settings: Samp
     blind: the model sees no image. batch_size: 0 is as many as suit the device.
     name: what the bar says is being captioned. reranking: `choose` and `penalty` of `captioning.best_of`.
     """
-    if not batch_size:  # a GPU idles with 64; several share the images
+    if not batch_size:  # larger on a GPU, a choice that was not measured; never so large that a process of torchrun's has nothing
         most = 64 if model.device.type == "cpu" else 512 // rerank
         batch_size = max(1, min(most, -(-len(data) // distributed.world())))
 

@@ -23,7 +23,7 @@ from files import UserError
 from scaling import ASSUMED, GPUS, JOBS, Job, duration, size
 
 PAGE = """# A plan for one GPU, eight, 64 and 1,024
-Made by `python plan_scaling.py`, which anyone can run again. **Never run:** more than four processes (gloo, CPU); NCCL; more than one
+Made by `python plan_scaling.py{given}`, which anyone can run again. **Never run:** more than four processes (gloo, CPU); NCCL; more than one
 machine; any of the jobs below. Times below are sums without overlap of traffic and arithmetic: worse than a good run, better than a bad network.
 
 Measured here ({step[on]}): a step of `{model}` with 8 rows of 256 trains {step[tokens_per_second]:,.0f} tokens a second, {step[rate]:.3g}
@@ -86,15 +86,16 @@ def main(argv=None):
     files.writable_folder(out.parent)
     step, save_rate = scaling.measure_step(args.model_config, args.seed), scaling.measure_save()
     rate = args.rate or step["share"] * args.peak
-    origin = f"measured: {args.rate_from or 'given with --rate'}" if args.rate else \
+    given = f' --rate {args.rate:g} --rate_from "{args.rate_from}"' if args.rate else ""
+    origin = f"measured: {args.rate_from or 'given with --rate'}; other sizes reach other shares" if args.rate else \
         f"**not measured**: the share above times --peak {args.peak:g}. The one GPU that was tried reached 20% in `small`, 27% compiled"
     sections = []
     for job in JOBS:
         sections.append(section(job, rate, args, scaling.kept_bytes(job, args.seed), save_rate))
         print(sections[-1])
-    files.write_text(out, PAGE.format(step=step, model=args.model_config, origin=origin, rate=rate, save=size(save_rate), every=scaling.EVERY,
-                                      assumed="\n".join(f"- `--{name} {getattr(args, name):g}`: {words}" for name, (_, words) in ASSUMED.items()),
-                                      sections="\n".join(sections)))
+    assumed = "\n".join(f"- `--{name} {getattr(args, name):g}`: {words}" for name, (_, words) in ASSUMED.items())
+    files.write_text(out, PAGE.format(step=step, given=given, model=args.model_config, origin=origin, rate=rate, save=size(save_rate),
+                                      every=scaling.EVERY, assumed=assumed, sections="\n".join(sections)))
     print(f"done: {out}")
 
 

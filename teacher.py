@@ -24,7 +24,7 @@ from config import SampleConfig, TrainConfig
 from files import UserError
 
 FILE = "taught.json"
-ROWS = {"cpu": 128, "cuda": 1024, "mps": 128}  # pictures at once: 128 leave a GPU idle
+ROWS = {"cpu": 128, "cuda": 1024, "mps": 128}  # pictures at once; larger batches on a GPU are a choice, not measured
 
 
 @torch.no_grad()
