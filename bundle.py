@@ -21,26 +21,48 @@ import files
 from files import UserError
 
 FORMAT = 1
-CODE = ("infer_onnx.py", "bundle.py", "runtime.py", "config.py", "files.py", "images.py", "tokenizer.py",
-        "requirements-jetson.txt")
+CODE = (
+    "infer_onnx.py",
+    "bundle.py",
+    "runtime.py",
+    "config.py",
+    "files.py",
+    "images.py",
+    "tokenizer.py",
+    "requirements-jetson.txt",
+)
 LARGEST = 1 << 30  # bytes of golden outputs once unpacked
 AGAIN = "copy the bundle again, or export it again with export_onnx.py"
 ASIDE = ".old"  # what an older bundle's folder ends in while a new one takes its place
 LEFT_BEHIND = {"__pycache__", "engines"}
-SHAPE = {"kind": str, "objective": str, "build": str, "model": dict, "sampling": dict, "graphs": dict, "files": dict}  # what running it needs
+SHAPE = {
+    "kind": str,
+    "objective": str,
+    "build": str,
+    "model": dict,
+    "sampling": dict,
+    "graphs": dict,
+    "files": dict,
+}  # what running it needs
 
 
 def contents(folder: Path) -> list[Path]:
     """The files that a bundle's checksums are about: all but bundle.json and what running it leaves behind."""
     inside = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return [path for path in inside if path.name != "bundle.json" and not LEFT_BEHIND & set(path.relative_to(folder).parts)]
+    return [
+        path
+        for path in inside
+        if path.name != "bundle.json" and not LEFT_BEHIND & set(path.relative_to(folder).parts)
+    ]
 
 
 def seal(folder, facts: dict) -> None:
     """Write bundle.json: these facts, the size and SHA-256 of every file, and its own checksum. The last thing that an export does."""
     folder = Path(folder)
     names = [str(path.relative_to(folder)) for path in contents(folder)]
-    files.write_sealed(folder / "bundle.json", {"format": FORMAT, **facts, "files": files.listed(folder, names)})
+    files.write_sealed(
+        folder / "bundle.json", {"format": FORMAT, **facts, "files": files.listed(folder, names)}
+    )
 
 
 def publish(made: Path, out: Path) -> None:
@@ -67,20 +89,43 @@ def settle(out: Path) -> None:
 def read(folder) -> dict:
     """bundle.json, after a look at its own checksum. Raises UserError if it is damaged, of another format or another shape."""
     settle(Path(folder).absolute())
-    path = files.existing(Path(folder) / "bundle.json", "a bundle made by export_onnx.py", "name its folder with --bundle")
+    path = files.existing(
+        Path(folder) / "bundle.json",
+        "a bundle made by export_onnx.py",
+        "name its folder with --bundle",
+    )
     facts = files.read_sealed(path, "a bundle's description", AGAIN)
     if facts.get("format") != FORMAT:
-        raise UserError(f"{path} of format {facts.get('format')!r}", f"format {FORMAT}", "use the release that wrote it, or export again")
+        raise UserError(
+            f"{path} of format {facts.get('format')!r}",
+            f"format {FORMAT}",
+            "use the release that wrote it, or export again",
+        )
     if b'"checksum"' not in path.read_bytes():
-        raise UserError(f"{path} without a checksum, which was changed", "the file as it was exported", AGAIN)
+        raise UserError(
+            f"{path} without a checksum, which was changed", "the file as it was exported", AGAIN
+        )
     wrong = [name for name, kind in SHAPE.items() if not isinstance(facts.get(name), kind)]
-    wrong += [f"files: {name}" for name, about in facts["files"].items() if not isinstance(about, dict) or not {"bytes", "sha256"} <= about.keys()] \
-        if not wrong else []
+    wrong += (
+        [
+            f"files: {name}"
+            for name, about in facts["files"].items()
+            if not isinstance(about, dict) or not {"bytes", "sha256"} <= about.keys()
+        ]
+        if not wrong
+        else []
+    )
     if not wrong:  # a graph is opened only if its checksum was looked at
-        wrong = [f"graphs: {name}" for graphs in facts["graphs"].values() for name in
-                 (graphs.values() if isinstance(graphs, dict) else [graphs]) if not isinstance(name, str) or name not in facts["files"]]
+        wrong = [
+            f"graphs: {name}"
+            for graphs in facts["graphs"].values()
+            for name in (graphs.values() if isinstance(graphs, dict) else [graphs])
+            if not isinstance(name, str) or name not in facts["files"]
+        ]
     if wrong:
-        raise UserError(f"{path} of another shape ({', '.join(wrong[:3])})", "a bundle's description", AGAIN)
+        raise UserError(
+            f"{path} of another shape ({', '.join(wrong[:3])})", "a bundle's description", AGAIN
+        )
     return facts
 
 
@@ -97,10 +142,14 @@ def golden(folder) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             size = sum(one.file_size for one in archive.infolist())
             if size > LARGEST:
-                raise UserError(f"{path}, which unpacks to {size:,} bytes", f"at most {LARGEST:,}", AGAIN)
+                raise UserError(
+                    f"{path}, which unpacks to {size:,} bytes", f"at most {LARGEST:,}", AGAIN
+                )
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
     except (UserError, PermissionError):
         raise
     except Exception as error:  # zipfile, zlib and numpy's header parser raise whatever they meet
-        raise UserError(f"{path}, which is damaged", "the file as it was exported", AGAIN) from error
+        raise UserError(
+            f"{path}, which is damaged", "the file as it was exported", AGAIN
+        ) from error

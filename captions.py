@@ -18,18 +18,44 @@ import numpy as np
 
 from scenes import ATTRIBUTES, COLOURS, FILLS, SHAPES, SIZES, Object, Scene, pick, relation
 
-SYNONYMS = {"small": ("small", "little"), "medium": ("medium", "medium-sized"), "large": ("large", "big"), "solid": ("solid", "filled"),
-            "outlined": ("outlined", "hollow"), "striped": ("striped",), "dotted": ("dotted", "spotted")}
+SYNONYMS = {
+    "small": ("small", "little"),
+    "medium": ("medium", "medium-sized"),
+    "large": ("large", "big"),
+    "solid": ("solid", "filled"),
+    "outlined": ("outlined", "hollow"),
+    "striped": ("striped",),
+    "dotted": ("dotted", "spotted"),
+}
 MEANING = {word: name for name, words in SYNONYMS.items() for word in words}
 NUMBERS = ("one", "two", "three", "four", "five")
 PLURALS = {shape: shape + ("es" if shape == "cross" else "s") for shape in SHAPES}
 OPENINGS = ("there is", "there are", "the picture shows", "we see", "this is")
-RELATION_WORDS = {"left of": ("to the left of", "left of"), "right of": ("to the right of", "right of"), "above": ("above", "over"),
-                  "below": ("below", "under"), "inside": ("inside", "within")}
-RELATION_TO_IT = {"left of": "to its left", "right of": "to its right", "above": "above it", "below": "below it", "inside": "inside it"}
-PLACES = {"top left": "in the top left", "top right": "in the top right", "bottom left": "in the bottom left",
-          "bottom right": "in the bottom right", "top": "at the top", "bottom": "at the bottom", "left": "on the left",
-          "right": "on the right", "centre": "in the centre"}
+RELATION_WORDS = {
+    "left of": ("to the left of", "left of"),
+    "right of": ("to the right of", "right of"),
+    "above": ("above", "over"),
+    "below": ("below", "under"),
+    "inside": ("inside", "within"),
+}
+RELATION_TO_IT = {
+    "left of": "to its left",
+    "right of": "to its right",
+    "above": "above it",
+    "below": "below it",
+    "inside": "inside it",
+}
+PLACES = {
+    "top left": "in the top left",
+    "top right": "in the top right",
+    "bottom left": "in the bottom left",
+    "bottom right": "in the bottom right",
+    "top": "at the top",
+    "bottom": "at the bottom",
+    "left": "on the left",
+    "right": "on the right",
+    "centre": "in the centre",
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +68,12 @@ class Noun:
     shape: str = ""
 
     def fits(self, one: Object) -> bool:
-        return all(said in ("", has) for said, has in zip((self.size, self.fill, self.colour, self.shape), one.kind(), strict=True))
+        return all(
+            said in ("", has)
+            for said, has in zip(
+                (self.size, self.fill, self.colour, self.shape), one.kind(), strict=True
+            )
+        )
 
     def said(self) -> dict[str, str]:
         """The attributes that it names."""
@@ -83,7 +114,12 @@ def related(first: Object, word: str, second: Object) -> bool:
     """Whether `first` is `word` of `second`, generously: a slanting left is still left."""
     if word == "inside":
         return relation(first, second) == "inside"
-    ahead = {"left of": second.x - first.x, "right of": first.x - second.x, "above": second.y - first.y, "below": first.y - second.y}
+    ahead = {
+        "left of": second.x - first.x,
+        "right of": first.x - second.x,
+        "above": second.y - first.y,
+        "below": first.y - second.y,
+    }
     return ahead[word] > 0.03 and "inside" not in (relation(first, second), relation(second, first))
 
 
@@ -128,20 +164,33 @@ def groups_of(scene: Scene) -> list[list[Object]]:
 
 def listing(scene: Scene, rng: np.random.Generator) -> str:
     groups = groups_of(scene)
-    items = [article(noun(g[0], rng)) if len(g) == 1 else f"{NUMBERS[len(g) - 1]} {noun(g[0], rng, plural=True)}"
-             for g in (groups[i] for i in rng.permutation(len(groups)))]
+    items = [
+        article(noun(g[0], rng))
+        if len(g) == 1
+        else f"{NUMBERS[len(g) - 1]} {noun(g[0], rng, plural=True)}"
+        for g in (groups[i] for i in rng.permutation(len(groups)))
+    ]
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
 
 
 def describe_one(scene: Scene, rng: np.random.Generator) -> str:
     one = scene.objects[0]
     phrase, place = noun(one, rng), clear_place(one)
-    forms = [article(phrase), f"there is {article(phrase)}", f"the picture shows {article(phrase)}", f"this is {article(phrase)}",
-             f"one {phrase} and nothing else"]
+    forms = [
+        article(phrase),
+        f"there is {article(phrase)}",
+        f"the picture shows {article(phrase)}",
+        f"this is {article(phrase)}",
+        f"one {phrase} and nothing else",
+    ]
     if place:
         where = PLACES[place]
-        forms += [f"{article(phrase)} {where}", f"{where} there is {article(phrase)}", f"the {phrase} is {where}",
-                  f"there is {article(phrase)} {where}"]
+        forms += [
+            f"{article(phrase)} {where}",
+            f"{where} there is {article(phrase)}",
+            f"the {phrase} is {where}",
+            f"there is {article(phrase)} {where}",
+        ]
     return pick(rng, forms)
 
 
@@ -153,9 +202,13 @@ def describe_two(scene: Scene, rng: np.random.Generator) -> str:
         word = relation(first, second)
     a, b = noun(first, rng), noun(second, rng)
     between = pick(rng, RELATION_WORDS[word])
-    forms = [f"{article(a)} {between} {article(b)}"] * 2 + [f"there is {article(a)} {between} {article(b)}", f"the {a} is {between} the {b}",
-             f"{article(b)} with {article(a)} {RELATION_TO_IT[word]}", f"the picture shows {article(a)} {between} {article(b)}",
-             f"{article(a)} and {article(b)}"]
+    forms = [f"{article(a)} {between} {article(b)}"] * 2 + [
+        f"there is {article(a)} {between} {article(b)}",
+        f"the {a} is {between} the {b}",
+        f"{article(b)} with {article(a)} {RELATION_TO_IT[word]}",
+        f"the picture shows {article(a)} {between} {article(b)}",
+        f"{article(a)} and {article(b)}",
+    ]
     places = clear_place(first), clear_place(second)
     if all(places):
         forms.append(f"{article(a)} {PLACES[places[0]]} and {article(b)} {PLACES[places[1]]}")
@@ -164,9 +217,17 @@ def describe_two(scene: Scene, rng: np.random.Generator) -> str:
 
 def describe_many(scene: Scene, rng: np.random.Generator) -> str:
     words, number = listing(scene, rng), len(scene.objects)
-    absent = pick(rng, [shape for shape in SHAPES if shape not in {one.shape for one in scene.objects}])
-    forms = [words, f"there are {words}", f"we see {words}", f"the picture shows {words}", f"{NUMBERS[number - 1]} shapes: {words}",
-             f"{words} but no {PLURALS[absent]}"]
+    absent = pick(
+        rng, [shape for shape in SHAPES if shape not in {one.shape for one in scene.objects}]
+    )
+    forms = [
+        words,
+        f"there are {words}",
+        f"we see {words}",
+        f"the picture shows {words}",
+        f"{NUMBERS[number - 1]} shapes: {words}",
+        f"{words} but no {PLURALS[absent]}",
+    ]
     largest, *rest = sorted((group[0] for group in groups_of(scene)), key=lambda one: -one.radius)
     smaller = [one for one in rest if largest.radius > 1.3 * one.radius]
     if smaller:
@@ -197,7 +258,9 @@ def swap_captions(scene: Scene, mate: int, rng: np.random.Generator) -> list[str
     word = relation(front, back)
     colours = (back.colour, front.colour) if mate else (front.colour, back.colour)
     between = RELATION_WORDS[word][int(rng.integers(2))]
-    return [f"{article(f'{colours[0]} {front.shape}')} {between} {article(f'{colours[1]} {back.shape}')}"]
+    return [
+        f"{article(f'{colours[0]} {front.shape}')} {between} {article(f'{colours[1]} {back.shape}')}"
+    ]
 
 
 # --- reading -------------------------------------------------------------------------------------------------
@@ -218,26 +281,42 @@ class Reader:
         """The first of `phrases` that comes next, consumed; None if none does."""
         for phrase in phrases:
             words = phrase.split()
-            if self.words[:len(words)] == words:
-                del self.words[:len(words)]
+            if self.words[: len(words)] == words:
+                del self.words[: len(words)]
                 return phrase
         return None
 
     def need(self, *phrases: str) -> str:
         found = self.take(*phrases)
         if found is None:
-            raise Ungrammatical(f"{' '.join(self.words[:3]) or 'the end'!r} instead of {phrases[0]!r}")
+            raise Ungrammatical(
+                f"{' '.join(self.words[:3]) or 'the end'!r} instead of {phrases[0]!r}"
+            )
         return found
 
     def one_of(self, table: dict[str, tuple[str, ...]] | dict[str, str]) -> str | None:
         """The key of the phrase in `table` that comes next, longest phrases first."""
-        pairs = [(phrase, key) for key, phrases in table.items() for phrase in ((phrases,) if isinstance(phrases, str) else phrases)]
-        return next((key for phrase, key in sorted(pairs, key=lambda p: -len(p[0])) if self.take(phrase)), None)
+        pairs = [
+            (phrase, key)
+            for key, phrases in table.items()
+            for phrase in ((phrases,) if isinstance(phrases, str) else phrases)
+        ]
+        return next(
+            (key for phrase, key in sorted(pairs, key=lambda p: -len(p[0])) if self.take(phrase)),
+            None,
+        )
 
     def noun(self, plural: bool = False) -> Noun:
-        size, fill = self.take(*(w for s in SIZES for w in SYNONYMS[s])), self.take(*(w for f in FILLS for w in SYNONYMS[f]))
+        size, fill = (
+            self.take(*(w for s in SIZES for w in SYNONYMS[s])),
+            self.take(*(w for f in FILLS for w in SYNONYMS[f])),
+        )
         colour = self.take(*COLOURS)
-        shape = {word: s for s, word in PLURALS.items()}[self.need(*PLURALS.values())] if plural else self.need(*SHAPES)
+        shape = (
+            {word: s for s, word in PLURALS.items()}[self.need(*PLURALS.values())]
+            if plural
+            else self.need(*SHAPES)
+        )
         return Noun(MEANING.get(size, ""), MEANING.get(fill, ""), colour or "", shape)
 
     def item(self, alone: bool = False) -> Noun:
@@ -245,7 +324,9 @@ class Reader:
         word = self.need("an", "a", *NUMBERS)
         number = NUMBERS.index(word) + 1 if word in NUMBERS else 1
         phrase = self.noun(plural=number > 1)
-        self.claims.append(Claim("count", phrase, number) if word in NUMBERS else Claim("some", phrase))
+        self.claims.append(
+            Claim("count", phrase, number) if word in NUMBERS else Claim("some", phrase)
+        )
         if alone:
             return phrase
         if place := self.one_of(PLACES):
@@ -254,7 +335,14 @@ class Reader:
             self.claims.append(Claim("relation", phrase, word=word, other=self.item()))
         elif self.take("with"):
             other = self.item(alone=True)
-            self.claims.append(Claim("relation", other, word=self.one_of(RELATION_TO_IT) or self.need("to its left"), other=phrase))
+            self.claims.append(
+                Claim(
+                    "relation",
+                    other,
+                    word=self.one_of(RELATION_TO_IT) or self.need("to its left"),
+                    other=phrase,
+                )
+            )
         return phrase
 
     def listing(self) -> None:
@@ -276,11 +364,17 @@ class Reader:
         if place := self.one_of(PLACES):
             self.claims.append(Claim("place", phrase, 1, place))
             return
-        word = "larger" if self.take("larger than") else self.one_of(RELATION_WORDS) or self.need("above")
+        word = (
+            "larger"
+            if self.take("larger than")
+            else self.one_of(RELATION_WORDS) or self.need("above")
+        )
         self.need("the")
         other = self.noun()
         self.claims.append(Claim("some", other))
-        self.claims.append(Claim("larger" if word == "larger" else "relation", phrase, word=word, other=other))
+        self.claims.append(
+            Claim("larger" if word == "larger" else "relation", phrase, word=word, other=other)
+        )
 
     def sentence(self) -> list[Claim]:
         if self.take("the largest is"):
@@ -317,8 +411,17 @@ def align(nouns: list[Noun], objects: list[Object]) -> list[tuple[Noun, Object |
 
     def right(order) -> int:
         pairs = [(phrase, one) for phrase, one in zip(nouns, order, strict=True) if one is not None]
-        return sum(said == getattr(one, name) for phrase, one in pairs for name, said in phrase.said().items())
-    return list(zip(nouns, max(itertools.permutations(seats, len(nouns)), key=right), strict=True)) if nouns else []
+        return sum(
+            said == getattr(one, name)
+            for phrase, one in pairs
+            for name, said in phrase.said().items()
+        )
+
+    return (
+        list(zip(nouns, max(itertools.permutations(seats, len(nouns)), key=right), strict=True))
+        if nouns
+        else []
+    )
 
 
 def judge(caption: str, scene: Scene) -> dict:
@@ -331,10 +434,22 @@ def judge(caption: str, scene: Scene) -> dict:
     try:
         claims = parse(caption)
     except Ungrammatical as error:
-        return {"grammatical": False, "truthful": False, "exact": False, "false": [str(error)], "tallies": {},
-                "recall": [0, len(scene.objects)], "hallucinated": [0, 0]}
+        return {
+            "grammatical": False,
+            "truthful": False,
+            "exact": False,
+            "false": [str(error)],
+            "tallies": {},
+            "recall": [0, len(scene.objects)],
+            "hallucinated": [0, 0],
+        }
     untrue = [claim for claim in claims if not holds(claim, scene)]
-    mentions = [claim.noun for claim in claims if claim.kind in ("some", "count") for _ in range(claim.number)][:6]
+    mentions = [
+        claim.noun
+        for claim in claims
+        if claim.kind in ("some", "count")
+        for _ in range(claim.number)
+    ][:6]
     kinds = sorted((one.colour, one.shape) for one in scene.objects)
     tallies: dict[str, list[int]] = {}
 
@@ -342,24 +457,42 @@ def judge(caption: str, scene: Scene) -> dict:
         entry = tallies.setdefault(name, [0, 0])
         entry[0] += right
         entry[1] += 1
+
     for phrase, one in align(mentions, scene.objects):
         for name, said in phrase.said().items():
             tally(name, one is not None and getattr(one, name) == said)
     for claim in claims:
         if claim.kind in ("place", "relation", "count", "total", "larger", "largest", "none"):
-            tally({"total": "count", "largest": "larger"}.get(claim.kind, claim.kind), holds(claim, scene))
+            tally(
+                {"total": "count", "largest": "larger"}.get(claim.kind, claim.kind),
+                holds(claim, scene),
+            )
     named = [(phrase.colour, phrase.shape) for phrase in mentions]
-    return {"grammatical": True, "truthful": not untrue, "exact": not untrue and sorted(named) == kinds,
-            "false": [explain(claim) for claim in untrue], "tallies": tallies,
-            "recall": [sum(kind in named for kind in kinds), len(kinds)],
-            "hallucinated": [sum(name not in kinds for name in named), len(named)]}
+    return {
+        "grammatical": True,
+        "truthful": not untrue,
+        "exact": not untrue and sorted(named) == kinds,
+        "false": [explain(claim) for claim in untrue],
+        "tallies": tallies,
+        "recall": [sum(kind in named for kind in kinds), len(kinds)],
+        "hallucinated": [sum(name not in kinds for name in named), len(named)],
+    }
 
 
 def explain(claim: Claim) -> str:
     """A claim in words, for people who look at what was wrong."""
     words = " ".join(claim.noun.said().values())
     if claim.kind in ("relation", "larger"):
-        return f"{words} {claim.word} {' '.join(claim.other.said().values())}" if claim.kind == "relation" else \
-            f"{words} larger than {' '.join(claim.other.said().values())}"
-    return {"some": words, "count": f"exactly {claim.number} {words}", "place": f"{words} {PLACES.get(claim.word, '')}",
-            "largest": f"{words} is the largest", "none": f"no {words}", "total": f"{claim.number} shapes in all"}[claim.kind]
+        return (
+            f"{words} {claim.word} {' '.join(claim.other.said().values())}"
+            if claim.kind == "relation"
+            else f"{words} larger than {' '.join(claim.other.said().values())}"
+        )
+    return {
+        "some": words,
+        "count": f"exactly {claim.number} {words}",
+        "place": f"{words} {PLACES.get(claim.word, '')}",
+        "largest": f"{words} is the largest",
+        "none": f"no {words}",
+        "total": f"{claim.number} shapes in all",
+    }[claim.kind]

@@ -62,7 +62,11 @@ def check(content: dict, path, do: str) -> None:
     expected = expected if isinstance(expected, dict) else {}
     wrong = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
     if wrong:
-        raise UserError(f"{path}, in which {len(wrong)} of {len(expected)} parts were changed ({wrong[0]})", "a checkpoint as it was saved", do)
+        raise UserError(
+            f"{path}, in which {len(wrong)} of {len(expected)} parts were changed ({wrong[0]})",
+            "a checkpoint as it was saved",
+            do,
+        )
 
 
 def check_archive(path: Path, do: str, tensors: bool = False) -> None:
@@ -71,8 +75,15 @@ def check_archive(path: Path, do: str, tensors: bool = False) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
-            if any(one.compress_type != zipfile.ZIP_STORED for one in records) or sum(one.file_size for one in records) > path.stat().st_size:
-                raise UserError(f"{path} with compressed records", "a checkpoint of this project, whose records are raw", do)
+            if (
+                any(one.compress_type != zipfile.ZIP_STORED for one in records)
+                or sum(one.file_size for one in records) > path.stat().st_size
+            ):
+                raise UserError(
+                    f"{path} with compressed records",
+                    "a checkpoint of this project, whose records are raw",
+                    do,
+                )
             for one in records:
                 if ("/data/" in one.filename) == tensors:
                     with archive.open(one) as record:
@@ -83,4 +94,6 @@ def check_archive(path: Path, do: str, tensors: bool = False) -> None:
     except UserError:
         raise
     except Exception as error:  # zipfile raises what its parser meets: BadZipFile, NotImplementedError, struct.error, EOFError, …
-        raise UserError(f"{path}, which is damaged or truncated", "a whole checkpoint", do) from error
+        raise UserError(
+            f"{path}, which is damaged or truncated", "a whole checkpoint", do
+        ) from error

@@ -17,7 +17,9 @@ class Copies:
         self.next: list[dict[int, int]] = [{}]
         self.link, self.length = [-1], [0]
         self.ends = [self.add(text) for text in texts]
-        self.seen = [0] * len(self.next)  # the longest of a state's substrings that the corpus holds
+        self.seen = [0] * len(
+            self.next
+        )  # the longest of a state's substrings that the corpus holds
         self.settled = True
 
     def add(self, text: Sequence[int]) -> list[int]:
@@ -32,14 +34,22 @@ class Copies:
         """The state of (string of `last`) + token."""
         known = self.next[last].get(token)
         if known is not None:
-            return known if self.length[known] == self.length[last] + 1 else self.clone(last, known, token)
+            return (
+                known
+                if self.length[known] == self.length[last] + 1
+                else self.clone(last, known, token)
+            )
         new = self.state({}, self.length[last] + 1, 0)
         while last >= 0 and token not in self.next[last]:
             self.next[last][token] = new
             last = self.link[last]
         if last >= 0:
             known = self.next[last][token]
-            self.link[new] = known if self.length[known] == self.length[last] + 1 else self.clone(last, known, token)
+            self.link[new] = (
+                known
+                if self.length[known] == self.length[last] + 1
+                else self.clone(last, known, token)
+            )
         return new
 
     def state(self, edges: dict[int, int], length: int, link: int) -> int:
@@ -77,9 +87,13 @@ class Copies:
     def runs(self, number: int) -> np.ndarray:
         """For each token of text `number`, the length of the longest run ending there that the corpus holds: (n,) int64."""
         if not self.settled:
-            for state in sorted(range(1, len(self.next)), key=self.length.__getitem__, reverse=True):
+            for state in sorted(
+                range(1, len(self.next)), key=self.length.__getitem__, reverse=True
+            ):
                 if self.seen[state]:
-                    self.seen[self.link[state]] = self.length[self.link[state]]  # what ends a held run is held
+                    self.seen[self.link[state]] = self.length[
+                        self.link[state]
+                    ]  # what ends a held run is held
             self.settled = True
         result = []
         for state in self.ends[number]:
@@ -96,6 +110,10 @@ def rates(runs: Sequence[np.ndarray], least: int = 16) -> dict[str, float]:
     for one in runs:
         mark = np.zeros(len(one), dtype=bool)
         for end in np.flatnonzero(one >= least):
-            mark[end + 1 - one[end]:end + 1] = True
+            mark[end + 1 - one[end] : end + 1] = True
         inside, total = inside + int(mark.sum()), total + len(one)
-    return {"longest_copy_mean": float(np.mean(longest)), "longest_copy_max": float(max(longest)), "copied_share": inside / max(1, total)}
+    return {
+        "longest_copy_mean": float(np.mean(longest)),
+        "longest_copy_max": float(max(longest)),
+        "copied_share": inside / max(1, total),
+    }

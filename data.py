@@ -36,7 +36,11 @@ REMAKE = "run data_prep.py again"
 def check_tokenizer(found: str, expected: str, where) -> None:
     """Raise UserError unless two tokenizer fingerprints are the same. Equal vocabulary sizes are not enough."""
     if found != expected:
-        raise UserError(f"{where} made with tokenizer {found}", f"tokenizer {expected}", "run data_prep.py --tokenizer CHECKPOINT")
+        raise UserError(
+            f"{where} made with tokenizer {found}",
+            f"tokenizer {expected}",
+            "run data_prep.py --tokenizer CHECKPOINT",
+        )
 
 
 class SplitWriter:
@@ -51,9 +55,15 @@ class SplitWriter:
 
     def add(self, ids: np.ndarray, size: int) -> None:
         """One document: its ids (n,) uint16 without [BOS] and [EOS], and its size in bytes of UTF-8."""
-        document = np.concatenate([[self.tokenizer.bos], ids, [self.tokenizer.eos]]).astype(np.uint16)
+        document = np.concatenate([[self.tokenizer.bos], ids, [self.tokenizer.eos]]).astype(
+            np.uint16
+        )
         self.raw.write(document.tobytes())
-        self.documents, self.tokens, self.bytes = self.documents + 1, self.tokens + len(document), self.bytes + size
+        self.documents, self.tokens, self.bytes = (
+            self.documents + 1,
+            self.tokens + len(document),
+            self.bytes + size,
+        )
         self.longest = max(self.longest, len(document))
         self.ends.write(np.int64(self.tokens).tobytes())
 
@@ -66,16 +76,28 @@ class SplitWriter:
 
     def finish(self) -> dict:
         """Write SPLIT.npy and SPLIT_offsets.npy; return the split's sizes for meta.json."""
-        arrays = ((self.raw, self.split, np.uint16, self.tokens), (self.ends, f"{self.split}_offsets", np.int64, self.documents + 1))
+        arrays = (
+            (self.raw, self.split, np.uint16, self.tokens),
+            (self.ends, f"{self.split}_offsets", np.int64, self.documents + 1),
+        )
         for raw, name, dtype, count in arrays:
             raw.close()
-            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (count,)}
+            header = {
+                "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+                "fortran_order": False,
+                "shape": (count,),
+            }
             with files.replacing(self.path / f"{name}.npy") as out, open(raw.name, "rb") as source:
                 np.lib.format.write_array_header_1_0(out, header)
                 while chunk := source.read(1 << 22):
                     out.write(chunk)
         self.discard()
-        return {"documents": self.documents, "tokens": self.tokens, "bytes": self.bytes, "longest_document": self.longest}
+        return {
+            "documents": self.documents,
+            "tokens": self.tokens,
+            "bytes": self.bytes,
+            "longest_document": self.longest,
+        }
 
     def discard(self) -> None:
         """Close and remove the raw files."""
@@ -89,22 +111,42 @@ def read_meta(folder, kind: str, what: str, do: str, remake: str) -> dict:
     """meta.json of a folder of this kind. Raises UserError if it is missing, changed, or another's."""
     meta = files.read_sealed(Path(folder) / "meta.json", what, do)
     if meta.get("format") != FORMAT or meta.get("kind") != kind:
-        raise UserError(f"{folder}/meta.json with format {meta.get('format')!r} and kind {meta.get('kind')!r}",
-                        f"format {FORMAT} and kind {kind!r}", remake)
+        raise UserError(
+            f"{folder}/meta.json with format {meta.get('format')!r} and kind {meta.get('kind')!r}",
+            f"format {FORMAT} and kind {kind!r}",
+            remake,
+        )
     shapes = {"fingerprint": str, "tokenizer": str, "splits": dict, "files": dict}
-    wrong = [name for name, shape in shapes.items() if not isinstance(meta.get(name, shape()), shape)]
+    wrong = [
+        name for name, shape in shapes.items() if not isinstance(meta.get(name, shape()), shape)
+    ]
     wrong += [name for name in ("fingerprint", "splits") if name not in meta]
-    wrong += [name for name, about in meta.get("files", {}).items() if not isinstance(about, dict) or not {"bytes", "sha256"} <= about.keys()] \
-        if not wrong else []
+    wrong += (
+        [
+            name
+            for name, about in meta.get("files", {}).items()
+            if not isinstance(about, dict) or not {"bytes", "sha256"} <= about.keys()
+        ]
+        if not wrong
+        else []
+    )
     if wrong:
-        raise UserError(f"{folder}/meta.json of another shape ({wrong[0]})", "what the script that made it wrote", remake)
+        raise UserError(
+            f"{folder}/meta.json of another shape ({wrong[0]})",
+            "what the script that made it wrote",
+            remake,
+        )
     return meta
 
 
 def check_files(folder, meta: dict, names: tuple[str, ...], do: str) -> None:
     """Hold the files of a split to meta.json's checksums. A folder from before there were any is taken as it is."""
     if "files" in meta:
-        table = {name: meta["files"].get(name, {"bytes": -1, "sha256": ""}) for name in names if (Path(folder) / name).exists()}
+        table = {
+            name: meta["files"].get(name, {"bytes": -1, "sha256": ""})
+            for name in names
+            if (Path(folder) / name).exists()
+        }
         files.check_files(folder, table, do)
 
 
@@ -115,15 +157,23 @@ def open_array(path: Path, do: str) -> np.ndarray:
     except PermissionError:
         raise
     except Exception as error:  # its header is a Python literal: ValueError, SyntaxError, TypeError, EOFError, OverflowError, …
-        raise UserError(f"{path}, which is damaged or truncated", "a whole .npy file", do) from error
+        raise UserError(
+            f"{path}, which is damaged or truncated", "a whole .npy file", do
+        ) from error
 
 
 def read_array(path: Path, dtype) -> np.ndarray:
     """A one-dimensional .npy, memory-mapped. Raises UserError if it is missing, damaged or of another type."""
-    files.existing(path, "a data folder from data_prep.py", "run data_prep.py, or name another with --data_dir")
+    files.existing(
+        path, "a data folder from data_prep.py", "run data_prep.py, or name another with --data_dir"
+    )
     array = open_array(path, REMAKE)
     if array.dtype != dtype or array.ndim != 1:
-        raise UserError(f"{path} of type {array.dtype} and shape {array.shape}", f"{np.dtype(dtype)} in one dimension", REMAKE)
+        raise UserError(
+            f"{path} of type {array.dtype} and shape {array.shape}",
+            f"{np.dtype(dtype)} in one dimension",
+            REMAKE,
+        )
     return array
 
 
@@ -133,21 +183,47 @@ class TextData:
     def __init__(self, folder, split: str, max_length: int):
         folder = Path(folder)
         self.max_length = max_length
-        self.meta = read_meta(folder, "text", "a data folder from data_prep.py", "run data_prep.py, or name another with --data_dir", REMAKE)
-        check_files(folder, self.meta, (f"{split}.npy", f"{split}_offsets.npy", "tokenizer.json"), REMAKE)
+        self.meta = read_meta(
+            folder,
+            "text",
+            "a data folder from data_prep.py",
+            "run data_prep.py, or name another with --data_dir",
+            REMAKE,
+        )
+        check_files(
+            folder, self.meta, (f"{split}.npy", f"{split}_offsets.npy", "tokenizer.json"), REMAKE
+        )
         self.tokenizer = Tokenizer.load(folder / "tokenizer.json")
         check_tokenizer(self.meta.get("tokenizer"), self.tokenizer.fingerprint, folder)
-        self.tokens, self.offsets = read_array(folder / f"{split}.npy", np.uint16), read_array(folder / f"{split}_offsets.npy", np.int64)
+        self.tokens, self.offsets = (
+            read_array(folder / f"{split}.npy", np.uint16),
+            read_array(folder / f"{split}_offsets.npy", np.int64),
+        )
         sizes = np.diff(self.offsets)
-        if len(sizes) < 1 or self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or sizes.min() < 2:
-            raise UserError(f"{folder}/{split}_offsets.npy, which does not fit {split}.npy", "offsets of every document", REMAKE)
+        if (
+            len(sizes) < 1
+            or self.offsets[0] != 0
+            or self.offsets[-1] != len(self.tokens)
+            or sizes.min() < 2
+        ):
+            raise UserError(
+                f"{folder}/{split}_offsets.npy, which does not fit {split}.npy",
+                "offsets of every document",
+                REMAKE,
+            )
         if int(self.tokens.max()) >= self.tokenizer.vocab_size:
-            raise UserError(f"id {int(self.tokens.max())} in {folder}/{split}.npy", f"ids below {self.tokenizer.vocab_size}", REMAKE)
+            raise UserError(
+                f"id {int(self.tokens.max())} in {folder}/{split}.npy",
+                f"ids below {self.tokenizer.vocab_size}",
+                REMAKE,
+            )
         predicted = sizes - 1
         pieces = -(-predicted // (max_length - 1))
         self.documents = np.repeat(np.arange(len(sizes)), pieces)
         piece = np.arange(len(self.documents)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        cut = lambda number: number * predicted[self.documents] // pieces[self.documents]  # tokens predicted before a piece
+        cut = lambda number: (
+            number * predicted[self.documents] // pieces[self.documents]
+        )  # tokens predicted before a piece
         self.starts = self.offsets[self.documents] + cut(piece)
         self.lengths = cut(piece + 1) - cut(piece) + 1
 
@@ -165,7 +241,7 @@ class TextData:
         width = min(self.max_length, -(-int(lengths.max()) // pad_multiple) * pad_multiple)
         tokens = np.full((len(index), width), self.tokenizer.pad, dtype=np.int64)
         for row, (start, length) in enumerate(zip(self.starts[index], lengths, strict=True)):
-            tokens[row, :length] = self.tokens[start:start + length]
+            tokens[row, :length] = self.tokens[start : start + length]
         return torch.from_numpy(tokens), torch.from_numpy(lengths.astype(np.int64))
 
     def whole_rows(self) -> Iterator[np.ndarray]:
@@ -185,8 +261,21 @@ class Batches:
     the step: number, first_row, step_rows.
     """
 
-    def __init__(self, data: TextData, batch_size: int, accumulate: int = 1, seed: int = 0, pad_multiple: int = 1):
-        self.data, self.batch_size, self.accumulate, self.seed, self.pad_multiple = data, batch_size, accumulate, seed, pad_multiple
+    def __init__(
+        self,
+        data: TextData,
+        batch_size: int,
+        accumulate: int = 1,
+        seed: int = 0,
+        pad_multiple: int = 1,
+    ):
+        self.data, self.batch_size, self.accumulate, self.seed, self.pad_multiple = (
+            data,
+            batch_size,
+            accumulate,
+            seed,
+            pad_multiple,
+        )
         self.epoch_steps = max(1, len(data.starts) // batch_size)
         self.epoch, self.order = -1, np.empty(0)
 
@@ -194,32 +283,49 @@ class Batches:
         """The rows of every batch of an epoch: (steps, batch_size)."""
         rng = np.random.default_rng((self.seed, epoch))
         rows = rng.permutation(len(self.data.starts))
-        rows = np.resize(rows, max(self.batch_size, len(rows)))[:self.epoch_steps * self.batch_size]
+        rows = np.resize(rows, max(self.batch_size, len(rows)))[
+            : self.epoch_steps * self.batch_size
+        ]
         pool = POOL * self.batch_size
         for first in range(0, len(rows), pool):
-            part = rows[first:first + pool]
-            rows[first:first + pool] = part[np.argsort(self.data.lengths[part], kind="stable")]
+            part = rows[first : first + pool]
+            rows[first : first + pool] = part[np.argsort(self.data.lengths[part], kind="stable")]
         return rows.reshape(self.epoch_steps, self.batch_size)[rng.permutation(self.epoch_steps)]
 
     def __call__(self, step: int) -> list[dict]:
         epoch, place_in = divmod(step, self.epoch_steps)
         if epoch != self.epoch:
             self.epoch, self.order = epoch, self.shuffle(epoch)
-        return [self.micro_batch(rows) | where for rows, where in distributed.deal(np.split(self.order[place_in], self.accumulate))]
+        return [
+            self.micro_batch(rows) | where
+            for rows, where in distributed.deal(np.split(self.order[place_in], self.accumulate))
+        ]
 
     def micro_batch(self, rows: np.ndarray) -> dict:
         tokens, lengths = self.data.rows(rows, self.pad_multiple)
-        return {"tokens": tokens, "lengths": lengths, "rows": rows, "weight": float((lengths - 1).sum())}
+        return {
+            "tokens": tokens,
+            "lengths": lengths,
+            "rows": rows,
+            "weight": float((lengths - 1).sum()),
+        }
 
 
-def evaluation_batches(data: TextData, batch_size: int, documents: int | None = None) -> Iterator[dict]:
+def evaluation_batches(
+    data: TextData, batch_size: int, documents: int | None = None
+) -> Iterator[dict]:
     """Every row of the first `documents` documents once, sorted by length; `documents` (B,) says whose each is."""
     rows = np.flatnonzero(data.documents < (documents or data.num_documents))
     rows = rows[np.argsort(data.lengths[rows], kind="stable")]
     for first in range(0, len(rows), batch_size):
-        part = rows[first:first + batch_size]
+        part = rows[first : first + batch_size]
         tokens, lengths = data.rows(part)
-        yield {"tokens": tokens, "lengths": lengths, "rows": part, "documents": data.documents[part]}
+        yield {
+            "tokens": tokens,
+            "lengths": lengths,
+            "rows": part,
+            "documents": data.documents[part],
+        }
 
 
 def place(batch: dict, device) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -227,7 +333,10 @@ def place(batch: dict, device) -> tuple[Tensor, Tensor | None, Tensor]:
 
     Free are the positions that a model predicts: all but the first of a row and the padding.
     """
-    tokens, lengths = batch["tokens"].to(device, non_blocking=True), batch["lengths"].to(device, non_blocking=True)
+    tokens, lengths = (
+        batch["tokens"].to(device, non_blocking=True),
+        batch["lengths"].to(device, non_blocking=True),
+    )
     position = torch.arange(tokens.shape[1], device=device)
     free = (position >= 1) & (position < lengths[:, None])
     full = int(batch["lengths"].min()) == tokens.shape[1]
@@ -242,17 +351,22 @@ def read_documents(path, separator: str) -> Iterator[str]:
         try:
             return piece.decode("utf-8").strip()
         except UnicodeDecodeError as error:
-            raise UserError(f"invalid UTF-8 in {path} at byte {read + error.start}", "a UTF-8 text",
-                            "convert it, for example with iconv") from error
+            raise UserError(
+                f"invalid UTF-8 in {path} at byte {read + error.start}",
+                "a UTF-8 text",
+                "convert it, for example with iconv",
+            ) from error
 
     with open(files.existing(path, "a text file", "check the path"), "rb") as file:
         while chunk := file.read(1 << 20):
-            searched = max(0, len(buffer) - len(mark) + 1)  # what was searched once is not searched again
+            searched = max(
+                0, len(buffer) - len(mark) + 1
+            )  # what was searched once is not searched again
             buffer += chunk
             while (end := buffer.find(mark, searched)) >= 0:
                 if text := decode(buffer[:end]):
                     yield text
-                del buffer[:end + len(mark)]
+                del buffer[: end + len(mark)]
                 read, searched = read + end + len(mark), 0
     if text := decode(buffer):
         yield text
@@ -265,7 +379,9 @@ def from_text(path, separator: str, tokenizer: Tokenizer, folder, max_length: in
         for text in read_documents(path, separator):
             writer.add(tokenizer.encode(text), len(text.encode()))
         if not writer.documents:
-            raise UserError(f"no text in {path}", "at least one document", "check the file and --separator")
+            raise UserError(
+                f"no text in {path}", "at least one document", "check the file and --separator"
+            )
         sizes = writer.finish()
     finally:
         writer.discard()
@@ -275,8 +391,13 @@ def from_text(path, separator: str, tokenizer: Tokenizer, folder, max_length: in
 
 def write_meta(folder, tokenizer: Tokenizer, splits: dict, settings: dict) -> dict:
     """Write tokenizer.json, then meta.json, which makes the folder valid; return what it holds."""
-    return seal(folder, "text", tokenizer, [f"{name}.npy" for split in sorted(splits) for name in (split, f"{split}_offsets")],
-                {"splits": splits, **settings})
+    return seal(
+        folder,
+        "text",
+        tokenizer,
+        [f"{name}.npy" for split in sorted(splits) for name in (split, f"{split}_offsets")],
+        {"splits": splits, **settings},
+    )
 
 
 def seal(folder, kind: str, tokenizer: Tokenizer, names: list[str], facts: dict) -> dict:
@@ -284,8 +405,15 @@ def seal(folder, kind: str, tokenizer: Tokenizer, names: list[str], facts: dict)
     files.write_text(Path(folder) / "tokenizer.json", tokenizer.to_json())
     table = files.listed(folder, [*names, "tokenizer.json"])
     digest = files.sha256(b"".join(bytes.fromhex(table[name]["sha256"]) for name in names))
-    meta = {"format": FORMAT, "kind": kind, "fingerprint": digest, "tokenizer": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size,
-            **facts, "files": table}
+    meta = {
+        "format": FORMAT,
+        "kind": kind,
+        "fingerprint": digest,
+        "tokenizer": tokenizer.fingerprint,
+        "vocab_size": tokenizer.vocab_size,
+        **facts,
+        "files": table,
+    }
     files.write_sealed(Path(folder) / "meta.json", meta)
     return meta
 

@@ -35,8 +35,14 @@ def read(folder, number: int, count: int, settings: dict) -> dict | None:
     if not (home / "meta.json").exists():
         return None
     meta = data.read_meta(home, "part", "a part of a data folder", AGAIN, AGAIN)
-    if {name: meta.get(name) for name in settings} != settings or set(meta["splits"]) != set(SPLITS) or not isinstance(meta.get("blocks"), list):
-        raise UserError(f"{home} made with other settings or from another source", "parts that agree", AGAIN)
+    if (
+        {name: meta.get(name) for name in settings} != settings
+        or set(meta["splits"]) != set(SPLITS)
+        or not isinstance(meta.get("blocks"), list)
+    ):
+        raise UserError(
+            f"{home} made with other settings or from another source", "parts that agree", AGAIN
+        )
     data.check_files(home, meta, tuple(meta.get("files", ())), AGAIN)
     return meta
 
@@ -60,8 +66,11 @@ def join(folder, count: int, settings: dict, command: str) -> dict | None:
         print(f"{folder}: another process joins the parts", file=sys.stderr)
         return None
     if len({meta["tokenizer"] for meta in metas}) > 1:
-        raise UserError(f"parts of {folder} with {len({meta['tokenizer'] for meta in metas})} tokenizers", "one",
-                        "remove the parts, and give them all the same --tokenizer")
+        raise UserError(
+            f"parts of {folder} with {len({meta['tokenizer'] for meta in metas})} tokenizers",
+            "one",
+            "remove the parts, and give them all the same --tokenizer",
+        )
     tokenizer = Tokenizer.load(home_of(folder, 0, count) / "tokenizer.json")
     splits = {split: join_split(folder, split, metas, tokenizer) for split in SPLITS}
     meta = data.write_meta(folder, tokenizer, splits, {"command": command, **settings})
@@ -73,15 +82,23 @@ def join(folder, count: int, settings: dict, command: str) -> dict | None:
 def join_split(folder: Path, split: str, metas: list[dict], tokenizer: Tokenizer) -> dict:
     """One split's arrays, a block from each part in turn; returns its sizes."""
     homes = [home_of(folder, number, len(metas)) for number in range(len(metas))]
-    parts = [(data.read_array(home / f"{split}.npy", np.uint16), data.read_array(home / f"{split}_offsets.npy", np.int64)) for home in homes]
+    parts = [
+        (
+            data.read_array(home / f"{split}.npy", np.uint16),
+            data.read_array(home / f"{split}_offsets.npy", np.int64),
+        )
+        for home in homes
+    ]
     read_so_far = [0] * len(parts)  # documents of each part
     writer = data.SplitWriter(folder, split, tokenizer)
     try:
-        for block in tqdm(range(sum(len(meta["blocks"]) for meta in metas)), desc=split, unit="block"):
+        for block in tqdm(
+            range(sum(len(meta["blocks"]) for meta in metas)), desc=split, unit="block"
+        ):
             owner, place = block % len(parts), block // len(parts)
             (tokens, offsets), first = parts[owner], read_so_far[owner]
-            ends = offsets[first:first + metas[owner]["blocks"][place][split] + 1]
-            writer.extend(tokens[ends[0]:ends[-1]], np.diff(ends))
+            ends = offsets[first : first + metas[owner]["blocks"][place][split] + 1]
+            writer.extend(tokens[ends[0] : ends[-1]], np.diff(ends))
             read_so_far[owner] += len(ends) - 1
         writer.bytes = sum(meta["splits"][split]["bytes"] for meta in metas)
         return writer.finish()

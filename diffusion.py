@@ -36,7 +36,7 @@ class Schedule:
         """Probability that a token is still there at time t, float64 in and out."""
         if self.name == "cosine":
             return 1 - torch.cos(math.pi / 2 * (1 - t))
-        return 1 - t if self.name == "linear" else 1 - t ** self.power
+        return 1 - t if self.name == "linear" else 1 - t**self.power
 
     def rate(self, t: Tensor) -> Tensor:
         """-alpha'(t) / (1 - alpha(t)): the weight of a masked token's -log p in the bound. Infinite at t=0."""
@@ -52,7 +52,7 @@ def stratified(count: int, rng: torch.Generator) -> Tensor:
     """
     shift = torch.rand((), generator=rng, dtype=torch.float64)
     order = torch.randperm(count, generator=rng)
-    return ((order + shift) / count).clamp_(max=1 - 2 ** -53)
+    return ((order + shift) / count).clamp_(max=1 - 2**-53)
 
 
 def mask_exactly(free: Tensor, counts: Tensor, rng: torch.Generator) -> Tensor:
@@ -72,7 +72,9 @@ class Corruption:
     weight: Tensor
 
 
-def corrupt(free: Tensor, uniform: Tensor, rng: torch.Generator, estimator: str = "count") -> Corruption:
+def corrupt(
+    free: Tensor, uniform: Tensor, rng: torch.Generator, estimator: str = "count"
+) -> Corruption:
     """Mask free positions at a noise level given by `uniform` (B,) in [0, 1).
 
     count: exactly k = 1 + floor(uniform · n) of a row's n free positions, weight n/k. No epsilon, no clamp, and
@@ -87,7 +89,7 @@ def corrupt(free: Tensor, uniform: Tensor, rng: torch.Generator, estimator: str 
         masked = mask_exactly(free, k, rng)
         share, weight = k / n.clamp(min=1), n / k.clamp(min=1)
     else:
-        schedule, t = Schedule(estimator), uniform.clamp(min=2 ** -53)
+        schedule, t = Schedule(estimator), uniform.clamp(min=2**-53)
         draw = torch.rand(free.shape, generator=rng, dtype=torch.float64)
         masked = (draw < 1 - schedule.alpha(t)[:, None]).to(free.device) & free
         share, weight = masked.sum(1).cpu() / n.clamp(min=1), schedule.rate(t)
@@ -100,22 +102,38 @@ def opposite_masks(free: Tensor, uniform: Tensor, rng: torch.Generator) -> list[
     n = free.sum(1).cpu()
     k = torch.floor(uniform * (n + 1).double()).long()
     one = mask_exactly(free, k, rng)
-    return [Corruption(masked, (count / n.clamp(min=1)).to(free.device), ((n + 1) / (2.0 * count.clamp(min=1))).double().to(free.device))
-            for masked, count in ((one, k), (free & ~one, n - k))]
+    return [
+        Corruption(
+            masked,
+            (count / n.clamp(min=1)).to(free.device),
+            ((n + 1) / (2.0 * count.clamp(min=1))).double().to(free.device),
+        )
+        for masked, count in ((one, k), (free & ~one, n - k))
+    ]
 
 
-def masked_losses(denoise: Denoise, tokens: Tensor, masked: Tensor, share: Tensor, mask_id: int,
-                  label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+def masked_losses(
+    denoise: Denoise,
+    tokens: Tensor,
+    masked: Tensor,
+    share: Tensor,
+    mask_id: int,
+    label_smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor]:
     """-log p and hit or miss at each masked position: (M,) float32 nats with gradient, (M,) bool, row-major order.
 
     label_smoothing: share of the target that is spread over the vocabulary (arXiv 1512.00567, section 7), for optimising only.
     """
     logits = denoise(tokens.masked_fill(masked, mask_id), share, masked)
     target = tokens[masked]
-    return F.cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing), logits.detach().argmax(-1) == target
+    return F.cross_entropy(
+        logits, target, reduction="none", label_smoothing=label_smoothing
+    ), logits.detach().argmax(-1) == target
 
 
-def weigh(nats: Tensor, token_weight: Tensor, free: int | Tensor, weight: str) -> tuple[Tensor, dict]:
+def weigh(
+    nats: Tensor, token_weight: Tensor, free: int | Tensor, weight: str
+) -> tuple[Tensor, dict]:
     """The loss from -log p of the masked tokens (M,), and the figures of it that are reported.
 
     token_weight (M,): the bound's. free: how many tokens might have been masked. weight: as in `loss`.
@@ -123,11 +141,25 @@ def weigh(nats: Tensor, token_weight: Tensor, free: int | Tensor, weight: str) -
     bound = (nats * token_weight).sum() / free
     mean = nats.sum() / max(1, len(nats))  # a schedule's draw may mask nothing at all
     clipped = (nats * token_weight.clamp(max=5.0)).sum() / free
-    return {"bound": bound, "clipped": clipped, "flat": mean}[weight], {"nats_per_token": bound.item(), "masked_cross_entropy": mean.item()}
+    return {"bound": bound, "clipped": clipped, "flat": mean}[weight], {
+        "nats_per_token": bound.item(),
+        "masked_cross_entropy": mean.item(),
+    }
 
 
-def loss(denoise: Denoise, tokens: Tensor, free: Tensor, *, mask_id: int, rng: torch.Generator, estimator: str = "count",
-         weight: str = "bound", complementary: bool = False, label_smoothing: float = 0.0, uniform: Tensor | None = None) -> tuple[Tensor, dict]:
+def loss(
+    denoise: Denoise,
+    tokens: Tensor,
+    free: Tensor,
+    *,
+    mask_id: int,
+    rng: torch.Generator,
+    estimator: str = "count",
+    weight: str = "bound",
+    complementary: bool = False,
+    label_smoothing: float = 0.0,
+    uniform: Tensor | None = None,
+) -> tuple[Tensor, dict]:
     """What training minimises, and what it reports.
 
     tokens: (B, L) int64. free: (B, L) bool, the positions that may be masked: not given, not padding; at least one
@@ -141,17 +173,37 @@ def loss(denoise: Denoise, tokens: Tensor, free: Tensor, *, mask_id: int, rng: t
     uniform = stratified(len(tokens), rng) if uniform is None else uniform
     if complementary and estimator != "count":
         raise ValueError("complementary masks need the count estimator")
-    drawn = opposite_masks(free, uniform, rng) if complementary else [corrupt(free, uniform, rng, estimator)]
-    nats, hits = (torch.cat(parts) for parts in zip(*(masked_losses(denoise, tokens, one.masked, one.share, mask_id, label_smoothing)
-                                                          for one in drawn), strict=True))
+    drawn = (
+        opposite_masks(free, uniform, rng)
+        if complementary
+        else [corrupt(free, uniform, rng, estimator)]
+    )
+    nats, hits = (
+        torch.cat(parts)
+        for parts in zip(
+            *(
+                masked_losses(denoise, tokens, one.masked, one.share, mask_id, label_smoothing)
+                for one in drawn
+            ),
+            strict=True,
+        )
+    )
     token_weight = torch.cat([one.weight[one.masked.nonzero()[:, 0]] for one in drawn]).float()
     value, stats = weigh(nats, token_weight, free.sum(), weight)
     return value, {**stats, "masked_accuracy": hits.sum().item() / max(1, len(hits))}
 
 
 @torch.no_grad()
-def bound_estimates(denoise: Denoise, tokens: Tensor, free: Tensor, *, mask_id: int, rng: torch.Generator,
-                    draws: int = 8, estimator: str = "count") -> list[dict]:
+def bound_estimates(
+    denoise: Denoise,
+    tokens: Tensor,
+    free: Tensor,
+    *,
+    mask_id: int,
+    rng: torch.Generator,
+    draws: int = 8,
+    estimator: str = "count",
+) -> list[dict]:
     """`draws` unbiased estimates of every row's bound, their noise levels stratified within the row.
 
     Returns one dict a draw with (B,) float64 tensors on the CPU: `nats` (the row's bound), `share`, `masked` tokens,
@@ -163,19 +215,30 @@ def bound_estimates(denoise: Denoise, tokens: Tensor, free: Tensor, *, mask_id: 
         drawn = corrupt(free, (draw + shift) / draws, rng, estimator)
         nats, hits = masked_losses(denoise, tokens, drawn.masked, drawn.share, mask_id)
         row = drawn.masked.nonzero()[:, 0]
-        total = lambda value: torch.zeros(len(tokens), dtype=torch.float64).index_add_(0, row.cpu(), value.double().cpu())  # noqa: B023,E731
+        total = lambda value: torch.zeros(len(tokens), dtype=torch.float64).index_add_(
+            0, row.cpu(), value.double().cpu()
+        )  # noqa: B023,E731
         cross_entropy = total(nats)
-        results.append({"nats": cross_entropy * drawn.weight.cpu(), "share": drawn.share.cpu(), "masked": drawn.masked.sum(1).cpu(),
-                        "cross_entropy": cross_entropy, "hits": total(hits)})
+        results.append(
+            {
+                "nats": cross_entropy * drawn.weight.cpu(),
+                "share": drawn.share.cpu(),
+                "masked": drawn.masked.sum(1).cpu(),
+                "cross_entropy": cross_entropy,
+                "hits": total(hits),
+            }
+        )
     return results
 
 
 def guide(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise:
     """Classifier-free guidance (arXiv 2207.12598) on log-probabilities: u + scale · (c - u). 1 is c alone, 0 is u."""
+
     def denoise(tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
         c = conditional(tokens, share, select).log_softmax(-1)
         u = unconditional(tokens, share, select).log_softmax(-1)
         return (u + scale * (c - u)).log_softmax(-1)
+
     return denoise
 
 
@@ -188,6 +251,6 @@ def with_noise_levels(micro_batches: list[dict], rng: torch.Generator) -> list[d
     levels, first = stratified(micro_batches[0].get("step_rows", sum(sizes)), rng), 0
     for batch, size in zip(micro_batches, sizes, strict=True):
         first = batch.get("first_row", first)
-        batch["uniform"] = levels[first:first + size]
+        batch["uniform"] = levels[first : first + size]
         first += size
     return micro_batches

@@ -25,8 +25,12 @@ from torch.nn.parallel import DistributedDataParallel
 import files
 from files import UserError
 
-PATIENCE = datetime.timedelta(minutes=30)  # of a process for the others: rank 0 may be decoding pictures or writing a large file
-SHARD_FROM = 80_000_000  # parameters from which `auto` chooses FSDP2: the blocks of `xlarge` alone are 85 M
+PATIENCE = datetime.timedelta(
+    minutes=30
+)  # of a process for the others: rank 0 may be decoding pictures or writing a large file
+SHARD_FROM = (
+    80_000_000  # parameters from which `auto` chooses FSDP2: the blocks of `xlarge` alone are 85 M
+)
 
 
 def start() -> None:
@@ -34,11 +38,17 @@ def start() -> None:
     if not dist.is_torchelastic_launched() or dist.is_initialized():
         return
     from torch.distributed.rendezvous import rendezvous
+
     store, number, count = next(rendezvous("env://"))
     # torchrun (2.13) keeps one store over its restarts, where a new process would find the addresses of dead ones.
     store = dist.PrefixStore(f"life {os.getenv('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", store=store, rank=number, world_size=count,
-                            timeout=PATIENCE)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+        store=store,
+        rank=number,
+        world_size=count,
+        timeout=PATIENCE,
+    )
 
 
 def finish() -> None:
@@ -88,8 +98,11 @@ def own_gpu(device: torch.device) -> torch.device:
         return device
     number, there = dist.get_node_local_rank(), torch.cuda.device_count()
     if number >= there:
-        raise UserError(f"process {number + 1} of this machine, which has {there} GPUs", "a GPU for each process",
-                        f"start torchrun with --nproc-per-node {there}, or the script with --device cpu")
+        raise UserError(
+            f"process {number + 1} of this machine, which has {there} GPUs",
+            "a GPU for each process",
+            f"start torchrun with --nproc-per-node {there}, or the script with --device cpu",
+        )
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
 
@@ -113,7 +126,13 @@ def any_signal(received: int | None) -> int | None:
 
 def leaders(values: dict[str, float]) -> dict[str, float]:
     """Rank 0's figures, so that all decide alike."""
-    return dict(zip(values, total([value if leads() else 0.0 for value in values.values()]).tolist(), strict=True))
+    return dict(
+        zip(
+            values,
+            total([value if leads() else 0.0 for value in values.values()]).tolist(),
+            strict=True,
+        )
+    )
 
 
 def told(text: str) -> str:
@@ -127,7 +146,7 @@ def told(text: str) -> str:
 
 def shared(items: Iterable, work: Callable, progress: Callable[[list], Iterable] = iter) -> list:
     """[work(item) for item in items], the items dealt to the processes in turn; all of them get all answers, which must pickle."""
-    answers = [work(item) for item in progress(list(items)[rank()::world()])]
+    answers = [work(item) for item in progress(list(items)[rank() :: world()])]
     if world() == 1:
         return answers
     parts: list = [None] * world()
@@ -147,11 +166,24 @@ def deal(parts: list[np.ndarray], rows_each: int = 1) -> list[tuple[np.ndarray, 
     Raises UserError if there is not the same number of them for each process.
     """
     if len(parts) % world():
-        raise UserError(f"{len(parts)} micro-batches a step for {world()} processes", "the same number of them for each",
-                        f"set --accumulate to a multiple of {world()}: it counts the micro-batches of all processes together")
+        raise UserError(
+            f"{len(parts)} micro-batches a step for {world()} processes",
+            "the same number of them for each",
+            f"set --accumulate to a multiple of {world()}: it counts the micro-batches of all processes together",
+        )
     ends = np.cumsum([rows_each * len(part) for part in parts])
-    return [(part, {"number": number, "first_row": int(end) - rows_each * len(part), "step_rows": int(ends[-1])})
-            for number, (part, end) in enumerate(zip(parts, ends, strict=True)) if number % world() == rank()]
+    return [
+        (
+            part,
+            {
+                "number": number,
+                "first_row": int(end) - rows_each * len(part),
+                "step_rows": int(ends[-1]),
+            },
+        )
+        for number, (part, end) in enumerate(zip(parts, ends, strict=True))
+        if number % world() == rank()
+    ]
 
 
 def choose_parallel(name: str, parameters: int, compiled: bool) -> tuple[str, str]:
@@ -159,13 +191,21 @@ def choose_parallel(name: str, parameters: int, compiled: bool) -> tuple[str, st
     if world() == 1 and not dist.is_initialized():
         return "alone", "no torchrun"
     if name == "fsdp" and compiled:
-        raise UserError("--parallel fsdp with --compile", "one of the two: the compiled blocks are those of whole weights",
-                        "drop --compile, or use --parallel ddp")
+        raise UserError(
+            "--parallel fsdp with --compile",
+            "one of the two: the compiled blocks are those of whole weights",
+            "drop --compile, or use --parallel ddp",
+        )
     if name != "auto":
         return name, "asked for"
     if parameters >= SHARD_FROM and not compiled:
         return "fsdp", f"{SHARD_FROM / 1e6:.0f} M parameters or more"
-    return "ddp", "--compile" if parameters >= SHARD_FROM else f"fewer than {SHARD_FROM / 1e6:.0f} M parameters"
+    return (
+        "ddp",
+        "--compile"
+        if parameters >= SHARD_FROM
+        else f"fewer than {SHARD_FROM / 1e6:.0f} M parameters",
+    )
 
 
 class Objective(nn.Module):
@@ -199,13 +239,18 @@ def spread(model: nn.Module, loss_fn: Callable, parallel: str) -> tuple[nn.Modul
     if parallel == "fsdp":
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
         mesh = init_device_mesh(model.device.type, (world(),))
         for module in list(model.modules()):
-            for part in [module.cross, module] if hasattr(module, "attention_norm") else []:  # a transformer's block
+            for part in (
+                [module.cross, module] if hasattr(module, "attention_norm") else []
+            ):  # a transformer's block
                 if part is not None:
                     fully_shard(part, mesh=mesh)
             if getattr(module, "cross", None) is not None:
-                register_fsdp_forward_method(module.cross, "keys_values")  # called before, and apart from, its forward
+                register_fsdp_forward_method(
+                    module.cross, "keys_values"
+                )  # called before, and apart from, its forward
         fully_shard(objective, mesh=mesh)
     return model, objective
 
@@ -215,7 +260,11 @@ def gradients_of(objective: nn.Module, last: bool) -> Iterator[None]:
     """Forward and backward of one micro-batch: gradients are exchanged only after the last one of the step."""
     if hasattr(objective, "set_requires_gradient_sync"):  # FSDP2's
         objective.set_requires_gradient_sync(last)
-    with contextlib.nullcontext() if last or not isinstance(objective, DistributedDataParallel) else objective.no_sync():
+    with (
+        contextlib.nullcontext()
+        if last or not isinstance(objective, DistributedDataParallel)
+        else objective.no_sync()
+    ):
         yield
 
 
@@ -224,6 +273,7 @@ def is_split(value) -> bool:
     if world() == 1 and not dist.is_initialized():
         return False
     from torch.distributed.tensor import DTensor
+
     return isinstance(value, DTensor)
 
 
@@ -242,15 +292,20 @@ def divide(value: Tensor, like: Tensor) -> Tensor:
     if not is_split(like):
         return value
     from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
 
 
 def whole_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict with nothing split; what was split comes to the CPU, one tensor at a time."""
-    return {name: whole(value).cpu() if is_split(value) else value for name, value in weights.items()}
+    return {
+        name: whole(value).cpu() if is_split(value) else value for name, value in weights.items()
+    }
 
 
 def split_weights(weights: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:
     """Whole weights, split as those of the same name in `like` are."""
-    return {name: divide(value.to(like[name].device), like[name]) if is_split(like.get(name)) else value
-            for name, value in weights.items()}
+    return {
+        name: divide(value.to(like[name].device), like[name]) if is_split(like.get(name)) else value
+        for name, value in weights.items()
+    }

@@ -47,7 +47,9 @@ def run(main) -> None:
     """Call a script's main() for the shell: a user's mistake is one line on stderr and exit status 2."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a file's name may be no text, a terminal may know ASCII only
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a file's name may be no text, a terminal may know ASCII only
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `generate.py | head` ends quietly
     try:
@@ -82,12 +84,20 @@ def os_error(error: OSError, path=None) -> UserError:
     """What the operating system refused, in three parts."""
     path = path or error.filename or "the output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return UserError(f"no room left to write {path}", "enough free space there",
-                         "free some space or choose another --out")
+        return UserError(
+            f"no room left to write {path}",
+            "enough free space there",
+            "free some space or choose another --out",
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return UserError(f"{path}, which may not be accessed ({error.strerror})", "permission to read and write it",
-                         "change its permissions or choose another path")
-    return UserError(f"{path}: {error.strerror or error}", "a usable path", "check the path and try again")
+        return UserError(
+            f"{path}, which may not be accessed ({error.strerror})",
+            "permission to read and write it",
+            "change its permissions or choose another path",
+        )
+    return UserError(
+        f"{path}: {error.strerror or error}", "a usable path", "check the path and try again"
+    )
 
 
 @contextlib.contextmanager
@@ -101,7 +111,11 @@ def replacing(path, mode: str = "wb"):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, mode, **({} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"})) as file:
+        with open(
+            temporary,
+            mode,
+            **({} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}),
+        ) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -140,7 +154,9 @@ def write_sealed(path, value: dict) -> None:
     empty = '"checksum": "' + "0" * 64 + '"'
     text = json.dumps({**value, "checksum": "0" * 64}, indent=2, ensure_ascii=False) + "\n"
     before, _, after = text.rpartition(empty)
-    write_text(path, before + empty.replace("0" * 64, hashlib.sha256(encoded(text)).hexdigest()) + after)
+    write_text(
+        path, before + empty.replace("0" * 64, hashlib.sha256(encoded(text)).hexdigest()) + after
+    )
 
 
 def read_sealed(path, what: str, do: str) -> dict:
@@ -150,7 +166,10 @@ def read_sealed(path, what: str, do: str) -> dict:
     if "checksum" in value:
         places = list(OWN.finditer(raw))
         start, end = places[-1].span(1) if places else (0, 0)
-        if hashlib.sha256(raw[:start] + b"0" * (end - start) + raw[end:]).hexdigest().encode() != raw[start:end]:
+        if (
+            hashlib.sha256(raw[:start] + b"0" * (end - start) + raw[end:]).hexdigest().encode()
+            != raw[start:end]
+        ):
             raise UserError(f"{path}, which was changed", "the file as it was written", do)
     return {name: entry for name, entry in value.items() if name != "checksum"}
 
@@ -158,11 +177,15 @@ def read_sealed(path, what: str, do: str) -> dict:
 def listed(folder, names) -> dict:
     """{name: {"bytes", "sha256"}} of files in a folder, for `check_files`."""
     folder = Path(folder)
-    return {name: {"bytes": (folder / name).stat().st_size, "sha256": file_digest(folder / name).hex()} for name in names}
+    return {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": file_digest(folder / name).hex()}
+        for name in names
+    }
 
 
 def check_files(folder, table: dict, do: str) -> None:
     """Hold files to their sizes and checksums, on all cores. Raises UserError for one that is missing or changed."""
+
     def problem(item) -> str | None:
         path, about = inside(folder, item[0]), item[1]
         if not path.is_file():
@@ -182,8 +205,11 @@ def inside(folder, name: str, *, absolute: bool = False) -> Path:
     """The path of a file that a list names. Raises UserError if the name climbs out of the folder with `..`, or is absolute
     where lists of other people are read."""
     if ".." in Path(name).parts or "\0" in name or (Path(name).is_absolute() and not absolute):
-        raise UserError(f"the file name {name!r}, which leads out of {folder}", "a name inside that folder",
-                        "put the file there, and correct the list")
+        raise UserError(
+            f"the file name {name!r}, which leads out of {folder}",
+            "a name inside that folder",
+            "put the file there, and correct the list",
+        )
     return Path(folder) / name
 
 
@@ -227,7 +253,11 @@ def claim(folder) -> Path:
     folder = writable_folder(folder)
     path, key = folder / ".lock", folder.resolve()
     owner, file = CLAIMED.get(key, (None, None))
-    if owner == os.getpid() and path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+    if (
+        owner == os.getpid()
+        and path.exists()
+        and os.fstat(file.fileno()).st_ino == path.stat().st_ino
+    ):
         return folder  # closing a second handle of it would end the lock
     file = open(path, "ab")
     try:
@@ -235,7 +265,11 @@ def claim(folder) -> Path:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
         file.close()
-        raise UserError(f"another process that writes into {folder}", "one at a time", "wait until it ends, or choose another --out") from error
+        raise UserError(
+            f"another process that writes into {folder}",
+            "one at a time",
+            "wait until it ends, or choose another --out",
+        ) from error
     except OSError:
         pass  # a file system without locks
     CLAIMED[key] = os.getpid(), file
@@ -270,7 +304,13 @@ def git_revision() -> str:
     """The commit of this source tree with `+` if it has uncommitted changes, or `unknown`."""
     here = Path(__file__).parent
     try:
-        ask = lambda *words: subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout  # noqa: E731
-        return ask("rev-parse", "--short", "HEAD").strip() + ("+" if ask("status", "--porcelain", "-uno").strip() else "")
+        ask = lambda *words: (
+            subprocess.run(
+                ["git", *words], cwd=here, capture_output=True, text=True, check=True
+            ).stdout
+        )  # noqa: E731
+        return ask("rev-parse", "--short", "HEAD").strip() + (
+            "+" if ask("status", "--porcelain", "-uno").strip() else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -102,39 +102,73 @@ def text(value) -> str:
 def direction(caption: str) -> str:
     """'rtl' if the first letter is Arabic, Hebrew and so on. Not left to the browser: the dots would change it."""
     kinds = (unicodedata.bidirectional(letter) for letter in caption)
-    return "ltr" if next((kind for kind in kinds if kind in ("L", "R", "AL")), "L") == "L" else "rtl"
+    return (
+        "ltr" if next((kind for kind in kinds if kind in ("L", "R", "AL")), "L") == "L" else "rtl"
+    )
 
 
 def played(item: dict) -> str:
     """The caption's pieces as spans; the space before a word stays outside, so that lines break between spans."""
     parts = []
-    for piece, step, probability in zip(item["pieces"], item["step"], item["probability"], strict=True):
+    for piece, step, probability in zip(
+        item["pieces"], item["step"], item["probability"], strict=True
+    ):
         word = piece.lstrip()
-        space = piece[:len(piece) - len(word)] if parts else ""
-        parts.append(f'{text(space)}<span data-step="{int(step)}" data-p="{probability:.4f}">{text(word)}</span>')
+        space = piece[: len(piece) - len(word)] if parts else ""
+        parts.append(
+            f'{text(space)}<span data-step="{int(step)}" data-p="{probability:.4f}">{text(word)}</span>'
+        )
     return "".join(parts) or text(item["caption"])
 
 
 def card(item: dict) -> str:
     """One picture with its caption, badge, bound, references and the captions of other models."""
     if not item["image"].startswith("data:image/"):
-        raise UserError(f"the picture {item['image'][:40]!r} of {item['name']}", "a data:image/ address: the page loads nothing", "embed the picture")
-    verdict, references, others = item.get("verdict"), item.get("references") or [], item.get("others") or []
+        raise UserError(
+            f"the picture {item['image'][:40]!r} of {item['name']}",
+            "a data:image/ address: the page loads nothing",
+            "embed the picture",
+        )
+    verdict, references, others = (
+        item.get("verdict"),
+        item.get("references") or [],
+        item.get("others") or [],
+    )
     word = verdict and ("true" if verdict["truthful"] else "false")
-    badge = {None: "", "true": '<span class="badge good">✓ true</span>', "false": '<span class="badge bad">✗ false</span>'}[word]
-    notes = "".join(f'<p class="notes" dir="auto">{text(note)}</p>' for note in (verdict or {}).get("notes", []))
+    badge = {
+        None: "",
+        "true": '<span class="badge good">✓ true</span>',
+        "false": '<span class="badge bad">✗ false</span>',
+    }[word]
+    notes = "".join(
+        f'<p class="notes" dir="auto">{text(note)}</p>' for note in (verdict or {}).get("notes", [])
+    )
     calls = max(item["step"], default=0)
-    meta = [f"{calls} call{'s' * (calls != 1)}", "" if item.get("score") is None else f"bound {-item['score']:.2f} nats/token",
-            "exact" if verdict and verdict.get("exact") else ""]
+    meta = [
+        f"{calls} call{'s' * (calls != 1)}",
+        "" if item.get("score") is None else f"bound {-item['score']:.2f} nats/token",
+        "exact" if verdict and verdict.get("exact") else "",
+    ]
     told = "".join(f'<li dir="auto">{text(reference)}</li>' for reference in references)
-    folded = f"<details><summary>references ({len(references)})</summary><ul>{told}</ul></details>" if references else ""
-    told = "".join(f'<dt dir="auto">{text(model)}</dt><dd dir="auto">{text(caption)}</dd>' for model, caption in others)
-    folded += f"<details><summary>other models ({len(others)})</summary><dl>{told}</dl></details>" if others else ""
+    folded = (
+        f"<details><summary>references ({len(references)})</summary><ul>{told}</ul></details>"
+        if references
+        else ""
+    )
+    told = "".join(
+        f'<dt dir="auto">{text(model)}</dt><dd dir="auto">{text(caption)}</dd>'
+        for model, caption in others
+    )
+    folded += (
+        f"<details><summary>other models ({len(others)})</summary><dl>{told}</dl></details>"
+        if others
+        else ""
+    )
     label = f"{item['name']}: {item['caption']}{f' ({word})' if word else ''}. Enter plays it."
-    return f"""<article class="card" tabindex="0" aria-label="{text(label)}" data-verdict="{word or ''}" data-group="{text(item.get('group', ''))}">
-<img src="{text(item['image'])}" alt="{text(item['name'])}" width="224" height="224" loading="lazy" decoding="async">
-<div class="text"><div class="head"><span class="number">{text(item['name'])}</span>{badge}</div>
-<p class="caption" dir="{direction(item['caption'])}">{played(item)}</p>{notes}<p class="meta number">{' · '.join(filter(None, meta))}</p>{folded}</div></article>
+    return f"""<article class="card" tabindex="0" aria-label="{text(label)}" data-verdict="{word or ""}" data-group="{text(item.get("group", ""))}">
+<img src="{text(item["image"])}" alt="{text(item["name"])}" width="224" height="224" loading="lazy" decoding="async">
+<div class="text"><div class="head"><span class="number">{text(item["name"])}</span>{badge}</div>
+<p class="caption" dir="{direction(item["caption"])}">{played(item)}</p>{notes}<p class="meta number">{" · ".join(filter(None, meta))}</p>{folded}</div></article>
 """
 
 
@@ -143,24 +177,52 @@ def filters(items: list[dict]) -> str:
     verdicts = [bool(item["verdict"]["truthful"]) for item in items if item.get("verdict")]
     groups = [str(item.get("group", "")) for item in items]
     rows = [("", "", "all", len(items))]
-    rows += [("verdict", word, word, verdicts.count(word == "true")) for word in ("true", "false") if verdicts]
-    rows += [("group", group, group or "no group", groups.count(group)) for group in dict.fromkeys(groups) if len(set(groups)) > 1]
-    buttons = "".join(f'<button data-key="{key}" data-value="{text(value)}" aria-pressed="{"false" if key else "true"}">{text(label)} <small>{count}</small></button>'
-                      for key, value, label, count in rows)
-    return f'<div class="filters" role="group" aria-label="show">{buttons}</div>' if len(rows) > 1 else ""
+    rows += [
+        ("verdict", word, word, verdicts.count(word == "true"))
+        for word in ("true", "false")
+        if verdicts
+    ]
+    rows += [
+        ("group", group, group or "no group", groups.count(group))
+        for group in dict.fromkeys(groups)
+        if len(set(groups)) > 1
+    ]
+    buttons = "".join(
+        f'<button data-key="{key}" data-value="{text(value)}" aria-pressed="{"false" if key else "true"}">{text(label)} <small>{count}</small></button>'
+        for key, value, label, count in rows
+    )
+    return (
+        f'<div class="filters" role="group" aria-label="show">{buttons}</div>'
+        if len(rows) > 1
+        else ""
+    )
 
 
 def tabular(rows: list[list[str]]) -> str:
     """A table whose first row is the header; columns of figures are set to the right."""
-    figures = [all(re.match(r"[-+−–±≤≥<>~≈]?\s*\d|—?$", str(cell).strip()) for cell in column) for column in zip(*rows[1:], strict=True)]
+    figures = [
+        all(re.match(r"[-+−–±≤≥<>~≈]?\s*\d|—?$", str(cell).strip()) for cell in column)
+        for column in zip(*rows[1:], strict=True)
+    ]
     figures = figures or [False] * len(rows[0])
     head, *body = [
-        "<tr>" + "".join(f"<{tag}{' class=figure' * right}>{text(cell)}</{tag}>" for cell, right in zip(row, figures, strict=True)) + "</tr>"
-        for tag, row in zip(["th"] + ["td"] * len(rows), rows, strict=False)]
+        "<tr>"
+        + "".join(
+            f"<{tag}{' class=figure' * right}>{text(cell)}</{tag}>"
+            for cell, right in zip(row, figures, strict=True)
+        )
+        + "</tr>"
+        for tag, row in zip(["th"] + ["td"] * len(rows), rows, strict=False)
+    ]
     return f'<div class="table" tabindex="0" role="region" aria-label="results"><table><thead>{head}</thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
-def page(items: list[dict], facts: dict, table: list[list[str]] | None = None, title: str = "Captions, step by step") -> str:
+def page(
+    items: list[dict],
+    facts: dict,
+    table: list[list[str]] | None = None,
+    title: str = "Captions, step by step",
+) -> str:
     """A page that shows captioned pictures and plays how the captions were unmasked.
 
     An item holds image (a data URI), name, caption; pieces, step (0: given) and probability, of equal length; and may

@@ -13,12 +13,20 @@ from files import UserError
 
 def choose_device(name: str) -> torch.device:
     """The device to run on; `auto` takes the best there is. Raises UserError if the named one is not there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
     kind = name.split(":")[0]
     if kind not in there or not there[kind]:
-        raise UserError(f"--device {name}", "auto or one of " + ", ".join(k for k, ok in there.items() if ok), "choose one of these")
+        raise UserError(
+            f"--device {name}",
+            "auto or one of " + ", ".join(k for k, ok in there.items() if ok),
+            "choose one of these",
+        )
     return torch.device(name)
 
 
@@ -28,16 +36,25 @@ def fast_bfloat16(device: torch.device) -> bool:
     CPUs need instructions for it (AVX512-BF16 or AMX): 2.2 to 3 times the rate with them, half of it without (LOG.md).
     """
     if device.type == "cpu":
-        return any(getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+        return any(
+            getattr(torch.cpu, name, lambda: False)()
+            for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        )
     return device.type != "cuda" or torch.cuda.is_bf16_supported()
 
 
 def choose_precision(name: str, device: torch.device) -> tuple[torch.dtype, str]:
     """The forward pass's dtype and the reason."""
     if name != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name], "asked for"
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
+            name
+        ], "asked for"
     if device.type == "cuda":
-        return (torch.bfloat16, "the GPU has bf16") if fast_bfloat16(device) else (torch.float16, "the GPU lacks bf16")
+        return (
+            (torch.bfloat16, "the GPU has bf16")
+            if fast_bfloat16(device)
+            else (torch.float16, "the GPU lacks bf16")
+        )
     if device.type == "cpu" and fast_bfloat16(device):
         return torch.bfloat16, "the CPU has bf16 products"
     return torch.float32, f"the default on this {device.type}"
@@ -51,7 +68,7 @@ def product_rate(device: torch.device, precision: torch.dtype = torch.float32) -
         clock = time.perf_counter()
         (a @ b)[0, 0].item()  # waits for the device
         seconds.append(time.perf_counter() - clock)
-    return 2 * 2048 ** 3 / statistics.median(seconds[1:])
+    return 2 * 2048**3 / statistics.median(seconds[1:])
 
 
 def short_attention(device: torch.device):
@@ -68,4 +85,4 @@ def keep_freed_memory() -> None:
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        mallopt(-1, 2 ** 31 - 1)  # M_TRIM_THRESHOLD
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD

@@ -29,15 +29,23 @@ def open_image(source, *, at_least: int | None = None) -> Image.Image:
     if isinstance(source, (str, Path)):
         path = files.existing(source, "a picture", "check the path")
         if path.is_dir():
-            raise UserError(f"the folder {path}", "a picture", "name a file in it, or use --image_dir")
+            raise UserError(
+                f"the folder {path}", "a picture", "name a file in it, or use --image_dir"
+            )
         if not path.stat().st_size:
             raise UserError(f"{path}, which is empty", "a picture", "copy it again")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures; the check below is stricter
+            warnings.simplefilter(
+                "ignore"
+            )  # Pillow warns of large pictures; the check below is stricter
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise UserError(f"{name} of {image.width:,} × {image.height:,} pixels", f"at most {MAX_PIXELS:,} pixels", "make it smaller")
+                    raise UserError(
+                        f"{name} of {image.width:,} × {image.height:,} pixels",
+                        f"at most {MAX_PIXELS:,} pixels",
+                        "make it smaller",
+                    )
                 if at_least and image.format == "JPEG":
                     image.draft(None, (2 * at_least, 2 * at_least))  # at least twice what is needed
                 image.load()
@@ -45,12 +53,19 @@ def open_image(source, *, at_least: int | None = None) -> Image.Image:
     except UserError:
         raise
     except Image.DecompressionBombError as error:
-        raise UserError(f"{name}, which is too large to decode", f"at most {MAX_PIXELS:,} pixels", "make it smaller") from error
+        raise UserError(
+            f"{name}, which is too large to decode",
+            f"at most {MAX_PIXELS:,} pixels",
+            "make it smaller",
+        ) from error
     except PermissionError:
         raise
     except Exception as error:  # Pillow's plugins raise whatever their parsers meet: OSError, SyntaxError, struct.error, zlib.error, …
-        raise UserError(f"{name}, which is damaged or no picture", "a PNG, JPEG, WebP, GIF, BMP or TIFF file",
-                        "open it in a viewer, or copy it again") from error
+        raise UserError(
+            f"{name}, which is damaged or no picture",
+            "a PNG, JPEG, WebP, GIF, BMP or TIFF file",
+            "open it in a viewer, or copy it again",
+        ) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -60,9 +75,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
         if not np.isfinite(values).all():
             raise ValueError("pixels that are not finite")
         top = values.max()
-        scale = 257 if image.mode.startswith("I;16") or (image.mode == "I" and 255 < top <= 65535) else \
-            1 / 255 if image.mode == "F" and top <= 1 else max(1.0, top / 255)
-        return Image.fromarray(np.clip(values / scale, 0, 255).round().astype(np.uint8)).convert("RGB")
+        scale = (
+            257
+            if image.mode.startswith("I;16") or (image.mode == "I" and 255 < top <= 65535)
+            else 1 / 255
+            if image.mode == "F" and top <= 1
+            else max(1.0, top / 255)
+        )
+        return Image.fromarray(np.clip(values / scale, 0, 255).round().astype(np.uint8)).convert(
+            "RGB"
+        )
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -73,16 +95,30 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def list_images(folder) -> list[Path]:
     """The pictures in a folder and below it, by suffix, sorted. Raises UserError if there are none."""
     folder = files.existing(folder, "a folder of pictures", "check the path")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith("."))
+    found = sorted(
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")
+    )
     if not found:
-        raise UserError(f"no picture in {folder}", "files ending in " + " ".join(SUFFIXES), "check the path")
+        raise UserError(
+            f"no picture in {folder}", "files ending in " + " ".join(SUFFIXES), "check the path"
+        )
     return found
 
 
-def resize_crop(image: Image.Image, size: int, mode: str = "crop", resample: int = Image.Resampling.BICUBIC, zoom: float = 1.0) -> np.ndarray:
+def resize_crop(
+    image: Image.Image,
+    size: int,
+    mode: str = "crop",
+    resample: int = Image.Resampling.BICUBIC,
+    zoom: float = 1.0,
+) -> np.ndarray:
     """(size, size, 3) uint8. crop: the shorter side to `size`, then the centre (CLIP's way). squash: both sides to `size`."""
     box = None
-    if mode == "crop":  # the centre square of the source gives the same picture without a huge intermediate one
+    if (
+        mode == "crop"
+    ):  # the centre square of the source gives the same picture without a huge intermediate one
         side = min(image.size) / zoom
         left, top = (image.width - side) / 2, (image.height - side) / 2
         box = (left, top, left + side, top + side)
@@ -92,7 +128,14 @@ def resize_crop(image: Image.Image, size: int, mode: str = "crop", resample: int
 def look(image: Image.Image, view: list[float]) -> Image.Image:
     """Part of a picture. view: left, top, right and bottom in shares of its sides, and whether it is mirrored (0 or 1)."""
     left, top = int(view[0] * image.width), int(view[1] * image.height)
-    part = image.crop((left, top, max(left + 1, round(view[2] * image.width)), max(top + 1, round(view[3] * image.height))))
+    part = image.crop(
+        (
+            left,
+            top,
+            max(left + 1, round(view[2] * image.width)),
+            max(top + 1, round(view[3] * image.height)),
+        )
+    )
     return ImageOps.mirror(part) if view[4] else part
 
 

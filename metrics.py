@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def ratio_interval(numerator: np.ndarray, denominator: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+def ratio_interval(
+    numerator: np.ndarray, denominator: np.ndarray, *, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
     """95% bootstrap interval of sum(numerator)/sum(denominator) over documents, (N,) float64 each.
 
     Documents, not tokens, are resampled: tokens of one story are not independent (Efron 1979).
@@ -24,7 +26,10 @@ def resampled_sums(values: np.ndarray, *, resamples: int = 2000, seed: int = 0) 
     """Sums over rows drawn with replacement: (N, K) to (resamples, K). What is a function of sums gets its bootstrap interval from it."""
     rng, n = np.random.default_rng(seed), len(values)
     step = max(1, 4_000_000 // n)  # rows at once: bounded memory
-    parts = [rng.multinomial(n, np.full(n, 1 / n), size=min(step, resamples - done)) @ values for done in range(0, resamples, step)]
+    parts = [
+        rng.multinomial(n, np.full(n, 1 / n), size=min(step, resamples - done)) @ values
+        for done in range(0, resamples, step)
+    ]
     return np.concatenate(parts)
 
 
@@ -39,7 +44,7 @@ def unigram_entropy(texts: Sequence[np.ndarray]) -> float:
 
 def ngrams(ids: np.ndarray, n: int) -> list[tuple[int, ...]]:
     """All runs of n tokens."""
-    return [tuple(ids[i:i + n].tolist()) for i in range(len(ids) - n + 1)]
+    return [tuple(ids[i : i + n].tolist()) for i in range(len(ids) - n + 1)]
 
 
 def distinct(texts: Sequence[np.ndarray], n: int) -> float:
@@ -59,8 +64,11 @@ def repetition(texts: Sequence[np.ndarray], n: int = 4) -> float:
 
 def variety(texts: Sequence[np.ndarray]) -> dict[str, float]:
     """The figures that need no judge, by name."""
-    return {"unigram_entropy": unigram_entropy(texts), **{f"distinct_{n}": distinct(texts, n) for n in (1, 2, 3)},
-            "repetition_4": repetition(texts)}
+    return {
+        "unigram_entropy": unigram_entropy(texts),
+        **{f"distinct_{n}": distinct(texts, n) for n in (1, 2, 3)},
+        "repetition_4": repetition(texts),
+    }
 
 
 def markdown(rows: list[list[str]]) -> str:
@@ -74,7 +82,10 @@ def share_interval(count: int, total: int) -> list[float]:
     if not total:
         return [0.0, 1.0]
     z = 1.959964
-    share, half = count / total, z * math.sqrt(count * (total - count) / total ** 3 + z * z / (4 * total * total))
+    share, half = (
+        count / total,
+        z * math.sqrt(count * (total - count) / total**3 + z * z / (4 * total * total)),
+    )
     centre, scale = share + z * z / (2 * total), 1 + z * z / total
     return [max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)]
 
@@ -90,7 +101,9 @@ def agreement(table: np.ndarray, level: str = "ordinal") -> float | None:
         return None
     counts = (table[:, :, None] == values).sum(1).astype(float)  # (units, values)
     pairs = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(len(values))
-    seen = (pairs / (counts.sum(1) - 1)[:, None, None]).sum(0)  # coincidences of two values in one unit
+    seen = (pairs / (counts.sum(1) - 1)[:, None, None]).sum(
+        0
+    )  # coincidences of two values in one unit
     n = seen.sum(0)
     rank = np.cumsum(n) - n / 2  # ranks and values differ; a distance is the square of that
     distance = np.subtract.outer(*[rank if level == "ordinal" else values] * 2) ** 2

@@ -24,13 +24,17 @@ class Rotary(nn.Module):
         super().__init__()
         speed = base ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
         angle = torch.outer(torch.arange(max_length, dtype=torch.float64), speed)  # (L, head/2)
-        self.register_buffer("cos", torch.cat([angle.cos()] * 2, -1).float(), persistent=False)  # (L, head)
-        self.register_buffer("sin", torch.cat([-angle.sin(), angle.sin()], -1).float(), persistent=False)
+        self.register_buffer(
+            "cos", torch.cat([angle.cos()] * 2, -1).float(), persistent=False
+        )  # (L, head)
+        self.register_buffer(
+            "sin", torch.cat([-angle.sin(), angle.sin()], -1).float(), persistent=False
+        )
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """x: (B, H, L, head), its first position being `start`."""
-        cos = self.cos[start:start + x.shape[2]].to(x.dtype)
-        sin = self.sin[start:start + x.shape[2]].to(x.dtype)
+        cos = self.cos[start : start + x.shape[2]].to(x.dtype)
+        sin = self.sin[start : start + x.shape[2]].to(x.dtype)
         return x * cos + x.roll(x.shape[-1] // 2, -1) * sin
 
 
@@ -45,11 +49,14 @@ class Cache:
         """Store k, v (B, H, n, head) behind what is there; return all of it."""
         B, H, n, head = k.shape
         if layer not in self.layers:
-            self.layers[layer] = (k.new_empty(B, H, max_length, head), v.new_empty(B, H, max_length, head))
+            self.layers[layer] = (
+                k.new_empty(B, H, max_length, head),
+                v.new_empty(B, H, max_length, head),
+            )
         all_k, all_v = self.layers[layer]
-        all_k[:, :, self.length:self.length + n] = k
-        all_v[:, :, self.length:self.length + n] = v
-        return all_k[:, :, :self.length + n], all_v[:, :, :self.length + n]
+        all_k[:, :, self.length : self.length + n] = k
+        all_v[:, :, self.length : self.length + n] = v
+        return all_k[:, :, : self.length + n], all_v[:, :, : self.length + n]
 
 
 class Norm(nn.RMSNorm):
@@ -67,11 +74,18 @@ class SelfAttention(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        D, self.heads, self.causal, self.max_length = config.d_model, config.heads, config.causal, config.max_length
+        D, self.heads, self.causal, self.max_length = (
+            config.d_model,
+            config.heads,
+            config.causal,
+            config.max_length,
+        )
         self.query, self.key, self.value, self.out = (nn.Linear(D, D, bias=False) for _ in range(4))
         self.query_norm, self.key_norm = Norm(D // self.heads), Norm(D // self.heads)
 
-    def forward(self, x: Tensor, rotary: Rotary, attend: Tensor | None, cache: Cache | None, layer: int) -> Tensor:
+    def forward(
+        self, x: Tensor, rotary: Rotary, attend: Tensor | None, cache: Cache | None, layer: int
+    ) -> Tensor:
         """x: (B, L, D); attend: (B, 1, 1, L) bool, False where the key is padding."""
         B, L, D = x.shape
         split = lambda y: y.view(B, L, self.heads, -1).transpose(1, 2)  # noqa: E731  (B, H, L, head)
@@ -82,7 +96,9 @@ class SelfAttention(nn.Module):
         if cache is not None:
             k, v = cache.extend(layer, k, v, self.max_length)
         # One new query sees all of the cache; only a first, longer read needs the triangle.
-        y = F.scaled_dot_product_attention(q, k, v, attend, is_causal=self.causal and attend is None and L > 1)
+        y = F.scaled_dot_product_attention(
+            q, k, v, attend, is_causal=self.causal and attend is None and L > 1
+        )
         return self.out(y.transpose(1, 2).reshape(B, L, D))
 
 
@@ -107,7 +123,9 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, keys_values: tuple[Tensor, ...]) -> Tensor:
         """x: (B, L, D) -> (B, L, D), times the gate. A condition of B / n serves n rows in a row, as one long query."""
         B, L, D = x.shape
-        q = self.query_norm(self.query(x).view(len(keys_values[0]), -1, self.heads, D // self.heads).transpose(1, 2))  # (B / n, H, n·L, head)
+        q = self.query_norm(
+            self.query(x).view(len(keys_values[0]), -1, self.heads, D // self.heads).transpose(1, 2)
+        )  # (B / n, H, n·L, head)
         y = F.scaled_dot_product_attention(q, *keys_values)
         return self.gate * self.out(y.transpose(1, 2).reshape(B, L, D))
 
@@ -123,7 +141,9 @@ class MLP(nn.Module):
         self.up, self.down = nn.Linear(D, hidden, bias=False), nn.Linear(hidden, D, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x)) if self.gate is None else F.silu(self.gate(x)) * self.up(x))
+        return self.down(
+            F.gelu(self.up(x)) if self.gate is None else F.silu(self.gate(x)) * self.up(x)
+        )
 
 
 class Block(nn.Module):
@@ -138,7 +158,9 @@ class Block(nn.Module):
         self.mlp_norm, self.mlp = Norm(config.d_model), MLP(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotary: Rotary, attend: Tensor | None, keys_values, cache, layer: int) -> Tensor:
+    def forward(
+        self, x: Tensor, rotary: Rotary, attend: Tensor | None, keys_values, cache, layer: int
+    ) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), rotary, attend, cache, layer))
         if keys_values is not None:
             x = x + self.dropout(self.cross(self.cross_norm(x), keys_values))
@@ -150,7 +172,11 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, D: int):
         super().__init__()
-        self.register_buffer("speed", torch.exp(-math.log(10_000) * torch.arange(D // 2) / (D // 2)), persistent=False)
+        self.register_buffer(
+            "speed",
+            torch.exp(-math.log(10_000) * torch.arange(D // 2) / (D // 2)),
+            persistent=False,
+        )
         self.up, self.down = nn.Linear(D, D), nn.Linear(D, D)
 
     def forward(self, share: Tensor) -> Tensor:
@@ -169,7 +195,11 @@ class LengthHead(nn.Module):
 
     def __init__(self, width: int, hidden: int, lengths: int):
         super().__init__()
-        self.patch, self.pooled, self.out = nn.Linear(width, hidden), nn.Linear(2 * hidden, hidden), nn.Linear(hidden, lengths)
+        self.patch, self.pooled, self.out = (
+            nn.Linear(width, hidden),
+            nn.Linear(2 * hidden, hidden),
+            nn.Linear(hidden, lengths),
+        )
 
     def forward(self, condition: Tensor) -> Tensor:
         x = F.silu(self.patch(condition))  # (B, P, hidden)
@@ -190,20 +220,41 @@ class Denoiser(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.time = TimeEmbedding(config.d_model) if config.time_conditioning == "sinusoidal" else None
+        self.time = (
+            TimeEmbedding(config.d_model) if config.time_conditioning == "sinusoidal" else None
+        )
         self.rotary = Rotary(config.d_model // config.heads, config.max_length)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = Norm(config.d_model)
         self.length_head = None
         if config.condition_width:
-            shape = (config.condition_width, *([config.length_hidden] if config.length_hidden else []), config.max_length + 1)
+            shape = (
+                config.condition_width,
+                *([config.length_hidden] if config.length_hidden else []),
+                config.max_length + 1,
+            )
             self.length_head = (LengthHead if config.length_hidden else MeanLengthHead)(*shape)
         for name, weight in self.named_parameters():
-            if weight.ndim == 2:  # residual outputs smaller, so that the stream's variance does not grow with depth
-                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.layers) if name.endswith(("out.weight", "down.weight")) else 0.02)
+            if (
+                weight.ndim == 2
+            ):  # residual outputs smaller, so that the stream's variance does not grow with depth
+                nn.init.normal_(
+                    weight,
+                    std=0.02 / math.sqrt(2 * config.layers)
+                    if name.endswith(("out.weight", "down.weight"))
+                    else 0.02,
+                )
 
-    def forward(self, tokens: Tensor, *, lengths: Tensor | None = None, share: Tensor | None = None,
-                condition: list | None = None, select: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        lengths: Tensor | None = None,
+        share: Tensor | None = None,
+        condition: list | None = None,
+        select: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
         """Logits of every position, or of the selected ones only.
 
         tokens: (B, L) int64. lengths: (B,) real tokens of each row; what lies behind is padding, neither
@@ -215,7 +266,7 @@ class Denoiser(nn.Module):
         x = self.trunk(tokens, lengths, share, condition, cache)  # (B, L, D)
         if select is not None:
             x = x[select]  # (M, D): the output matrix is a third of a small model's work
-        return (x @ self.embedding.weight[:self.config.output_size].T).float()
+        return (x @ self.embedding.weight[: self.config.output_size].T).float()
 
     def trunk(self, tokens: Tensor, lengths, share, condition, cache) -> Tensor:
         """Everything but the output matrix: (B, L) -> (B, L, D). This is what torch.compile compiles."""
@@ -223,8 +274,12 @@ class Denoiser(nn.Module):
         if self.time is not None and share is not None:
             x = x + self.time(share)
         attend = None
-        if lengths is not None and not self.config.causal:  # behind a causal row padding is never seen anyway
-            attend = (torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None])[:, None, None]  # (B, 1, 1, L)
+        if (
+            lengths is not None and not self.config.causal
+        ):  # behind a causal row padding is never seen anyway
+            attend = (torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None])[
+                :, None, None
+            ]  # (B, 1, 1, L)
         for layer, block in enumerate(self.blocks):
             x = block(x, self.rotary, attend, condition[layer] if condition else None, cache, layer)
         if cache is not None:
@@ -241,7 +296,9 @@ class Denoiser(nn.Module):
 
     def bind(self, lengths: Tensor | None = None, condition: list | None = None):
         """The callable that diffusion.py and samplers.py take: denoise(tokens, share, select) -> logits (M, V')."""
-        return lambda tokens, share, select: self(tokens, share=share, select=select, lengths=lengths, condition=condition)
+        return lambda tokens, share, select: self(
+            tokens, share=share, select=select, lengths=lengths, condition=condition
+        )
 
     @property
     def device(self) -> torch.device:
@@ -256,5 +313,11 @@ class Denoiser(nn.Module):
 
         The convention, not the exact count: it takes the output matrix at every position.
         """
-        attention = 12 * self.config.layers * length * self.config.d_model // (2 if self.config.causal else 1)
+        attention = (
+            12
+            * self.config.layers
+            * length
+            * self.config.d_model
+            // (2 if self.config.causal else 1)
+        )
         return 6 * self.num_parameters() + attention

@@ -12,7 +12,11 @@ from torch import Tensor
 from distributed import divide, is_split, part, whole
 from hardware import fast_bfloat16
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic: steep at 0, and 1 ± 0.3 after five rounds
+COEFFICIENTS = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # of Jordan's quintic: steep at 0, and 1 ± 0.3 after five rounds
 SPLIT_AT_ONCE = 8  # matrices that are whole at one time where they are split: what FSDP2 saves is not spent here
 
 
@@ -48,11 +52,29 @@ class Muon(torch.optim.Optimizer):
                     if "momentum_buffer" not in self.state[weight]:
                         self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
                 buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
-                torch._foreach_lerp_([part(one) for one in buffers], [part(weight.grad) for weight in weights], 1 - group["momentum"])
-                torch._foreach_mul_([part(weight) for weight in weights], 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_lerp_(
+                    [part(one) for one in buffers],
+                    [part(weight.grad) for weight in weights],
+                    1 - group["momentum"],
+                )
+                torch._foreach_mul_(
+                    [part(weight) for weight in weights], 1 - group["lr"] * group["weight_decay"]
+                )
                 at_once = SPLIT_AT_ONCE if is_split(weights[0]) else len(weights)
                 for first in range(0, len(weights), at_once):
                     some = slice(first, first + at_once)
-                    ahead = [whole(weight.grad.lerp(buffer, group["momentum"])) for weight, buffer in zip(weights[some], buffers[some], strict=True)]
-                    updates = [part(divide(update, weight)) for update, weight in zip(orthogonalize(torch.stack(ahead)), weights[some], strict=True)]
-                    torch._foreach_add_([part(weight) for weight in weights[some]], updates, alpha=-0.2 * math.sqrt(max(shape)) * group["lr"])
+                    ahead = [
+                        whole(weight.grad.lerp(buffer, group["momentum"]))
+                        for weight, buffer in zip(weights[some], buffers[some], strict=True)
+                    ]
+                    updates = [
+                        part(divide(update, weight))
+                        for update, weight in zip(
+                            orthogonalize(torch.stack(ahead)), weights[some], strict=True
+                        )
+                    ]
+                    torch._foreach_add_(
+                        [part(weight) for weight in weights[some]],
+                        updates,
+                        alpha=-0.2 * math.sqrt(max(shape)) * group["lr"],
+                    )

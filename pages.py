@@ -65,7 +65,12 @@ draw();
 
 def embed(value) -> str:
     """JSON that is safe inside a script element: no text in it can close the element or open a comment."""
-    return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return (
+        json.dumps(value, ensure_ascii=False)
+        .replace("<", "\\u003c")
+        .replace(">", "\\u003e")
+        .replace("&", "\\u0026")
+    )
 
 
 def unmasking(samples, tokenizer, facts: dict) -> str:
@@ -76,10 +81,21 @@ def unmasking(samples, tokenizer, facts: dict) -> str:
     """
     shown = []
     for sample in samples:
-        keep = [i for i, id in enumerate(sample.ids) if id not in (tokenizer.bos, tokenizer.eos, tokenizer.pad)]
-        shown.append({"pieces": [tokenizer.piece(sample.ids[i]) for i in keep], "step": [sample.step[i] for i in keep],
-                      "probability": [round(sample.probability[i], 4) for i in keep]})
-    line = " · ".join(f"{html.escape(str(key))} {html.escape(str(value))}" for key, value in facts.items())
+        keep = [
+            i
+            for i, id in enumerate(sample.ids)
+            if id not in (tokenizer.bos, tokenizer.eos, tokenizer.pad)
+        ]
+        shown.append(
+            {
+                "pieces": [tokenizer.piece(sample.ids[i]) for i in keep],
+                "step": [sample.step[i] for i in keep],
+                "probability": [round(sample.probability[i], 4) for i in keep],
+            }
+        )
+    line = " · ".join(
+        f"{html.escape(str(key))} {html.escape(str(value))}" for key, value in facts.items()
+    )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">

@@ -45,7 +45,9 @@ class Pair:
     document: int = 0
 
     def whole(self) -> np.ndarray:
-        return np.concatenate([piece for pair in zip(self.given, [*self.blanks, []], strict=True) for piece in pair]).astype(np.int64)
+        return np.concatenate(
+            [piece for pair in zip(self.given, [*self.blanks, []], strict=True) for piece in pair]
+        ).astype(np.int64)
 
 
 @dataclass
@@ -60,21 +62,35 @@ class Row:
 def arrange(pair: Pair, form: str, tokenizer: Tokenizer) -> Row:
     """A pair in one of the three forms. The free positions of the row hold the blanks, in their order."""
     bos, eos, mask = [tokenizer.bos], [tokenizer.eos], [tokenizer.mask]
-    marked = [piece for text in pair.given[1:] for piece in (mask, text)]  # [MASK] given [MASK] given …
+    marked = [
+        piece for text in pair.given[1:] for piece in (mask, text)
+    ]  # [MASK] given [MASK] given …
     condition: list = []
     if form == "context":
         parts = [(pair.given[0], False)]
         for blank, text in zip(pair.blanks, pair.given[1:], strict=True):
             parts += [(blank, True), (text, False)]
     elif form == "cross":
-        parts = [part for blank in pair.blanks for part in ((bos, False), (blank, True))] + [(eos, False)]
+        parts = [part for blank in pair.blanks for part in ((bos, False), (blank, True))] + [
+            (eos, False)
+        ]
         condition = [pair.given[0], *marked]
     else:
-        behind = np.concatenate(marked[1:])[:-1]  # without the document's [EOS]: it would say that a story ends here
+        behind = np.concatenate(marked[1:])[
+            :-1
+        ]  # without the document's [EOS]: it would say that a story ends here
         parts = [(bos, False), (behind, False)] if len(behind) else []
-        parts += [(pair.given[0], False)] + [part for blank in pair.blanks for part in ((blank, True), (eos, True))]
-    join = lambda pieces: np.concatenate([np.asarray(piece, dtype=np.int64) for piece in pieces or [[]]])  # noqa: E731
-    return Row(join([ids for ids, _ in parts]), np.concatenate([np.full(len(ids), free) for ids, free in parts]), join(condition))
+        parts += [(pair.given[0], False)] + [
+            part for blank in pair.blanks for part in ((blank, True), (eos, True))
+        ]
+    join = lambda pieces: np.concatenate(
+        [np.asarray(piece, dtype=np.int64) for piece in pieces or [[]]]
+    )  # noqa: E731
+    return Row(
+        join([ids for ids, _ in parts]),
+        np.concatenate([np.full(len(ids), free) for ids, free in parts]),
+        join(condition),
+    )
 
 
 def sentence_edges(text: str, sizes: np.ndarray) -> list[int]:
@@ -85,11 +101,15 @@ def sentence_edges(text: str, sizes: np.ndarray) -> list[int]:
     ends = np.cumsum(sizes)
     bytes_at = np.array([len(text[:end].encode()) for _, end in sentences.split(text)])
     place = np.searchsorted(ends, bytes_at)
-    whole = [int(i) + 1 for i, at in zip(place, bytes_at, strict=True) if i < len(ends) and ends[i] == at]
+    whole = [
+        int(i) + 1 for i, at in zip(place, bytes_at, strict=True) if i < len(ends) and ends[i] == at
+    ]
     return sorted({0, *whole, len(sizes)})
 
 
-def make_blanks(edges: list[int], rng: np.random.Generator, times: int) -> list[tuple[str, list[tuple[int, int]]]]:
+def make_blanks(
+    edges: list[int], rng: np.random.Generator, times: int
+) -> list[tuple[str, list[tuple[int, int]]]]:
     """The pairs of a document: (kind, [(start, end)]) with positions in the document, [BOS] being 0. edges: see above."""
     edges = [edge + 1 for edge in edges]
     end, found = edges[-1], []
@@ -106,7 +126,11 @@ def make_blanks(edges: list[int], rng: np.random.Generator, times: int) -> list[
             else:
                 start = int(rng.integers(1, max(2, end - 1)))
                 stop = start + int(rng.choice(SPANS))
-            if stop <= end and stop - start < end - 1 and all(stop < left or right < start for left, right in blanks):  # a token between them
+            if (
+                stop <= end
+                and stop - start < end - 1
+                and all(stop < left or right < start for left, right in blanks)
+            ):  # a token between them
                 blanks.append((start, stop))
         if blanks and sum(right - left for left, right in blanks) < end - 1:
             found.append(("blanks", sorted(blanks)))
@@ -117,8 +141,15 @@ class PairWriter:
     """Write one split: every document, and the pairs of those that fit a row. Memory does not grow with it."""
 
     def __init__(self, folder, split: str, tokenizer: Tokenizer, max_length: int):
-        self.documents, self.max_length, self.sizes = SplitWriter(folder, split, tokenizer), max_length, tokenizer.token_bytes()
-        self.raw, self.path = open(Path(folder) / f".{split}_blanks.raw", "wb"), Path(folder) / f"{split}_blanks.npy"
+        self.documents, self.max_length, self.sizes = (
+            SplitWriter(folder, split, tokenizer),
+            max_length,
+            tokenizer.token_bytes(),
+        )
+        self.raw, self.path = (
+            open(Path(folder) / f".{split}_blanks.raw", "wb"),
+            Path(folder) / f"{split}_blanks.npy",
+        )
         self.pairs = dict.fromkeys(KINDS, 0)
         self.fitting = 0
 
@@ -132,7 +163,12 @@ class PairWriter:
         for kind, blanks in make_blanks(sentence_edges(text, self.sizes[ids]), rng, times):
             number = sum(self.pairs.values())
             self.pairs[kind] += 1
-            self.raw.write(np.array([[number, document, KINDS.index(kind), *blank] for blank in blanks], dtype=np.int32).tobytes())
+            self.raw.write(
+                np.array(
+                    [[number, document, KINDS.index(kind), *blank] for blank in blanks],
+                    dtype=np.int32,
+                ).tobytes()
+            )
 
     def finish(self) -> dict:
         """Write the split's arrays; return its sizes for meta.json."""
@@ -154,7 +190,9 @@ class PairWriter:
 
 def write_meta(folder, tokenizer: Tokenizer, splits: dict, settings: dict) -> dict:
     """Write tokenizer.json, then meta.json, which makes the folder valid; return what it holds."""
-    names = [f"{split}{part}.npy" for split in sorted(splits) for part in ("", "_offsets", "_blanks")]
+    names = [
+        f"{split}{part}.npy" for split in sorted(splits) for part in ("", "_offsets", "_blanks")
+    ]
     return data.seal(folder, "pairs", tokenizer, names, {"splits": splits, **settings})
 
 
@@ -163,32 +201,92 @@ class PairData:
 
     def __init__(self, folder, split: str, form: str):
         folder = Path(folder)
-        self.form, self.meta = form, data.read_meta(folder, "pairs", "a folder of pairs", MAKE, MAKE)
-        data.check_files(folder, self.meta, (*(f"{split}{part}.npy" for part in ("", "_offsets", "_blanks")), "tokenizer.json"), REMAKE)
+        self.form, self.meta = (
+            form,
+            data.read_meta(folder, "pairs", "a folder of pairs", MAKE, MAKE),
+        )
+        data.check_files(
+            folder,
+            self.meta,
+            (*(f"{split}{part}.npy" for part in ("", "_offsets", "_blanks")), "tokenizer.json"),
+            REMAKE,
+        )
         self.tokenizer = Tokenizer.load(folder / "tokenizer.json")
         if self.tokenizer.fingerprint != self.meta.get("tokenizer"):
-            raise UserError(f"{folder} made with tokenizer {self.meta.get('tokenizer')}", f"tokenizer {self.tokenizer.fingerprint}", REMAKE)
-        self.tokens, self.offsets = data.read_array(folder / f"{split}.npy", np.uint16), data.read_array(folder / f"{split}_offsets.npy", np.int64)
+            raise UserError(
+                f"{folder} made with tokenizer {self.meta.get('tokenizer')}",
+                f"tokenizer {self.tokenizer.fingerprint}",
+                REMAKE,
+            )
+        self.tokens, self.offsets = (
+            data.read_array(folder / f"{split}.npy", np.uint16),
+            data.read_array(folder / f"{split}_offsets.npy", np.int64),
+        )
         flat = data.read_array(folder / f"{split}_blanks.npy", np.int32)
         if len(flat) % 5 or not len(flat):
-            raise UserError(f"{folder}/{split}_blanks.npy with {len(flat)} numbers", "five for every blank, and a blank at least", REMAKE)
+            raise UserError(
+                f"{folder}/{split}_blanks.npy with {len(flat)} numbers",
+                "five for every blank, and a blank at least",
+                REMAKE,
+            )
         self.blanks = np.asarray(flat).reshape(-1, 5).astype(np.int64)
         documents, sizes = self.blanks[:, 1], np.diff(self.offsets)
-        if len(sizes) < 1 or self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or sizes.min() < 2:
-            raise UserError(f"{folder}/{split}_offsets.npy, which does not fit {split}.npy", "offsets of every document", REMAKE)
-        if int(self.tokens.max()) >= self.tokenizer.vocab_size or type(self.meta.get("max_length")) is not int:
-            raise UserError(f"id {int(self.tokens.max())} in {folder}/{split}.npy, rows of {self.meta.get('max_length')!r}",
-                            f"ids below {self.tokenizer.vocab_size}, and a number", REMAKE)
-        ends = np.where(np.diff(self.blanks[:, 0], append=-1) == 0, np.roll(self.blanks[:, 3], -1), sizes[documents % len(sizes)] - 1)
-        if self.blanks.min() < 0 or documents.max() >= len(sizes) or self.blanks[:, 2].max() >= len(KINDS) or (self.blanks[:, 3] < 1).any() or \
-                (self.blanks[:, 4] > ends).any() or (self.blanks[:, 3] >= self.blanks[:, 4]).any():
-            raise UserError(f"{folder}/{split}_blanks.npy, which does not fit {split}.npy", "blanks inside their documents", REMAKE)
-        self.first = np.flatnonzero(np.diff(self.blanks[:, 0], prepend=-1))  # where each pair's blanks begin
-        self.starts, self.kinds, self.documents = self.first, self.blanks[self.first, 2], documents[self.first]
+        if (
+            len(sizes) < 1
+            or self.offsets[0] != 0
+            or self.offsets[-1] != len(self.tokens)
+            or sizes.min() < 2
+        ):
+            raise UserError(
+                f"{folder}/{split}_offsets.npy, which does not fit {split}.npy",
+                "offsets of every document",
+                REMAKE,
+            )
+        if (
+            int(self.tokens.max()) >= self.tokenizer.vocab_size
+            or type(self.meta.get("max_length")) is not int
+        ):
+            raise UserError(
+                f"id {int(self.tokens.max())} in {folder}/{split}.npy, rows of {self.meta.get('max_length')!r}",
+                f"ids below {self.tokenizer.vocab_size}, and a number",
+                REMAKE,
+            )
+        ends = np.where(
+            np.diff(self.blanks[:, 0], append=-1) == 0,
+            np.roll(self.blanks[:, 3], -1),
+            sizes[documents % len(sizes)] - 1,
+        )
+        if (
+            self.blanks.min() < 0
+            or documents.max() >= len(sizes)
+            or self.blanks[:, 2].max() >= len(KINDS)
+            or (self.blanks[:, 3] < 1).any()
+            or (self.blanks[:, 4] > ends).any()
+            or (self.blanks[:, 3] >= self.blanks[:, 4]).any()
+        ):
+            raise UserError(
+                f"{folder}/{split}_blanks.npy, which does not fit {split}.npy",
+                "blanks inside their documents",
+                REMAKE,
+            )
+        self.first = np.flatnonzero(
+            np.diff(self.blanks[:, 0], prepend=-1)
+        )  # where each pair's blanks begin
+        self.starts, self.kinds, self.documents = (
+            self.first,
+            self.blanks[self.first, 2],
+            documents[self.first],
+        )
         count = np.diff(self.first, append=len(self.blanks))
         asked = np.add.reduceat(self.blanks[:, 4] - self.blanks[:, 3], self.first)
-        to_the_end = (count == 1) & (self.blanks[self.first, 4] == sizes[self.documents] - 1)  # nothing stands behind the blank
-        self.lengths = {"context": sizes[self.documents], "cross": asked + count + 1, "ar": sizes[self.documents] + 2 * count - 1 - to_the_end}[form]
+        to_the_end = (count == 1) & (
+            self.blanks[self.first, 4] == sizes[self.documents] - 1
+        )  # nothing stands behind the blank
+        self.lengths = {
+            "context": sizes[self.documents],
+            "cross": asked + count + 1,
+            "ar": sizes[self.documents] + 2 * count - 1 - to_the_end,
+        }[form]
 
     def __len__(self) -> int:
         return len(self.first)
@@ -196,13 +294,18 @@ class PairData:
     def check_tokenizer(self, fingerprint: str, folder, path) -> None:
         """Raise UserError unless the pairs have the tokenizer of the checkpoint at `path`."""
         if self.tokenizer.fingerprint != fingerprint:
-            raise UserError(f"pairs in {folder} made with tokenizer {self.tokenizer.fingerprint}", f"tokenizer {fingerprint}, that of {path}",
-                            f"run prep_conditional_data.py --denoiser {path}, or name another folder with --data_dir")
+            raise UserError(
+                f"pairs in {folder} made with tokenizer {self.tokenizer.fingerprint}",
+                f"tokenizer {fingerprint}, that of {path}",
+                f"run prep_conditional_data.py --denoiser {path}, or name another folder with --data_dir",
+            )
 
     def pair(self, number: int) -> Pair:
-        rows = self.blanks[self.first[number]:self.first[number + 1] if number + 1 < len(self) else None]
+        rows = self.blanks[
+            self.first[number] : self.first[number + 1] if number + 1 < len(self) else None
+        ]
         start = self.offsets[rows[0, 1]]
-        document = np.asarray(self.tokens[start:self.offsets[rows[0, 1] + 1]])
+        document = np.asarray(self.tokens[start : self.offsets[rows[0, 1] + 1]])
         edges = [0, *rows[:, 3:].ravel().tolist(), len(document)]
         pieces = [document[left:right] for left, right in zip(edges, edges[1:], strict=False)]
         return Pair(pieces[::2], pieces[1::2], KINDS[rows[0, 2]], int(rows[0, 1]))
@@ -210,13 +313,24 @@ class PairData:
     def length_histograms(self) -> dict[str, list[int]]:
         """By kind, how many blanks have each length in tokens, from 0 up."""
         kinds, sizes = self.blanks[:, 2], self.blanks[:, 4] - self.blanks[:, 3]
-        return {name: np.bincount(sizes[kinds == number], minlength=2).tolist() for number, name in enumerate(KINDS)}
+        return {
+            name: np.bincount(sizes[kinds == number], minlength=2).tolist()
+            for number, name in enumerate(KINDS)
+        }
 
     def batch(self, numbers, pad_multiple: int = 1) -> dict:
-        return batch_of([self.pair(int(number)) for number in numbers], self.form, self.tokenizer, pad_multiple, self.meta["max_length"])
+        return batch_of(
+            [self.pair(int(number)) for number in numbers],
+            self.form,
+            self.tokenizer,
+            pad_multiple,
+            self.meta["max_length"],
+        )
 
 
-def batch_of(pairs: list[Pair], form: str, tokenizer: Tokenizer, pad_multiple: int = 1, most: int = 1 << 30) -> dict:
+def batch_of(
+    pairs: list[Pair], form: str, tokenizer: Tokenizer, pad_multiple: int = 1, most: int = 1 << 30
+) -> dict:
     """Tensors of some pairs: tokens, free (B, L), lengths (B,); condition (B, P) and condition_lengths (B,) for `cross`.
 
     Padded to the longest row, or to a multiple, but not beyond `most`.
@@ -226,11 +340,18 @@ def batch_of(pairs: list[Pair], form: str, tokenizer: Tokenizer, pad_multiple: i
     def padded(name: str, filler) -> Tensor:
         parts = [getattr(row, name) for row in rows]
         width = max(map(len, parts))
-        result = torch.full((len(parts), min(-(-width // pad_multiple) * pad_multiple, max(width, most))), filler)
+        result = torch.full(
+            (len(parts), min(-(-width // pad_multiple) * pad_multiple, max(width, most))), filler
+        )
         for line, part in zip(result, parts, strict=True):
-            line[:len(part)] = torch.from_numpy(part)
+            line[: len(part)] = torch.from_numpy(part)
         return result
-    batch: dict = {"tokens": padded("ids", tokenizer.pad), "lengths": torch.tensor([len(row.ids) for row in rows]), "free": padded("free", False)}
+
+    batch: dict = {
+        "tokens": padded("ids", tokenizer.pad),
+        "lengths": torch.tensor([len(row.ids) for row in rows]),
+        "free": padded("free", False),
+    }
     if form == "cross":
         batch["condition"] = padded("condition", tokenizer.pad)
         batch["condition_lengths"] = torch.tensor([len(row.condition) for row in rows])
@@ -240,7 +361,11 @@ def batch_of(pairs: list[Pair], form: str, tokenizer: Tokenizer, pad_multiple: i
 def place(batch: dict, device) -> tuple[Tensor, Tensor | None, Tensor]:
     """A batch on its device: tokens (B, L), lengths (B,) or None if nothing is padding, free (B, L) bool."""
     full = int(batch["lengths"].min()) == batch["tokens"].shape[1]
-    return batch["tokens"].to(device), None if full else batch["lengths"].to(device), batch["free"].to(device)
+    return (
+        batch["tokens"].to(device),
+        None if full else batch["lengths"].to(device),
+        batch["free"].to(device),
+    )
 
 
 class PairBatches(Batches):

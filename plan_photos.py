@@ -57,10 +57,24 @@ class Collection:
 
 
 COLLECTIONS = (
-    Collection("COCO", 123_287, 113_287, 19e9, "train2014.zip (13 GB) and val2014.zip (6 GB) from cocodataset.org, unpacked into coco/",
-               "dataset_coco.json", "coco"),
-    Collection("Flickr30k", 31_014, 29_000, 4.4e9, "flickr30k-images (4.4 GB; its authors' form), into flickr30k-images/", "dataset_flickr30k.json",
-               "flickr30k-images"),
+    Collection(
+        "COCO",
+        123_287,
+        113_287,
+        19e9,
+        "train2014.zip (13 GB) and val2014.zip (6 GB) from cocodataset.org, unpacked into coco/",
+        "dataset_coco.json",
+        "coco",
+    ),
+    Collection(
+        "Flickr30k",
+        31_014,
+        29_000,
+        4.4e9,
+        "flickr30k-images (4.4 GB; its authors' form), into flickr30k-images/",
+        "dataset_flickr30k.json",
+        "flickr30k-images",
+    ),
 )
 PAGE = """# COCO and Flickr30k on one 16 GB GPU
 Made by `python plan_photos.py`. **Not run:** neither collection was here. Rates were measured on the machine that made this page and
@@ -91,6 +105,7 @@ def measure_encoder(seed: int, batch: int = 8) -> dict:
     """A ViT-B/32 of CLIP's architecture with random weights: operations a photo, its share of the product here, bytes of its weights,
     patches and width of its features."""
     from transformers import CLIPVisionConfig, CLIPVisionModel
+
     torch.manual_seed(seed)
     settings = CLIPVisionConfig()  # the defaults are openai/clip-vit-base-patch32's
     device = hardware.choose_device("auto")
@@ -104,50 +119,103 @@ def measure_encoder(seed: int, batch: int = 8) -> dict:
             model(pixel_values=pixels).last_hidden_state[0, 0, 0].item()
             seconds.append(time.perf_counter() - clock)
     work = counter.get_total_flops() / batch
-    return {"gflops": work / 1e9, "share": work * batch / statistics.median(seconds) / hardware.product_rate(device),
-            "bytes": 4 * sum(weight.numel() for weight in model.parameters()), "patches": features.shape[1], "width": features.shape[2]}
+    return {
+        "gflops": work / 1e9,
+        "share": work * batch / statistics.median(seconds) / hardware.product_rate(device),
+        "bytes": 4 * sum(weight.numel() for weight in model.parameters()),
+        "patches": features.shape[1],
+        "width": features.shape[2],
+    }
 
 
 def measure_decode(seed: int) -> float:
     """Seconds of one core to decode a JPEG of 640x480 and bring it to 224 pixels; the median of ten."""
     rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).resize((640, 480), Image.Resampling.BICUBIC)
+    coarse = Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).resize(
+        (640, 480), Image.Resampling.BICUBIC
+    )
     coarse.save(file := io.BytesIO(), "JPEG", quality=90)
     seconds = []
     for _ in range(10):
         clock = time.perf_counter()
-        resize_crop(Image.open(io.BytesIO(file.getvalue())).convert("RGB"), 224, "crop", int(Image.Resampling.BICUBIC))
+        resize_crop(
+            Image.open(io.BytesIO(file.getvalue())).convert("RGB"),
+            224,
+            "crop",
+            int(Image.Resampling.BICUBIC),
+        )
         seconds.append(time.perf_counter() - clock)
     return statistics.median(seconds)
 
 
-def section(one: Collection, args, step: dict, encoder: dict, decode: float, save_rate: float) -> str:
+def section(
+    one: Collection, args, step: dict, encoder: dict, decode: float, save_rate: float
+) -> str:
     """The commands of one collection, and a row of disk, time and memory for each."""
-    model = ModelConfig(**config.named_size("caption"), condition_width=encoder["width"], max_length=64, length_hidden=config.LENGTH_HIDDEN)
+    model = ModelConfig(
+        **config.named_size("caption"),
+        condition_width=encoder["width"],
+        max_length=64,
+        length_hidden=config.LENGTH_HIDDEN,
+    )
     steps = EPOCHS * one.train * CAPTIONS // BATCH
     job = Job(one.name, model, BATCH, LENGTH, steps, "")
-    plan = scaling.plan(job, 1, step["share"] * args.peak, {"memory": args.memory, "link": 1e9, "network": 1e9},
-                        scaling.kept_bytes(job, args.seed), save_rate)
+    plan = scaling.plan(
+        job,
+        1,
+        step["share"] * args.peak,
+        {"memory": args.memory, "link": 1e9, "network": 1e9},
+        scaling.kept_bytes(job, args.seed),
+        save_rate,
+    )
     if "seconds" not in plan:
-        raise UserError(f"--memory {args.memory:g}", f"enough for {one.name}'s captioner", "name a larger card")
+        raise UserError(
+            f"--memory {args.memory:g}", f"enough for {one.name}'s captioner", "name a larger card"
+        )
     features = one.photos * encoder["patches"] * encoder["width"] * 2
     encoding = one.photos * encoder["gflops"] * 1e9 / (encoder["share"] * args.peak_float32)
     decoding = one.photos * decode / args.cores
     held = one.photos - one.train
-    writing = held / 2 * CALLS * scaling.training_flops(Job("", model, 1, LENGTH, 1, "")) / 3 / (step["share"] * args.peak)
+    writing = (
+        held
+        / 2
+        * CALLS
+        * scaling.training_flops(Job("", model, 1, LENGTH, 1, ""))
+        / 3
+        / (step["share"] * args.peak)
+    )
     data, run = f"data_captions_{one.name.lower()}", f"runs/{one.name.lower()}"
     commands = [
         f"python prep_caption_photos.py --captions {one.captions} --images {one.images} --encoder openai/clip-vit-base-patch32 --out {data}",
         f"python train_captioning.py --data_dir {data} --out {run} --model_config caption --max_steps {steps} --batch_size {BATCH}"
         f" --accumulate {plan['accumulate']} --captions_per_image {CAPTIONS} --dropout 0.1",
-        f"python evaluate.py --checkpoint {run}/best.pt --data_dir {data} --splits val,test --step_counts 1,2,4,8,16"]
-    rows = [["step", "disk", "time", "memory of the card", "what limits it"],
-            ["photos", size(one.bytes), "the network's", "–", "–"],
-            ["features", size(features), duration(max(encoding, decoding)), f"{size(encoder['bytes'])} of weights, a batch of {vision.CHUNK}",
-             "the encoder" if encoding > decoding else "decoding"],
-            ["training", f"{size(plan['last'])} twice, {size(plan['resume'])}", duration(3600 * plan["hours"]),
-             f"{size(plan['resident'])} weights and their state, {size(plan['activations'])} activations", plan["why"]],
-            [f"captions, {held // 2:,} photos a split", "–", duration(writing), "less", f"{CALLS} calls a caption"]]
+        f"python evaluate.py --checkpoint {run}/best.pt --data_dir {data} --splits val,test --step_counts 1,2,4,8,16",
+    ]
+    rows = [
+        ["step", "disk", "time", "memory of the card", "what limits it"],
+        ["photos", size(one.bytes), "the network's", "–", "–"],
+        [
+            "features",
+            size(features),
+            duration(max(encoding, decoding)),
+            f"{size(encoder['bytes'])} of weights, a batch of {vision.CHUNK}",
+            "the encoder" if encoding > decoding else "decoding",
+        ],
+        [
+            "training",
+            f"{size(plan['last'])} twice, {size(plan['resume'])}",
+            duration(3600 * plan["hours"]),
+            f"{size(plan['resident'])} weights and their state, {size(plan['activations'])} activations",
+            plan["why"],
+        ],
+        [
+            f"captions, {held // 2:,} photos a split",
+            "–",
+            duration(writing),
+            "less",
+            f"{CALLS} calls a caption",
+        ],
+    ]
     return f"""## {one.name}
 Get {one.get}.
 ```bash
@@ -162,7 +230,11 @@ Get {one.get}.
 def main(argv=None):
     args = parse_args(argv)
     if any(getattr(args, name) <= 0 for name in ASSUMED):
-        raise UserError("a rate or size of zero or less", "positive numbers", "correct --peak, --peak_float32, --memory or --cores")
+        raise UserError(
+            "a rate or size of zero or less",
+            "positive numbers",
+            "correct --peak, --peak_float32, --memory or --cores",
+        )
     config.named_size(args.model_config)
     torch.set_num_threads(args.threads or torch.get_num_threads())
     out = Path(args.out)
@@ -170,9 +242,23 @@ def main(argv=None):
     step, encoder = scaling.measure_step(args.model_config, args.seed), measure_encoder(args.seed)
     decode, save_rate = measure_decode(args.seed), scaling.measure_save()
     sections = [section(one, args, step, encoder, decode, save_rate) for one in COLLECTIONS]
-    assumed = "\n".join(f"- `--{name} {getattr(args, name):g}`: {words}" for name, (_, words) in ASSUMED.items())
-    files.write_text(out, PAGE.format(step=step, tried=TRIED, slower=step["share"] / TRIED, encoder=encoder, decode=1000 * decode,
-                                      save=size(save_rate), model=args.model_config, assumed=assumed, sections="\n".join(sections)))
+    assumed = "\n".join(
+        f"- `--{name} {getattr(args, name):g}`: {words}" for name, (_, words) in ASSUMED.items()
+    )
+    files.write_text(
+        out,
+        PAGE.format(
+            step=step,
+            tried=TRIED,
+            slower=step["share"] / TRIED,
+            encoder=encoder,
+            decode=1000 * decode,
+            save=size(save_rate),
+            model=args.model_config,
+            assumed=assumed,
+            sections="\n".join(sections),
+        ),
+    )
     print("\n".join(sections))
     print(f"done: {out}")
 

@@ -37,37 +37,99 @@ HELD = ("held_pair", "held_relation", "held_count", "long", "noise3", "swap")
 
 def parse_args(argv):
     parser = config.Parser(__doc__)
-    parser.add_argument("--out", default="data_captions_synthetic", help="folder to write (default %(default)s)")
-    parser.add_argument("--num_train", type=int, default=5000, help="pictures to train on (default 5000)")
-    parser.add_argument("--num_val", type=int, default=500, help="pictures in val and in each test split (default 500)")
-    parser.add_argument("--levels", default="1,2,3", help="1: one object, 2: two with a relation, 3: three (default %(default)s)")
-    parser.add_argument("--noise", type=int, default=2, choices=range(4), help="training pictures have noise 0 to this (default 2)")
-    parser.add_argument("--inside", type=float, default=scenes.INSIDE,
-                        help="share of the draws of two objects that put one into the other (default %(default)s: an eighth of the pictures)")
-    parser.add_argument("--captions", type=int, default=5, help="true captions a picture (default 5)")
-    parser.add_argument("--vocab_size", type=int, default=512, help="most tokens of the captions' BPE (default 512)")
-    parser.add_argument("--encoder", default=vision.EMBEDDED, help="frozen encoder, or `none` to leave features out (default %(default)s)")
-    parser.add_argument("--device", default="auto", help="what computes the features: auto, cpu, cuda, mps (default auto)")
-    parser.add_argument("--shard", metavar="I/N", help="compute only this part of the features, such as 0/8; needs the captions to be there")
-    parser.add_argument("--workers", type=int, default=0, help="processes that draw; 0 means one a core (default 0)")
-    parser.add_argument("--seed", type=int, default=0, help="decides every scene, pixel and word (default 0)")
+    parser.add_argument(
+        "--out", default="data_captions_synthetic", help="folder to write (default %(default)s)"
+    )
+    parser.add_argument(
+        "--num_train", type=int, default=5000, help="pictures to train on (default 5000)"
+    )
+    parser.add_argument(
+        "--num_val",
+        type=int,
+        default=500,
+        help="pictures in val and in each test split (default 500)",
+    )
+    parser.add_argument(
+        "--levels",
+        default="1,2,3",
+        help="1: one object, 2: two with a relation, 3: three (default %(default)s)",
+    )
+    parser.add_argument(
+        "--noise",
+        type=int,
+        default=2,
+        choices=range(4),
+        help="training pictures have noise 0 to this (default 2)",
+    )
+    parser.add_argument(
+        "--inside",
+        type=float,
+        default=scenes.INSIDE,
+        help="share of the draws of two objects that put one into the other (default %(default)s: an eighth of the pictures)",
+    )
+    parser.add_argument(
+        "--captions", type=int, default=5, help="true captions a picture (default 5)"
+    )
+    parser.add_argument(
+        "--vocab_size", type=int, default=512, help="most tokens of the captions' BPE (default 512)"
+    )
+    parser.add_argument(
+        "--encoder",
+        default=vision.EMBEDDED,
+        help="frozen encoder, or `none` to leave features out (default %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="what computes the features: auto, cpu, cuda, mps (default auto)",
+    )
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="compute only this part of the features, such as 0/8; needs the captions to be there",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that draw; 0 means one a core (default 0)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="decides every scene, pixel and word (default 0)"
+    )
     return parser.parse_args(argv)
 
 
-def make_record(folder: str, split: str, number: int, levels: tuple[int, ...], noise: int, inside: float, num_captions: int, seed: int) -> dict:
+def make_record(
+    folder: str,
+    split: str,
+    number: int,
+    levels: tuple[int, ...],
+    noise: int,
+    inside: float,
+    num_captions: int,
+    seed: int,
+) -> dict:
     """Draw picture `number` of a split, write it, return its line of captions.jsonl: a pure function of the arguments."""
     scene_number = number // 2 if split == "swap" else number
     rng = np.random.default_rng([seed, [*HELD, "train", "val"].index(split), scene_number])
-    level = {"held_relation": 2, "swap": 2, "held_count": 3, "long": 3}.get(split, levels[scene_number % len(levels)])
-    settings = {"noise": 3 if split == "noise3" else int(rng.integers(noise + 1)), "number": int(rng.integers(4, 6)) if split == "long" else 3,
-                "inside": inside}
+    level = {"held_relation": 2, "swap": 2, "held_count": 3, "long": 3}.get(
+        split, levels[scene_number % len(levels)]
+    )
+    settings = {
+        "noise": 3 if split == "noise3" else int(rng.integers(noise + 1)),
+        "number": int(rng.integers(4, 6)) if split == "long" else 3,
+        "inside": inside,
+    }
     if split in ("held_pair", "held_relation", "held_count"):
         settings[split.split("_")[1] + "s"] = "held"
     scene = scenes.sample_scene(rng, level, **settings)
-    while split == "swap" and any(scenes.held_pair(one.colour, one.shape) for one in scenes.swapped(scene).objects):
+    while split == "swap" and any(
+        scenes.held_pair(one.colour, one.shape) for one in scenes.swapped(scene).objects
+    ):
         scene = scenes.sample_scene(rng, level, **settings)
     if split == "swap":
-        texts, scene = captions.swap_captions(scene, number % 2, rng), scenes.swapped(scene) if number % 2 else scene
+        texts, scene = (
+            captions.swap_captions(scene, number % 2, rng),
+            scenes.swapped(scene) if number % 2 else scene,
+        )
     else:
         texts = captions.several(scene, rng, num_captions)
     name = f"images/{split}/{number:06d}.png"
@@ -85,25 +147,47 @@ def draw_all(args, levels: tuple[int, ...], out: Path) -> list[dict]:
     for name, level in (("held_relation", 2), ("swap", 2), ("held_count", 3), ("long", 3)):
         if level not in levels:
             del sizes[name]
-    jobs = [(str(out), split, number, levels, args.noise, args.inside, args.captions, args.seed)
-            for split, size in sizes.items() for number in range(size)]
+    jobs = [
+        (str(out), split, number, levels, args.noise, args.inside, args.captions, args.seed)
+        for split, size in sizes.items()
+        for number in range(size)
+    ]
     for split in sizes:
         files.writable_folder(out / "images" / split)
     with ProcessPoolExecutor(args.workers or os.cpu_count()) as pool:
-        return list(tqdm(pool.map(make_record, *zip(*jobs, strict=True), chunksize=32), total=len(jobs), desc="drawing", unit="image"))
+        return list(
+            tqdm(
+                pool.map(make_record, *zip(*jobs, strict=True), chunksize=32),
+                total=len(jobs),
+                desc="drawing",
+                unit="image",
+            )
+        )
 
 
 def main(argv=None):
     args = parse_args(argv)
     for flag, least in (("num_train", 10), ("num_val", 2), ("captions", 1), ("workers", 0)):
         if getattr(args, flag) < least:
-            raise UserError(f"--{flag} {getattr(args, flag)}", f"at least {least}", "choose such a number")
+            raise UserError(
+                f"--{flag} {getattr(args, flag)}", f"at least {least}", "choose such a number"
+            )
     if not 0 <= args.inside < 1:
-        raise UserError(f"--inside {args.inside:g}", "a share from 0 to below 1", "choose such a number")
+        raise UserError(
+            f"--inside {args.inside:g}", "a share from 0 to below 1", "choose such a number"
+        )
     if set(args.levels.split(",")) - {"1", "2", "3"}:
-        raise UserError(f"--levels {args.levels}", "some of 1,2,3 with commas between them", "for example --levels 1,2")
+        raise UserError(
+            f"--levels {args.levels}",
+            "some of 1,2,3 with commas between them",
+            "for example --levels 1,2",
+        )
     levels = tuple(sorted({int(word) for word in args.levels.split(",")}))
-    encoder = None if args.encoder == "none" else vision.load(args.encoder, hardware.choose_device(args.device))
+    encoder = (
+        None
+        if args.encoder == "none"
+        else vision.load(args.encoder, hardware.choose_device(args.device))
+    )
     shard = config.read_shard(args.shard)
     out = vision.claim(Path(args.out), shard)
     kept = ("noise", "inside", "captions", "seed", "vocab_size", "num_train", "num_val")
@@ -111,14 +195,26 @@ def main(argv=None):
     if (out / "meta.json").exists():
         before = caption_data.read_meta(out)
         if {key: before.get(key) for key in settings} != settings:
-            raise UserError(f"another set of pictures in {out}", "a folder of its own for each", "choose another --out or remove it")
+            raise UserError(
+                f"another set of pictures in {out}",
+                "a folder of its own for each",
+                "choose another --out or remove it",
+            )
         print(f"{out}: all pictures are there", file=sys.stderr)
     else:
-        if (out / "images").exists() and files.read_json(out / "settings.json", "the settings of a stopped run", "remove the folder") != settings:
-            raise UserError(f"a stopped run with other settings in {out}", "the same flags", "choose another --out or remove it")
+        if (out / "images").exists() and files.read_json(
+            out / "settings.json", "the settings of a stopped run", "remove the folder"
+        ) != settings:
+            raise UserError(
+                f"a stopped run with other settings in {out}",
+                "the same flags",
+                "choose another --out or remove it",
+            )
         files.write_json(out / "settings.json", settings)
         records = draw_all(args, levels, out)
-        texts = [text for record in records if record["split"] == "train" for text in record["captions"]]
+        texts = [
+            text for record in records if record["split"] == "train" for text in record["captions"]
+        ]
         caption_data.write_folder(out, records, Tokenizer.train(texts, args.vocab_size), settings)
     if encoder is not None:
         vision.cache_features(encoder, out, shard=shard, workers=args.workers)

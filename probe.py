@@ -25,7 +25,9 @@ class Probe(nn.Module):
         self.patch, self.norm = nn.Linear(width, hidden), nn.LayerNorm(hidden)
         self.look = nn.MultiheadAttention(hidden, 4, batch_first=True)
         self.body = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 2 * hidden), nn.GELU())
-        self.heads = nn.ModuleDict({name: nn.Linear(2 * hidden, len(values)) for name, values in CLASSES.items()})
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(2 * hidden, len(values)) for name, values in CLASSES.items()}
+        )
 
     def forward(self, where: Tensor, patches: Tensor) -> dict[str, Tensor]:
         query, seen = self.where(where)[:, None], self.norm(self.patch(patches))
@@ -35,13 +37,23 @@ class Probe(nn.Module):
 
 def objects(data: CaptionData) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Every object of a split: its image's number (N,), where it is (N, 2) float32, its classes (N,) int64 each."""
-    found = [(row, one) for row, record in enumerate(data.records) for one in record["scene"]["objects"]]
+    found = [
+        (row, one) for row, record in enumerate(data.records) for one in record["scene"]["objects"]
+    ]
     where = np.array([[one["x"], one["y"]] for _, one in found], np.float32)
-    return np.array([row for row, _ in found]), where, {name: np.array([values.index(one[name]) for _, one in found])
-                                                        for name, values in CLASSES.items()}
+    return (
+        np.array([row for row, _ in found]),
+        where,
+        {
+            name: np.array([values.index(one[name]) for _, one in found])
+            for name, values in CLASSES.items()
+        },
+    )
 
 
-def ceiling(folder, splits: list[str], steps: int, *, batch_size: int = 256, seed: int = 0, device="cpu") -> dict[str, dict[str, float]]:
+def ceiling(
+    folder, splits: list[str], steps: int, *, batch_size: int = 256, seed: int = 0, device="cpu"
+) -> dict[str, dict[str, float]]:
     """Train the probe for so many steps; the share of objects of each split whose attributes it names rightly."""
     data = CaptionData(folder, "train")
     statistics = captioning.feature_statistics(data.features, data.rows)
@@ -54,7 +66,10 @@ def ceiling(folder, splits: list[str], steps: int, *, batch_size: int = 256, see
     for _ in tqdm(range(steps), unit="step", desc="probe"):
         some = order.integers(len(rows), size=batch_size)
         logits = probe(torch.from_numpy(where[some]).to(device), see(data, rows[some]))
-        loss = sum(F.cross_entropy(logits[name], torch.from_numpy(classes[name][some]).to(device)) for name in CLASSES)
+        loss = sum(
+            F.cross_entropy(logits[name], torch.from_numpy(classes[name][some]).to(device))
+            for name in CLASSES
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -68,6 +83,10 @@ def ceiling(folder, splits: list[str], steps: int, *, batch_size: int = 256, see
             for part in np.array_split(np.arange(len(rows)), -(-len(rows) // batch_size)):
                 logits = probe(torch.from_numpy(where[part]).to(device), see(held_out, rows[part]))
                 for name in CLASSES:
-                    hits[name] += int((logits[name].argmax(-1).cpu().numpy() == classes[name][part]).sum())
-            result[split] = {f"{name}_accuracy": count / len(rows) for name, count in hits.items()} | {"objects": len(rows)}
+                    hits[name] += int(
+                        (logits[name].argmax(-1).cpu().numpy() == classes[name][part]).sum()
+                    )
+            result[split] = {
+                f"{name}_accuracy": count / len(rows) for name, count in hits.items()
+            } | {"objects": len(rows)}
     return result

@@ -120,7 +120,9 @@ draw();
 
 def dress(caption: str) -> str:
     """A caption as all are shown, so that none is known by its full stop, its spaces or its capitals: 'A dog 's ball .' -> 'A dog's ball'."""
-    caption = re.sub(r"\s+([.,;:!?%)]|n't\b|'(?:s|re|ve|ll|d|m)\b)", r"\1", " ".join(caption.split())).rstrip(" .")
+    caption = re.sub(
+        r"\s+([.,;:!?%)]|n't\b|'(?:s|re|ve|ll|d|m)\b)", r"\1", " ".join(caption.split())
+    ).rstrip(" .")
     return caption[:1].upper() + caption[1:]
 
 
@@ -131,20 +133,40 @@ def compose(shown: list[dict], seed: int = 0) -> list[dict]:
     Captions of one image that look the same are one, with several sources. Raises UserError with fewer than two images.
     """
     if len(shown) < 2:
-        raise UserError(f"{len(shown)} image to rate", "at least 2: one lends the other a wrong caption", "rate more images")
+        raise UserError(
+            f"{len(shown)} image to rate",
+            "at least 2: one lends the other a wrong caption",
+            "rate more images",
+        )
     for name in shown[0]["captions"]:
         if name in (HUMAN, SHUFFLED):
-            raise UserError(f"captions of a source called {name!r}", "another name: that one is taken by the page's own", "rename the file")
+            raise UserError(
+                f"captions of a source called {name!r}",
+                "another name: that one is taken by the page's own",
+                "rename the file",
+            )
     rng = np.random.default_rng(seed)
     order, items = rng.permutation(len(shown)), []
     human = [one["references"][rng.integers(len(one["references"]))] for one in shown]
     for number, after in zip(order, np.roll(order, -1), strict=True):
         one, sources = shown[number], {}
-        for name, caption in (*one["captions"].items(), (HUMAN, human[number]), (SHUFFLED, human[after])):
+        for name, caption in (
+            *one["captions"].items(),
+            (HUMAN, human[number]),
+            (SHUFFLED, human[after]),
+        ):
             sources.setdefault(dress(caption), []).append(name)
         texts = list(sources)
-        items.append({"name": one["name"], "image": one["image"],
-                      "captions": [{"text": texts[i], "sources": sources[texts[i]]} for i in rng.permutation(len(texts))]})
+        items.append(
+            {
+                "name": one["name"],
+                "image": one["image"],
+                "captions": [
+                    {"text": texts[i], "sources": sources[texts[i]]}
+                    for i in rng.permutation(len(texts))
+                ],
+            }
+        )
     return items
 
 
@@ -152,11 +174,26 @@ def page(items: list[dict], title: str = "Rate the captions") -> str:
     """The page on which items, made by `compose`, are rated."""
     for item in items:
         if not item["image"].startswith("data:image/"):
-            raise UserError(f"the picture {item['image'][:40]!r} of {item['name']}", "a data:image/ address: the page loads nothing", "embed the picture")
+            raise UserError(
+                f"the picture {item['image'][:40]!r} of {item['name']}",
+                "a data:image/ address: the page loads nothing",
+                "embed the picture",
+            )
     hide = lambda sources: base64.b64encode(json.dumps(sources).encode()).decode()
-    shown = [{**item, "captions": [{"text": one["text"], "key": hide(one["sources"])} for one in item["captions"]]} for item in items]
+    shown = [
+        {
+            **item,
+            "captions": [
+                {"text": one["text"], "key": hide(one["sources"])} for one in item["captions"]
+            ],
+        }
+        for item in items
+    ]
     data = embed({"page": files.sha256(json.dumps(shown).encode()), "items": shown})
-    scale = "".join(f'<button aria-pressed="false" aria-keyshortcuts="{i}"><b>{i}</b>{word}</button>' for i, word in enumerate(SCALE, 1))
+    scale = "".join(
+        f'<button aria-pressed="false" aria-keyshortcuts="{i}"><b>{i}</b>{word}</button>'
+        for i, word in enumerate(SCALE, 1)
+    )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
@@ -174,11 +211,19 @@ def page(items: list[dict], title: str = "Rate the captions") -> str:
 
 def write(path, shown: list[dict], seed: int = 0) -> dict:
     """Write the page. shown: name, picture (a path), references, and captions of each source, for each image."""
-    items = compose([{**one, "image": images.data_uri(images.open_image(one["picture"]), 640)} for one in shown], seed)
+    items = compose(
+        [
+            {**one, "image": images.data_uri(images.open_image(one["picture"]), 640)}
+            for one in shown
+        ],
+        seed,
+    )
     files.write_text(path, page(items))
     counts = {"captions": sum(len(item["captions"]) for item in items), "images": len(items)}
-    print(f"wrote {path}: {counts['captions']} captions of {counts['images']} pictures. Open it in a browser, rate, save, and run "
-          "evaluate.py --ratings on the saved files")
+    print(
+        f"wrote {path}: {counts['captions']} captions of {counts['images']} pictures. Open it in a browser, rate, save, and run "
+        "evaluate.py --ratings on the saved files"
+    )
     return counts
 
 
@@ -188,23 +233,54 @@ def read(paths: list[str]) -> list[dict]:
     rows, raters = [], {}
     for path in paths:
         told = files.read_json(path, expected, do)
-        if told.get("format") != 1 or told.get("kind") != "caption ratings" or not isinstance(told.get("ratings"), list):
-            raise UserError(f"{path} with format {told.get('format')!r} and kind {told.get('kind')!r}", expected, do)
+        if (
+            told.get("format") != 1
+            or told.get("kind") != "caption ratings"
+            or not isinstance(told.get("ratings"), list)
+        ):
+            raise UserError(
+                f"{path} with format {told.get('format')!r} and kind {told.get('kind')!r}",
+                expected,
+                do,
+            )
         key = str(told.get("page")), str(told.get("rater") or Path(path).stem)
         if key in raters:
-            raise UserError(f"{path} and {raters[key]} from one rater ({key[1]}) of one page", "one file a rater", "leave one out")
+            raise UserError(
+                f"{path} and {raters[key]} from one rater ({key[1]}) of one page",
+                "one file a rater",
+                "leave one out",
+            )
         raters[key] = path
         for number, row in enumerate(told["ratings"], 1):
             try:
-                good = type(row["rating"]) is int and 1 <= row["rating"] <= len(SCALE) and row["sources"] and \
-                    all(isinstance(word, str) for word in (row["image"], row["caption"], *row["sources"]))
+                good = (
+                    type(row["rating"]) is int
+                    and 1 <= row["rating"] <= len(SCALE)
+                    and row["sources"]
+                    and all(
+                        isinstance(word, str)
+                        for word in (row["image"], row["caption"], *row["sources"])
+                    )
+                )
             except (KeyError, TypeError):
                 good = False
             if not good:
-                raise UserError(f"entry {number} of {path}, which is damaged", f"image, caption, sources, and a rating of 1 to {len(SCALE)}", do)
-            rows.append({"page": key[0], "rater": key[1], **{name: row[name] for name in ("image", "caption", "sources", "rating")}})
+                raise UserError(
+                    f"entry {number} of {path}, which is damaged",
+                    f"image, caption, sources, and a rating of 1 to {len(SCALE)}",
+                    do,
+                )
+            rows.append(
+                {
+                    "page": key[0],
+                    "rater": key[1],
+                    **{name: row[name] for name in ("image", "caption", "sources", "rating")},
+                }
+            )
     if not rows:
-        raise UserError(f"no rating in {', '.join(paths)}", "at least one", "rate some captions first")
+        raise UserError(
+            f"no rating in {', '.join(paths)}", "at least one", "rate some captions first"
+        )
     return rows
 
 
@@ -216,7 +292,11 @@ def summary(rows: list[dict]) -> dict:
     sources, images = list(dict.fromkeys(name for row in rows for name in row["sources"])), {}
     for row in rows:
         images.setdefault((row["page"], row["image"]), len(images))
-    result: dict = {"sources": {}, "raters": len({row["rater"] for row in rows}), "images": len(images)}
+    result: dict = {
+        "sources": {},
+        "raters": len({row["rater"] for row in rows}),
+        "images": len(images),
+    }
     for name in sources:
         total, count, good = np.zeros((3, len(images)))
         for row in rows:
@@ -226,15 +306,27 @@ def summary(rows: list[dict]) -> dict:
                 count[number] += 1
                 good[number] += row["rating"] >= 4
         seen = count > 0
-        result["sources"][name] = {"images": int(seen.sum()), "ratings": int(count.sum()), "mean": total.sum() / count.sum(),
-                                   "mean_ci95": metrics.ratio_interval(total[seen], count[seen]), "good": good.sum() / count.sum(),
-                                   "good_ci95": metrics.ratio_interval(good[seen], count[seen])}
+        result["sources"][name] = {
+            "images": int(seen.sum()),
+            "ratings": int(count.sum()),
+            "mean": total.sum() / count.sum(),
+            "mean_ci95": metrics.ratio_interval(total[seen], count[seen]),
+            "good": good.sum() / count.sum(),
+            "good_ci95": metrics.ratio_interval(good[seen], count[seen]),
+        }
     result["sources"] = dict(sorted(result["sources"].items(), key=lambda one: -one[1]["mean"]))
     raters = {name: i for i, name in enumerate(dict.fromkeys(row["rater"] for row in rows))}
-    units = {key: i for i, key in enumerate(dict.fromkeys((row["page"], row["image"], row["caption"]) for row in rows))}
+    units = {
+        key: i
+        for i, key in enumerate(
+            dict.fromkeys((row["page"], row["image"], row["caption"]) for row in rows)
+        )
+    }
     table = np.full((len(units), len(raters)), np.nan)
     for row in rows:
-        table[units[row["page"], row["image"], row["caption"]], raters[row["rater"]]] = row["rating"]
+        table[units[row["page"], row["image"], row["caption"]], raters[row["rater"]]] = row[
+            "rating"
+        ]
     for level in ("ordinal", "interval"):
         result[f"alpha_{level}"] = metrics.agreement(table, level)
     return result
@@ -242,14 +334,28 @@ def summary(rows: list[dict]) -> dict:
 
 def table(result: dict) -> list[list[str]]:
     """The figures as rows of text, the first row the header."""
-    span = lambda one, key, times, digits: f"{times * one[key]:.{digits}f} [{times * one[key + '_ci95'][0]:.{digits}f}, {times * one[key + '_ci95'][1]:.{digits}f}]"
-    return [["", "images", "ratings", f"mean of 1 to {len(SCALE)}", "4 or 5, %"],
-            *([name, str(one["images"]), str(one["ratings"]), span(one, "mean", 1, 2), span(one, "good", 100, 1)]
-              for name, one in result["sources"].items())]
+    span = lambda one, key, times, digits: (
+        f"{times * one[key]:.{digits}f} [{times * one[key + '_ci95'][0]:.{digits}f}, {times * one[key + '_ci95'][1]:.{digits}f}]"
+    )
+    return [
+        ["", "images", "ratings", f"mean of 1 to {len(SCALE)}", "4 or 5, %"],
+        *(
+            [
+                name,
+                str(one["images"]),
+                str(one["ratings"]),
+                span(one, "mean", 1, 2),
+                span(one, "good", 100, 1),
+            ]
+            for name, one in result["sources"].items()
+        ),
+    ]
 
 
 def agreement_line(result: dict) -> str:
     alphas = [result["alpha_ordinal"], result["alpha_interval"]]
     return f"raters: {result['raters']}; agreement: " + (
-        "not defined: it takes two raters of one page, and ratings that differ" if None in alphas else
-        "Krippendorff's alpha {:.3f} (ordinal), {:.3f} (interval)".format(*alphas))
+        "not defined: it takes two raters of one page, and ratings that differ"
+        if None in alphas
+        else "Krippendorff's alpha {:.3f} (ordinal), {:.3f} (interval)".format(*alphas)
+    )

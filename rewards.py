@@ -28,8 +28,20 @@ class Reward:
         return self.cider.score(coco_scores.tokenize(text), others or self.vectors[image])
 
 
-def loss(denoise, tokens: Tensor, free: Tensor, sources: list[tuple[int, int]], reward: Reward, tokenizer, *, uniform: Tensor,
-         rng: torch.Generator, share: float, estimator: str = "count", weight: str = "bound") -> tuple[Tensor, dict]:
+def loss(
+    denoise,
+    tokens: Tensor,
+    free: Tensor,
+    sources: list[tuple[int, int]],
+    reward: Reward,
+    tokenizer,
+    *,
+    uniform: Tensor,
+    rng: torch.Generator,
+    share: float,
+    estimator: str = "count",
+    weight: str = "bound",
+) -> tuple[Tensor, dict]:
     """`diffusion.loss`, plus `share` times the self-critical loss, of one corruption and one call.
 
     tokens (B, L), free (B, L) bool; sources: image and caption number of each row. uniform: (B,) noise levels. estimator, weight: as in
@@ -37,20 +49,35 @@ def loss(denoise, tokens: Tensor, free: Tensor, sources: list[tuple[int, int]], 
     and `greedy_reward`, CIDEr-D from 0 to 10.
     """
     drawn = diffusion.corrupt(free, uniform, rng, estimator)
-    log_p = denoise(tokens.masked_fill(drawn.masked, tokenizer.mask), drawn.share, drawn.masked).log_softmax(-1)  # (M, V')
+    log_p = denoise(
+        tokens.masked_fill(drawn.masked, tokenizer.mask), drawn.share, drawn.masked
+    ).log_softmax(-1)  # (M, V')
     row = drawn.masked.nonzero()[:, 0]
     nats = F.nll_loss(log_p, tokens[drawn.masked], reduction="none")
     value, stats = diffusion.weigh(nats, drawn.weight[row].float(), free.sum(), weight)
     with torch.no_grad():
         # Gumbel's argmax in float64 with the step's own generator: a resumed run draws the same.
-        noise = -torch.empty(log_p.shape, dtype=torch.float64).exponential_(generator=rng).log().to(log_p.device)
+        noise = (
+            -torch.empty(log_p.shape, dtype=torch.float64)
+            .exponential_(generator=rng)
+            .log()
+            .to(log_p.device)
+        )
         guesses = (log_p.double() + noise).argmax(-1), log_p.argmax(-1)
         scores = []
         for guess in guesses:
             filled = tokens.clone()
             filled[drawn.masked] = guess
-            scores.append([reward(tokenizer.decode(ids), *source) for ids, source in zip(filled.tolist(), sources, strict=True)])
+            scores.append(
+                [
+                    reward(tokenizer.decode(ids), *source)
+                    for ids, source in zip(filled.tolist(), sources, strict=True)
+                ]
+            )
         gain = torch.tensor(np.subtract(*scores), dtype=torch.float32, device=tokens.device)  # (B,)
     critical = -(gain[row] * log_p.gather(1, guesses[0][:, None])[:, 0]).sum() / free.sum()
-    means = {name: float(np.mean(values)) for name, values in zip(("reward", "greedy_reward"), scores, strict=True)}
+    means = {
+        name: float(np.mean(values))
+        for name, values in zip(("reward", "greedy_reward"), scores, strict=True)
+    }
     return value + share * critical, {**stats, **means}

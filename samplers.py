@@ -32,7 +32,11 @@ from config import GROUPS, SampleConfig
 from diffusion import Denoise, Schedule
 
 RANDOM_ORDER = ("ancestral", "first_hitting", "remask")
-OWN_PACE = ("threshold", "factor", "entropy_bound")  # how many to reveal depends on how sure the model is
+OWN_PACE = (
+    "threshold",
+    "factor",
+    "entropy_bound",
+)  # how many to reveal depends on how sure the model is
 REMASK_LOOP = (0.55, 0.05, 0.9)  # ReMDM-loop: t_on, t_off, alpha_on as in the paper's section 5
 
 
@@ -56,7 +60,9 @@ def row_generators(seed: int, rows: int, first: int = 0) -> list[torch.Generator
     return [torch.Generator().manual_seed(seed * 1_000_003 + first + row) for row in range(rows)]
 
 
-def draw_tokens(logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
+def draw_tokens(
+    logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_p: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Draw one token a row by the inverse of its distribution function, in float64.
 
     logits: (M, V'); uniform: (M,) float64 in [0, 1). top_p keeps the token that crosses the limit.
@@ -117,16 +123,25 @@ def reveal_probability(progress: Progress, config: SampleConfig) -> tuple[Tensor
     expected masked share at 1 - alpha_s.
     """
     schedule = Schedule(config.schedule)
-    t, s = ((1 - (progress.step + shift).double() / progress.steps).clamp(min=0) for shift in (0, 1))
+    t, s = (
+        (1 - (progress.step + shift).double() / progress.steps).clamp(min=0) for shift in (0, 1)
+    )
     alpha_t, alpha_s = schedule.alpha(t), schedule.alpha(s)
     sigma = torch.zeros_like(alpha_t)
     if config.sampler == "remask":
-        if config.remask == "loop":  # three acts: up to alpha_on, stay there while re-masking, then finish
+        if (
+            config.remask == "loop"
+        ):  # three acts: up to alpha_on, stay there while re-masking, then finish
             on, off, alpha_on = REMASK_LOOP
-            path = lambda t: torch.where(t > on, alpha_on * (1 - t) / (1 - on),  # noqa: E731
-                                         torch.where(t >= off, alpha_on, 1 - (1 - alpha_on) * t / off))
+            path = lambda t: torch.where(
+                t > on,
+                alpha_on * (1 - t) / (1 - on),  # noqa: E731
+                torch.where(t >= off, alpha_on, 1 - (1 - alpha_on) * t / off),
+            )
             alpha_t, alpha_s = path(t), path(s)
-        limit = torch.where(alpha_t > 0, (1 - alpha_s) / alpha_t.clamp(min=1e-12), 1.0).clamp(max=1.0)
+        limit = torch.where(alpha_t > 0, (1 - alpha_s) / alpha_t.clamp(min=1e-12), 1.0).clamp(
+            max=1.0
+        )
         if config.remask == "rescale":
             sigma = config.remask_strength * limit
         else:
@@ -166,13 +181,21 @@ def how_many(score: Tensor, progress: Progress, config: SampleConfig) -> Tensor:
         accept = (place + 1) * (1 - score) < config.factor
     else:
         entropy = -score.masked_fill(place > now[:, None], 0.0)
-        accept = entropy.cumsum(1) - entropy <= config.entropy_bound  # ascending, so the largest is the newest
+        accept = (
+            entropy.cumsum(1) - entropy <= config.entropy_bound
+        )  # ascending, so the largest is the newest
     accept &= place <= now[:, None]
     return torch.maximum(least.clamp(min=1), (accept * place).max(1).values)
 
 
-def choose(denoise: Denoise, tokens: Tensor, share: Tensor, progress: Progress, config: SampleConfig,
-           rngs: list[torch.Generator]) -> tuple[Tensor, Tensor, Tensor | None]:
+def choose(
+    denoise: Denoise,
+    tokens: Tensor,
+    share: Tensor,
+    progress: Progress,
+    config: SampleConfig,
+    rngs: list[torch.Generator],
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """The policy: which masked positions to reveal, which revealed ones to mask again, (B, L) bool each.
 
     Third, the logits of all masked positions if ranking needed them, so that drawing need not call again.
@@ -181,7 +204,11 @@ def choose(denoise: Denoise, tokens: Tensor, share: Tensor, progress: Progress, 
     if config.sampler in ("ancestral", "remask"):
         uniform = draw_uniforms(progress.free, rngs)
         reveal, again = reveal_probability(progress, config)
-        return (progress.masked & (uniform < reveal[:, None]), progress.free & ~progress.masked & (uniform < again[:, None]), None)
+        return (
+            progress.masked & (uniform < reveal[:, None]),
+            progress.free & ~progress.masked & (uniform < again[:, None]),
+            None,
+        )
     logits = None
     if config.sampler == "first_hitting":
         score = draw_uniforms(progress.masked, rngs)
@@ -201,8 +228,15 @@ def choose(denoise: Denoise, tokens: Tensor, share: Tensor, progress: Progress, 
     return progress.masked & (rank < count[:, None]), none, logits
 
 
-def look_back(denoise: Denoise, drawn: Sample, free: Tensor, config: SampleConfig, mask_id: int, rngs: list[torch.Generator],
-              keep_frames: bool) -> None:
+def look_back(
+    denoise: Denoise,
+    drawn: Sample,
+    free: Tensor,
+    config: SampleConfig,
+    mask_id: int,
+    rngs: list[torch.Generator],
+    keep_frames: bool,
+) -> None:
     """Draw every free token again with all but its own group in sight, `config.revise` times, in place.
 
     Block Gibbs sampling; at temperature 0, iterated conditional modes (Besag 1986, section 2.5). A token that comes out as it was keeps its
@@ -214,7 +248,9 @@ def look_back(denoise: Denoise, drawn: Sample, free: Tensor, config: SampleConfi
         if not again.any():
             continue
         logits = denoise(drawn.tokens.masked_fill(again, mask_id), again.sum(1) / total, again)
-        token, nats = draw_tokens(logits, draw_uniforms(again, rngs)[again], config.temperature, config.top_p)
+        token, nats = draw_tokens(
+            logits, draw_uniforms(again, rngs)[again], config.temperature, config.top_p
+        )
         drawn.calls += 1
         drawn.used += again.any(1).cpu()
         changed = again.masked_scatter(again, token != drawn.tokens[again])
@@ -226,8 +262,18 @@ def look_back(denoise: Denoise, drawn: Sample, free: Tensor, config: SampleConfi
 
 
 @torch.no_grad()
-def sample(denoise: Denoise, tokens: Tensor, config: SampleConfig, *, mask_id: int, rngs: list[torch.Generator],
-           target: Tensor | None = None, eos: int | None = None, pad: int | None = None, keep_frames: bool = False) -> Sample:
+def sample(
+    denoise: Denoise,
+    tokens: Tensor,
+    config: SampleConfig,
+    *,
+    mask_id: int,
+    rngs: list[torch.Generator],
+    target: Tensor | None = None,
+    eos: int | None = None,
+    pad: int | None = None,
+    keep_frames: bool = False,
+) -> Sample:
     """Fill every [MASK] of `tokens` (B, L) int64; all other tokens are given and never change.
 
     rngs: one CPU generator a row (`row_generators`). config.steps bounds the denoiser calls; with config.block_size
@@ -246,14 +292,18 @@ def sample(denoise: Denoise, tokens: Tensor, config: SampleConfig, *, mask_id: i
     size = config.block_size or L
     for left in range(0, L, size):
         block = free.clone()
-        block[:, :left] = block[:, left + size:] = False
-        before, through = free[:, :left].sum(1), free[:, :left + size].sum(1)
-        budget = (torch.ceil(config.steps * through / total.clamp(min=1)) - torch.ceil(config.steps * before / total.clamp(min=1)))
+        block[:, :left] = block[:, left + size :] = False
+        before, through = free[:, :left].sum(1), free[:, : left + size].sum(1)
+        budget = torch.ceil(config.steps * through / total.clamp(min=1)) - torch.ceil(
+            config.steps * before / total.clamp(min=1)
+        )
         budget = budget.long().clamp(min=1)
         for step_in_block in range(int(budget.max())):
             masked = (tokens == mask_id) & block
             active = masked.any(1)
-            if config.sampler == "remask" and config.remask_strength:  # a revealed row may be re-masked until its last step
+            if (
+                config.sampler == "remask" and config.remask_strength
+            ):  # a revealed row may be re-masked until its last step
                 active = block.any(1) & (step_in_block < budget)
             if not active.any():
                 break
@@ -281,7 +331,9 @@ def sample(denoise: Denoise, tokens: Tensor, config: SampleConfig, *, mask_id: i
                 frames.append(tokens.clone())
         if eos is not None and pad is not None:
             end = free & (tokens == eos)
-            rest = free & (end.cumsum(1) > end.long())  # strictly behind the row's first drawn [EOS]
+            rest = free & (
+                end.cumsum(1) > end.long()
+            )  # strictly behind the row's first drawn [EOS]
             tokens[rest], step[rest], log_prob[rest] = pad, 0, 0.0
             free = free & ~rest
     drawn = Sample(tokens, step.cpu(), log_prob.float().cpu(), calls, used.cpu(), frames)

@@ -30,11 +30,29 @@ CLASSES = {"size": SIZES, "fill": FILLS, "colour": COLOURS, "shape": SHAPES}
 ATTRIBUTES = tuple(CLASSES)
 
 # Hue in degrees with its jitter, saturation, value: the classes keep clear of each other and of the greyish backgrounds.
-HSV = {"red": (0, 7, 0.90, 0.84), "orange": (28, 5, 0.95, 0.97), "yellow": (55, 4, 0.90, 0.97), "green": (128, 16, 0.80, 0.58),
-       "blue": (222, 10, 0.85, 0.80), "purple": (278, 8, 0.75, 0.62), "pink": (332, 7, 0.42, 1.00), "black": (0, 180, 0.20, 0.07),
-       "white": (0, 180, 0.02, 0.99)}
-RADIUS = {"small": (0.070, 0.085), "medium": (0.120, 0.138), "large": (0.195, 0.225)}  # circumscribed circle
-INRADIUS = {"circle": 1.0, "square": 0.70, "rectangle": 0.45, "triangle": 0.50, "heart": 0.55}  # of the shapes that can hold another
+HSV = {
+    "red": (0, 7, 0.90, 0.84),
+    "orange": (28, 5, 0.95, 0.97),
+    "yellow": (55, 4, 0.90, 0.97),
+    "green": (128, 16, 0.80, 0.58),
+    "blue": (222, 10, 0.85, 0.80),
+    "purple": (278, 8, 0.75, 0.62),
+    "pink": (332, 7, 0.42, 1.00),
+    "black": (0, 180, 0.20, 0.07),
+    "white": (0, 180, 0.02, 0.99),
+}
+RADIUS = {
+    "small": (0.070, 0.085),
+    "medium": (0.120, 0.138),
+    "large": (0.195, 0.225),
+}  # circumscribed circle
+INRADIUS = {
+    "circle": 1.0,
+    "square": 0.70,
+    "rectangle": 0.45,
+    "triangle": 0.50,
+    "heart": 0.55,
+}  # of the shapes that can hold another
 
 
 def held_pair(colour: str, shape: str) -> bool:
@@ -94,7 +112,11 @@ def relation(first: Object, second: Object) -> str | None:
         return "inside"
     if max(abs(dx), abs(dy)) < 0.12 or max(abs(dx), abs(dy)) < 1.4 * min(abs(dx), abs(dy)):
         return None
-    return ("right of" if dx > 0 else "left of") if abs(dx) > abs(dy) else ("below" if dy > 0 else "above")
+    return (
+        ("right of" if dx > 0 else "left of")
+        if abs(dx) > abs(dy)
+        else ("below" if dy > 0 else "above")
+    )
 
 
 def pick(rng: np.random.Generator, values):
@@ -104,7 +126,13 @@ def pick(rng: np.random.Generator, values):
 def sample_kind(rng: np.random.Generator, pairs: str) -> Object:
     """An object without a place. pairs: "seen" keeps held-out colour-shape pairs away, "held" draws only them."""
     while True:
-        one = Object(pick(rng, SHAPES), pick(rng, COLOURS), pick(rng, SIZES), pick(rng, FILLS), angle=float(rng.uniform(0, 360)))
+        one = Object(
+            pick(rng, SHAPES),
+            pick(rng, COLOURS),
+            pick(rng, SIZES),
+            pick(rng, FILLS),
+            angle=float(rng.uniform(0, 360)),
+        )
         if one.size == "small" and one.fill in PATTERNS:
             one.fill = "solid" if one.fill == "striped" else "outlined"
         if held_pair(one.colour, one.shape) == (pairs == "held"):
@@ -117,7 +145,9 @@ def free_place(rng: np.random.Generator, one: Object, others: list[Object]) -> b
     margin = one.radius + 0.01
     for _ in range(60):
         one.x, one.y = (float(v) for v in rng.uniform(margin, 1 - margin, 2))
-        if all(math.hypot(one.x - o.x, one.y - o.y) > 0.97 * (one.radius + o.radius) for o in others):
+        if all(
+            math.hypot(one.x - o.x, one.y - o.y) > 0.97 * (one.radius + o.radius) for o in others
+        ):
             return True
     return False
 
@@ -158,7 +188,11 @@ def sample_many(rng, pairs: str, counts: str, number: int) -> list[Object] | Non
     """`number` objects in groups of objects that are alike; no two groups share colour and shape."""
     left, groups = number, []
     while left:
-        size = int(rng.integers(1, min(left, 3) + 1)) if counts != "held" or groups else int(rng.integers(2, min(left, 3) + 1))
+        size = (
+            int(rng.integers(1, min(left, 3) + 1))
+            if counts != "held" or groups
+            else int(rng.integers(2, min(left, 3) + 1))
+        )
         groups.append(size)
         left -= size
     objects: list[Object] = []
@@ -169,26 +203,47 @@ def sample_many(rng, pairs: str, counts: str, number: int) -> list[Object] | Non
             return None
         kinds.add((like.colour, like.shape))
         for _ in range(number_alike):
-            one = dataclasses.replace(like, angle=float(rng.uniform(0, 360)), radius=float(rng.uniform(*RADIUS[like.size])))
+            one = dataclasses.replace(
+                like,
+                angle=float(rng.uniform(0, 360)),
+                radius=float(rng.uniform(*RADIUS[like.size])),
+            )
             if not free_place(rng, one, objects):
                 return None
             objects.append(one)
-    held = any(held_count(sum(o.shape == shape for o in objects), shape) for shape in {o.shape for o in objects})
+    held = any(
+        held_count(sum(o.shape == shape for o in objects), shape)
+        for shape in {o.shape for o in objects}
+    )
     return objects if held == (counts == "held") else None
 
 
-def sample_scene(rng: np.random.Generator, level: int, *, noise: int = 0, pairs: str = "seen", relations: str = "seen",
-                 counts: str = "seen", number: int = 3, inside: float = INSIDE) -> Scene:
+def sample_scene(
+    rng: np.random.Generator,
+    level: int,
+    *,
+    noise: int = 0,
+    pairs: str = "seen",
+    relations: str = "seen",
+    counts: str = "seen",
+    number: int = 3,
+    inside: float = INSIDE,
+) -> Scene:
     """A scene of this level and noise. pairs, relations, counts: "seen" as in training, or "held" for the test splits.
 
     inside: as in `sample_two`, for level 2. number: objects at level 3.
     The first-drawn group of a "held" scene has the held-out property; the rest is ordinary.
     """
     while True:
-        objects = sample_one(rng, pairs) if level == 1 else sample_two(rng, pairs, relations, inside) if level == 2 else \
-            sample_many(rng, pairs, counts, number)
+        objects = (
+            sample_one(rng, pairs)
+            if level == 1
+            else sample_two(rng, pairs, relations, inside)
+            if level == 2
+            else sample_many(rng, pairs, counts, number)
+        )
         if objects is not None:
-            return Scene(objects, noise, int(rng.integers(2 ** 31)))
+            return Scene(objects, noise, int(rng.integers(2**31)))
 
 
 def swapped(scene: Scene) -> Scene:
@@ -200,7 +255,9 @@ def swapped(scene: Scene) -> Scene:
 
 def outline(shape: str) -> np.ndarray:
     """The shape as a polygon inside the unit circle: (n, 2) float64, y downwards."""
-    turn = lambda n, start=0.0: np.stack([np.cos(a := start + np.arange(n) * 2 * math.pi / n), np.sin(a)], 1)
+    turn = lambda n, start=0.0: np.stack(
+        [np.cos(a := start + np.arange(n) * 2 * math.pi / n), np.sin(a)], 1
+    )
     if shape == "circle":
         return turn(72)
     if shape == "square":
@@ -213,13 +270,35 @@ def outline(shape: str) -> np.ndarray:
         return turn(10, -math.pi / 2) * np.where(np.arange(10) % 2 == 0, 1.0, 0.42)[:, None]
     if shape == "cross":
         w = 0.34
-        points = [(w, 1), (w, w), (1, w), (1, -w), (w, -w), (w, -1), (-w, -1), (-w, -w), (-1, -w), (-1, w), (-w, w), (-w, 1)]
+        points = [
+            (w, 1),
+            (w, w),
+            (1, w),
+            (1, -w),
+            (w, -w),
+            (w, -1),
+            (-w, -1),
+            (-w, -w),
+            (-1, -w),
+            (-1, w),
+            (-w, w),
+            (-w, 1),
+        ]
         return np.array(points) / math.hypot(1, w)
     if shape == "semicircle":
         angle = np.linspace(0, math.pi, 40)
         return np.stack([np.cos(angle), np.sin(angle) - 0.3], 1) / 1.05
     t = np.linspace(0, 2 * math.pi, 60, endpoint=False)  # heart
-    return np.stack([16 * np.sin(t) ** 3, -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)) - 2.5], 1) / 17.5
+    return (
+        np.stack(
+            [
+                16 * np.sin(t) ** 3,
+                -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)) - 2.5,
+            ],
+            1,
+        )
+        / 17.5
+    )
 
 
 def stencil(one: Object, side: int) -> tuple[Image.Image, int, int]:
@@ -249,7 +328,9 @@ def stencil(one: Object, side: int) -> tuple[Image.Image, int, int]:
             for i in np.arange(-8, 9):
                 for j in np.arange(-8, 9):
                     x, y = np.array([i + 0.5 * (j % 2), j * 0.87]) * step * 1.05 @ turn.T + centre
-                    draw.ellipse([x - step * 0.3, y - step * 0.3, x + step * 0.3, y + step * 0.3], fill=255)
+                    draw.ellipse(
+                        [x - step * 0.3, y - step * 0.3, x + step * 0.3, y + step * 0.3], fill=255
+                    )
         body = ImageChops.multiply(body, paint)
     return body.resize((2 * reach, 2 * reach), Image.Resampling.BOX), left, top
 
@@ -262,7 +343,11 @@ def rgb(hue: float, saturation: float, value: float) -> np.ndarray:
 
 def paint_of(colour: str, rng: np.random.Generator) -> np.ndarray:
     hue, jitter, saturation, value = HSV[colour]
-    return rgb((hue + rng.uniform(-jitter, jitter)) % 360, min(1, saturation * rng.uniform(0.94, 1.04)), min(1, value * rng.uniform(0.94, 1.03)))
+    return rgb(
+        (hue + rng.uniform(-jitter, jitter)) % 360,
+        min(1, saturation * rng.uniform(0.94, 1.04)),
+        min(1, value * rng.uniform(0.94, 1.03)),
+    )
 
 
 def smooth(rng: np.random.Generator, cells: int, side: int) -> np.ndarray:
@@ -278,11 +363,15 @@ def background(rng: np.random.Generator, noise: int, side: int) -> np.ndarray:
     if noise >= 1:
         across, down = np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side))
         angle = rng.uniform(0, 2 * math.pi)
-        ramp = np.clip(0.5 + (across - 0.5) * math.cos(angle) + (down - 0.5) * math.sin(angle), 0, 1)[..., None]
+        ramp = np.clip(
+            0.5 + (across - 0.5) * math.cos(angle) + (down - 0.5) * math.sin(angle), 0, 1
+        )[..., None]
         canvas = canvas * (1 - ramp) + base() * ramp
     if noise >= 2:
         cells = pick(rng, (4, 8, 16, 32))
-        canvas += (smooth(rng, cells, side) + 0.5 * smooth(rng, 2 * cells, side))[..., None] * (8.0 if noise == 2 else 15.0)
+        canvas += (smooth(rng, cells, side) + 0.5 * smooth(rng, 2 * cells, side))[..., None] * (
+            8.0 if noise == 2 else 15.0
+        )
     return canvas
 
 
@@ -292,9 +381,19 @@ def draw(scene: Scene, side: int = SIDE) -> Image.Image:
     canvas = background(rng, scene.noise, side)
     for one in scene.objects:
         mask, left, top = stencil(one, side)
-        x0, y0, x1, y1 = max(0, left), max(0, top), min(side, left + mask.width), min(side, top + mask.height)
-        cover = np.asarray(mask, dtype=np.float64)[y0 - top:y1 - top, x0 - left:x1 - left, None] / 255
-        canvas[y0:y1, x0:x1] = canvas[y0:y1, x0:x1] * (1 - cover) + paint_of(one.colour, rng) * cover
+        x0, y0, x1, y1 = (
+            max(0, left),
+            max(0, top),
+            min(side, left + mask.width),
+            min(side, top + mask.height),
+        )
+        cover = (
+            np.asarray(mask, dtype=np.float64)[y0 - top : y1 - top, x0 - left : x1 - left, None]
+            / 255
+        )
+        canvas[y0:y1, x0:x1] = (
+            canvas[y0:y1, x0:x1] * (1 - cover) + paint_of(one.colour, rng) * cover
+        )
     return photograph(canvas, scene.noise, rng)
 
 
@@ -308,8 +407,12 @@ def photograph(canvas: np.ndarray, noise: int, rng: np.random.Generator) -> Imag
     image = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
     if noise >= 2:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, (0.8, 1.5)[noise - 2])))
-        grain = rng.normal(0, rng.uniform(1, (5, 10)[noise - 2]), (side, side, 3)).astype(np.float32)
-        image = Image.fromarray(np.clip(np.asarray(image, dtype=np.float32) + grain, 0, 255).astype(np.uint8))
+        grain = rng.normal(0, rng.uniform(1, (5, 10)[noise - 2]), (side, side, 3)).astype(
+            np.float32
+        )
+        image = Image.fromarray(
+            np.clip(np.asarray(image, dtype=np.float32) + grain, 0, 255).astype(np.uint8)
+        )
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=int(rng.integers(*((60, 96), (30, 60))[noise - 2])))
         image = Image.open(buffer).convert("RGB")

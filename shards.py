@@ -28,11 +28,21 @@ from files import UserError
 
 FOLDER = re.compile(r"resume_\d+")
 DESCRIBE_TENSORS = {  # all that an honest .metadata names
-    "torch.distributed.checkpoint.metadata": {"Metadata", "TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata", "MetadataIndex",
-                                              "StorageMeta", "_MEM_FORMAT_ENCODING"},
+    "torch.distributed.checkpoint.metadata": {
+        "Metadata",
+        "TensorStorageMetadata",
+        "TensorProperties",
+        "ChunkStorageMetadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "_MEM_FORMAT_ENCODING",
+    },
     "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
     "torch.serialization": {"_get_layout"},
-    "torch": {"Size", *(name for name, value in vars(torch).items() if isinstance(value, torch.dtype))},
+    "torch": {
+        "Size",
+        *(name for name, value in vars(torch).items() if isinstance(value, torch.dtype)),
+    },
     "pathlib": {"PosixPath", "WindowsPath"},
 }
 
@@ -55,16 +65,32 @@ class Descriptions(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def save(run_dir: Path, step: int, weights: dict, averaged: dict | None, optimizers: list[dict]) -> dict:
+def save(
+    run_dir: Path, step: int, weights: dict, averaged: dict | None, optimizers: list[dict]
+) -> dict:
     """Write resume_STEP/, all processes together; return what resume.pt holds in place of the tensors."""
-    tensors = {f"weights/{name}": value for name, value in weights.items()} | {f"averaged/{name}": value for name, value in (averaged or {}).items()}
+    tensors = {f"weights/{name}": value for name, value in weights.items()} | {
+        f"averaged/{name}": value for name, value in (averaged or {}).items()
+    }
     for number, state in enumerate(optimizers):
-        tensors |= {f"optimizer/{number}/{index}/{name}": value for index, values in state["state"].items() for name, value in values.items()}
+        tensors |= {
+            f"optimizer/{number}/{index}/{name}": value
+            for index, values in state["state"].items()
+            for name, value in values.items()
+        }
     name = f"resume_{step:06d}"
     dcp.save(tensors, storage_writer=dcp.FileSystemWriter(run_dir / name))
-    table = shared(sorted(path.name for path in (run_dir / name).iterdir()), lambda file: files.listed(run_dir / name, [file]))
-    return {"weights": None, "averaged": None, "optimizer": [{"state": {}, "param_groups": state["param_groups"]} for state in optimizers],
-            "shards": name, "shard_files": {file: about for one in table for file, about in one.items()}}
+    table = shared(
+        sorted(path.name for path in (run_dir / name).iterdir()),
+        lambda file: files.listed(run_dir / name, [file]),
+    )
+    return {
+        "weights": None,
+        "averaged": None,
+        "optimizer": [{"state": {}, "param_groups": state["param_groups"]} for state in optimizers],
+        "shards": name,
+        "shard_files": {file: about for one in table for file, about in one.items()},
+    }
 
 
 def remove_others(run_dir: Path, keep: str | None) -> None:
@@ -83,12 +109,22 @@ def whole_or_split(resume: dict, run_dir: Path, model: nn.Module, optimizers: li
         return resume
     states = []
     for optimizer, state in zip(optimizers, resume["optimizer"], strict=False):
-        split = {index: {name: divide(value.to(weight.device), weight) if torch.is_tensor(value) and value.shape == weight.shape else value
-                         for name, value in state["state"][index].items()}
-                 for index, weight in enumerate(parameters(optimizer)) if index in state["state"]}
+        split = {
+            index: {
+                name: divide(value.to(weight.device), weight)
+                if torch.is_tensor(value) and value.shape == weight.shape
+                else value
+                for name, value in state["state"][index].items()
+            }
+            for index, weight in enumerate(parameters(optimizer))
+            if index in state["state"]
+        }
         states.append(state | {"state": split})
-    return resume | {"weights": split_weights(resume["weights"], like), "averaged": resume["averaged"] and split_weights(resume["averaged"], like),
-                     "optimizer": states + resume["optimizer"][len(states):]}
+    return resume | {
+        "weights": split_weights(resume["weights"], like),
+        "averaged": resume["averaged"] and split_weights(resume["averaged"], like),
+        "optimizer": states + resume["optimizer"][len(states) :],
+    }
 
 
 def parameters(optimizer) -> list[Tensor]:
@@ -99,9 +135,16 @@ def parameters(optimizer) -> list[Tensor]:
 def read(run_dir: Path, resume: dict, model: nn.Module, optimizers: list) -> dict:
     """weights, averaged and optimizer of resume_STEP/. Raises UserError if it is missing or damaged."""
     if not FOLDER.fullmatch(str(resume["shards"])):
-        raise UserError(f"the folder {resume['shards']!r} in {run_dir / 'resume.pt'}", "the name of one beside it, such as resume_000500",
-                        "use the resume.pt of a run of this project")
-    folder = files.existing(run_dir / resume["shards"], "every process's part of the saved state", "copy it beside its resume.pt")
+        raise UserError(
+            f"the folder {resume['shards']!r} in {run_dir / 'resume.pt'}",
+            "the name of one beside it, such as resume_000500",
+            "use the resume.pt of a run of this project",
+        )
+    folder = files.existing(
+        run_dir / resume["shards"],
+        "every process's part of the saved state",
+        "copy it beside its resume.pt",
+    )
     check(folder, resume.get("shard_files") or {})  # none before there were any
     like = model.state_dict()
     try:
@@ -112,10 +155,27 @@ def read(run_dir: Path, resume: dict, model: nn.Module, optimizers: list) -> dic
                 raise pickle.UnpicklingError(f"{key} is no tensor")
             tensors[key] = room_for(key, entry, like, optimizers)
         dcp.load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
-    except (pickle.UnpicklingError, CheckpointException, OSError, EOFError, KeyError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-        raise UserError(f"{folder}, which is damaged or of another model ({type(error).__name__})", "the folder that the run wrote",
-                        "copy it again, or begin a run from last.pt with --init_from") from error
-    result = {"weights": {}, "averaged": {}, "optimizer": [dict(state, state={}) for state in resume["optimizer"]]}
+    except (
+        pickle.UnpicklingError,
+        CheckpointException,
+        OSError,
+        EOFError,
+        KeyError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+        IndexError,
+    ) as error:
+        raise UserError(
+            f"{folder}, which is damaged or of another model ({type(error).__name__})",
+            "the folder that the run wrote",
+            "copy it again, or begin a run from last.pt with --init_from",
+        ) from error
+    result = {
+        "weights": {},
+        "averaged": {},
+        "optimizer": [dict(state, state={}) for state in resume["optimizer"]],
+    }
     for key, value in tensors.items():
         part, name = key.split("/", 1)
         if part == "optimizer":
@@ -128,12 +188,16 @@ def read(run_dir: Path, resume: dict, model: nn.Module, optimizers: list) -> dic
 
 def check(folder: Path, table: dict) -> None:
     """Hold the folder's files to their checksums, each process some of them. Raises UserError, in all, for one that is missing or changed."""
+
     def problem(item) -> UserError | None:
         try:
-            files.check_files(folder, dict([item]), "copy it again, or begin a run from last.pt with --init_from")
+            files.check_files(
+                folder, dict([item]), "copy it again, or begin a run from last.pt with --init_from"
+            )
         except UserError as error:
             return error
         return None
+
     for error in shared(sorted(table.items()), problem):
         if error:
             raise error
@@ -145,7 +209,9 @@ def room_for(key: str, entry: TensorStorageMetadata, like: dict, optimizers: lis
     if part in ("weights", "averaged"):
         return torch.zeros_like(like[name])
     number, index, _ = name.split("/")
-    weights = parameters(optimizers[int(number)]) if int(number) < len(optimizers) else []  # else refused with its name by the optimizer
+    weights = (
+        parameters(optimizers[int(number)]) if int(number) < len(optimizers) else []
+    )  # else refused with its name by the optimizer
     if int(index) < len(weights) and weights[int(index)].shape == entry.size:
         return torch.zeros_like(weights[int(index)])
     return torch.zeros(entry.size, dtype=entry.properties.dtype)

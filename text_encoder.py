@@ -19,9 +19,16 @@ class TextConditioned(Denoiser):
 
     def __init__(self, config: ModelConfig, encoder_layers: int):
         super().__init__(dataclasses.replace(config, condition_width=config.d_model))
-        self.length_head = None  # lengths come from the training pairs' histogram, for both ways of conditioning
+        self.length_head = (
+            None  # lengths come from the training pairs' histogram, for both ways of conditioning
+        )
         bare = dataclasses.replace(config, condition_width=0)
-        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(Block(bare) for _ in range(encoder_layers)), "norm": Norm(config.d_model)})
+        self.encoder = nn.ModuleDict(
+            {
+                "layers": nn.ModuleList(Block(bare) for _ in range(encoder_layers)),
+                "norm": Norm(config.d_model),
+            }
+        )
 
     def start_from(self, denoiser: Denoiser) -> None:
         """Take over a trained denoiser whole, and its first blocks once more as the encoder."""
@@ -32,9 +39,15 @@ class TextConditioned(Denoiser):
 
     def new_parts(self) -> list[nn.Parameter]:
         """What the denoiser did not have: the encoder and the cross-attention."""
-        return [weight for name, weight in self.named_parameters() if name.startswith("encoder.") or ".cross" in name]
+        return [
+            weight
+            for name, weight in self.named_parameters()
+            if name.startswith("encoder.") or ".cross" in name
+        ]
 
-    def read(self, tokens: Tensor, lengths: Tensor | None = None, kept: Tensor | None = None) -> list:
+    def read(
+        self, tokens: Tensor, lengths: Tensor | None = None, kept: Tensor | None = None
+    ) -> list:
         """Keys and values of every block for the condition: read once per prompt, whatever the number of steps.
 
         tokens: (B, P) int64. lengths: (B,) real tokens; what lies behind is padding and not attended to. kept: (B,) bool,
@@ -42,7 +55,9 @@ class TextConditioned(Denoiser):
         """
         attend = None
         if lengths is not None and int(lengths.min()) < tokens.shape[1]:
-            attend = (torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None])[:, None, None]  # (B, 1, 1, P)
+            attend = (torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None])[
+                :, None, None
+            ]  # (B, 1, 1, P)
         x = self.embedding(tokens)  # (B, P, D)
         for layer, block in enumerate(self.encoder["layers"]):
             x = block(x, self.rotary, attend, None, None, layer)

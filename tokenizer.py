@@ -25,12 +25,18 @@ def byte_letters() -> dict[int, str]:
     """The letter by which byte-level BPE writes each byte: printable bytes stand for themselves (GPT-2's table)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+    return {byte: chr(byte) for byte in printable} | {
+        byte: chr(256 + i) for i, byte in enumerate(others)
+    }
 
 
 def unbroken(text: str) -> str:
     """The text with U+FFFD for half a surrogate pair, which is no character: JSON may hold one, and a command line in another encoding."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return (
+        text
+        if text.isascii()
+        else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    )
 
 
 class Tokenizer:
@@ -40,9 +46,19 @@ class Tokenizer:
         ids = {name: backend.token_to_id(name) for name in SPECIAL}
         missing = [name for name, id in ids.items() if id is None]
         if missing:
-            raise UserError(f"a tokenizer without {' '.join(missing)}", "one made by data_prep.py", "run data_prep.py")
-        if list(ids.values()) != list(range(backend.get_vocab_size() - len(SPECIAL), backend.get_vocab_size())):
-            raise UserError("a tokenizer whose special tokens are not its last ids", "one made by data_prep.py", "run data_prep.py")
+            raise UserError(
+                f"a tokenizer without {' '.join(missing)}",
+                "one made by data_prep.py",
+                "run data_prep.py",
+            )
+        if list(ids.values()) != list(
+            range(backend.get_vocab_size() - len(SPECIAL), backend.get_vocab_size())
+        ):
+            raise UserError(
+                "a tokenizer whose special tokens are not its last ids",
+                "one made by data_prep.py",
+                "run data_prep.py",
+            )
         backend.encode_special_tokens = True  # in a text, "[MASK]" is six letters
         self.backend = backend
         self.eos, self.unk, self.pad, self.bos, self.mask = ids.values()
@@ -56,14 +72,22 @@ class Tokenizer:
             backend = Backend.from_str(text)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # the library raises bare Exception, and where its Rust panics a BaseException
-            raise UserError(f"a text that is no tokenizer ({error})", "the content of a tokenizer.json", "run data_prep.py") from error
+        except (
+            BaseException
+        ) as error:  # the library raises bare Exception, and where its Rust panics a BaseException
+            raise UserError(
+                f"a text that is no tokenizer ({error})",
+                "the content of a tokenizer.json",
+                "run data_prep.py",
+            ) from error
         return cls(backend)
 
     @classmethod
     def load(cls, path) -> "Tokenizer":
         """The tokenizer in a tokenizer.json. Raises UserError that names the file if it is missing or none."""
-        text = files.existing(path, "a tokenizer.json", "copy it again, or make the folder again").read_text(encoding="utf-8", errors="replace")
+        text = files.existing(
+            path, "a tokenizer.json", "copy it again, or make the folder again"
+        ).read_text(encoding="utf-8", errors="replace")
         try:
             return cls.from_json(text)
         except UserError as error:
@@ -74,13 +98,18 @@ class Tokenizer:
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
         """Learn at most `vocab_size` tokens; a small corpus yields fewer. Raises UserError if the size cannot be."""
         if not SMALLEST <= vocab_size <= LARGEST:
-            raise UserError(f"--vocab_size {vocab_size}", f"{SMALLEST} to {LARGEST} (all bytes and the special tokens; ids are uint16)",
-                            "choose such a size")
+            raise UserError(
+                f"--vocab_size {vocab_size}",
+                f"{SMALLEST} to {LARGEST} (all bytes and the special tokens; ids are uint16)",
+                "choose such a size",
+            )
         backend = Backend(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
         letters = [letter for byte, letter in byte_letters().items() if byte not in NEVER_IN_UTF8]
-        trainer = trainers.BpeTrainer(vocab_size=vocab_size - len(SPECIAL), initial_alphabet=letters, show_progress=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size - len(SPECIAL), initial_alphabet=letters, show_progress=False
+        )
         backend.train_from_iterator(map(unbroken, texts), trainer)
         backend.add_special_tokens(list(SPECIAL))
         return cls(backend)
@@ -94,7 +123,10 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` for many texts, on all cores."""
-        return [np.array(encoding.ids, dtype=np.uint16) for encoding in self.backend.encode_batch_fast([unbroken(text) for text in texts])]
+        return [
+            np.array(encoding.ids, dtype=np.uint16)
+            for encoding in self.backend.encode_batch_fast([unbroken(text) for text in texts])
+        ]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens are left out, a cut character becomes U+FFFD."""

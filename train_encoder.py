@@ -42,22 +42,65 @@ from scenes import CLASSES
 from tokenizer import Tokenizer
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-DEFAULTS = {"max_steps": 4000, "batch_size": 64, "optimizer": "adamw", "learning_rate": 2e-3, "warmup_steps": 60, "final_learning_rate": 0.02,
-            "weight_decay": 0.05, "ema": 0.99, "eval_every": 250, "save_every": 250}
+DEFAULTS = {
+    "max_steps": 4000,
+    "batch_size": 64,
+    "optimizer": "adamw",
+    "learning_rate": 2e-3,
+    "warmup_steps": 60,
+    "final_learning_rate": 0.02,
+    "weight_decay": 0.05,
+    "ema": 0.99,
+    "eval_every": 250,
+    "save_every": 250,
+}
 
 
 def parse_args(argv):
     parser = config.Parser(__doc__)
-    parser.add_argument("--data_dir", default="data_encoder", help="folder from prep_caption_synthetic.py (default %(default)s)")
+    parser.add_argument(
+        "--data_dir",
+        default="data_encoder",
+        help="folder from prep_caption_synthetic.py (default %(default)s)",
+    )
     parser.add_argument("--out", default="runs/encoder", help="run folder (default %(default)s)")
-    parser.add_argument("--width", type=int, default=176, help="channels of the last stage; the first two have a quarter and a half (default 176)")
-    parser.add_argument("--image_size", type=int, default=128, help="side of its input in pixels, 16 times the grid's side (default 128)")
-    parser.add_argument("--patch_weight", type=float, default=1.0, help="weight of the loss on patches (default 1)")
-    parser.add_argument("--contrastive_weight", type=float, default=0.1, help="weight of the contrastive loss (default 0.1)")
-    parser.add_argument("--recolour", type=float, default=0.5, help="share shown turned, in exchanged colours: they teach shape alone (default 0.5)")
-    parser.add_argument("--init_from", help="start from this encoder (*.safetensors) of the same width")
-    parser.add_argument("--resume", nargs="?", const="must", choices=("must", "auto"),
-                        help="go on from resume.pt in --out; auto: if there is one, else begin (for torchrun --max-restarts)")
+    parser.add_argument(
+        "--width",
+        type=int,
+        default=176,
+        help="channels of the last stage; the first two have a quarter and a half (default 176)",
+    )
+    parser.add_argument(
+        "--image_size",
+        type=int,
+        default=128,
+        help="side of its input in pixels, 16 times the grid's side (default 128)",
+    )
+    parser.add_argument(
+        "--patch_weight", type=float, default=1.0, help="weight of the loss on patches (default 1)"
+    )
+    parser.add_argument(
+        "--contrastive_weight",
+        type=float,
+        default=0.1,
+        help="weight of the contrastive loss (default 0.1)",
+    )
+    parser.add_argument(
+        "--recolour",
+        type=float,
+        default=0.5,
+        help="share shown turned, in exchanged colours: they teach shape alone (default 0.5)",
+    )
+    parser.add_argument(
+        "--init_from", help="start from this encoder (*.safetensors) of the same width"
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="must",
+        choices=("must", "auto"),
+        help="go on from resume.pt in --out; auto: if there is one, else begin (for torchrun --max-restarts)",
+    )
     parser.add_settings(TrainConfig, **DEFAULTS)
     return parser.parse_args(argv)
 
@@ -69,14 +112,28 @@ class Pretraining(nn.Module):
         super().__init__()
         D = settings["hidden_sizes"][-1] + 16
         self.encoder = vision.vision_model(settings)
-        shape = dict(vocab_size=tokenizer.vocab_size, output_size=tokenizer.output_size, max_length=longest, d_model=D, heads=4)
+        shape = dict(
+            vocab_size=tokenizer.vocab_size,
+            output_size=tokenizer.output_size,
+            max_length=longest,
+            d_model=D,
+            heads=4,
+        )
         self.captioner = Denoiser(ModelConfig(**shape, layers=3, condition_width=D))
         self.captioner.length_head = None  # nothing here asks how long a caption will be
         self.text = Denoiser(ModelConfig(**shape, layers=2))
-        self.heads = nn.ModuleDict({name: nn.Linear(D, len(names) + 1) for name, names in CLASSES.items()})
-        self.image_out, self.text_out, self.scale = nn.Linear(D, 128, bias=False), nn.Linear(D, 128, bias=False), nn.Parameter(torch.tensor([2.3]))
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(D, len(names) + 1) for name, names in CLASSES.items()}
+        )
+        self.image_out, self.text_out, self.scale = (
+            nn.Linear(D, 128, bias=False),
+            nn.Linear(D, 128, bias=False),
+            nn.Parameter(torch.tensor([2.3])),
+        )
         for block in self.captioner.blocks:
-            nn.init.ones_(block.cross.gate)  # trained together from the start, so the gate need not be the identity
+            nn.init.ones_(
+                block.cross.gate
+            )  # trained together from the start, so the gate need not be the identity
 
     @property
     def device(self):
@@ -91,7 +148,9 @@ class Pretraining(nn.Module):
         x = pixels.to(self.device).permute(0, 3, 1, 2).float() / 255
         return self.encoder(pixel_values=(x - mean) / std).last_hidden_state
 
-    def losses(self, batch: dict, rng, mask_id: int, recoloured: int = 0) -> dict[str, torch.Tensor]:
+    def losses(
+        self, batch: dict, rng, mask_id: int, recoloured: int = 0
+    ) -> dict[str, torch.Tensor]:
         """The three losses, and the heads' accuracy over objects. The last `recoloured` pictures are shown turned and in other colours: they
         have no true caption, and no loss on colour."""
         tokens, lengths, free = place(batch, self.device)
@@ -99,16 +158,31 @@ class Pretraining(nn.Module):
         pixels, targets, weights = batch["pixels"], batch["targets"], batch["patch_weights"]
         if recoloured:
             grid = round(targets.shape[1] ** 0.5)
-            other = turn(rng, recolour(pixels[n:], rng), targets[n:].unflatten(1, (grid, grid)), weights[n:].unflatten(1, (grid, grid)))
+            other = turn(
+                rng,
+                recolour(pixels[n:], rng),
+                targets[n:].unflatten(1, (grid, grid)),
+                weights[n:].unflatten(1, (grid, grid)),
+            )
             pixels = torch.cat([pixels[:n], other[0]])
-            targets, weights = torch.cat([targets[:n], other[1].flatten(1, 2)]), torch.cat([weights[:n], other[2].flatten(1, 2)])
+            targets, weights = (
+                torch.cat([targets[:n], other[1].flatten(1, 2)]),
+                torch.cat([weights[:n], other[2].flatten(1, 2)]),
+            )
         seen = self.patches(pixels)  # (B, P, D)
         tokens, lengths, free = tokens[:n], lengths[:n], free[:n]
         denoise = self.captioner.bind(lengths, self.captioner.keys_values(seen[:n]))
         caption, _ = diffusion.loss(denoise, tokens, free, mask_id=mask_id, rng=rng)
         word = self.text.trunk(tokens, lengths, None, None, None) * free[..., None]
-        image, text = self.image_out(seen[:n].mean(1)), self.text_out(word.sum(1) / free.sum(1, keepdim=True))
-        match = self.scale.clamp(max=4.6).exp() * F.normalize(image.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T  # (n, n)
+        image, text = (
+            self.image_out(seen[:n].mean(1)),
+            self.text_out(word.sum(1) / free.sum(1, keepdim=True)),
+        )
+        match = (
+            self.scale.clamp(max=4.6).exp()
+            * F.normalize(image.float(), dim=-1)
+            @ F.normalize(text.float(), dim=-1).T
+        )  # (n, n)
         right = torch.arange(n, device=self.device)
         targets, weights = targets.to(self.device), weights.to(self.device)
         patch, hits = 0.0, {}
@@ -117,36 +191,70 @@ class Pretraining(nn.Module):
             logits, target = head(seen[:shown]).float(), targets[:shown, :, i]
             weight = weights[:shown].flatten()
             classes = torch.where(target < 0, logits.shape[-1] - 1, target)
-            patch = patch + (F.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none") * weight).sum() / weight.sum() / 4
-            hits[f"{name}_accuracy"] = ((logits.argmax(-1) == classes) * weights[:shown])[target >= 0].sum() / weights[:shown][target >= 0].sum()
-        return {"caption": caption, "contrastive": 0.5 * (F.cross_entropy(match, right) + F.cross_entropy(match.T, right)), "patch": patch, **hits}
+            patch = (
+                patch
+                + (
+                    F.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none")
+                    * weight
+                ).sum()
+                / weight.sum()
+                / 4
+            )
+            hits[f"{name}_accuracy"] = ((logits.argmax(-1) == classes) * weights[:shown])[
+                target >= 0
+            ].sum() / weights[:shown][target >= 0].sum()
+        return {
+            "caption": caption,
+            "contrastive": 0.5 * (F.cross_entropy(match, right) + F.cross_entropy(match.T, right)),
+            "patch": patch,
+            **hits,
+        }
 
 
 def main(argv=None):
     args = parse_args(argv)
     if args.image_size < 32 or args.image_size % STRIDE or args.width < 16 or args.width % 16:
-        raise UserError(f"--image_size {args.image_size} --width {args.width}", "multiples of 16, of at least 32 and 16", "choose other sizes")
+        raise UserError(
+            f"--image_size {args.image_size} --width {args.width}",
+            "multiples of 16, of at least 32 and 16",
+            "choose other sizes",
+        )
     if not 0 <= args.recolour < 1:
-        raise UserError(f"--recolour {args.recolour}", "a share of at least 0 and below 1", "for example 0.5")
+        raise UserError(
+            f"--recolour {args.recolour}", "a share of at least 0 and below 1", "for example 0.5"
+        )
     out = Path(args.out)
     distributed.start()
     resume = training.find_resume(out, args.resume, ("encoder",))
     cfg = config.resolve(TrainConfig, args, DEFAULTS, resume["train"] if resume else {})
     distributed.claim(out)
     training.start(cfg)
-    settings = {"embedding_size": 32, "hidden_sizes": [args.width // 4, args.width // 2, args.width], "depths": [1, 2, 3], "layer_type": "basic"}
+    settings = {
+        "embedding_size": 32,
+        "hidden_sizes": [args.width // 4, args.width // 2, args.width],
+        "depths": [1, 2, 3],
+        "layer_type": "basic",
+    }
     preprocess = vision.Preprocess(args.image_size, "squash", MEAN, STD)
     with distributed.leader_first():  # the pictures are decoded once
         data, held_out = (Pixels(args.data_dir, split, preprocess) for split in ("train", "val"))
     mask_id, longest = data.tokenizer.mask, max(data.texts.longest, held_out.texts.longest)
     model = Pretraining(settings, data.tokenizer, longest)
     if args.init_from and not resume:
-        model.encoder.load_state_dict(vision.read_weights(args.init_from, settings)[0], strict=False)
-    distributed.say(f"encoder: {sum(w.numel() for w in model.encoder.parameters()):,} parameters; {len(data):,} pictures")
+        model.encoder.load_state_dict(
+            vision.read_weights(args.init_from, settings)[0], strict=False
+        )
+    distributed.say(
+        f"encoder: {sum(w.numel() for w in model.encoder.parameters()):,} parameters; {len(data):,} pictures"
+    )
 
     def loss_fn(model, batch, rng):
         losses = model.losses(batch, rng, mask_id, int(args.recolour * len(batch["tokens"])))
-        total = losses["caption"] + args.contrastive_weight * losses["contrastive"] + args.patch_weight * losses["patch"]
+        total = (
+            losses["caption"]
+            + args.contrastive_weight * losses["contrastive"]
+            + args.patch_weight * losses["patch"]
+        )
         return total, {name: value.item() for name, value in losses.items()}
 
     @torch.no_grad()
@@ -154,18 +262,33 @@ def main(argv=None):
         rng, sums = torch.Generator().manual_seed(0), {}
         for first in range(0, len(held_out), 50):
             numbers = np.arange(first, min(first + 50, len(held_out)))
-            for name, value in model.losses(held_out.batch(numbers, [[0]] * len(numbers)), rng, mask_id).items():
+            for name, value in model.losses(
+                held_out.batch(numbers, [[0]] * len(numbers)), rng, mask_id
+            ).items():
                 sums[name] = sums.get(name, 0.0) + value.item() * len(numbers) / len(held_out)
         return sums
 
-    about = {"kind": "encoder", "objective": "diffusion", "model": settings, "tokenizer": data.tokenizer.to_json(), "statistics": {}, "data": {}}
+    about = {
+        "kind": "encoder",
+        "objective": "diffusion",
+        "model": settings,
+        "tokenizer": data.tokenizer.to_json(),
+        "statistics": {},
+        "data": {},
+    }
     batches = CaptionBatches(data, cfg.batch_size, cfg.accumulate, cfg.seed)
     training.fit(model, loss_fn, batches, cfg, out, about=about, eval_fn=eval_fn, resume=resume)
     if distributed.leads():
         model.load_state_dict(checkpoint.load(out / "best.pt", kinds=("encoder",))["averaged"])
-        command = shlex.join(["python", "train_encoder.py", *(sys.argv[1:] if argv is None else argv)])
-        vision.save_embedded(out / "scene_encoder.safetensors", model.encoder, settings, preprocess, command)
-        print(f"done: {out / 'scene_encoder.safetensors'}; SHA-256 {files.file_digest(out / 'scene_encoder.safetensors').hex()[:16]}")
+        command = shlex.join(
+            ["python", "train_encoder.py", *(sys.argv[1:] if argv is None else argv)]
+        )
+        vision.save_embedded(
+            out / "scene_encoder.safetensors", model.encoder, settings, preprocess, command
+        )
+        print(
+            f"done: {out / 'scene_encoder.safetensors'}; SHA-256 {files.file_digest(out / 'scene_encoder.safetensors').hex()[:16]}"
+        )
     distributed.finish()
 
 

@@ -41,7 +41,9 @@ def start(cfg: TrainConfig) -> torch.device:
     torch.manual_seed(cfg.seed)
     device = distributed.own_gpu(choose_device(cfg.device))
     several = f", {distributed.world()} processes" if distributed.world() > 1 else ""
-    distributed.say(f"device: {device}{several}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}")
+    distributed.say(
+        f"device: {device}{several}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}"
+    )
     return device
 
 
@@ -53,7 +55,9 @@ def find_resume(out, resume: str | None, kinds: tuple[str, ...]) -> dict | None:
     """
     path = Path(out) / "resume.pt"
     if resume is None and path.exists():
-        raise UserError(f"a run in {out}", "an empty run folder", "go on with --resume, or choose another --out")
+        raise UserError(
+            f"a run in {out}", "an empty run folder", "go on with --resume, or choose another --out"
+        )
     if resume == "must" or (resume == "auto" and path.exists()):
         return checkpoint.load(path, kinds=kinds, do="start a run without --resume")
     return None
@@ -64,20 +68,32 @@ def learning_rate(step: int, cfg: TrainConfig) -> float:
     if step < cfg.warmup_steps:
         return (step + 1) / cfg.warmup_steps
     done = min(1.0, (step - cfg.warmup_steps) / max(1, cfg.max_steps - cfg.warmup_steps))
-    return cfg.final_learning_rate + (1 - cfg.final_learning_rate) * 0.5 * (1 + math.cos(math.pi * done))
+    return cfg.final_learning_rate + (1 - cfg.final_learning_rate) * 0.5 * (
+        1 + math.cos(math.pi * done)
+    )
 
 
 def make_optimizers(model: nn.Module, cfg: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW for all, or Muon for the blocks' matrices and AdamW for the rest. Their updates are of one size: one learning rate."""
     inner = re.compile(r"(^|\.)(blocks|layers)\.\d+\.")
-    hidden = [w for name, w in model.named_parameters() if w.requires_grad and w.ndim == 2 and inner.search(name)]
+    hidden = [
+        w
+        for name, w in model.named_parameters()
+        if w.requires_grad and w.ndim == 2 and inner.search(name)
+    ]
     inside = {id(w) for w in hidden}
     rest = [w for w in model.parameters() if w.requires_grad and id(w) not in inside]
     if cfg.optimizer == "adamw" or not hidden:
         rest, hidden = hidden + rest, []
-    groups = [{"params": [w for w in rest if w.ndim >= 2], "weight_decay": cfg.weight_decay},
-              {"params": [w for w in rest if w.ndim < 2], "weight_decay": 0.0}]
-    optimizers = [torch.optim.AdamW([g for g in groups if g["params"]], lr=cfg.learning_rate, betas=(0.9, cfg.beta2))]
+    groups = [
+        {"params": [w for w in rest if w.ndim >= 2], "weight_decay": cfg.weight_decay},
+        {"params": [w for w in rest if w.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizers = [
+        torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=cfg.learning_rate, betas=(0.9, cfg.beta2)
+        )
+    ]
     if hidden:
         optimizers.append(Muon(hidden, lr=cfg.learning_rate, weight_decay=cfg.weight_decay))
     return optimizers
@@ -86,7 +102,9 @@ def make_optimizers(model: nn.Module, cfg: TrainConfig) -> list[torch.optim.Opti
 def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
     """The CPU generator of one step: stream 0 for its first micro-batch, 1 for the noise levels, then one a micro-batch.
     Odd multipliers keep (seed, step, stream) apart."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step * 10_007 + stream * 7_919 + 1) % (2 ** 63))
+    return torch.Generator().manual_seed(
+        (seed * 1_000_003 + step * 10_007 + stream * 7_919 + 1) % (2**63)
+    )
 
 
 class StopSignal:
@@ -152,14 +170,25 @@ class Run:
     model: the one that is trained. plain: the one that is evaluated, another only where `model` is split over processes.
     """
 
-    def __init__(self, model: nn.Module, cfg: TrainConfig, run_dir: Path, about: dict, resume: dict | None, plain: nn.Module):
+    def __init__(
+        self,
+        model: nn.Module,
+        cfg: TrainConfig,
+        run_dir: Path,
+        about: dict,
+        resume: dict | None,
+        plain: nn.Module,
+    ):
         self.model, self.cfg, self.dir, self.about, self.plain = model, cfg, run_dir, about, plain
         self.optimizers = make_optimizers(model, cfg)
-        self.averaged = {name: value.clone() for name, value in model.state_dict().items()} if cfg.ema else None
+        self.averaged = (
+            {name: value.clone() for name, value in model.state_dict().items()} if cfg.ema else None
+        )
         self.step, self.best, self.tokens_seen, self.metrics, self.skipped = 0, math.inf, 0, {}, 0
         if resume is not None:
             if resume.get("shards") or model is not plain:
                 import shards  # torch.distributed.checkpoint takes two seconds to import
+
                 resume = shards.whole_or_split(resume, run_dir, model, self.optimizers)
             model.load_state_dict(resume["weights"])
             self.averaged = resume["averaged"]
@@ -167,33 +196,53 @@ class Run:
                 for optimizer, state in zip(self.optimizers, resume["optimizer"], strict=True):
                     optimizer.load_state_dict(state)
             except ValueError as error:
-                raise UserError(f"the state of another optimizer in {run_dir / 'resume.pt'}", f"{cfg.optimizer}'s",
-                                f"resume with --optimizer {resume['train']['optimizer']}") from error
-            self.step, self.best, self.tokens_seen, self.metrics = (resume[key] for key in ("step", "best", "tokens_seen", "metrics"))
+                raise UserError(
+                    f"the state of another optimizer in {run_dir / 'resume.pt'}",
+                    f"{cfg.optimizer}'s",
+                    f"resume with --optimizer {resume['train']['optimizer']}",
+                ) from error
+            self.step, self.best, self.tokens_seen, self.metrics = (
+                resume[key] for key in ("step", "best", "tokens_seen", "metrics")
+            )
             self.skipped = resume.get("skipped", 0)  # runs from before the flag have skipped none
         self.log = Log(run_dir / "log.jsonl", self.step)
 
     def content(self) -> dict:
         """A checkpoint of this step, nothing in it split; all processes must ask for it."""
         averaged = None if self.averaged is None else distributed.whole_weights(self.averaged)
-        return {**self.about, "weights": distributed.whole_weights(self.model.state_dict()), "averaged": averaged,
-                "train": config.to_dict(self.cfg), "step": self.step, "seed": self.cfg.seed, "git": files.git_revision(),
-                "metrics": self.metrics}
+        return {
+            **self.about,
+            "weights": distributed.whole_weights(self.model.state_dict()),
+            "averaged": averaged,
+            "train": config.to_dict(self.cfg),
+            "step": self.step,
+            "seed": self.cfg.seed,
+            "git": files.git_revision(),
+            "metrics": self.metrics,
+        }
 
     def save(self) -> None:
         """Write resume.pt, then last.pt. Of a model that is split, resume.pt only names a folder with every process's part."""
         content = self.content()
-        state = {"optimizer": [optimizer.state_dict() for optimizer in self.optimizers], "best": self.best, "tokens_seen": self.tokens_seen,
-                 "skipped": self.skipped}
+        state = {
+            "optimizer": [optimizer.state_dict() for optimizer in self.optimizers],
+            "best": self.best,
+            "tokens_seen": self.tokens_seen,
+            "skipped": self.skipped,
+        }
         resume = {**content, **state}
         if self.model is not self.plain:
             import shards
-            resume |= shards.save(self.dir, self.step, self.model.state_dict(), self.averaged, state["optimizer"])
+
+            resume |= shards.save(
+                self.dir, self.step, self.model.state_dict(), self.averaged, state["optimizer"]
+            )
         if distributed.leads():
             checkpoint.save(self.dir / "resume.pt", resume)
             checkpoint.save(self.dir / "last.pt", content)
             if any(self.dir.glob("resume_*/")):  # of earlier steps
                 import shards
+
                 shards.remove_others(self.dir, resume.get("shards"))
         distributed.barrier()  # nobody ends before all is on disk
 
@@ -201,12 +250,18 @@ class Run:
         """Leave out a step that has no finite loss or gradient. Raises UserError if that was done often enough."""
         if self.skipped >= self.cfg.skip_nonfinite:
             before = f", after {self.skipped} that were left out," if self.skipped else ""
-            raise UserError(f"{what} at step {step + 1}{before} from {rows}", "a finite one",
-                            f"look at these rows, lower --learning_rate, or add --skip_nonfinite; the last good state is in {self.dir / 'resume.pt'}")
+            raise UserError(
+                f"{what} at step {step + 1}{before} from {rows}",
+                "a finite one",
+                f"look at these rows, lower --learning_rate, or add --skip_nonfinite; the last good state is in {self.dir / 'resume.pt'}",
+            )
         self.skipped += 1
         self.log.write(step=step + 1, skipped=self.skipped, reason=f"{what} from {rows}")
         if distributed.leads():
-            tqdm.write(f"step {step + 1:6d}  left out ({self.skipped} of {self.cfg.skip_nonfinite}): {what} from {rows}", file=sys.stderr)
+            tqdm.write(
+                f"step {step + 1:6d}  left out ({self.skipped} of {self.cfg.skip_nonfinite}): {what} from {rows}",
+                file=sys.stderr,
+            )
 
     def average(self) -> None:
         """Move the averaged weights towards the trained ones; early on faster, since they started from noise."""
@@ -214,7 +269,10 @@ class Run:
             decay = min(self.cfg.ema, (1 + self.step) / (10 + self.step))
             now = self.model.state_dict()
             smooth = [name for name, value in self.averaged.items() if value.is_floating_point()]
-            parts = ([distributed.part(weights[name]) for name in smooth] for weights in (self.averaged, now))
+            parts = (
+                [distributed.part(weights[name]) for name in smooth]
+                for weights in (self.averaged, now)
+            )
             torch._foreach_lerp_(*parts, 1 - decay)
             for name in self.averaged.keys() - set(smooth):  # counters
                 self.averaged[name].copy_(now[name])
@@ -223,13 +281,21 @@ class Run:
         """Score the averaged weights; keep them as best.pt if they are."""
         self.plain.eval()
         with self.evaluated_weights(), autocast():
-            self.metrics = {name: float(value) for name, value in eval_fn(self.plain).items()}  # numpy's floats are no plain values
+            self.metrics = {
+                name: float(value) for name, value in eval_fn(self.plain).items()
+            }  # numpy's floats are no plain values
             preview = preview_fn(self.plain) if preview_fn and distributed.leads() else None
         self.plain.train()
         self.metrics = distributed.leaders(self.metrics)
-        self.log.write(step=self.step, **{f"val_{name}": value for name, value in self.metrics.items()})
+        self.log.write(
+            step=self.step, **{f"val_{name}": value for name, value in self.metrics.items()}
+        )
         if distributed.leads():
-            tqdm.write(f"step {self.step:6d}  " + "  ".join(f"val_{name} {value:.4f}" for name, value in self.metrics.items()), file=sys.stderr)
+            tqdm.write(
+                f"step {self.step:6d}  "
+                + "  ".join(f"val_{name} {value:.4f}" for name, value in self.metrics.items()),
+                file=sys.stderr,
+            )
         if preview:
             files.write_text(self.dir / "samples" / f"step_{self.step:06d}.txt", preview + "\n")
         score = next(iter(self.metrics.values()))
@@ -246,14 +312,26 @@ class Run:
             with averaged_weights(self.model, self.averaged):
                 yield
             return
-        self.plain.load_state_dict(distributed.whole_weights(self.averaged or self.model.state_dict()))
+        self.plain.load_state_dict(
+            distributed.whole_weights(self.averaged or self.model.state_dict())
+        )
         self.plain.to(self.model.device)
         yield
         self.plain.cpu()
 
 
-def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]], cfg: TrainConfig, run_dir: Path, *,
-        about: dict, eval_fn: Callable | None = None, preview_fn: Callable | None = None, resume: dict | None = None) -> dict:
+def fit(
+    model: nn.Module,
+    loss_fn: Callable,
+    batches: Callable[[int], list[dict]],
+    cfg: TrainConfig,
+    run_dir: Path,
+    *,
+    about: dict,
+    eval_fn: Callable | None = None,
+    preview_fn: Callable | None = None,
+    resume: dict | None = None,
+) -> dict:
     """Train `model` in place for cfg.max_steps steps and return the last evaluation.
 
     loss_fn(model, batch, rng) -> (mean loss per unit of batch["weight"], {"name": float}).
@@ -268,8 +346,12 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
     device = model.device
     dtype, reason = choose_precision(cfg.precision, device)
     autocast = lambda: torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-    distributed.say(f"precision: {dtype} ({reason}); compile: {cfg.compile}; parameters: {model.num_parameters():,}")
-    parallel, reason = distributed.choose_parallel(cfg.parallel, model.num_parameters(), cfg.compile)
+    distributed.say(
+        f"precision: {dtype} ({reason}); compile: {cfg.compile}; parameters: {model.num_parameters():,}"
+    )
+    parallel, reason = distributed.choose_parallel(
+        cfg.parallel, model.num_parameters(), cfg.compile
+    )
     if parallel != "alone":
         distributed.say(f"parallel: {parallel} ({reason}) over {distributed.world()} processes")
     plain = model
@@ -280,21 +362,48 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
         model.trunk = torch.compile(model.trunk, dynamic=False)
     model.train()
     clock, seen_at_clock = time.perf_counter(), run.tokens_seen
-    pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds between redraws of the bar: a log file needs few
-    with StopSignal() as stop, tqdm(total=cfg.max_steps, initial=run.step, unit="step", dynamic_ncols=True, mininterval=pause,
-                                    maxinterval=pause, disable=not distributed.leads()) as bar:
+    pause = (
+        0.1 if sys.stderr.isatty() else 30.0
+    )  # seconds between redraws of the bar: a log file needs few
+    with (
+        StopSignal() as stop,
+        tqdm(
+            total=cfg.max_steps,
+            initial=run.step,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=pause,
+            maxinterval=pause,
+            disable=not distributed.leads(),
+        ) as bar,
+    ):
         for step, micro_batches in prepared(batches, range(run.step, cfg.max_steps), device):
-            loss, stats, norm = optimizer_step(objective, lambda objective, *given: objective(*given), micro_batches, cfg, step, run.optimizers,
-                                               scaler, autocast)
+            loss, stats, norm = optimizer_step(
+                objective,
+                lambda objective, *given: objective(*given),
+                micro_batches,
+                cfg,
+                step,
+                run.optimizers,
+                scaler,
+                autocast,
+            )
             good = updates(loss, norm, scaler)
             if good:
                 run.average()
                 run.tokens_seen += int(stats["tokens"])
             else:
-                what = f"a loss of {loss}" if not math.isfinite(loss) else f"a gradient of norm {norm}"
+                what = (
+                    f"a loss of {loss}" if not math.isfinite(loss) else f"a gradient of norm {norm}"
+                )
                 # Split weights answer only when all processes ask alike, which rows one by one do not.
-                rows = "rows not looked for" if model is not plain else distributed.told(
-                    nonfinite_rows(model, loss_fn, micro_batches, cfg, step, autocast))
+                rows = (
+                    "rows not looked for"
+                    if model is not plain
+                    else distributed.told(
+                        nonfinite_rows(model, loss_fn, micro_batches, cfg, step, autocast)
+                    )
+                )
                 run.skip(step, what, rows)
             stats.pop("tokens")
             run.step = step + 1
@@ -303,8 +412,15 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
             if good and (run.step % cfg.log_every == 0 or last):
                 rate = (run.tokens_seen - seen_at_clock) / (time.perf_counter() - clock)
                 clock, seen_at_clock = time.perf_counter(), run.tokens_seen
-                run.log.write(step=run.step, loss=loss, **stats, gradient_norm=norm, tokens_seen=run.tokens_seen,
-                              learning_rate=cfg.learning_rate * learning_rate(step, cfg), tokens_per_second=round(rate))
+                run.log.write(
+                    step=run.step,
+                    loss=loss,
+                    **stats,
+                    gradient_norm=norm,
+                    tokens_seen=run.tokens_seen,
+                    learning_rate=cfg.learning_rate * learning_rate(step, cfg),
+                    tokens_per_second=round(rate),
+                )
                 bar.set_postfix_str(f"loss {loss:.3f}  {rate:,.0f} tokens/s", refresh=False)
             if eval_fn and (last or (cfg.eval_every and run.step % cfg.eval_every == 0)):
                 run.evaluate(eval_fn, preview_fn, autocast)
@@ -315,7 +431,9 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
             if received and not last:
                 bar.close()
                 name = signal.Signals(received).name
-                distributed.say(f"stopped by {name} after step {run.step}, all saved; go on with --resume")
+                distributed.say(
+                    f"stopped by {name} after step {run.step}, all saved; go on with --resume"
+                )
                 raise SystemExit(128 + received)
     if model is not plain:
         plain.load_state_dict(distributed.whole_weights(model.state_dict()))
@@ -323,7 +441,9 @@ def fit(model: nn.Module, loss_fn: Callable, batches: Callable[[int], list[dict]
     return run.metrics
 
 
-def prepared(batches: Callable[[int], list[dict]], steps: range, device: torch.device) -> Iterator[tuple[int, list[dict]]]:
+def prepared(
+    batches: Callable[[int], list[dict]], steps: range, device: torch.device
+) -> Iterator[tuple[int, list[dict]]]:
     """Each step and its micro-batches. Beside a GPU the next ones are made by a thread meanwhile: 512 captions take a core 3 ms (LOG.md)."""
     if device.type == "cpu":  # whose cores have enough to do
         yield from ((step, batches(step)) for step in steps)
@@ -344,11 +464,18 @@ def updates(loss: float, norm: float, scaler) -> bool:
 
 def row_of(batch: dict, row: int, rows: int) -> dict:
     """One row of a micro-batch. What has fewer entries than rows, such as the images of captions, is shared by neighbours."""
+
     def part(value):
-        if not hasattr(value, "__len__") or isinstance(value, str) or not len(value) or rows % len(value):
+        if (
+            not hasattr(value, "__len__")
+            or isinstance(value, str)
+            or not len(value)
+            or rows % len(value)
+        ):
             return value
         at = row // (rows // len(value))
-        return value[at:at + 1]
+        return value[at : at + 1]
+
     return {name: part(value) for name, value in batch.items()}
 
 
@@ -360,17 +487,29 @@ def nonfinite_rows(model, loss_fn, micro_batches, cfg, step, autocast) -> str:
         rows, wrong = len(batch["tokens"]), []
         for row in range(rows):
             with torch.no_grad(), autocast():
-                value = loss_fn(model, row_of(batch, row, rows), step_generator(cfg.seed, step))[0].item()
+                value = loss_fn(model, row_of(batch, row, rows), step_generator(cfg.seed, step))[
+                    0
+                ].item()
             if not math.isfinite(value):
                 wrong.append(row)
         if wrong:
-            names = "all its rows" if len(wrong) == rows else f"row{'s' * (len(wrong) > 1)} " + ", ".join(map(str, wrong))
-            data = f" (rows {', '.join(str(batch['rows'][row]) for row in wrong[:10])} of the data)" if "rows" in batch else ""
+            names = (
+                "all its rows"
+                if len(wrong) == rows
+                else f"row{'s' * (len(wrong) > 1)} " + ", ".join(map(str, wrong))
+            )
+            data = (
+                f" (rows {', '.join(str(batch['rows'][row]) for row in wrong[:10])} of the data)"
+                if "rows" in batch
+                else ""
+            )
             found.append(f"micro-batch {batch.get('number', number)}, {names}{data}")
     return "; ".join(found) or "no row of it alone"
 
 
-def optimizer_step(model, loss_fn, micro_batches, cfg, step, optimizers, scaler, autocast) -> tuple[float, dict, float]:
+def optimizer_step(
+    model, loss_fn, micro_batches, cfg, step, optimizers, scaler, autocast
+) -> tuple[float, dict, float]:
     """One update. Returns the loss, its statistics as weighted means (and `tokens`), and the gradient norm: all processes' together.
 
     micro_batches: this process's. A `number` in each, its place in the step, chooses its generator.
@@ -385,12 +524,16 @@ def optimizer_step(model, loss_fn, micro_batches, cfg, step, optimizers, scaler,
     for place, batch in enumerate(micro_batches):
         number = batch.get("number", place)
         stream = number + 1 if number else 0  # 1 is the noise levels'
-        torch.manual_seed(cfg.seed * 1_000_003 + step + 7_919 * stream)  # dropout's generator: a function of the step, like everything else
+        torch.manual_seed(
+            cfg.seed * 1_000_003 + step + 7_919 * stream
+        )  # dropout's generator: a function of the step, like everything else
         part = batch["weight"] / total
         with distributed.gradients_of(model, last=place == len(micro_batches) - 1):
             with autocast():
                 value, stats = loss_fn(model, batch, step_generator(cfg.seed, step, stream))
-            scaler.scale(value * (part * distributed.world())).backward()  # DDP and FSDP2 divide by the number of processes
+            scaler.scale(
+                value * (part * distributed.world())
+            ).backward()  # DDP and FSDP2 divide by the number of processes
         for name, figure in {"loss": value.item(), **stats}.items():
             sums[name] = sums.get(name, 0.0) + figure * part
     means = dict(zip(sums, distributed.total(list(sums.values())).tolist(), strict=True))

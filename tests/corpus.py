@@ -6,14 +6,20 @@ import data_prep
 import train
 
 SEPARATOR = "<|endoftext|>"
-NAMES, PETS, THINGS = ("Ann", "Ben", "Cleo", "Dan"), ("cat", "dog", "hen", "owl"), ("ball", "kite", "hat", "drum")
+NAMES, PETS, THINGS = (
+    ("Ann", "Ben", "Cleo", "Dan"),
+    ("cat", "dog", "hen", "owl"),
+    ("ball", "kite", "hat", "drum"),
+)
 
 
 def story(rng: random.Random) -> str:
     """A few sentences of a tiny language."""
     name, pet = rng.choice(NAMES), rng.choice(PETS)
-    return " ".join(f"{name} had a {pet}. The {pet} saw a {rng.choice(THINGS)} and {name} was {rng.choice(('glad', 'sad'))}."
-                    for _ in range(rng.randint(1, 4)))
+    return " ".join(
+        f"{name} had a {pet}. The {pet} saw a {rng.choice(THINGS)} and {name} was {rng.choice(('glad', 'sad'))}."
+        for _ in range(rng.randint(1, 4))
+    )
 
 
 def write_corpus(path, documents: int = 120, seed: int = 0):
@@ -27,12 +33,32 @@ def make_data(folder, **flags):
     """A data folder from the corpus, with a vocabulary of 300."""
     options = {"vocab_size": 300, "val_fraction": 0.1, **flags}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    data_prep.main(["--input", str(write_corpus(folder.parent / "stories.txt")), "--out", str(folder), *words])
+    data_prep.main(
+        ["--input", str(write_corpus(folder.parent / "stories.txt")), "--out", str(folder), *words]
+    )
     return folder
 
 
-TINY = ["--d_model", "16", "--heads", "2", "--layers", "1", "--max_length", "48", "--batch_size", "4", "--threads", "1", "--device", "cpu",
-        "--eval_documents", "4", "--warmup_steps", "2"]
+TINY = [
+    "--d_model",
+    "16",
+    "--heads",
+    "2",
+    "--layers",
+    "1",
+    "--max_length",
+    "48",
+    "--batch_size",
+    "4",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+    "--eval_documents",
+    "4",
+    "--warmup_steps",
+    "2",
+]
 
 
 def make_run(data_dir, out, *flags: str):

@@ -16,7 +16,11 @@ EOS, PAD, BOS = 4, 5, 6
 
 def twin() -> Denoiser:
     torch.manual_seed(0)
-    model = Denoiser(ModelConfig(vocab_size=8, output_size=5, max_length=12, d_model=32, heads=2, layers=2, causal=True))
+    model = Denoiser(
+        ModelConfig(
+            vocab_size=8, output_size=5, max_length=12, d_model=32, heads=2, layers=2, causal=True
+        )
+    )
     for weight in model.parameters():
         if weight.ndim == 2:
             torch.nn.init.normal_(weight, std=0.2)
@@ -30,7 +34,11 @@ def test_likelihoods_are_a_distribution():
     nats = autoregressive.likelihoods(twin(), strings, free)
     assert nats.neg().exp().sum().item() == pytest.approx(1.0, abs=1e-5)
     padded = torch.cat([strings, torch.full((25, 4), PAD)], 1)
-    assert torch.allclose(autoregressive.likelihoods(twin(), padded, torch.nn.functional.pad(free, (0, 4))), nats, atol=1e-5)
+    assert torch.allclose(
+        autoregressive.likelihoods(twin(), padded, torch.nn.functional.pad(free, (0, 4))),
+        nats,
+        atol=1e-5,
+    )
     loss, stats = autoregressive.loss(twin(), strings, free)
     assert loss.item() == pytest.approx(nats.sum().item() / 50, rel=1e-5) == stats["nats_per_token"]
 
@@ -66,12 +74,22 @@ def test_the_cache_changes_nothing(prompt_length, temperature, top_p):
     prompt = torch.randint(0, 4, (6, prompt_length), generator=torch.Generator().manual_seed(1))
     prompt[:, 0] = BOS
     settings = dict(temperature=temperature, top_p=top_p)
-    cached = autoregressive.sample(model, prompt, 12, eos=EOS, pad=PAD, rngs=row_generators(0, 6), **settings)
+    cached = autoregressive.sample(
+        model, prompt, 12, eos=EOS, pad=PAD, rngs=row_generators(0, 6), **settings
+    )
     tokens, log_prob = without_cache(model, prompt, 12, row_generators(0, 6), **settings)
     assert torch.equal(cached.tokens, tokens)
     assert torch.allclose(cached.log_prob.double(), log_prob, atol=1e-5)
     for row in range(6):  # and no row depends on its neighbours
-        alone = autoregressive.sample(model, prompt[row:row + 1], 12, eos=EOS, pad=PAD, rngs=row_generators(0, 1, first=row), **settings)
+        alone = autoregressive.sample(
+            model,
+            prompt[row : row + 1],
+            12,
+            eos=EOS,
+            pad=PAD,
+            rngs=row_generators(0, 1, first=row),
+            **settings,
+        )
         assert torch.equal(alone.tokens[0], tokens[row])
 
 
@@ -86,10 +104,16 @@ def test_what_is_sampled():
         assert drawn.step[number].tolist() == [*range(end), *[0] * (12 - end)]
         free[number, 1:end] = True
     assert 0 < free.sum() < 40 * 11 and drawn.calls == drawn.step.max()
-    assert torch.allclose(drawn.log_prob.double().sum(1), -autoregressive.likelihoods(model, drawn.tokens, free), atol=1e-4)
+    assert torch.allclose(
+        drawn.log_prob.double().sum(1),
+        -autoregressive.likelihoods(model, drawn.tokens, free),
+        atol=1e-4,
+    )
 
 
 def test_samples_follow_the_model():
-    drawn = autoregressive.sample(twin(), torch.full((1000, 1), BOS), 2, eos=EOS, pad=PAD, rngs=row_generators(1, 1000))
+    drawn = autoregressive.sample(
+        twin(), torch.full((1000, 1), BOS), 2, eos=EOS, pad=PAD, rngs=row_generators(1, 1000)
+    )
     expected = twin()(torch.tensor([[BOS]]))[0, 0].detach().softmax(-1)
     assert chi_square(torch.bincount(drawn.tokens[:, 1], minlength=5), expected) > 1e-4

@@ -23,22 +23,52 @@ def clip(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clip")
     torch.manual_seed(0)
     letters = [chr(code) for code in range(97, 123)]
-    vocab = {token: i for i, token in enumerate([*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"])}
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = transformers.CLIPConfig(text_config={**sizes, "vocab_size": len(vocab), "max_position_embeddings": 77, "eos_token_id": 53, "bos_token_id": 52},
-                                     vision_config={**sizes, "image_size": 32, "patch_size": 8}, projection_dim=12)
+    vocab = {
+        token: i
+        for i, token in enumerate(
+            [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+        )
+    }
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    config = transformers.CLIPConfig(
+        text_config={
+            **sizes,
+            "vocab_size": len(vocab),
+            "max_position_embeddings": 77,
+            "eos_token_id": 53,
+            "bos_token_id": 52,
+        },
+        vision_config={**sizes, "image_size": 32, "patch_size": 8},
+        projection_dim=12,
+    )
     model = transformers.CLIPModel(config)
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.3)  # the usual 0.02 makes all vectors alike
     model.save_pretrained(folder)
     transformers.CLIPTokenizer(vocab=vocab, merges=[]).save_pretrained(folder)
-    about = {"image_processor_type": "CLIPImageProcessor", "do_resize": True, "do_normalize": True, "do_rescale": True, "resample": 3,
-             "size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": {"height": 32, "width": 32},
-             "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
+    about = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "resample": 3,
+        "size": {"shortest_edge": 32},
+        "do_center_crop": True,
+        "crop_size": {"height": 32, "width": 32},
+        "image_mean": [0.5, 0.4, 0.3],
+        "image_std": [0.2, 0.3, 0.4],
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(about))
     rng = np.random.default_rng(0)
     for n in range(3):
-        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"photo_{n}.png")
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
+            folder / f"photo_{n}.png"
+        )
     return folder
 
 
@@ -46,7 +76,11 @@ def direct(folder, picture, caption, references):
     """The formulas, one caption at a time, without padding: the model's own similarity of one text and one picture."""
     model = transformers.CLIPModel.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    pixels = torch.tensor((np.asarray(Image.open(picture)) / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]).permute(2, 0, 1)[None].float()
+    pixels = (
+        torch.tensor((np.asarray(Image.open(picture)) / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4])
+        .permute(2, 0, 1)[None]
+        .float()
+    )
     vectors = []
     with torch.no_grad():
         for text in (caption, *references):
@@ -63,34 +97,84 @@ def direct(folder, picture, caption, references):
 def test_scores_are_the_papers(clip):
     pictures = [clip / f"photo_{n}.png" for n in range(3)]
     found = clip_scores.ClipScore(str(clip)).each(pictures, CAPTIONS, REFERENCES)
-    want = np.array([direct(clip, *one) for one in zip(pictures, CAPTIONS, REFERENCES, strict=True)])
-    assert found["clip_score"] == pytest.approx(want[:, 0], abs=1e-5) and found["ref_clip_score"] == pytest.approx(want[:, 1], abs=1e-5)
+    want = np.array(
+        [direct(clip, *one) for one in zip(pictures, CAPTIONS, REFERENCES, strict=True)]
+    )
+    assert found["clip_score"] == pytest.approx(want[:, 0], abs=1e-5) and found[
+        "ref_clip_score"
+    ] == pytest.approx(want[:, 1], abs=1e-5)
     assert 0 < want[:, 0].max() and len(set(want[:, 1].round(4))) == 3
 
 
 def test_from_files(clip, tmp_path, capsys):
-    (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"image": f"photo_{n}.png", "caption": CAPTIONS[n], "references": REFERENCES[n]}) + "\n"
-                                                 for n in range(3)))
-    evaluate.main(["--hypotheses", str(tmp_path / "mine.jsonl"), "--clip_score", str(clip), "--image_dir", str(clip), "--json", str(tmp_path / "s.json"),
-                   "--device", "cpu"])
+    (tmp_path / "mine.jsonl").write_text(
+        "".join(
+            json.dumps(
+                {"image": f"photo_{n}.png", "caption": CAPTIONS[n], "references": REFERENCES[n]}
+            )
+            + "\n"
+            for n in range(3)
+        )
+    )
+    evaluate.main(
+        [
+            "--hypotheses",
+            str(tmp_path / "mine.jsonl"),
+            "--clip_score",
+            str(clip),
+            "--image_dir",
+            str(clip),
+            "--json",
+            str(tmp_path / "s.json"),
+            "--device",
+            "cpu",
+        ]
+    )
     told = json.loads((tmp_path / "s.json").read_text())
-    found = clip_scores.ClipScore(str(clip)).each([clip / f"photo_{n}.png" for n in range(3)], CAPTIONS, REFERENCES)
-    assert told["clip_score"] == pytest.approx(found["clip_score"].mean()) and told["clip"] == clip.name
-    assert told["ref_clip_score_ci95"][0] <= told["ref_clip_score"] <= told["ref_clip_score_ci95"][1]
+    found = clip_scores.ClipScore(str(clip)).each(
+        [clip / f"photo_{n}.png" for n in range(3)], CAPTIONS, REFERENCES
+    )
+    assert (
+        told["clip_score"] == pytest.approx(found["clip_score"].mean())
+        and told["clip"] == clip.name
+    )
+    assert (
+        told["ref_clip_score_ci95"][0] <= told["ref_clip_score"] <= told["ref_clip_score_ci95"][1]
+    )
     assert "CLIPScore | RefCLIPScore" in capsys.readouterr().out
 
 
 def test_from_a_checkpoint(clip, tmp_path, capsys):
     """A captioner's own pictures and references; the CLIP that it reads its features with is named as no fair judge."""
-    records = [{"image": str(clip / f"photo_{n % 3}.png"), "split": split, "captions": REFERENCES[n % 3]} for n, split in
-               enumerate(["train"] * 9 + ["val"] * 3)]
+    records = [
+        {"image": str(clip / f"photo_{n % 3}.png"), "split": split, "captions": REFERENCES[n % 3]}
+        for n, split in enumerate(["train"] * 9 + ["val"] * 3)
+    ]
     folder = by_hand(tmp_path / "photos", records)
     rewrite(folder / "features.json", encoder=str(clip))
     run = make_captioner(folder, tmp_path / "run") / "best.pt"
-    evaluate.main(["--checkpoint", str(run), "--data_dir", str(folder), "--step_counts", "2", "--clip_score", str(clip), "--device", "cpu",
-                   "--json", str(tmp_path / "s.json")])
+    evaluate.main(
+        [
+            "--checkpoint",
+            str(run),
+            "--data_dir",
+            str(folder),
+            "--step_counts",
+            "2",
+            "--clip_score",
+            str(clip),
+            "--device",
+            "cpu",
+            "--json",
+            str(tmp_path / "s.json"),
+        ]
+    )
     told = json.loads((tmp_path / "s.json").read_text())["splits"]["val"]
-    assert 0 <= told["ref_clip_score"] and 0 <= told["clip_score"] <= 2.5 and told["signature"].startswith("tokens:ptb")
+    assert (
+        0 <= told["ref_clip_score"]
+        and 0 <= told["clip_score"] <= 2.5
+        and told["signature"].startswith("tokens:ptb")
+    )
     shown = capsys.readouterr()
     assert "another CLIP is a fairer judge" in shown.err and "| ref clip score |" in shown.out
 

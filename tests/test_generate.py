@@ -15,18 +15,37 @@ from files import UserError
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generate")
     data_dir = make_data(folder / "data")
-    return make_run(data_dir, folder / "diffusion") / "best.pt", make_run(data_dir, folder / "ar", "--objective", "ar") / "best.pt"
+    return make_run(data_dir, folder / "diffusion") / "best.pt", make_run(
+        data_dir, folder / "ar", "--objective", "ar"
+    ) / "best.pt"
 
 
 def samples(path, tmp_path, *words) -> list[dict]:
-    generate.main(["--checkpoint", str(path), "--json", str(tmp_path / "out.jsonl"), "--device", "cpu", *words])
+    generate.main(
+        [
+            "--checkpoint",
+            str(path),
+            "--json",
+            str(tmp_path / "out.jsonl"),
+            "--device",
+            "cpu",
+            *words,
+        ]
+    )
     return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_the_seed_decides_and_the_batch_size_does_not(runs, tmp_path, which):
-    texts = [[one["text"] for one in samples(runs[which], tmp_path, "--num_samples", "5", "--seed", seed, "--batch_size", size)]
-             for seed, size in (("1", "5"), ("1", "1"), ("1", "2"), ("2", "5"))]
+    texts = [
+        [
+            one["text"]
+            for one in samples(
+                runs[which], tmp_path, "--num_samples", "5", "--seed", seed, "--batch_size", size
+            )
+        ]
+        for seed, size in (("1", "5"), ("1", "1"), ("1", "2"), ("2", "5"))
+    ]
     assert texts[0] == texts[1] == texts[2] != texts[3]
     assert len(set(texts[0])) == 5
 
@@ -34,26 +53,63 @@ def test_the_seed_decides_and_the_batch_size_does_not(runs, tmp_path, which):
 def test_a_template_keeps_its_words(runs, tmp_path):
     """Words before, between and behind blanks survive; the blanks have the asked number of tokens; calls are at most steps."""
     tokenizer = checkpoint.open_model(runs[0])[1]
-    for one in samples(runs[0], tmp_path, "--template", "Ann had a [MASK*3] hen. The [MASK] saw", "--num_samples", "3", "--steps", "2"):
-        assert one["text"].startswith("Ann had a") and " hen. The" in one["text"] and one["text"].endswith(" saw")
+    for one in samples(
+        runs[0],
+        tmp_path,
+        "--template",
+        "Ann had a [MASK*3] hen. The [MASK] saw",
+        "--num_samples",
+        "3",
+        "--steps",
+        "2",
+    ):
+        assert (
+            one["text"].startswith("Ann had a")
+            and " hen. The" in one["text"]
+            and one["text"].endswith(" saw")
+        )
         assert sum(step > 0 for step in one["step"]) == 4 and one["calls"] <= 2
-        assert (one["tokens"][0], one["tokens"][-1]) == (tokenizer.bos, tokenizer.eos) and tokenizer.mask not in one["tokens"]
-        assert all(p == 1 for p, step in zip(one["probability"], one["step"], strict=True) if step == 0)
-    open_end = samples(runs[0], tmp_path, "--template", "Ann [MASK*2]", "--num_samples", "1", "--open_end")[0]
-    assert tokenizer.eos != open_end["tokens"][len(tokenizer.encode("Ann"))] and len(open_end["tokens"]) == 1 + len(tokenizer.encode("Ann")) + 2
+        assert (one["tokens"][0], one["tokens"][-1]) == (
+            tokenizer.bos,
+            tokenizer.eos,
+        ) and tokenizer.mask not in one["tokens"]
+        assert all(
+            p == 1 for p, step in zip(one["probability"], one["step"], strict=True) if step == 0
+        )
+    open_end = samples(
+        runs[0], tmp_path, "--template", "Ann [MASK*2]", "--num_samples", "1", "--open_end"
+    )[0]
+    assert (
+        tokenizer.eos != open_end["tokens"][len(tokenizer.encode("Ann"))]
+        and len(open_end["tokens"]) == 1 + len(tokenizer.encode("Ann")) + 2
+    )
 
 
 def test_lengths(runs, tmp_path):
     statistics = checkpoint.load(runs[0])["statistics"]["row_lengths"]
-    assert all(len(one["tokens"]) == 20 for one in samples(runs[0], tmp_path, "--length", "20", "--num_samples", "2"))
+    assert all(
+        len(one["tokens"]) == 20
+        for one in samples(runs[0], tmp_path, "--length", "20", "--num_samples", "2")
+    )
     drawn = [len(one["tokens"]) for one in samples(runs[0], tmp_path, "--num_samples", "12")]
     assert len(set(drawn)) > 1 and all(statistics[n] > 0 for n in drawn)
 
 
-@pytest.mark.parametrize("words", [["--sampler", "threshold", "--threshold", "0.2"], ["--sampler", "remask", "--remask", "loop", "--steps", "9"],
-                                   ["--sampler", "entropy_bound", "--block_size", "6"], ["--temperature", "0"], ["--top_p", "0.5"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--sampler", "threshold", "--threshold", "0.2"],
+        ["--sampler", "remask", "--remask", "loop", "--steps", "9"],
+        ["--sampler", "entropy_bound", "--block_size", "6"],
+        ["--temperature", "0"],
+        ["--top_p", "0.5"],
+    ],
+)
 def test_sampler_flags_matter(runs, tmp_path, words):
-    plain, other = (samples(runs[0], tmp_path, "--length", "24", "--num_samples", "2", *flags) for flags in ([], words))
+    plain, other = (
+        samples(runs[0], tmp_path, "--length", "24", "--num_samples", "2", *flags)
+        for flags in ([], words)
+    )
     assert [one["tokens"] for one in plain] != [one["tokens"] for one in other]
 
 
@@ -62,35 +118,66 @@ def test_show_prints_frames(runs, tmp_path, capsys):
         samples(path, tmp_path, "--length", "20", "--num_samples", "1", "--show")
         out = capsys.readouterr().out
         assert out.startswith("--- sample 1 ---\n[1/") and "\033" not in out
-        frames = [frame.count("·") for frame in out.split("\n\n") if "/12]" in frame or re.match(r"(--- .*\n)?\[\d+/", frame)]
+        frames = [
+            frame.count("·")
+            for frame in out.split("\n\n")
+            if "/12]" in frame or re.match(r"(--- .*\n)?\[\d+/", frame)
+        ]
         assert frames == sorted(frames, reverse=True) and frames[-1] == 0 and len(frames) <= 12
 
 
 def test_the_page_is_self_contained_and_safe(runs, tmp_path):
     evil = "</script><!-- é 漢 &amp; [MASK*2]"
-    generate.main(["--checkpoint", str(runs[0]), "--template", evil, "--html", str(tmp_path / "page.html"), "--num_samples", "2"])
+    generate.main(
+        [
+            "--checkpoint",
+            str(runs[0]),
+            "--template",
+            evil,
+            "--html",
+            str(tmp_path / "page.html"),
+            "--num_samples",
+            "2",
+        ]
+    )
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert not re.search(r"(src|href)\s*=|https?://|@import", page)
     assert page.count("</script>") == 2 and "<!--" not in page
     shown = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])
-    assert len(shown) == 2 and "".join(piece for piece, step in zip(shown[0]["pieces"], shown[0]["step"], strict=True) if not step).startswith("</script>")
+    assert len(shown) == 2 and "".join(
+        piece for piece, step in zip(shown[0]["pieces"], shown[0]["step"], strict=True) if not step
+    ).startswith("</script>")
     assert str(tmp_path) not in page and "seed 0" in page
 
 
 def test_refusals(runs, tmp_path, monkeypatch):
-    for words, message in ((["--steps", "0"], "--steps 0"), (["--temperature", "-1"], "--temperature -1"), (["--num_samples", "0"], "--num_samples 0"),
-                           (["--top_p", "0"], "--top_p 0"), (["--length", "2"], "--length 2"), (["--length", "49"], "3 to 48"),
-                           (["--template", "no blank"], "blanks such as"), (["--template", ""], "blanks such as"), (["--template", "a [MASK*0]"], "1 to 48"),
-                           (["--template", "a [MASK*x] [MASK]"], "blanks such as"), (["--template", "a [MASK*49]"], "1 to 48"),
-                           (["--template", "a [MASK*47] b"], "at most 48, the model's length"), (["--sampler", "confident"], "did you mean confidence"),
-                           (["--html", "/proc/no/page.html"], "/proc/no"), (["--stepz", "3"], "expected --steps"), (["--d_model", "3"], "--d_model")):
+    for words, message in (
+        (["--steps", "0"], "--steps 0"),
+        (["--temperature", "-1"], "--temperature -1"),
+        (["--num_samples", "0"], "--num_samples 0"),
+        (["--top_p", "0"], "--top_p 0"),
+        (["--length", "2"], "--length 2"),
+        (["--length", "49"], "3 to 48"),
+        (["--template", "no blank"], "blanks such as"),
+        (["--template", ""], "blanks such as"),
+        (["--template", "a [MASK*0]"], "1 to 48"),
+        (["--template", "a [MASK*x] [MASK]"], "blanks such as"),
+        (["--template", "a [MASK*49]"], "1 to 48"),
+        (["--template", "a [MASK*47] b"], "at most 48, the model's length"),
+        (["--sampler", "confident"], "did you mean confidence"),
+        (["--html", "/proc/no/page.html"], "/proc/no"),
+        (["--stepz", "3"], "expected --steps"),
+        (["--d_model", "3"], "--d_model"),
+    ):
         with pytest.raises(UserError, match=message):
             generate.main(["--checkpoint", str(runs[0]), *words])
     with pytest.raises(UserError, match="blanks at the end only"):
         generate.main(["--checkpoint", str(runs[1]), "--template", "a [MASK] b"])
     (tmp_path / "cut.pt").write_bytes(runs[0].read_bytes()[:5000])
     with pytest.raises(UserError, match="damaged or truncated"):
-        generate.main(["--checkpoint", str(tmp_path / "cut.pt"), "--html", str(tmp_path / "never.html")])
+        generate.main(
+            ["--checkpoint", str(tmp_path / "cut.pt"), "--html", str(tmp_path / "never.html")]
+        )
     assert not (tmp_path / "never.html").exists()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="no text checkpoint below this folder"):

@@ -20,4 +20,8 @@ def test_a_norm_is_the_same_in_every_precision():
     """Quiet input shows the epsilon: bfloat16's own, 0.008, would halve it."""
     x, norm = 0.05 * torch.randn(4, 64, generator=torch.Generator().manual_seed(0)), Norm(64)
     assert torch.allclose(norm(x.bfloat16()).float(), norm(x), atol=0.03)
-    assert not torch.allclose(torch.nn.functional.rms_norm(x, (64,), eps=torch.finfo(torch.bfloat16).eps), norm(x), atol=0.03)
+    assert not torch.allclose(
+        torch.nn.functional.rms_norm(x, (64,), eps=torch.finfo(torch.bfloat16).eps),
+        norm(x),
+        atol=0.03,
+    )

@@ -40,16 +40,48 @@ def palette_with_hole() -> bytes:
     return encoded(image, "PNG", transparency=1)
 
 
-@pytest.mark.parametrize("data, left, right", [
-    (encoded(half("RGBA", (255, 0, 0, 255), (0, 0, 255, 0)), "PNG"), RED, WHITE),
-    (encoded(half("LA", (0, 255), (0, 0)), "PNG"), (0, 0, 0), WHITE),
-    (palette_with_hole(), RED, WHITE),
-    (encoded(half("CMYK", (0, 255, 255, 0), (0, 0, 0, 0)), "JPEG", quality=95), RED, WHITE),
-    (encoded(Image.fromarray(np.tile(np.uint16([32896] * 20 + [65535] * 20), (20, 1))), "PNG"), (128, 128, 128), WHITE),
-    (encoded(Image.fromarray(np.tile(np.float32([0.5] * 20 + [1.0] * 20), (20, 1))), "TIFF"), (128, 128, 128), WHITE),
-    (encoded(half("1", 0, 1), "PNG"), (0, 0, 0), WHITE),
-    (encoded(half("RGB", RED, WHITE), "GIF", save_all=True, append_images=[half("RGB", WHITE, RED)]), RED, WHITE),
-], ids=["RGBA", "LA", "palette with transparency", "CMYK", "16 bit", "float", "1 bit", "animated GIF"])
+@pytest.mark.parametrize(
+    "data, left, right",
+    [
+        (encoded(half("RGBA", (255, 0, 0, 255), (0, 0, 255, 0)), "PNG"), RED, WHITE),
+        (encoded(half("LA", (0, 255), (0, 0)), "PNG"), (0, 0, 0), WHITE),
+        (palette_with_hole(), RED, WHITE),
+        (encoded(half("CMYK", (0, 255, 255, 0), (0, 0, 0, 0)), "JPEG", quality=95), RED, WHITE),
+        (
+            encoded(
+                Image.fromarray(np.tile(np.uint16([32896] * 20 + [65535] * 20), (20, 1))), "PNG"
+            ),
+            (128, 128, 128),
+            WHITE,
+        ),
+        (
+            encoded(Image.fromarray(np.tile(np.float32([0.5] * 20 + [1.0] * 20), (20, 1))), "TIFF"),
+            (128, 128, 128),
+            WHITE,
+        ),
+        (encoded(half("1", 0, 1), "PNG"), (0, 0, 0), WHITE),
+        (
+            encoded(
+                half("RGB", RED, WHITE),
+                "GIF",
+                save_all=True,
+                append_images=[half("RGB", WHITE, RED)],
+            ),
+            RED,
+            WHITE,
+        ),
+    ],
+    ids=[
+        "RGBA",
+        "LA",
+        "palette with transparency",
+        "CMYK",
+        "16 bit",
+        "float",
+        "1 bit",
+        "animated GIF",
+    ],
+)
 def test_every_mode_becomes_rgb(data, left, right):
     image = open_image(data)
     assert image.mode == "RGB" and image.size == (40, 20)
@@ -59,27 +91,56 @@ def test_every_mode_becomes_rgb(data, left, right):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation):
     upright = half("RGB", RED, WHITE)
-    undo = {1: None, 2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270"}
+    undo = {
+        1: None,
+        2: "FLIP_LEFT_RIGHT",
+        3: "ROTATE_180",
+        4: "FLIP_TOP_BOTTOM",
+        5: "TRANSPOSE",
+        6: "ROTATE_90",
+        7: "TRANSVERSE",
+        8: "ROTATE_270",
+    }
     stored = upright.transpose(Image.Transpose[undo[orientation]]) if undo[orientation] else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = open_image(encoded(stored, "JPEG", exif=exif, quality=95))
-    assert image.size == (40, 20) and near(image.getpixel((5, 10)), RED, 12) and near(image.getpixel((35, 10)), WHITE, 12)
+    assert (
+        image.size == (40, 20)
+        and near(image.getpixel((5, 10)), RED, 12)
+        and near(image.getpixel((35, 10)), WHITE, 12)
+    )
 
 
 def bomb(side: int = 20_000) -> bytes:
-    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    chunk = lambda kind, body: (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    )
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes((side // 8 + 1) * side))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes((side // 8 + 1) * side)))
+        + chunk(b"IEND", b"")
+    )
 
 
-WHOLE = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)), "JPEG")
+WHOLE = encoded(
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)), "JPEG"
+)
 
 
-@pytest.mark.parametrize("data, words", [
-    (WHOLE[:len(WHOLE) // 2], "damaged"), (encoded(Image.new("RGB", (99, 99), RED), "PNG")[:80], "damaged"), (b"", "empty"),
-    (b"hello, I am a text", "no picture"), (bomb(), "100,000,000 pixels"),
-], ids=["truncated JPEG", "truncated PNG", "zero bytes", "text", "bomb"])
+@pytest.mark.parametrize(
+    "data, words",
+    [
+        (WHOLE[: len(WHOLE) // 2], "damaged"),
+        (encoded(Image.new("RGB", (99, 99), RED), "PNG")[:80], "damaged"),
+        (b"", "empty"),
+        (b"hello, I am a text", "no picture"),
+        (bomb(), "100,000,000 pixels"),
+    ],
+    ids=["truncated JPEG", "truncated PNG", "zero bytes", "text", "bomb"],
+)
 def test_bad_files_are_named_in_one_line(tmp_path, data, words):
     path = tmp_path / "bad.png"
     path.write_bytes(data)
@@ -100,7 +161,11 @@ def test_folders_are_listed_in_order_and_below(tmp_path):
     for name in ("b.JPG", "a.png", "sub/c.webp", ".hidden.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    assert [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)] == ["a.png", "b.JPG", "sub/c.webp"]
+    assert [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)] == [
+        "a.png",
+        "b.JPG",
+        "sub/c.webp",
+    ]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (10_000, 1), (3, 700), (40, 20)])
@@ -124,12 +189,14 @@ def test_a_large_jpeg_may_be_decoded_small_but_never_too_small():
 
 def test_thumbnails_are_pictures():
     kind, data = data_uri(Image.new("RGB", (500, 300), RED), 100).split(",")
-    assert kind == "data:image/jpeg;base64" and Image.open(io.BytesIO(base64.b64decode(data))).size == (100, 60)
+    assert kind == "data:image/jpeg;base64" and Image.open(
+        io.BytesIO(base64.b64decode(data))
+    ).size == (100, 60)
 
 
 @given(st.binary(max_size=200), st.integers(0, len(WHOLE)))
 def test_random_bytes_give_a_picture_or_one_line(junk, cut):
-    for data in (junk, WHOLE[:cut] + junk + WHOLE[cut + len(junk):]):
+    for data in (junk, WHOLE[:cut] + junk + WHOLE[cut + len(junk) :]):
         try:
             assert open_image(data).mode == "RGB"
         except UserError as error:

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 import sentences
 
-PARAGRAPHS = [paragraph.split("\n") for paragraph in (Path(__file__).parent / "sentences.txt").read_text(encoding="utf-8").strip().split("\n\n")]
+PARAGRAPHS = [
+    paragraph.split("\n")
+    for paragraph in (Path(__file__).parent / "sentences.txt")
+    .read_text(encoding="utf-8")
+    .strip()
+    .split("\n\n")
+]
 
 
 def test_the_hand_checked_list():
@@ -22,14 +28,22 @@ def test_the_hand_checked_list():
 
 
 def test_what_the_issue_asks():
-    assert sentences.texts('Mr. Fox said, "Go!" and ran. Then Dr. Hen sat down.') == ['Mr. Fox said, "Go!" and ran.', "Then Dr. Hen sat down."]
+    assert sentences.texts('Mr. Fox said, "Go!" and ran. Then Dr. Hen sat down.') == [
+        'Mr. Fox said, "Go!" and ran.',
+        "Then Dr. Hen sat down.",
+    ]
     assert sentences.texts('"No!" Tim shouted.\n"It is mine." Sue ran.\n\nA title\n\nThe end') == [
-        '"No!" Tim shouted.', '"It is mine."', "Sue ran.", "A title", "The end"]
+        '"No!" Tim shouted.',
+        '"It is mine."',
+        "Sue ran.",
+        "A title",
+        "The end",
+    ]
     assert sentences.texts("") == [] and sentences.texts(" \n ") == []
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.text(alphabet='Ab. "!?\n…“”\'(', max_size=60))
+@given(st.text(alphabet="Ab. \"!?\n…“”'(", max_size=60))
 def test_nothing_is_lost(text):
     cuts = sentences.split(text)
     assert "".join(text[start:end] for start, end in cuts).strip() == text.strip()

@@ -36,7 +36,9 @@ def data_dir(tmp_path_factory):
 def log_of(run) -> list[dict]:
     """log.jsonl without the one key that is a clock's."""
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "tokens_per_second"} for row in rows]
+    return [
+        {key: value for key, value in row.items() if key != "tokens_per_second"} for row in rows
+    ]
 
 
 def same_run(one, two) -> None:
@@ -48,10 +50,24 @@ def same_run(one, two) -> None:
     assert (a["step"], a["tokens_seen"], a["best"]) == (b["step"], b["tokens_seen"], b["best"])
     for mine, other in zip(a["optimizer"], b["optimizer"], strict=True):
         for key, state in mine["state"].items():
-            assert all(torch.equal(torch.as_tensor(value), torch.as_tensor(other["state"][key][name])) for name, value in state.items())
+            assert all(
+                torch.equal(torch.as_tensor(value), torch.as_tensor(other["state"][key][name]))
+                for name, value in state.items()
+            )
 
 
-STEPS = ["--max_steps", "60", "--save_every", "7", "--eval_every", "20", "--log_every", "1", "--dropout", "0.1"]
+STEPS = [
+    "--max_steps",
+    "60",
+    "--save_every",
+    "7",
+    "--eval_every",
+    "20",
+    "--log_every",
+    "1",
+    "--dropout",
+    "0.1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +78,25 @@ def straight(data_dir, tmp_path_factory):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_stopped_and_resumed_equals_straight(number, straight, data_dir, tmp_path):
     """A real process, hit by a real signal in mid-run, twice."""
-    words = [sys.executable, str(ROOT / "train.py"), "--data_dir", str(data_dir), "--out", str(tmp_path / "run"), *TINY, *STEPS]
+    words = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "--data_dir",
+        str(data_dir),
+        "--out",
+        str(tmp_path / "run"),
+        *TINY,
+        *STEPS,
+    ]
     log = tmp_path / "run" / "log.jsonl"
     for stop_after in (9, 31):
         going_on = (tmp_path / "run" / "resume.pt").exists()
-        process = subprocess.Popen(words + ["--resume"] * going_on, stderr=subprocess.PIPE, cwd=tmp_path, text=True)
-        while process.poll() is None and not (log.exists() and f'"step": {stop_after}, ' in log.read_text()):
+        process = subprocess.Popen(
+            words + ["--resume"] * going_on, stderr=subprocess.PIPE, cwd=tmp_path, text=True
+        )
+        while process.poll() is None and not (
+            log.exists() and f'"step": {stop_after}, ' in log.read_text()
+        ):
             time.sleep(0.01)
         os.kill(process.pid, number) if process.poll() is None else None
         error = process.communicate(timeout=60)[1]
@@ -85,19 +114,41 @@ def test_accumulation_does_not_change_the_batch(data_dir):
     """Four micro-batches: the same rows and noise levels as one batch; with the twin (no noise) the same gradient."""
     data = TextData(data_dir, "train", 48)
     one, four = (Batches(data, 8, accumulate, seed=3) for accumulate in (1, 4))
-    levels = [diffusion.with_noise_levels(batches(5), training.step_generator(3, 5, stream=1)) for batches in (one, four)]
+    levels = [
+        diffusion.with_noise_levels(batches(5), training.step_generator(3, 5, stream=1))
+        for batches in (one, four)
+    ]
     assert torch.equal(levels[0][0]["uniform"], torch.cat([part["uniform"] for part in levels[1]]))
     strata = (levels[0][0]["uniform"] * 8).floor().sort().values
     assert torch.equal(strata, torch.arange(8, dtype=torch.float64))
     gradients = []
     for batches in (one, four):
         torch.manual_seed(0)
-        model = Denoiser(ModelConfig(vocab_size=data.tokenizer.vocab_size, output_size=data.tokenizer.output_size, d_model=16, heads=2, layers=1,
-                                     max_length=48, causal=True))
+        model = Denoiser(
+            ModelConfig(
+                vocab_size=data.tokenizer.vocab_size,
+                output_size=data.tokenizer.output_size,
+                d_model=16,
+                heads=2,
+                layers=1,
+                max_length=48,
+                causal=True,
+            )
+        )
         cfg = TrainConfig(optimizer="adamw", clip=0.0, learning_rate=1e-12)
-        loss_fn = lambda model, batch, rng: train.autoregressive.loss(model, *place(batch, "cpu")[::2])
-        loss, stats, norm = training.optimizer_step(model, loss_fn, batches(5), cfg, 5, training.make_optimizers(model, cfg),
-                                                    torch.amp.GradScaler("cpu", enabled=False), contextlib.nullcontext)
+        loss_fn = lambda model, batch, rng: train.autoregressive.loss(
+            model, *place(batch, "cpu")[::2]
+        )
+        loss, stats, norm = training.optimizer_step(
+            model,
+            loss_fn,
+            batches(5),
+            cfg,
+            5,
+            training.make_optimizers(model, cfg),
+            torch.amp.GradScaler("cpu", enabled=False),
+            contextlib.nullcontext,
+        )
         gradients.append((loss, norm, stats["tokens"], stats["nats_per_token"]))
     assert gradients[0] == pytest.approx(gradients[1], rel=1e-5)
 
@@ -112,9 +163,14 @@ def test_learning_rate():
 def test_muon_is_torchs_muon():
     """The same update as torch.optim.Muon up to its bfloat16, for tall, wide and square matrices, over several steps."""
     torch.manual_seed(0)
-    mine = [torch.nn.Parameter(torch.randn(shape)) for shape in ((24, 24), (24, 24), (64, 24), (24, 64))]
+    mine = [
+        torch.nn.Parameter(torch.randn(shape)) for shape in ((24, 24), (24, 24), (64, 24), (24, 64))
+    ]
     theirs = [torch.nn.Parameter(weight.detach().clone()) for weight in mine]
-    ours, reference = Muon(mine, lr=0.02, weight_decay=0.1), torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    ours, reference = (
+        Muon(mine, lr=0.02, weight_decay=0.1),
+        torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    )
     for _ in range(3):
         for one, other in zip(mine, theirs, strict=True):
             one.grad = torch.randn_like(one)
@@ -122,7 +178,9 @@ def test_muon_is_torchs_muon():
         ours.step()
         reference.step()
     for one, other in zip(mine, theirs, strict=True):
-        assert (one - other).norm() < 0.02 * 3 * 0.02 * 0.2 * 64 ** 0.5 * 24 ** 0.5  # 2% of three updates
+        assert (
+            one - other
+        ).norm() < 0.02 * 3 * 0.02 * 0.2 * 64**0.5 * 24**0.5  # 2% of three updates
     values = torch.linalg.svdvals(orthogonalize(torch.randn(3, 40, 24)))
     assert values.min() > 0.6 and values.max() < 1.3
 
@@ -131,43 +189,76 @@ def test_muon_takes_the_blocks_matrices_and_nothing_else():
     model = Denoiser(ModelConfig(vocab_size=50, output_size=47, d_model=16, heads=2, layers=2))
     adamw, muon = training.make_optimizers(model, TrainConfig(optimizer="muon"))
     mine = {id(w) for group in muon.param_groups for w in group["params"]}
-    assert mine == {id(w) for name, w in model.named_parameters() if name.startswith("blocks.") and w.ndim == 2}
-    assert sum(len(group["params"]) for opt in (adamw, muon) for group in opt.param_groups) == len(list(model.parameters()))
+    assert mine == {
+        id(w) for name, w in model.named_parameters() if name.startswith("blocks.") and w.ndim == 2
+    }
+    assert sum(len(group["params"]) for opt in (adamw, muon) for group in opt.param_groups) == len(
+        list(model.parameters())
+    )
     assert [group["weight_decay"] for group in adamw.param_groups] == [0.1, 0.0]  # never on norms
     assert len(training.make_optimizers(model, TrainConfig(optimizer="adamw"))) == 1
 
 
-@pytest.mark.parametrize("flags", [["--optimizer", "adamw"], ["--objective", "ar"], ["--estimator", "cosine"],
-                                   ["--weight", "flat", "--complementary"],
-                                   ["--weight", "clipped", "--accumulate", "2", "--time_conditioning", "sinusoidal"],
-                                   ["--precision", "bf16", "--ema", "0"],
-                                   ["--mlp", "gelu", "--clip", "0"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--optimizer", "adamw"],
+        ["--objective", "ar"],
+        ["--estimator", "cosine"],
+        ["--weight", "flat", "--complementary"],
+        ["--weight", "clipped", "--accumulate", "2", "--time_conditioning", "sinusoidal"],
+        ["--precision", "bf16", "--ema", "0"],
+        ["--mlp", "gelu", "--clip", "0"],
+    ],
+)
 def test_every_way_to_train_runs_and_reports(flags, data_dir, tmp_path):
     run = make_run(data_dir, tmp_path / "run", *flags, "--log_every", "2")
     rows = log_of(run)
     trained, evaluated = rows[0], rows[-1]
-    assert {"step", "loss", "nats_per_token", "gradient_norm", "tokens_seen", "learning_rate"} <= trained.keys()
-    assert math.isfinite(evaluated["val_nats_per_token"]) and evaluated["val_nats_per_token"] < 1.2 * math.log(300)
+    assert {
+        "step",
+        "loss",
+        "nats_per_token",
+        "gradient_norm",
+        "tokens_seen",
+        "learning_rate",
+    } <= trained.keys()
+    assert math.isfinite(evaluated["val_nats_per_token"]) and evaluated[
+        "val_nats_per_token"
+    ] < 1.2 * math.log(300)
     assert list((run / "samples").iterdir())
     model, tokenizer, saved = checkpoint.open_model(run / "best.pt")
-    assert saved["objective"] == ("ar" if "ar" in flags else "diffusion") and saved["step"] == 4 and model.config.vocab_size == tokenizer.vocab_size
+    assert (
+        saved["objective"] == ("ar" if "ar" in flags else "diffusion")
+        and saved["step"] == 4
+        and model.config.vocab_size == tokenizer.vocab_size
+    )
     assert saved["data"]["tokenizer"] == tokenizer.fingerprint
     assert sum(saved["statistics"]["row_lengths"]) == len(TextData(data_dir, "train", 48).starts)
 
 
 def test_compiled_blocks_train_alike(data_dir, tmp_path):
     """torch.compile changes the speed, not the model: the same names in the checkpoint, nearly the same loss."""
-    plain, compiled = (make_run(data_dir, tmp_path / name, "--max_steps", "2", "--log_every", "1", *flags) for name, flags in
-                       (("plain", []), ("compiled", ["--compile"])))
+    plain, compiled = (
+        make_run(data_dir, tmp_path / name, "--max_steps", "2", "--log_every", "1", *flags)
+        for name, flags in (("plain", []), ("compiled", ["--compile"]))
+    )
     a, b = (torch.load(run / "last.pt", weights_only=True) for run in (plain, compiled))
     assert a["weights"].keys() == b["weights"].keys()
-    assert log_of(plain)[0]["nats_per_token"] == pytest.approx(log_of(compiled)[0]["nats_per_token"], rel=0.05)
+    assert log_of(plain)[0]["nats_per_token"] == pytest.approx(
+        log_of(compiled)[0]["nats_per_token"], rel=0.05
+    )
 
 
 def test_nonfinite_loss_stops_and_keeps_the_last_good_state(data_dir, tmp_path, monkeypatch):
     real = diffusion.loss
-    monkeypatch.setattr(diffusion, "loss", lambda *args, rng, **words: (lambda value, stats: (value * (math.nan if count() > 3 else 1.0), stats))(
-        *real(*args, rng=rng, **words)))
+    monkeypatch.setattr(
+        diffusion,
+        "loss",
+        lambda *args, rng, **words: (
+            lambda value, stats: (value * (math.nan if count() > 3 else 1.0), stats)
+        )(*real(*args, rng=rng, **words)),
+    )
     calls = iter(range(1, 100))
     count = lambda: next(calls)
     with pytest.raises(UserError, match="a loss of nan at step 4"):
@@ -176,14 +267,29 @@ def test_nonfinite_loss_stops_and_keeps_the_last_good_state(data_dir, tmp_path, 
     assert saved["step"] == 3 and all(value.isfinite().all() for value in saved["weights"].values())
 
 
-@pytest.mark.parametrize("flags", [["--weight", "flat", "--complementary"], ["--estimator", "cosine"], ["--objective", "ar"]])
+@pytest.mark.parametrize(
+    "flags",
+    [["--weight", "flat", "--complementary"], ["--estimator", "cosine"], ["--objective", "ar"]],
+)
 def test_a_resumed_run_keeps_its_objective(flags, data_dir, tmp_path, monkeypatch):
     """Nothing is said again but the folders: the loss, the noise and the evaluations stay what they were."""
-    words = [*flags, "--max_steps", "6", "--save_every", "2", "--eval_every", "3", "--log_every", "1"]
+    words = [
+        *flags,
+        "--max_steps",
+        "6",
+        "--save_every",
+        "2",
+        "--eval_every",
+        "3",
+        "--log_every",
+        "1",
+    ]
     make_run(data_dir, tmp_path / "straight", *words)
     real = training.optimizer_step
     with monkeypatch.context() as patch:
-        patch.setattr(training, "optimizer_step", lambda *given: 1 / 0 if given[4] == 4 else real(*given))
+        patch.setattr(
+            training, "optimizer_step", lambda *given: 1 / 0 if given[4] == 4 else real(*given)
+        )
         with pytest.raises(ZeroDivisionError):
             make_run(data_dir, tmp_path / "run", *words)
     train.main(["--data_dir", str(data_dir), "--out", str(tmp_path / "run"), "--resume"])
@@ -192,22 +298,32 @@ def test_a_resumed_run_keeps_its_objective(flags, data_dir, tmp_path, monkeypatc
 
 def test_refusals(straight, data_dir, tmp_path):
     for words, message in (
-            ([], "a run in"),
-            (["--resume", "--max_length", "32"], "the model that is being resumed"),
-            (["--resume", "--objective", "ar"], "the model that is being resumed"),
-            (["--resume", "--data_dir", str(make_data(tmp_path / "other", seed=1))], "the data of the run"),
-            (["--out", str(tmp_path / "none"), "--resume"], "start a run without --resume"),
-            (["--out", str(tmp_path / "a"), "--model_config", "tinny"], "expected tiny"),
-            (["--out", str(tmp_path / "a"), "--objective", "arr"], "expected ar"),
-            (["--out", str(tmp_path / "a"), "--max_stepz", "3"], "expected --max_steps"),
-            (["--out", str(tmp_path / "a"), "--max_steps", "0"], "at least 1"),
-            (["--out", str(tmp_path / "a"), "--accumulate", "3"], "micro-batches of equal size"),
-            (["--out", str(tmp_path / "a"), "--d_model", "18", "--heads", "4"], "channels per head"),
-            (["--out", str(tmp_path / "a"), "--complementary", "--estimator", "linear"], "the count estimator"),
-            (["--out", str(tmp_path / "a"), "--data_dir", str(tmp_path / "nowhere")], "run data_prep.py"),
-            (["--out", str(tmp_path / "a"), "--device", "tpu"], "auto or one of cpu"),
-            (["--out", "/proc/no/such"], "/proc/no/such"),
-            (["--out", str(tmp_path / "a"), "--max_steps", "many"], "run again with --help")):
+        ([], "a run in"),
+        (["--resume", "--max_length", "32"], "the model that is being resumed"),
+        (["--resume", "--objective", "ar"], "the model that is being resumed"),
+        (
+            ["--resume", "--data_dir", str(make_data(tmp_path / "other", seed=1))],
+            "the data of the run",
+        ),
+        (["--out", str(tmp_path / "none"), "--resume"], "start a run without --resume"),
+        (["--out", str(tmp_path / "a"), "--model_config", "tinny"], "expected tiny"),
+        (["--out", str(tmp_path / "a"), "--objective", "arr"], "expected ar"),
+        (["--out", str(tmp_path / "a"), "--max_stepz", "3"], "expected --max_steps"),
+        (["--out", str(tmp_path / "a"), "--max_steps", "0"], "at least 1"),
+        (["--out", str(tmp_path / "a"), "--accumulate", "3"], "micro-batches of equal size"),
+        (["--out", str(tmp_path / "a"), "--d_model", "18", "--heads", "4"], "channels per head"),
+        (
+            ["--out", str(tmp_path / "a"), "--complementary", "--estimator", "linear"],
+            "the count estimator",
+        ),
+        (
+            ["--out", str(tmp_path / "a"), "--data_dir", str(tmp_path / "nowhere")],
+            "run data_prep.py",
+        ),
+        (["--out", str(tmp_path / "a"), "--device", "tpu"], "auto or one of cpu"),
+        (["--out", "/proc/no/such"], "/proc/no/such"),
+        (["--out", str(tmp_path / "a"), "--max_steps", "many"], "run again with --help"),
+    ):
         with pytest.raises(UserError, match=message):
             train.main(["--data_dir", str(data_dir), "--out", str(straight), *TINY, *words])
     assert not (tmp_path / "a").exists() or not list((tmp_path / "a").glob("*.pt"))
@@ -219,7 +335,12 @@ def test_config_file(data_dir, tmp_path):
     path.write_text('{"d_model": 32, "seed": 5, "beta2": 0.9}')
     run = make_run(data_dir, tmp_path / "run", "--config", str(path), "--seed", "6")
     used = json.loads((run / "config.json").read_text())
-    assert (used["d_model"], used["seed"], used["beta2"], used["ema"]) == (16, 6, 0.9, 0.999)  # 16: TINY's flag
+    assert (used["d_model"], used["seed"], used["beta2"], used["ema"]) == (
+        16,
+        6,
+        0.9,
+        0.999,
+    )  # 16: TINY's flag
     again = make_run(data_dir, tmp_path / "again", "--config", str(run / "config.json"))
     assert json.loads((again / "config.json").read_text()) == used
     path.write_text('{"d_modell": 32}')
@@ -233,7 +354,14 @@ def test_config_file(data_dir, tmp_path):
 def test_named_sizes_and_checks():
     with pytest.raises(UserError, match="expected medium"):
         config.named_size("mediun")
-    for values in ({"dropout": 1.0}, {"d_model": "16"}, {"causal": 1}, {"mlp": "relu"}, {"dropout": math.nan}, {"layers": True}):
+    for values in (
+        {"dropout": 1.0},
+        {"d_model": "16"},
+        {"causal": 1},
+        {"mlp": "relu"},
+        {"dropout": math.nan},
+        {"layers": True},
+    ):
         with pytest.raises(UserError):
             ModelConfig(**values)
     with pytest.raises(UserError, match="the key 'width'"):
@@ -243,10 +371,23 @@ def test_named_sizes_and_checks():
 def test_a_denoiser_starts_from_its_twin(tmp_path):
     """--init_from takes over every weight; a step at no learning rate to speak of leaves them there."""
     data = make_data(tmp_path / "data")
-    twin = torch.load(make_run(data, tmp_path / "twin", "--objective", "ar") / "best.pt", weights_only=True)["averaged"]
-    run = make_run(data, tmp_path / "run", "--init_from", str(tmp_path / "twin" / "best.pt"), "--max_steps", "1", "--learning_rate", "1e-9")
+    twin = torch.load(
+        make_run(data, tmp_path / "twin", "--objective", "ar") / "best.pt", weights_only=True
+    )["averaged"]
+    run = make_run(
+        data,
+        tmp_path / "run",
+        "--init_from",
+        str(tmp_path / "twin" / "best.pt"),
+        "--max_steps",
+        "1",
+        "--learning_rate",
+        "1e-9",
+    )
     mine = torch.load(run / "last.pt", weights_only=True)["weights"]
-    assert mine.keys() == twin.keys() and all(torch.allclose(mine[name], twin[name], atol=1e-6) for name in mine)
+    assert mine.keys() == twin.keys() and all(
+        torch.allclose(mine[name], twin[name], atol=1e-6) for name in mine
+    )
 
 
 class Spoilt:
@@ -258,8 +399,11 @@ class Spoilt:
 
         def step_of(model, loss_fn, micro_batches, cfg, step, *rest):
             self.at = step
-            self.marked = {tuple(row.tolist()) for batch in micro_batches[-1:] for row in batch["tokens"][1:2]}
+            self.marked = {
+                tuple(row.tolist()) for batch in micro_batches[-1:] for row in batch["tokens"][1:2]
+            }
             return real_step(model, loss_fn, micro_batches, cfg, step, *rest)
+
         monkeypatch.setattr(training, "optimizer_step", step_of)
         monkeypatch.setattr(diffusion, "loss", self.loss)
 
@@ -282,13 +426,27 @@ class HugeGradient(torch.autograd.Function):
         return gradient * math.inf
 
 
-MANY = ["--max_steps", "12", "--save_every", "1", "--log_every", "1", "--accumulate", "2", "--precision", "fp32"]
+MANY = [
+    "--max_steps",
+    "12",
+    "--save_every",
+    "1",
+    "--log_every",
+    "1",
+    "--accumulate",
+    "2",
+    "--precision",
+    "fp32",
+]
 
 
 def test_the_rows_of_a_nonfinite_loss_are_named(data_dir, tmp_path, monkeypatch):
     """The second of two micro-batches, its second row, by its place and by its number in the data."""
     Spoilt(monkeypatch, {4}, "loss")
-    with pytest.raises(UserError, match=r"a loss of nan at step 5 from micro-batch 1, row 1 \(rows (\d+) of the data\)") as stop:
+    with pytest.raises(
+        UserError,
+        match=r"a loss of nan at step 5 from micro-batch 1, row 1 \(rows (\d+) of the data\)",
+    ) as stop:
         make_run(data_dir, tmp_path / "run", *MANY)
     batch = Batches(TextData(data_dir, "train", 48), 4, 2)(4)[1]
     assert f"rows {batch['rows'][1]} of" in str(stop.value)
@@ -303,23 +461,44 @@ def test_steps_left_out_change_nothing_and_are_counted(how, data_dir, tmp_path, 
     with pytest.raises(UserError, match=f"{what}.* at step 11, after 2 that were left out,"):
         make_run(data_dir, tmp_path / "run", *MANY, "--skip_nonfinite", "2")
     saved = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)
-    assert saved["step"] == 10 and saved["skipped"] == 2 and all(value.isfinite().all() for value in saved["weights"].values())
+    assert (
+        saved["step"] == 10
+        and saved["skipped"] == 2
+        and all(value.isfinite().all() for value in saved["weights"].values())
+    )
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [(row["step"], row["skipped"]) for row in rows if "skipped" in row] == [(5, 1), (8, 2)]
     seen = {row["step"]: row["tokens_seen"] for row in rows if "tokens_seen" in row}
-    assert 5 not in seen and seen[6] - seen[4] == sum(part["weight"] for part in Batches(TextData(data_dir, "train", 48), 4, 2)(5))
+    assert 5 not in seen and seen[6] - seen[4] == sum(
+        part["weight"] for part in Batches(TextData(data_dir, "train", 48), 4, 2)(5)
+    )
     with pytest.raises(UserError, match="at step 11, after 2 that were left out"):
         make_run(data_dir, tmp_path / "run", *MANY, "--resume")
     make_run(data_dir, tmp_path / "run", *MANY, "--resume", "--skip_nonfinite", "3")
     straight = make_run(data_dir, tmp_path / "straight", *MANY, "--skip_nonfinite", "3")
-    a, b = (torch.load(run / "resume.pt", weights_only=True) for run in (tmp_path / "run", straight))
-    assert a["skipped"] == b["skipped"] == 3 and all(torch.equal(a["weights"][name], b["weights"][name]) for name in a["weights"])
+    a, b = (
+        torch.load(run / "resume.pt", weights_only=True) for run in (tmp_path / "run", straight)
+    )
+    assert a["skipped"] == b["skipped"] == 3 and all(
+        torch.equal(a["weights"][name], b["weights"][name]) for name in a["weights"]
+    )
 
 
 def test_one_training_a_folder(data_dir, tmp_path):
     """A second one is refused while the first lives, and goes on when it has been killed."""
-    words = [sys.executable, str(ROOT / "train.py"), "--data_dir", str(data_dir), "--out", str(tmp_path / "run"), *TINY, "--max_steps", "100000",
-             "--save_every", "5"]
+    words = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "--data_dir",
+        str(data_dir),
+        "--out",
+        str(tmp_path / "run"),
+        *TINY,
+        "--max_steps",
+        "100000",
+        "--save_every",
+        "5",
+    ]
     first = subprocess.Popen(words, stderr=subprocess.DEVNULL, cwd=tmp_path)
     while not (tmp_path / "run" / "resume.pt").exists() and first.poll() is None:
         time.sleep(0.05)
@@ -343,9 +522,14 @@ def test_batches_beside_a_gpu_are_made_one_ahead_and_in_order():
         if step == 7:
             raise UserError("a batch", "none", "stop")
         return [{"weight": float(step)}]
+
     for kind in ("cpu", "cuda"):
-        assert list(training.prepared(batches, range(3, 6), torch.device(kind))) == [(step, [{"weight": float(step)}]) for step in (3, 4, 5)]
-    assert made == [3, 4, 5] * 2 and not list(training.prepared(batches, range(2, 2), torch.device("cpu")))
+        assert list(training.prepared(batches, range(3, 6), torch.device(kind))) == [
+            (step, [{"weight": float(step)}]) for step in (3, 4, 5)
+        ]
+    assert made == [3, 4, 5] * 2 and not list(
+        training.prepared(batches, range(2, 2), torch.device("cpu"))
+    )
     coming = training.prepared(batches, range(5, 9), torch.device("cuda"))
     assert next(coming)[0] == 5
     for _ in range(500):  # 6 is made now, unasked, and 7 is not

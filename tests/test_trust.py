@@ -34,7 +34,10 @@ from files import UserError
 from tokenizer import Tokenizer
 
 ROOT = Path(__file__).parent.parent
-CAPTION, NAME = "<img src=x onerror=\"document.title='owned'\">", "<script>document.title='owned'<!-- & \"'.jpg"
+CAPTION, NAME = (
+    "<img src=x onerror=\"document.title='owned'\">",
+    "<script>document.title='owned'<!-- & \"'.jpg",
+)
 FLAGS = re.compile(r"--(checkpoint|init_from|denoiser|judge|twin|resume|tokenizer)\b")
 
 
@@ -55,7 +58,9 @@ def world(tmp_path_factory):
     make_captions(root / "captions")
     make_captioner(root / "captions", root / "captioner")
     (root / "hostile").mkdir()
-    torch.save({"format": 1, "kind": "text", "weights": Bomb(root / "ran")}, root / "hostile" / "zip.pt")
+    torch.save(
+        {"format": 1, "kind": "text", "weights": Bomb(root / "ran")}, root / "hostile" / "zip.pt"
+    )
     (root / "hostile" / "raw.pt").write_bytes(pickle.dumps(Bomb(root / "ran"), protocol=2))
     return root
 
@@ -69,21 +74,37 @@ def test_the_hostile_files_would_run(world, tmp_path):
 # Every flag by which a script reads a checkpoint. {bad}: the hostile one; run: a folder in which it is resume.pt.
 CASES = {
     ("data_prep", "tokenizer"): "--input {w}/stories.txt --out {t}/x --tokenizer {bad}",
-    ("train", "init_from"): "--data_dir {w}/data --out {t}/x --max_length 48 --init_from {bad}", ("train", "resume"): "--data_dir {w}/data --out {run} --resume",
-    ("generate", "checkpoint"): "--checkpoint {bad}", ("evaluate", "checkpoint"): "--checkpoint {bad}",
-    ("evaluate", "judge"): "--checkpoint {w}/denoiser/best.pt --data_dir {w}/data --samples --num_samples 1 --min_tokens 8 --judge {bad}",
-    ("evaluate", "twin"): "--checkpoint {w}/captioner/best.pt --data_dir {w}/captions --step_counts 1 --splits val --twin {bad}",
+    ("train", "init_from"): "--data_dir {w}/data --out {t}/x --max_length 48 --init_from {bad}",
+    ("train", "resume"): "--data_dir {w}/data --out {run} --resume",
+    ("generate", "checkpoint"): "--checkpoint {bad}",
+    ("evaluate", "checkpoint"): "--checkpoint {bad}",
+    (
+        "evaluate",
+        "judge",
+    ): "--checkpoint {w}/denoiser/best.pt --data_dir {w}/data --samples --num_samples 1 --min_tokens 8 --judge {bad}",
+    (
+        "evaluate",
+        "twin",
+    ): "--checkpoint {w}/captioner/best.pt --data_dir {w}/captions --step_counts 1 --splits val --twin {bad}",
     ("prep_conditional_data", "denoiser"): "--data_dir {w}/data --out {t}/x --denoiser {bad}",
     ("train_conditional", "denoiser"): "--data_dir {w}/pairs --out {t}/x --denoiser {bad}",
     ("train_conditional", "resume"): "--data_dir {w}/pairs --out {run} --resume",
     ("generate_conditional", "checkpoint"): "--checkpoint {bad} --prompt hello",
     ("train_captioning", "init_from"): "--data_dir {w}/captions --out {t}/x --init_from {bad}",
     ("train_captioning", "resume"): "--data_dir {w}/captions --out {run} --resume",
-    ("generate_caption", "checkpoint"): "--checkpoint {bad} --image {w}/captions/images/val/000000.png",
-    ("train_encoder", "init_from"): "--data_dir {w}/captions --out {t}/x --init_from {bad}", ("train_encoder", "resume"): "--data_dir {w}/captions --out {run} --resume",
-    ("export_onnx", "checkpoint"): "--checkpoint {bad} --out {t}/x", ("benchmark", "checkpoint"): "--checkpoint {bad} --repeats 1",
+    (
+        "generate_caption",
+        "checkpoint",
+    ): "--checkpoint {bad} --image {w}/captions/images/val/000000.png",
+    ("train_encoder", "init_from"): "--data_dir {w}/captions --out {t}/x --init_from {bad}",
+    ("train_encoder", "resume"): "--data_dir {w}/captions --out {run} --resume",
+    ("export_onnx", "checkpoint"): "--checkpoint {bad} --out {t}/x",
+    ("benchmark", "checkpoint"): "--checkpoint {bad} --repeats 1",
     ("visualize_architecture", "checkpoint"): "--checkpoint {bad} --out {t}/x",
-    ("prep_caption_photos", "tokenizer"): "--captions {w}/captions --out {t}/x --encoder none --tokenizer {bad}",
+    (
+        "prep_caption_photos",
+        "tokenizer",
+    ): "--captions {w}/captions --out {t}/x --encoder none --tokenizer {bad}",
 }
 
 
@@ -92,7 +113,12 @@ def test_no_script_that_reads_a_checkpoint_is_forgotten(capsys):
         with pytest.raises(SystemExit):
             importlib.import_module(name).main(["--help"])
         listed = capsys.readouterr().out.split("\noptions:")[1]
-        said = {flag for flag in FLAGS.findall("\n".join(line for line in listed.splitlines() if line.startswith("  --")))}
+        said = {
+            flag
+            for flag in FLAGS.findall(
+                "\n".join(line for line in listed.splitlines() if line.startswith("  --"))
+            )
+        }
         assert said == {flag for script, flag in CASES if script == name}, name
 
 
@@ -114,7 +140,10 @@ def test_a_hostile_newest_checkpoint_is_named_and_passed_over(world, tmp_path, m
         shutil.copy(source, tmp_path / "runs" / str(number) / "best.pt")
         os.utime(tmp_path / "runs" / str(number) / "best.pt", (number, number))
     monkeypatch.chdir(tmp_path)
-    assert checkpoint.newest() == Path("runs/0/best.pt") and "skipped: found runs/1/best.pt, which holds more" in capsys.readouterr().err
+    assert (
+        checkpoint.newest() == Path("runs/0/best.pt")
+        and "skipped: found runs/1/best.pt, which holds more" in capsys.readouterr().err
+    )
     assert not (world / "ran").exists()
 
 
@@ -123,16 +152,27 @@ def test_no_source_unpickles():
     for path in ROOT.glob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert text.count("torch.load(") == text.count("weights_only=True)"), path
-        assert text.count("np.load(") == text.count("allow_pickle=False)") - text.count("write_array("), path
-        assert not re.search(r"trust_remote_code|pickle\.loads?\(|np\.fromstring|\beval\(\"|exec\(|yaml\.load|shell=True|joblib|dill", text), path
+        assert text.count("np.load(") == text.count("allow_pickle=False)") - text.count(
+            "write_array("
+        ), path
+        assert not re.search(
+            r"trust_remote_code|pickle\.loads?\(|np\.fromstring|\beval\(\"|exec\(|yaml\.load|shell=True|joblib|dill",
+            text,
+        ), path
 
 
 def test_a_compressed_checkpoint_is_refused(world, tmp_path):
     """Two hundred kB that would unpack to as many MB."""
     good = world / "denoiser" / "best.pt"
-    with zipfile.ZipFile(good) as source, zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as out:
+    with (
+        zipfile.ZipFile(good) as source,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as out,
+    ):
         for one in source.infolist():
-            out.writestr(one.filename, bytes(200 << 20) if one.filename.endswith("/data/0") else source.read(one))
+            out.writestr(
+                one.filename,
+                bytes(200 << 20) if one.filename.endswith("/data/0") else source.read(one),
+            )
     assert (tmp_path / "bomb.pt").stat().st_size < 1 << 20
     with pytest.raises(UserError, match="bomb.pt with compressed records"):
         checkpoint.load(tmp_path / "bomb.pt")
@@ -173,10 +213,23 @@ def test_no_list_of_files_leads_out_of_its_folder(tmp_path):
     for name in ("secret.png", "set/a.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     absolute = str(tmp_path / "secret.png")
-    coco = lambda name: json.dumps({"images": [{"id": 1, "file_name": name}], "annotations": [{"image_id": 1, "caption": "a dog"}]})
-    karpathy = lambda name: json.dumps({"images": [{"filename": name, "split": "train", "sentences": [{"raw": "a dog"}]}]})
-    for file, content in (("captions_x.json", coco("../secret.png")), ("captions_x.json", coco(absolute)), ("dataset_x.json", karpathy("../secret.png")),
-                          ("dataset_x.json", karpathy(absolute)), ("x.csv", "../secret.png,a dog\n"), ("x.csv", "b/../../secret.png,a dog\n")):
+    coco = lambda name: json.dumps(
+        {
+            "images": [{"id": 1, "file_name": name}],
+            "annotations": [{"image_id": 1, "caption": "a dog"}],
+        }
+    )
+    karpathy = lambda name: json.dumps(
+        {"images": [{"filename": name, "split": "train", "sentences": [{"raw": "a dog"}]}]}
+    )
+    for file, content in (
+        ("captions_x.json", coco("../secret.png")),
+        ("captions_x.json", coco(absolute)),
+        ("dataset_x.json", karpathy("../secret.png")),
+        ("dataset_x.json", karpathy(absolute)),
+        ("x.csv", "../secret.png,a dog\n"),
+        ("x.csv", "b/../../secret.png,a dog\n"),
+    ):
         (tmp_path / "set" / file).write_text(content)
         with pytest.raises(UserError, match="which leads out of"):
             photos.read(str(tmp_path / "set" / file), tmp_path / "set")
@@ -187,7 +240,9 @@ def test_no_list_of_files_leads_out_of_its_folder(tmp_path):
     with pytest.raises(UserError, match="no .*set/secret.png"):
         caption_files.picture(caption_files.Image("1", "../secret.png", [], []), tmp_path / "set")
     with pytest.raises(UserError, match="which leads out of"):
-        files.check_files(tmp_path / "set", {"../secret.png": {"bytes": 1, "sha256": ""}}, "copy it again")
+        files.check_files(
+            tmp_path / "set", {"../secret.png": {"bytes": 1, "sha256": ""}}, "copy it again"
+        )
 
 
 class Tags(HTMLParser):
@@ -211,15 +266,38 @@ PICTURE = "data:image/jpeg;base64,AAAA"
 def every_page() -> dict[str, str]:
     """Each kind of page, with a hostile caption, file name, reference, model name and fact; and the same with harmless ones."""
     tokenizer = Tokenizer.train([CAPTION, "plain"], 300)
+
     def made(caption, name):
         ids = [int(id) for id in tokenizer.encode(caption)]
         sample = SimpleNamespace(ids=ids, step=[1] * len(ids), probability=[0.5] * len(ids))
-        item = {"image": PICTURE, "name": name, "caption": caption, "pieces": [caption], "step": [1], "probability": [0.5], "references": [caption],
-                "others": [[name, caption]], "group": name, "verdict": {"truthful": False, "exact": False, "notes": [caption]}}
-        rated = [{"image": PICTURE, "name": name, "captions": [{"text": caption, "sources": [name]}]}]
-        return {"gallery": gallery.page([item], {name: caption}, [["", caption], [name, "1"]], title=caption),
-                "ratings": ratings.page(rated, title=caption), "unmasking": pages.unmasking([sample], tokenizer, {name: caption})}
-    return {f"{kind} {page}": text for kind, texts in (("hostile", made(CAPTION, NAME)), ("plain", made("plain", "plain"))) for page, text in texts.items()}
+        item = {
+            "image": PICTURE,
+            "name": name,
+            "caption": caption,
+            "pieces": [caption],
+            "step": [1],
+            "probability": [0.5],
+            "references": [caption],
+            "others": [[name, caption]],
+            "group": name,
+            "verdict": {"truthful": False, "exact": False, "notes": [caption]},
+        }
+        rated = [
+            {"image": PICTURE, "name": name, "captions": [{"text": caption, "sources": [name]}]}
+        ]
+        return {
+            "gallery": gallery.page(
+                [item], {name: caption}, [["", caption], [name, "1"]], title=caption
+            ),
+            "ratings": ratings.page(rated, title=caption),
+            "unmasking": pages.unmasking([sample], tokenizer, {name: caption}),
+        }
+
+    return {
+        f"{kind} {page}": text
+        for kind, texts in (("hostile", made(CAPTION, NAME)), ("plain", made("plain", "plain")))
+        for page, text in texts.items()
+    }
 
 
 def test_a_caption_is_text_on_every_page():
@@ -228,7 +306,9 @@ def test_a_caption_is_text_on_every_page():
         hostile, plain = Tags(made[f"hostile {page}"]), Tags(made[f"plain {page}"])
         assert hostile.tags == plain.tags and hostile.attributes == plain.attributes, page
         assert "default-src 'none'" in made[f"hostile {page}"]
-    assert CAPTION in Tags(made["hostile gallery"]).text and NAME in Tags(made["hostile gallery"]).text
+    assert (
+        CAPTION in Tags(made["hostile gallery"]).text and NAME in Tags(made["hostile gallery"]).text
+    )
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium here")
@@ -236,31 +316,96 @@ def test_a_caption_is_text_on_every_page():
 def test_a_browser_shows_it_as_text(page, tmp_path):
     """After the page's own script has run: the title is untouched, no element was made of the caption, and it can be read."""
     (tmp_path / "page.html").write_text(every_page()[f"hostile {page}"])
-    done = subprocess.run(["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000",
-                           "--dump-dom", (tmp_path / "page.html").as_uri()], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=3000",
+            "--dump-dom",
+            (tmp_path / "page.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     shown = Tags(done.stdout)
-    assert "<title>owned" not in done.stdout and "onerror" not in shown.attributes, done.stderr[-500:]
+    assert "<title>owned" not in done.stdout and "onerror" not in shown.attributes, done.stderr[
+        -500:
+    ]
     assert "onerror" in shown.text and (page != "gallery" or CAPTION in shown.text)
 
 
 def test_any_unicode(tmp_path, capsys):
     """A caption with half a surrogate pair, and a picture whose name is no UTF-8, from the folder to the features' list and back."""
     tokenizer = Tokenizer.train(["a red circle"] * 3, 300)
-    assert tokenizer.decode(tokenizer.encode("a\udcffb")) == "a\ufffdb" == tokenizer.decode(tokenizer.encode_batch(["a\udcffb"])[0])
+    assert (
+        tokenizer.decode(tokenizer.encode("a\udcffb"))
+        == "a\ufffdb"
+        == tokenizer.decode(tokenizer.encode_batch(["a\udcffb"])[0])
+    )
     name = os.fsdecode(b"caf\xe9 \xf0\x9f\x90\x9d.png")
-    folder = by_hand(tmp_path / "data", [{"image": name, "split": "train", "captions": ["half \ud800 a pair", "\u202ertl \x1b[31m"]}])
+    folder = by_hand(
+        tmp_path / "data",
+        [
+            {
+                "image": name,
+                "split": "train",
+                "captions": ["half \ud800 a pair", "\u202ertl \x1b[31m"],
+            }
+        ],
+    )
     data = caption_data.CaptionData(folder, "train")
-    assert data.records[0]["image"] == name and data.records[0]["captions"][0] == "half \ud800 a pair" and len(data.tokens[0]) == 2
-    gallery.page([{"image": PICTURE, "name": name, "caption": "x\udc80", "pieces": ["x"], "step": [1], "probability": [1.0]}], {})
+    assert (
+        data.records[0]["image"] == name
+        and data.records[0]["captions"][0] == "half \ud800 a pair"
+        and len(data.tokens[0]) == 2
+    )
+    gallery.page(
+        [
+            {
+                "image": PICTURE,
+                "name": name,
+                "caption": "x\udc80",
+                "pieces": ["x"],
+                "step": [1],
+                "probability": [1.0],
+            }
+        ],
+        {},
+    )
     files.write_text(tmp_path / "page.html", name)
     (tmp_path / "pictures").mkdir()
     for number in range(3):
         Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / f"{number}{name}")
-        (tmp_path / "pictures" / f"{number}{name}").with_suffix(".txt").write_text(f"caption \u2028 {number}")
-    prep_caption_photos.main(["--captions", str(tmp_path / "pictures"), "--out", str(tmp_path / "out"), "--encoder", "none", "--workers", "1", "--num_val", "1"])
-    assert all(caption_data.image_path(tmp_path / "out", record).exists() for record in caption_data.read_records(tmp_path / "out"))
+        (tmp_path / "pictures" / f"{number}{name}").with_suffix(".txt").write_text(
+            f"caption \u2028 {number}"
+        )
+    prep_caption_photos.main(
+        [
+            "--captions",
+            str(tmp_path / "pictures"),
+            "--out",
+            str(tmp_path / "out"),
+            "--encoder",
+            "none",
+            "--workers",
+            "1",
+            "--num_val",
+            "1",
+        ]
+    )
+    assert all(
+        caption_data.image_path(tmp_path / "out", record).exists()
+        for record in caption_data.read_records(tmp_path / "out")
+    )
     code = "import files; files.run(lambda: print('na\\udcffme'))"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).stdout == b"na\\udcffme\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).stdout
+        == b"na\\udcffme\n"
+    )
 
 
 def test_object_arrays_are_never_unpickled(world, tmp_path):
@@ -270,6 +415,7 @@ def test_object_arrays_are_never_unpickled(world, tmp_path):
     meta["files"] = files.listed(copy, meta["files"])
     files.write_sealed(copy / "meta.json", meta)
     from data import TextData
+
     with pytest.raises(UserError, match="train.npy, which is damaged"):
         TextData(copy, "train", 48)
     assert not (world / "ran").exists()

@@ -6,7 +6,9 @@ import math
 import torch
 
 MASK = 3
-STRINGS = torch.tensor(list(itertools.product(range(3), repeat=3)))  # (27, 3), in the order of `histogram`
+STRINGS = torch.tensor(
+    list(itertools.product(range(3), repeat=3))
+)  # (27, 3), in the order of `histogram`
 
 
 def from_table(table):
@@ -39,7 +41,9 @@ def oracle(joint):
 
 def tiled(denoise, width: int = 3):
     """The same denoiser on rows of many independent strings: thousands of samples in a few rows."""
-    return lambda tokens, share, select: denoise(tokens.reshape(-1, width), share, select.reshape(-1, width))
+    return lambda tokens, share, select: denoise(
+        tokens.reshape(-1, width), share, select.reshape(-1, width)
+    )
 
 
 def enumerated_bound(denoise, string, free) -> float:
@@ -50,7 +54,9 @@ def enumerated_bound(denoise, string, free) -> float:
         for chosen in itertools.combinations(places, k):
             select = torch.zeros(1, len(string), dtype=torch.bool)
             select[0, list(chosen)] = True
-            log_prob = denoise(string[None].masked_fill(select, MASK), torch.tensor([k / n]), select).log_softmax(-1)
+            log_prob = denoise(
+                string[None].masked_fill(select, MASK), torch.tensor([k / n]), select
+            ).log_softmax(-1)
             nats = -log_prob.gather(1, string[list(chosen)][:, None]).sum().item()
             total += nats / (k * math.comb(n, k))
     return total
@@ -65,4 +71,6 @@ def chi_square(observed, probability) -> float:
     """p-value of Pearson's test that counts `observed` were drawn from `probability`."""
     expected = probability * observed.sum()
     statistic = ((observed - expected) ** 2 / expected).sum()
-    return torch.special.gammaincc(torch.tensor((len(observed) - 1) / 2, dtype=torch.float64), statistic / 2).item()
+    return torch.special.gammaincc(
+        torch.tensor((len(observed) - 1) / 2, dtype=torch.float64), statistic / 2
+    ).item()

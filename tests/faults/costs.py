@@ -29,7 +29,9 @@ from model import Denoiser  # noqa: E402
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", default=".")
     parser.add_argument("--model_config", default="tiny")
     parser.add_argument("--repeats", type=int, default=9)
@@ -39,8 +41,15 @@ def main() -> None:
         folder = Path(folder)
         model = Denoiser(config.ModelConfig(**config.named_size(args.model_config)))
         weights = model.state_dict()
-        saved = {"kind": "text", "weights": weights, "averaged": {name: value.clone() for name, value in weights.items()}}  # last.pt's tensors
-        records = [{"image": f"{n}.png", "split": "train", "captions": ["a red circle", "a blue square"]} for n in range(256)]
+        saved = {
+            "kind": "text",
+            "weights": weights,
+            "averaged": {name: value.clone() for name, value in weights.items()},
+        }  # last.pt's tensors
+        records = [
+            {"image": f"{n}.png", "split": "train", "captions": ["a red circle", "a blue square"]}
+            for n in range(256)
+        ]
         data = by_hand(folder / "captions", records, patches=50, width=768)  # CLIP's size
         features = np.load(data / "features.npy", allow_pickle=False)
         held = caption_data.CaptionData(data, "train")
@@ -61,11 +70,22 @@ def main() -> None:
         def whole() -> None:
             with files.replacing(path) as file:
                 torch.save(saved, file)
-        sides = {"save: torch.save alone": plain, "save: torch.save, fsync": synced, "save: fsync, rename, fsync of the folder": whole,
-                 "save: all of it, with checksums": lambda: checkpoint.save(path, saved), "the checksums alone": lambda: checksums.digests(saved),
-                 "load: torch.load alone": lambda: torch.load(path, weights_only=True), "load: verified": lambda: checkpoint.load(path),
-                 "features of 16 images, unchecked, 50 times": lambda: [torch.from_numpy(unchecked[numbers]) for _ in range(50)],
-                 "features of 16 images, checked, 50 times": lambda: [held.images(numbers) for _ in range(50)]}
+
+        sides = {
+            "save: torch.save alone": plain,
+            "save: torch.save, fsync": synced,
+            "save: fsync, rename, fsync of the folder": whole,
+            "save: all of it, with checksums": lambda: checkpoint.save(path, saved),
+            "the checksums alone": lambda: checksums.digests(saved),
+            "load: torch.load alone": lambda: torch.load(path, weights_only=True),
+            "load: verified": lambda: checkpoint.load(path),
+            "features of 16 images, unchecked, 50 times": lambda: [
+                torch.from_numpy(unchecked[numbers]) for _ in range(50)
+            ],
+            "features of 16 images, checked, 50 times": lambda: [
+                held.images(numbers) for _ in range(50)
+            ],
+        }
         times: dict = {name: [] for name in sides}
         work_times: dict = {name: [] for name in sides}
         for turn in range(args.repeats + 1):
@@ -75,10 +95,14 @@ def main() -> None:
                 if turn:
                     times[name].append(1000 * (time.perf_counter() - clock))
                     work_times[name].append(1000 * (time.process_time() - worked))
-        print(f"{args.model_config}: {path.stat().st_size / 1e6:.1f} MB a checkpoint, {features[0].nbytes / 1e3:.1f} kB of features an image")
+        print(
+            f"{args.model_config}: {path.stat().st_size / 1e6:.1f} MB a checkpoint, {features[0].nbytes / 1e3:.1f} kB of features an image"
+        )
         print("| what | CPU ms, median | ms, median | fastest |\n|---|---|---|---|")
         for name, values in times.items():
-            print(f"| {name} | {statistics.median(work_times[name]):.1f} | {statistics.median(values):.1f} | {min(values):.1f} |")
+            print(
+                f"| {name} | {statistics.median(work_times[name]):.1f} | {statistics.median(values):.1f} | {min(values):.1f} |"
+            )
 
 
 if __name__ == "__main__":

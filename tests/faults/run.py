@@ -54,7 +54,18 @@ import vision  # noqa: E402
 from files import UserError  # noqa: E402
 from tokenizer import Tokenizer  # noqa: E402
 
-STEPS = ["--max_steps", "24", "--save_every", "3", "--eval_every", "8", "--log_every", "2", "--precision", "fp32"]
+STEPS = [
+    "--max_steps",
+    "24",
+    "--save_every",
+    "3",
+    "--eval_every",
+    "8",
+    "--log_every",
+    "2",
+    "--precision",
+    "fp32",
+]
 HALF = 9  # a step at which the straight run was saved
 PICTURES = 24
 
@@ -70,7 +81,9 @@ class Child:
             os.setsid()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.dup2(writing, 1), os.dup2(writing, 2)
-            sys.stdout, sys.stderr = (open(number, "w", closefd=False, buffering=1) for number in (1, 2))
+            sys.stdout, sys.stderr = (
+                open(number, "w", closefd=False, buffering=1) for number in (1, 2)
+            )
             code: object = 1
             try:
                 if setup:
@@ -123,6 +136,7 @@ def reporting(path: Path):
     def seal_and_note(target, value) -> None:
         sealed(target, value)
         note(Path(target).name, value.get("done", 0))
+
     checkpoint.save, files.write_sealed = save_and_note, seal_and_note
 
 
@@ -130,7 +144,10 @@ class Stub:
     """An encoder that costs nothing: the picture's pixels in four rows."""
 
     name, key, patches, width = "embedded", "stub", 4, 192
-    preprocess, device = vision.Preprocess(16, "squash", (0.5,) * 3, (0.5,) * 3), torch.device("cpu")
+    preprocess, device = (
+        vision.Preprocess(16, "squash", (0.5,) * 3, (0.5,) * 3),
+        torch.device("cpu"),
+    )
 
     def encode(self, pixels):
         time.sleep(0.004)
@@ -149,7 +166,9 @@ class Training:
 
     def work(self, out: Path):
         going_on = ["--resume"] if (out / "resume.pt").exists() else []
-        return lambda: train.main(["--data_dir", str(self.world / "data"), "--out", str(out), *TINY, *STEPS, *going_on])
+        return lambda: train.main(
+            ["--data_dir", str(self.world / "data"), "--out", str(out), *TINY, *STEPS, *going_on]
+        )
 
     def lost(self, out: Path, reported: dict) -> str:
         for name, step in reported.items():
@@ -158,9 +177,20 @@ class Training:
         return ""
 
     def final(self, out: Path) -> str:
-        one, other = (torch.load(run / "resume.pt", weights_only=True) for run in (out, self.world / "straight"))
-        same = all(torch.equal(one[part][name], other[part][name]) for part in ("weights", "averaged") for name in one[part])
-        return "" if same and one["step"] == other["step"] and one["best"] == other["best"] else "another result"
+        one, other = (
+            torch.load(run / "resume.pt", weights_only=True)
+            for run in (out, self.world / "straight")
+        )
+        same = all(
+            torch.equal(one[part][name], other[part][name])
+            for part in ("weights", "averaged")
+            for name in one[part]
+        )
+        return (
+            ""
+            if same and one["step"] == other["step"] and one["best"] == other["best"]
+            else "another result"
+        )
 
 
 class Preparation:
@@ -173,7 +203,18 @@ class Preparation:
         pass
 
     def work(self, out: Path):
-        return lambda: data_prep.main(["--input", str(self.world / "stories.txt"), "--out", str(out), "--vocab_size", "300", "--val_fraction", "0.1"])
+        return lambda: data_prep.main(
+            [
+                "--input",
+                str(self.world / "stories.txt"),
+                "--out",
+                str(out),
+                "--vocab_size",
+                "300",
+                "--val_fraction",
+                "0.1",
+            ]
+        )
 
     def lost(self, out: Path, reported: dict) -> str:
         if "meta.json" in reported:
@@ -182,11 +223,25 @@ class Preparation:
             data.TextData(out, "train", 48)
         except UserError:
             return ""
-        return "" if (out / "meta.json").exists() and not self.final(out) else "an unfinished folder is taken for whole"
+        return (
+            ""
+            if (out / "meta.json").exists() and not self.final(out)
+            else "an unfinished folder is taken for whole"
+        )
 
     def final(self, out: Path) -> str:
-        same = all(np.array_equal(data.TextData(out, split, 48).tokens, data.TextData(self.world / "data", split, 48).tokens) for split in ("train", "val"))
-        leftover = [path.name for path in out.iterdir() if path.name.startswith(".") and path.name != ".lock"]
+        same = all(
+            np.array_equal(
+                data.TextData(out, split, 48).tokens,
+                data.TextData(self.world / "data", split, 48).tokens,
+            )
+            for split in ("train", "val")
+        )
+        leftover = [
+            path.name
+            for path in out.iterdir()
+            if path.name.startswith(".") and path.name != ".lock"
+        ]
         return "another result" if not same else f"{leftover} left behind" if leftover else ""
 
 
@@ -204,11 +259,17 @@ class Caching:
             files.claim(out)
             vision.CHUNK = 4
             vision.cache_features(Stub(), out, workers=1, batch_size=4)
+
         return cache
 
     def lost(self, out: Path, reported: dict) -> str:
-        done, expected = reported.get("features.json", 0), np.load(self.world / "pictures" / "features.npy", allow_pickle=False)
-        if done and not np.array_equal(np.load(out / "features.npy", allow_pickle=False)[:done], expected[:done]):
+        done, expected = (
+            reported.get("features.json", 0),
+            np.load(self.world / "pictures" / "features.npy", allow_pickle=False),
+        )
+        if done and not np.array_equal(
+            np.load(out / "features.npy", allow_pickle=False)[:done], expected[:done]
+        ):
             return f"not all of {done} rows are there"
         try:
             caption_data.CaptionData(out, "train").images(np.arange(PICTURES // 2))
@@ -218,7 +279,13 @@ class Caching:
 
     def final(self, out: Path) -> str:
         found = caption_data.read_features(out, caption_data.read_meta(out))[0][np.arange(PICTURES)]
-        return "" if np.array_equal(found, np.load(self.world / "pictures" / "features.npy", allow_pickle=False)) else "another result"
+        return (
+            ""
+            if np.array_equal(
+                found, np.load(self.world / "pictures" / "features.npy", allow_pickle=False)
+            )
+            else "another result"
+        )
 
 
 class Export:
@@ -240,9 +307,17 @@ class Export:
                 file.write((made / f"{name}.onnx").read_bytes())
 
         def export():
-            graphs.export, parity.gate, parity.scores = copy, lambda *rest: facts["parity"], lambda *rest: facts["scores"]
-            export_onnx.operators.check_ranges, export_onnx.Runner = lambda *rest, **words: facts["ranges"], lambda folder, **words: None
+            graphs.export, parity.gate, parity.scores = (
+                copy,
+                lambda *rest: facts["parity"],
+                lambda *rest: facts["scores"],
+            )
+            export_onnx.operators.check_ranges, export_onnx.Runner = (
+                lambda *rest, **words: facts["ranges"],
+                lambda folder, **words: None,
+            )
             export_real(self.world, out)
+
         return export
 
     def lost(self, out: Path, reported: dict) -> str:
@@ -251,12 +326,28 @@ class Export:
     def final(self, out: Path) -> str:
         facts = bundle.read(out)
         bundle.check(out, facts)
-        return "" if facts["build"] == bundle.read(self.world / "bundle")["build"] else "another result"
+        return (
+            ""
+            if facts["build"] == bundle.read(self.world / "bundle")["build"]
+            else "another result"
+        )
 
 
 def export_real(world: Path, out: Path) -> None:
-    export_onnx.main(["--checkpoint", str(world / "straight" / "best.pt"), "--data_dir", str(world / "data"), "--out", str(out), "--inputs", "4",
-                      "--threads", "1"])
+    export_onnx.main(
+        [
+            "--checkpoint",
+            str(world / "straight" / "best.pt"),
+            "--data_dir",
+            str(world / "data"),
+            "--out",
+            str(out),
+            "--inputs",
+            "4",
+            "--threads",
+            "1",
+        ]
+    )
 
 
 def build(world: Path, exporting: bool) -> None:
@@ -269,21 +360,43 @@ def build(world: Path, exporting: bool) -> None:
         save(run)
         if run.step == HALF:
             shutil.copytree(run.dir, world / "half")
+
     training.Run.save = save_and_copy
     train.main(["--data_dir", str(world / "data"), "--out", str(world / "straight"), *TINY, *STEPS])
-    prep_conditional_data.main(["--denoiser", str(world / "straight" / "best.pt"), "--data_dir", str(world / "data"), "--out", str(world / "pairs")])
+    prep_conditional_data.main(
+        [
+            "--denoiser",
+            str(world / "straight" / "best.pt"),
+            "--data_dir",
+            str(world / "data"),
+            "--out",
+            str(world / "pairs"),
+        ]
+    )
     rng, folder = np.random.default_rng(0), world / "pictures"
     folder.mkdir()
     for number in range(PICTURES):
         Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(folder / f"{number}.png")
-    records = [{"image": f"{number}.png", "split": ("train", "val")[number % 2], "captions": [f"picture {number}"]} for number in range(PICTURES)]
+    records = [
+        {
+            "image": f"{number}.png",
+            "split": ("train", "val")[number % 2],
+            "captions": [f"picture {number}"],
+        }
+        for number in range(PICTURES)
+    ]
     caption_data.write_folder(folder, records, Tokenizer.train(["picture"] * 5, 280), {})
     vision.cache_features(Stub(), folder, workers=1)
     if exporting:
         export_real(world, world / "bundle")
 
 
-STAGES = {"training": Training, "preparation": Preparation, "feature cache": Caching, "export": Export}
+STAGES = {
+    "training": Training,
+    "preparation": Preparation,
+    "feature cache": Caching,
+    "export": Export,
+}
 
 
 def failing(name: str, after: int):
@@ -295,6 +408,7 @@ def failing(name: str, after: int):
         if calls[name] > after:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(*args, **words)
+
     setattr(os, name, fail)
 
 
@@ -312,7 +426,11 @@ def writing_fault(kind: str, stage, room: int, folder: Path, rng) -> str:
     """One fault while something is written. Returns what was lost, `missed` if the fault came too late, or nothing."""
     out, told = folder / "out", folder.with_name(folder.name + ".told")
     stage.prepare(out, rng)
-    before = {path.name: checkpoint.load(path)["step"] for path in out.glob("*.pt")} if out.exists() else {}
+    before = (
+        {path.name: checkpoint.load(path)["step"] for path in out.glob("*.pt")}
+        if out.exists()
+        else {}
+    )
     setups = [lambda: reporting(told)]
     if kind == "disk full (file size)":
         limit = int(room * rng.random())
@@ -346,7 +464,9 @@ def writing_fault(kind: str, stage, room: int, folder: Path, rng) -> str:
     if not (isinstance(stage, Preparation | Training) and statuses == [0]):
         again, clock = Child(stage.work(out)), time.perf_counter()
         status = again.wait()
-        stage.seconds = 0.7 * stage.seconds + 0.3 * (time.perf_counter() - clock)  # the machine may have become slower or faster
+        stage.seconds = 0.7 * stage.seconds + 0.3 * (
+            time.perf_counter() - clock
+        )  # the machine may have become slower or faster
         if status != 0 and not (statuses[0] == 0 and "a run in" in again.log):
             return f"the next run: {again.log[-1500:]}"
     return stage.final(out) or ("missed" if late else "")
@@ -357,7 +477,11 @@ def on_tmpfs(stage, room, folder: Path, rng) -> str:
     start, share = folder.with_name(folder.name + ".start"), rng.random()
     state = rng.getstate()  # of the very start that writing_fault will draw again
     stage.prepare(start, rng)
-    pages = sum(4096 * (2 + path.stat().st_size // 4096) for path in start.rglob("*")) if start.exists() else 0
+    pages = (
+        sum(4096 * (2 + path.stat().st_size // 4096) for path in start.rglob("*"))
+        if start.exists()
+        else 0
+    )
     shutil.rmtree(start, ignore_errors=True)
     rng.setstate(state)
     size = pages + 32_768 + int(1.3 * room * share)
@@ -385,10 +509,20 @@ def content_of(path: Path) -> str:
         for split in ("train", "val"):
             if kind == "captions":
                 held = caption_data.CaptionData(path, split)
-                parts += [held.images(np.arange(len(held))).numpy().tobytes(), held.records, held.meta, held.encoder]
+                parts += [
+                    held.images(np.arange(len(held))).numpy().tobytes(),
+                    held.records,
+                    held.meta,
+                    held.encoder,
+                ]
             elif kind == "pairs":
                 held = pairs.PairData(path, split, "context")
-                parts += [held.tokens.tobytes(), held.offsets.tobytes(), held.blanks.tobytes(), held.meta]
+                parts += [
+                    held.tokens.tobytes(),
+                    held.offsets.tobytes(),
+                    held.blanks.tobytes(),
+                    held.meta,
+                ]
             else:
                 held = data.TextData(path, split, 48)
                 parts += [held.tokens.tobytes(), held.offsets.tobytes(), held.meta]
@@ -398,12 +532,28 @@ def content_of(path: Path) -> str:
 
 def flip(world: Path, folder: Path, rng, exporting: bool, expected: dict) -> tuple[str, str]:
     """One bit, anywhere in any file: (kind of file, what was lost)."""
-    places = ["data", "pairs", "pictures", "straight/resume.pt", "straight/last.pt", "straight/best.pt"] + ["bundle"] * exporting
+    places = [
+        "data",
+        "pairs",
+        "pictures",
+        "straight/resume.pt",
+        "straight/last.pt",
+        "straight/best.pt",
+    ] + ["bundle"] * exporting
     place = rng.choice(places)
     copy = folder / Path(place).name
     (shutil.copytree if (world / place).is_dir() else shutil.copy)(world / place, copy)
-    names = sorted(path for path in copy.rglob("*") if path.suffix not in (".png", ".lock") and path.name not in (".lock", "settings.json") and path.is_file()) \
-        if copy.is_dir() else [copy]
+    names = (
+        sorted(
+            path
+            for path in copy.rglob("*")
+            if path.suffix not in (".png", ".lock")
+            and path.name not in (".lock", "settings.json")
+            and path.is_file()
+        )
+        if copy.is_dir()
+        else [copy]
+    )
     victim = rng.choice(names)
     raw = bytearray(victim.read_bytes())
     at = rng.randrange(len(raw))
@@ -415,24 +565,38 @@ def flip(world: Path, folder: Path, rng, exporting: bool, expected: dict) -> tup
     def read():
         if content_of(copy) != expected[place]:
             raise RuntimeError("read as if it were whole")
+
     child = Child(read)
     status = child.wait()
     named = status == 2 and victim.name in child.log and "Traceback" not in child.log
-    return "checkpoint" if place.startswith("straight") else place, "" if status == 0 or named else f"{victim.name} at {at}: status {status}, {child.log[-1500:]}"
+    return (
+        "checkpoint" if place.startswith("straight") else place,
+        ""
+        if status == 0 or named
+        else f"{victim.name} at {at}: status {status}, {child.log[-1500:]}",
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--faults", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=60, help="stop after so many")
-    parser.add_argument("--no_export", action="store_true", help="leave out bundles: making one takes most of a minute")
+    parser.add_argument(
+        "--no_export",
+        action="store_true",
+        help="leave out bundles: making one takes most of a minute",
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no small disk stays mounted
     files.git_revision()  # is asked once a process: here, for all forks
     rng, began = random.Random(args.seed), time.time()
-    memory = next((place for place in ("/dev/shm",) if os.access(place, os.W_OK)), None)  # a kill leaves what was written; fsync is free there
+    memory = next(
+        (place for place in ("/dev/shm",) if os.access(place, os.W_OK)), None
+    )  # a kill leaves what was written; fsync is free there
     root = Path(tempfile.mkdtemp(prefix="faults_", dir=memory))
     world = root / "world"
     world.mkdir()
@@ -440,20 +604,40 @@ def main() -> int:
     if made.wait():
         print(made.log)
         return 1
-    stages = {name: kind(world) for name, kind in STAGES.items() if name != "export" or not args.no_export}
+    stages = {
+        name: kind(world) for name, kind in STAGES.items() if name != "export" or not args.no_export
+    }
     rooms = {}
     for name, stage in stages.items():
         out, clock = root / "timing" / name, time.perf_counter()
-        timed = Child(stage.work(out) if name != "feature cache" else (stage.prepare(out, rng), stage.work(out))[1])
+        timed = Child(
+            stage.work(out)
+            if name != "feature cache"
+            else (stage.prepare(out, rng), stage.work(out))[1]
+        )
         if timed.wait():
             print(name, timed.log)
             return 1
         sizes = [path.stat().st_size for path in out.iterdir() if path.is_file()]
         stage.seconds, rooms[name] = time.perf_counter() - clock, (max(sizes), sum(sizes))
         print(f"undisturbed {name}: {stage.seconds:.2f} s", file=sys.stderr)
-    kinds = ["SIGKILL", "SIGTERM", "SIGINT", "disk full (file size)", "fsync fails", "rename fails", "two at once", "clock set back"]
+    kinds = [
+        "SIGKILL",
+        "SIGTERM",
+        "SIGINT",
+        "disk full (file size)",
+        "fsync fails",
+        "rename fails",
+        "two at once",
+        "clock set back",
+    ]
     kinds += ["disk full (tmpfs)"] if can_mount(root) else []
-    pairs_left = [(kind, name) for kind in kinds for name in stages if (kind, name) not in (("two at once", "export"), ("clock set back", "export"))]
+    pairs_left = [
+        (kind, name)
+        for kind in kinds
+        for name in stages
+        if (kind, name) not in (("two at once", "export"), ("clock set back", "export"))
+    ]
     counts, lost, missed, expected, turn = Counter(), Counter(), 0, {}, []
     while sum(counts.values()) < args.faults and time.time() - began < 60 * args.minutes:
         if not turn:
@@ -476,7 +660,11 @@ def main() -> int:
             counts[kind, name] += 1
             lost[kind, name] += bool(problem)
             if problem:
-                print(f"LOST: {kind}, {name} (fault {sum(counts.values())}): {problem}", file=sys.stderr, flush=True)
+                print(
+                    f"LOST: {kind}, {name} (fault {sum(counts.values())}): {problem}",
+                    file=sys.stderr,
+                    flush=True,
+                )
     shutil.rmtree(root, ignore_errors=True)
     print("| fault | in | count | survived | lost |\n|---|---|---|---|---|")
     for (kind, name), count in sorted(counts.items()):
@@ -491,7 +679,12 @@ def can_mount(root: Path) -> bool:
     """Whether this machine lets us make a small disk."""
     folder = root / "mounted"
     folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True).returncode:
+    if (
+        os.geteuid()
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True
+        ).returncode
+    ):
         return False
     return subprocess.run(["umount", str(folder)], capture_output=True).returncode == 0
 

@@ -20,31 +20,68 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_nothing_is_lost():
     """A process of its own: it forks, which one that has trained may not. On a busy machine fewer faults fit into its time."""
-    done = subprocess.run([sys.executable, str(ROOT / "tests" / "faults" / "run.py"), "--faults", "25", "--seed", "0", "--no_export", "--minutes", "1.5"],
-                          capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stdout + done.stderr  # it is 1 if anything was lost, or no fault was tried
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "tests" / "faults" / "run.py"),
+            "--faults",
+            "25",
+            "--seed",
+            "0",
+            "--no_export",
+            "--minutes",
+            "1.5",
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, (
+        done.stdout + done.stderr
+    )  # it is 1 if anything was lost, or no fault was tried
 
 
 def test_a_full_disk_under_torch_is_one_line(tmp_path):
     """torch's zip writer hides what the system said behind an error of its own."""
-    code = (f"import resource, torch, checkpoint, files; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); torch.set_num_threads(1)\n"
-            f"files.run(lambda: checkpoint.save({str(tmp_path / 'x.pt')!r}, {{'kind': 'text', 'weights': {{'a': torch.zeros(50, 50)}}}}))")
+    code = (
+        f"import resource, torch, checkpoint, files; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); torch.set_num_threads(1)\n"
+        f"files.run(lambda: checkpoint.save({str(tmp_path / 'x.pt')!r}, {{'kind': 'text', 'weights': {{'a': torch.zeros(50, 50)}}}}))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: found no room left to write") and not list(tmp_path.iterdir())
+    assert (
+        done.returncode == 2
+        and done.stderr.startswith("error: found no room left to write")
+        and not list(tmp_path.iterdir())
+    )
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 9000 and torch.get_num_threads() >= 1
 
 
 def make_bundle(folder: Path, build: str) -> Path:
     folder.mkdir()
     (folder / "loop.onnx").write_bytes(build.encode())
-    bundle.seal(folder, {"kind": "text", "objective": "diffusion", "build": build, "model": {}, "sampling": {}, "graphs": {"cpu": {"loop": "loop.onnx"}}})
+    bundle.seal(
+        folder,
+        {
+            "kind": "text",
+            "objective": "diffusion",
+            "build": build,
+            "model": {},
+            "sampling": {},
+            "graphs": {"cpu": {"loop": "loop.onnx"}},
+        },
+    )
     return folder
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_an_export_that_fails_between_its_renames_leaves_the_older_bundle(tmp_path, monkeypatch, killed):
+def test_an_export_that_fails_between_its_renames_leaves_the_older_bundle(
+    tmp_path, monkeypatch, killed
+):
     """A failed rename is undone at once; after a kill the next reader, or the next export, puts the older bundle back."""
-    out, made = make_bundle(tmp_path / "bundle", "old"), make_bundle(tmp_path / ".bundle.1.tmp", "new")
+    out, made = (
+        make_bundle(tmp_path / "bundle", "old"),
+        make_bundle(tmp_path / ".bundle.1.tmp", "new"),
+    )
     real, calls = os.replace, []
 
     def second_fails(*paths):
@@ -54,13 +91,16 @@ def test_an_export_that_fails_between_its_renames_leaves_the_older_bundle(tmp_pa
                 raise SystemExit
             raise OSError(errno.EIO, "the disk")
         return real(*paths)
+
     monkeypatch.setattr(os, "replace", second_fails)
     with pytest.raises(SystemExit if killed else OSError):
         bundle.publish(made, out)
     assert out.exists() is not killed
     assert bundle.read(out)["build"] == "old" and bundle.check(out, bundle.read(out)) == 1
     bundle.publish(made, out)
-    assert bundle.read(out)["build"] == "new" and sorted(path.name for path in tmp_path.iterdir()) == ["bundle"]
+    assert bundle.read(out)["build"] == "new" and sorted(
+        path.name for path in tmp_path.iterdir()
+    ) == ["bundle"]
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
@@ -75,9 +115,15 @@ def test_a_claim_is_the_processs_own(tmp_path):
     files.claim(tmp_path / "a")
     files.claim(tmp_path / "a")
     code = f"import files; files.run(lambda: files.claim({str(tmp_path / 'a')!r}) and None)"
-    other = lambda: subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    other = lambda: subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
     done = other()
-    assert done.returncode == 2 and "another process that writes into" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 2
+        and "another process that writes into" in done.stderr
+        and "Traceback" not in done.stderr
+    )
     shutil.rmtree(tmp_path / "a")
     assert other().returncode == 0
     files.claim(tmp_path / "a")
@@ -92,7 +138,7 @@ def test_a_seal_is_about_every_byte(tmp_path):
     assert files.read_sealed(tmp_path / "x.json", "it", "again") == value
     harmless = 0
     for at in range(len(raw)):
-        (tmp_path / "x.json").write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1:])
+        (tmp_path / "x.json").write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
         try:
             found = files.read_sealed(tmp_path / "x.json", "it", "again")
         except UserError as error:

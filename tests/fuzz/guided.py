@@ -19,7 +19,9 @@ MODULES = sorted(path.stem for path in ROOT.glob("*.py"))
 try:
     import atheris
 except ImportError:
-    sys.exit("error: found no atheris; expected the coverage-guided fuzzer; pip install atheris, or use tests/fuzz/run.py")
+    sys.exit(
+        "error: found no atheris; expected the coverage-guided fuzzer; pip install atheris, or use tests/fuzz/run.py"
+    )
 
 with atheris.instrument_imports(include=MODULES):
     import readers
@@ -39,11 +41,13 @@ class FromBytes(random.Random):
         return self.raw.ConsumeUInt(-(-count // 8)) & ((1 << count) - 1)
 
     def random(self) -> float:
-        return self.getrandbits(32) / 2 ** 32
+        return self.getrandbits(32) / 2**32
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--reader", choices=readers.READERS, required=True)
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1, help="0 draws one")
@@ -52,8 +56,10 @@ def main() -> None:
     (root / "world").mkdir()
     world = readers.World(root / "world")
     readers.torch.set_num_threads(1)
-    atheris.Setup([sys.argv[0], f"-runs={args.inputs}", f"-seed={args.seed}", "-max_len=512", "-timeout=60"],
-                  lambda raw: readers.once(world, args.reader, FromBytes(raw), root / "one") and None)
+    atheris.Setup(
+        [sys.argv[0], f"-runs={args.inputs}", f"-seed={args.seed}", "-max_len=512", "-timeout=60"],
+        lambda raw: readers.once(world, args.reader, FromBytes(raw), root / "one") and None,
+    )
     atheris.Fuzz()
 
 

@@ -40,10 +40,17 @@ def world(tmp_path_factory):
 def test_only_success_or_a_clean_error(world, tmp_path_factory, name):
     folder = tmp_path_factory.getbasetemp() / "one"
 
-    @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=25,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(st.randoms(use_true_random=False))
     def feed(rng):
         once(world, name, rng, folder)
+
     feed()
 
 
@@ -60,9 +67,14 @@ def test_the_harness_can_fail(world, tmp_path):
 @pytest.mark.parametrize("count", ["99999999999", "9" * 5000])
 def test_kept_blanks_of_any_length(world, count):
     text = f"a [MASK*{count}] b"
-    for read in (lambda: generate.read_template(text, world.tokenizer, 48, False), lambda: runtime.read_template(text, world.tokenizer, 48),
-                 lambda: generate_caption.read_template(text, world.tokenizer, 48),
-                 lambda: filling.room(filling.read_template(text, world.tokenizer), "context", world.tokenizer, 48)):
+    for read in (
+        lambda: generate.read_template(text, world.tokenizer, 48, False),
+        lambda: runtime.read_template(text, world.tokenizer, 48),
+        lambda: generate_caption.read_template(text, world.tokenizer, 48),
+        lambda: filling.room(
+            filling.read_template(text, world.tokenizer), "context", world.tokenizer, 48
+        ),
+    ):
         with pytest.raises(UserError):
             read()
 
@@ -74,7 +86,17 @@ def test_kept_a_tokenizer_that_is_no_text(world, tmp_path):
         caption_data.CaptionData(tmp_path / "captions", "train")
 
 
-@pytest.mark.parametrize("name, value", [("metrics", "good"), ("step", [1]), ("weights", None), ("model", []), ("tokenizer", 3), ("averaged", "x")])
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("metrics", "good"),
+        ("step", [1]),
+        ("weights", None),
+        ("model", []),
+        ("tokenizer", 3),
+        ("averaged", "x"),
+    ],
+)
 def test_kept_a_checkpoint_whose_values_are_others(world, tmp_path, name, value):
     saved = torch.load(world.root / "run" / "best.pt", weights_only=True) | {name: value}
     checkpoint.save(tmp_path / "x.pt", saved)
@@ -82,7 +104,9 @@ def test_kept_a_checkpoint_whose_values_are_others(world, tmp_path, name, value)
         checkpoint.describe(checkpoint.open_model(tmp_path / "x.pt")[2])
 
 
-@pytest.mark.parametrize("column, value", [(1, -30_000), (2, 7), (3, 0), (3, -1), (4, 30_000), (0, -5)])
+@pytest.mark.parametrize(
+    "column, value", [(1, -30_000), (2, 7), (3, 0), (3, -1), (4, 30_000), (0, -5)]
+)
 def test_kept_blanks_outside_their_documents(world, tmp_path, column, value):
     folder = shutil.copytree(world.root / "pairs", tmp_path / "pairs")
     meta, path = files.read_sealed(folder / "meta.json", "", ""), folder / "train_blanks.npy"
@@ -98,18 +122,49 @@ def test_kept_an_empty_flag_and_a_name_that_is_a_number(tmp_path):
     with pytest.raises(UserError):
         train.parse_args(["", " "])
     for name in (0.5, {}, 0):
-        files.write_json(tmp_path / "c.json", {**COCO, "images": [{"id": 1, "file_name": name}, {"id": 2, "file_name": "b"}]})
+        files.write_json(
+            tmp_path / "c.json",
+            {**COCO, "images": [{"id": 1, "file_name": name}, {"id": 2, "file_name": "b"}]},
+        )
         with pytest.raises(UserError, match="no text"):
             caption_files.read_references(tmp_path / "c.json")
 
 
 def test_kept_a_tokenizer_at_which_the_library_panics():
     """Its Rust takes a merge for longer than its parts and panics, which is no Exception in Python."""
-    model = {"type": "BPE", "continuing_subword_prefix": "longer than any token", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}
-    for added in ({}, {"dropout": None, "unk_token": None, "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False}):
+    model = {
+        "type": "BPE",
+        "continuing_subword_prefix": "longer than any token",
+        "vocab": {"a": 0, "b": 1, "ab": 2},
+        "merges": [["a", "b"]],
+    }
+    for added in (
+        {},
+        {
+            "dropout": None,
+            "unk_token": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+        },
+    ):
         with pytest.raises(UserError, match="no tokenizer"):
-            Tokenizer.from_json(json.dumps({"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None, "pre_tokenizer": None,
-                                            "post_processor": None, "decoder": None, "model": model | added}))
+            Tokenizer.from_json(
+                json.dumps(
+                    {
+                        "version": "1.0",
+                        "truncation": None,
+                        "padding": None,
+                        "added_tokens": [],
+                        "normalizer": None,
+                        "pre_tokenizer": None,
+                        "post_processor": None,
+                        "decoder": None,
+                        "model": model | added,
+                    }
+                )
+            )
 
 
 def test_kept_a_bundle_whose_sizes_are_words_and_graphs_are_lists(world, tmp_path):
@@ -127,7 +182,14 @@ def test_kept_a_bundle_whose_sizes_are_words_and_graphs_are_lists(world, tmp_pat
 
 def test_the_guided_fuzzer_runs_where_atheris_is(monkeypatch):
     """It finds nothing in a moment's inputs; where atheris is not, it says so."""
-    words = [sys.executable, str(Path(__file__).parent / "guided.py"), "--reader", "templates", "--inputs", "20"]
+    words = [
+        sys.executable,
+        str(Path(__file__).parent / "guided.py"),
+        "--reader",
+        "templates",
+        "--inputs",
+        "20",
+    ]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     if importlib.util.find_spec("atheris"):
         assert done.returncode == 0 and "Done 20 runs" in done.stderr
