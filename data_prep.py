@@ -20,14 +20,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import config
-import data
-import data_parts
-import files
-import sources
-from files import UserError
-from sources import HUB_DATASET
-from tokenizer import LARGEST, SMALLEST, Tokenizer
+from base import config, files, folders
+from base.files import UserError
+from base.tokenizer import LARGEST, SMALLEST, Tokenizer
+from text import data, parts, sources
+from text.sources import HUB_DATASET
 
 
 def parse_args(argv):
@@ -102,7 +99,7 @@ class FirstPass:
 def read_tokenizer(path: str) -> Tokenizer:
     """From a tokenizer.json, or from a checkpoint."""
     if path.endswith(".pt"):
-        import checkpoint  # torch takes seconds to import
+        from loop import checkpoint  # torch takes seconds to import
 
         return Tokenizer.from_json(checkpoint.load(path)["tokenizer"])
     text = files.existing(path, "a tokenizer.json or a checkpoint", "check --tokenizer").read_text(
@@ -147,7 +144,7 @@ def write(
 ) -> tuple[dict, list[dict]]:
     """Encode and write both splits to `home`, or the shard's blocks of them; return their sizes, and the documents of each block."""
     writers, blocks = (
-        {split: data.SplitWriter(home, split, tokenizer) for split in data_parts.SPLITS},
+        {split: data.SplitWriter(home, split, tokenizer) for split in parts.SPLITS},
         [],
     )
     total = sum(path.stat().st_size for path in paths) or None
@@ -157,7 +154,7 @@ def write(
         ) as bar:
             for number, texts in enumerate(
                 data.batches_of(
-                    sources.stream(paths, args.separator, args.max_documents), data_parts.BLOCK
+                    sources.stream(paths, args.separator, args.max_documents), parts.BLOCK
                 )
             ):
                 bar.update(sum(len(text.encode()) for text in texts))
@@ -255,24 +252,24 @@ def make_part(
     command: str,
 ) -> dict | None:
     """One part, unless it is there; then, if all are, the whole folder's meta.json."""
-    home = files.claim(data_parts.home_of(out, *shard))
+    home = files.claim(parts.home_of(out, *shard))
     if args.force:
         (out / "meta.json").unlink(
             missing_ok=True
         )  # until the parts are joined the folder is not valid
-    if args.force or not data_parts.read(out, *shard, settings):
+    if args.force or not parts.read(out, *shard, settings):
         tokenizer, limit = learn(args, paths, kept)
         (home / "meta.json").unlink(missing_ok=True)
         splits, blocks = write(args, home, shard, paths, tokenizer, limit)
         names = [f"{name}.npy" for split in splits for name in (split, f"{split}_offsets")]
-        data.seal(
+        folders.seal(
             home,
             "part",
             tokenizer,
             names,
             {"splits": splits, "blocks": blocks, "command": command, **settings},
         )
-    return data_parts.join(out, shard[1], settings, command)
+    return parts.join(out, shard[1], settings, command)
 
 
 def report(out: Path, meta: dict) -> None:

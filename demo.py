@@ -18,9 +18,8 @@ import sys
 import time
 from pathlib import Path
 
-import config
-import files
-from files import UserError
+from base import config, files
+from base.files import UserError
 
 
 def parse_args(argv):

@@ -240,17 +240,3 @@ def guide(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise
         return (u + scale * (c - u)).log_softmax(-1)
 
     return denoise
-
-
-def with_noise_levels(micro_batches: list[dict], rng: torch.Generator) -> list[dict]:
-    """Give each micro-batch its slice, `uniform` (B,), of one stratified draw over all rows of the optimizer step.
-
-    Where only some of the step's micro-batches are here, `first_row` and `step_rows` say which of its rows they are.
-    """
-    sizes = [len(batch["tokens"]) for batch in micro_batches]
-    levels, first = stratified(micro_batches[0].get("step_rows", sum(sizes)), rng), 0
-    for batch, size in zip(micro_batches, sizes, strict=True):
-        first = batch.get("first_row", first)
-        batch["uniform"] = levels[first : first + size]
-        first += size
-    return micro_batches

@@ -23,23 +23,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import caption_data
-import caption_files
-import caption_scores
-import checkpoint
-import coco_scores
-import conditional
-import config
-import data
-import distributed
-import evaluation
-import files
-import hardware
-import metrics
-import pictures
-import ratings
-from config import SampleConfig
-from files import UserError
+from base import config, files, folders, metrics
+from base.config import SampleConfig
+from base.files import UserError
+from caption import coco, results
+from caption import data as caption_data
+from caption import scores as caption_scores
+from loop import checkpoint, distributed, hardware
+from show import plots, ratings
+from text import fill_scores
+from text import scores as text_scores
 
 DATA = {
     "text": "data_full",
@@ -63,7 +56,7 @@ FOREIGN = {
 }
 FOREIGN["conditional"] = {
     name: default for name, default in FOREIGN["text"].items() if name != "twin"
-} | conditional.FOREIGN
+} | fill_scores.FOREIGN
 FOREIGN["files"] = {**FOREIGN["caption"], **CAPTIONING, "data_dir": None, "picture": None}
 FOREIGN["ratings"] = {**FOREIGN["files"], "splits": None, "clip_score": None, "meteor_spice": False}
 
@@ -214,11 +207,11 @@ def parse_args(argv):
 
 def score_text(args, path, model, tokenizer, saved) -> dict:
     """The bound on held-out documents, or with --samples the grid, judged by the twin if there is one."""
-    held_out = evaluation.open_data(
+    held_out = text_scores.open_data(
         args.data_dir, args.text, args.separator, tokenizer, saved, model.config.max_length
     )
     if not args.samples:
-        result = evaluation.likelihood(
+        result = text_scores.likelihood(
             model,
             saved,
             held_out,
@@ -227,12 +220,12 @@ def score_text(args, path, model, tokenizer, saved) -> dict:
             seed=args.seed,
             estimator=args.estimator,
         )
-        evaluation.print_likelihood(result)
+        text_scores.print_likelihood(result)
         return result
     judge = None
     if args.judge:
         judge, judge_tokenizer, judge_saved = checkpoint.open_model(args.judge, model.device)
-        data.check_tokenizer(judge_tokenizer.fingerprint, tokenizer.fingerprint, args.judge)
+        folders.check_tokenizer(judge_tokenizer.fingerprint, tokenizer.fingerprint, args.judge)
         if judge_saved["objective"] != "ar":
             raise UserError(
                 f"{args.judge} trained with --objective {judge_saved['objective']}",
@@ -252,7 +245,7 @@ def score_text(args, path, model, tokenizer, saved) -> dict:
         config.resolve(SampleConfig, args, {"sampler": name, "steps": steps})
         for name, steps in cells
     ]
-    rows = evaluation.sample_grid(
+    rows = text_scores.sample_grid(
         model,
         tokenizer,
         saved,
@@ -263,9 +256,9 @@ def score_text(args, path, model, tokenizer, saved) -> dict:
         min_tokens=args.min_tokens,
         seed=args.seed,
     )
-    evaluation.print_grid(rows)
+    text_scores.print_grid(rows)
     if args.picture and distributed.leads():
-        pictures.sampler_grid(args.picture, rows)
+        plots.sampler_grid(args.picture, rows)
     return {"samples": rows, "seed": args.seed, "num_samples": args.num_samples}
 
 
@@ -317,13 +310,13 @@ def score_captions(args, path, model, tokenizer, saved) -> dict:
     for line in caption_scores.lines(result):
         distributed.say(line, file=sys.stdout)
     if args.picture and distributed.leads():
-        pictures.caption_steps(args.picture, result)
+        plots.caption_steps(args.picture, result)
     return result
 
 
 def score_files(args) -> dict:
     """Score caption files against references, print the table with its intervals and its signature; or write the page to rate them on."""
-    found = caption_files.read(args.hypotheses, args.references, args.splits)
+    found = results.read(args.hypotheses, args.references, args.splits)
     names = [Path(path).stem for path in args.hypotheses]
     names = names if len(set(names)) == len(names) else args.hypotheses
     if args.rate:
@@ -331,7 +324,7 @@ def score_files(args) -> dict:
         shown = [
             {
                 "name": found[i].file or found[i].id,
-                "picture": caption_files.picture(found[i], args.image_dir),
+                "picture": results.picture(found[i], args.image_dir),
                 "references": found[i].references,
                 "captions": dict(zip(names, found[i].captions, strict=True)),
             }
@@ -344,20 +337,18 @@ def score_files(args) -> dict:
         ),
         {},
     )
-    paths = (
-        [caption_files.picture(image, args.image_dir) for image in found] if args.clip_score else []
-    )
+    paths = [results.picture(image, args.image_dir) for image in found] if args.clip_score else []
     references = [image.references for image in found]
     on = Path(args.references or args.hypotheses[0]).name + (
         f",{args.splits}" if args.splits else ""
     )
     for number, name in enumerate(names):
         texts = [image.captions[number] for image in found]
-        figures = coco_scores.scores(texts, references, on, seed=args.seed) | more(
+        figures = coco.scores(texts, references, on, seed=args.seed) | more(
             texts, references, paths
         )
         result[name] = {key: value for key, value in figures.items() if key != "cider_each"}
-    print(metrics.markdown(coco_scores.table(result)))
+    print(metrics.markdown(coco.table(result)))
     print(result[names[0]]["signature"])
     return result[names[0]] if len(names) == 1 else {"files": result}
 
@@ -395,7 +386,7 @@ def check(args) -> None:
             raise UserError(
                 f"--{flag} without --hypotheses", "files to score", "add --hypotheses results.json"
             )
-    coco_scores.need_java() if args.meteor_spice else None
+    coco.need_java() if args.meteor_spice else None
     if args.rate and (args.json or args.ratings):
         raise UserError(
             f"--rate with --{'ratings' if args.ratings else 'json'}",
@@ -438,7 +429,7 @@ def main(argv=None):
     args = parse_args(argv)
     check(args)
     if args.curves:
-        return pictures.learning_curves(args.picture, args.curves)
+        return plots.learning_curves(args.picture, args.curves)
     distributed.start()
     torch.set_num_threads(args.threads or torch.get_num_threads())
     if args.hypotheses or args.ratings:
@@ -452,7 +443,7 @@ def main(argv=None):
         check_kind(args, saved["kind"])
         args.data_dir = args.data_dir or DATA[saved["kind"]]
         distributed.say(f"{path}: {checkpoint.describe(saved)}")
-        score = {"text": score_text, "caption": score_captions, "conditional": conditional.score}[
+        score = {"text": score_text, "caption": score_captions, "conditional": fill_scores.score}[
             saved["kind"]
         ]
         result = {"checkpoint": str(path), **score(args, path, model, tokenizer, saved)}

@@ -24,22 +24,17 @@ import numpy as np
 import onnxruntime
 import torch
 
-import bundle
-import caption_data
-import checkpoint
-import config
-import engines
-import files
-import graphs
-import operators
-import parity
-import quantization
-import vision
-from config import SampleConfig
-from data import TextData, check_tokenizer
-from files import UserError
-from parity import Material, Trained
-from runtime import SAMPLERS, Runner
+from base import bundle, config, files
+from base.config import SampleConfig
+from base.files import UserError
+from base.folders import check_tokenizer
+from base.runtime import SAMPLERS, Runner
+from caption import data as caption_data
+from edge import engines, graphs, operators, parity, quantization
+from edge.parity import Material, Trained
+from loop import checkpoint
+from net import image_encoders
+from text.data import TextData
 
 GOLDEN = 16  # inputs that the bundle keeps with their outputs
 
@@ -96,7 +91,7 @@ def open_trained(path) -> Trained:
     model, tokenizer, saved = checkpoint.open_model(path, kinds=("text", "caption"))
     encoder = None
     if saved["kind"] == "caption":
-        encoder = vision.load(saved["encoder"]["encoder"])
+        encoder = image_encoders.load(saved["encoder"]["encoder"])
         if encoder.key != saved["encoder"]["key"]:
             raise UserError(
                 f"the encoder {encoder.name} with key {encoder.key}",
@@ -327,8 +322,7 @@ def main(argv=None):
                 made / "step.onnx", sample, half=args.precision == "fp16"
             )
         files.write_text(made / "tokenizer.json", trained.tokenizer.to_json())
-        for name in bundle.CODE:
-            shutil.copy(Path(__file__).parent / name, made / name)
+        bundle.copy_code(Path(__file__).parent, made)
         if args.tensorrt:
             files.write_text(made / "build_engines.sh", engines.script(facts))
         bundle.seal(made, facts)

@@ -24,15 +24,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import autoregressive
-import checkpoint
-import config
-import files
-import hardware
-import pages
-from config import SampleConfig
-from files import UserError
-from samplers import row_generators, sample
+from base import config, files
+from base.config import SampleConfig
+from base.files import UserError
+from loop import checkpoint, hardware
+from net import twin
+from net.samplers import row_generators, sample
+from show import pages
 
 BLANK = re.compile(
     r" ?\[MASK(?:\*(\d+))?\]"
@@ -166,7 +164,7 @@ def left_to_right(args, model, tokenizer, rows: list[list[int]], first: int) -> 
             "use a denoiser's checkpoint to fill the middle",
         )
     length = len(rows[0])
-    drawn = autoregressive.sample(
+    drawn = twin.sample(
         model,
         torch.tensor([prompt] * len(rows), device=model.device),
         length,

@@ -21,19 +21,15 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-import caption_data
-import captioning
-import captions
-import checkpoint
-import config
-import files
-import gallery
-import hardware
-import images
-import vision
-from config import SampleConfig
-from files import UserError
-from scenes import scene_from_dict
+from base import config, files, images
+from base.config import SampleConfig
+from base.files import UserError
+from caption import data, writer
+from loop import checkpoint, hardware
+from net import image_encoders
+from show import gallery
+from worlds import language
+from worlds.scenes import scene_from_dict
 
 
 def parse_args(argv):
@@ -118,7 +114,7 @@ def sources(args) -> list[tuple[str, dict]]:
     if args.image_dir:
         found = [(str(path), {}) for path in images.list_images(args.image_dir)]
     else:
-        meta = caption_data.read_meta(args.data_dir)
+        meta = data.read_meta(args.data_dir)
         if args.split not in meta["splits"]:
             raise UserError(
                 f"no split {args.split!r} in {args.data_dir}",
@@ -126,13 +122,9 @@ def sources(args) -> list[tuple[str, dict]]:
                 "choose one of these",
             )
         records = [
-            record
-            for record in caption_data.read_records(args.data_dir)
-            if record["split"] == args.split
+            record for record in data.read_records(args.data_dir) if record["split"] == args.split
         ]
-        found = [
-            (str(caption_data.image_path(args.data_dir, record)), record) for record in records
-        ]
+        found = [(str(data.image_path(args.data_dir, record)), record) for record in records]
     return found[: args.num_samples or None]
 
 
@@ -173,14 +165,14 @@ def open_batch(encoder, part: list[tuple[str, dict]], skipped: list[str]):
 
 def caption_batch(
     args, model, tokenizer, saved, features, settings, first: int
-) -> list[captioning.Caption]:
+) -> list[writer.Caption]:
     """Write and score the captions of a batch."""
-    seen = captioning.standardise(features, saved["statistics"], model.device)
+    seen = writer.standardise(features, saved["statistics"], model.device)
     template = (
         read_template(args.template, tokenizer, model.config.max_length) if args.template else None
     )
     if args.rerank > 1 and template is None and saved["objective"] == "diffusion":
-        return captioning.best_of(
+        return writer.best_of(
             model,
             tokenizer,
             seen,
@@ -192,7 +184,7 @@ def caption_batch(
             seed=args.seed,
             first=first,
         )
-    written = captioning.write(
+    written = writer.write(
         model,
         tokenizer,
         saved["objective"],
@@ -203,21 +195,19 @@ def caption_batch(
         seed=args.seed,
         first=first,
     )
-    nats = captioning.bounds(
-        model, tokenizer, saved["objective"], seen, [one.ids for one in written]
-    )
+    nats = writer.bounds(model, tokenizer, saved["objective"], seen, [one.ids for one in written])
     for one, value in zip(written, nats, strict=True):
         one.bound = float(value) / (len(one.ids) - 1)
     return written
 
 
-def item(number: int, path: str, record: dict, picture, one: captioning.Caption, tokenizer) -> dict:
+def item(number: int, path: str, record: dict, picture, one: writer.Caption, tokenizer) -> dict:
     """What the gallery shows of a picture."""
     keep = [
         i for i, id in enumerate(one.ids) if id not in (tokenizer.bos, tokenizer.eos, tokenizer.pad)
     ]
     judged = (
-        captions.judge(one.text, scene_from_dict(record["scene"])) if record.get("scene") else None
+        language.judge(one.text, scene_from_dict(record["scene"])) if record.get("scene") else None
     )
     notes = [f"not so: {words}" for words in judged["false"]] if judged else []
     return {
@@ -276,7 +266,7 @@ def main(argv=None):
             "none of them",
             "drop them: they are the diffusion model's",
         )
-    encoder = vision.load(saved["encoder"]["encoder"], model.device)
+    encoder = image_encoders.load(saved["encoder"]["encoder"], model.device)
     if encoder.key != saved["encoder"]["key"]:
         raise UserError(
             f"the encoder {encoder.name} with key {encoder.key}",

@@ -24,15 +24,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import checkpoint
-import config
-import files
-import filling
-import hardware
-import pages
-from config import SampleConfig
-from files import UserError
-from filling import Filled, Template
+from base import config, files
+from base.config import SampleConfig
+from base.files import UserError
+from loop import checkpoint, hardware
+from show import pages
+from text import writer as text_writer
+from text.writer import Filled, Template
 
 FRAMES_SHOWN = 12
 DEFAULTS = {"temperature": 0.8}
@@ -134,14 +132,14 @@ class Writer:
     def template(self, text: str) -> Template:
         """A text with blanks as it is; one without is a prompt."""
         return (
-            filling.read_template(text, self.tokenizer)
+            text_writer.read_template(text, self.tokenizer)
             if "[MASK" in text
-            else filling.read_prompt(text, None, self.tokenizer, self.args.length)
+            else text_writer.read_prompt(text, None, self.tokenizer, self.args.length)
         )
 
     def fill(self, template: Template, seed: int) -> list[Filled]:
         args = self.args
-        return filling.fill_template(
+        return text_writer.fill_template(
             self.model,
             self.tokenizer,
             self.form,
@@ -235,7 +233,7 @@ def talk(writer: Writer) -> None:
                 )
                 continue
             if edit := re.match(r"=(\d+) (\S.*)", line):
-                text = filling.edited(segments, int(edit[1]), edit[2].strip(), writer.tokenizer)
+                text = text_writer.edited(segments, int(edit[1]), edit[2].strip(), writer.tokenizer)
             elif line.strip():
                 text = line.replace("\\n", "\n")
             elif not text:
@@ -296,9 +294,9 @@ def main(argv=None):
         talk(writer)
         return
     if args.template is not None:
-        template = filling.read_template(args.template, tokenizer)
+        template = text_writer.read_template(args.template, tokenizer)
     else:
-        template = filling.read_prompt(args.prompt, args.ending, tokenizer, args.length)
+        template = text_writer.read_prompt(args.prompt, args.ending, tokenizer, args.length)
     clock = time.perf_counter()
     texts = writer.fill(template, args.seed)
     seconds = time.perf_counter() - clock

@@ -21,14 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-import bundle
-import config
-import files
-import images
-import runtime
-from config import SampleConfig
-from files import UserError
-from runtime import Runner
+from base import bundle, config, files, images, runtime
+from base.config import SampleConfig
+from base.files import UserError
+from base.runtime import Runner
 
 BATCH = 8
 

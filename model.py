@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from config import ModelConfig
+from base.config import ModelConfig
 
 
 class Rotary(nn.Module):

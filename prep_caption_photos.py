@@ -25,15 +25,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import caption_data
-import config
-import files
-import hardware
-import images
-import photos
-import vision
-from files import UserError
-from tokenizer import Tokenizer
+from base import config, files, images
+from base.files import UserError
+from base.tokenizer import Tokenizer
+from caption import data, features, photos
+from loop import hardware
+from net import image_encoders
 
 LISTS = {
     "train": "*train*mages.txt",
@@ -227,7 +224,7 @@ def main(argv=None):
         folder = files.existing(
             args.images or [*usual, beside][0], "the folder of pictures", "check --images"
         )
-    if args.encoder == vision.EMBEDDED:
+    if args.encoder == image_encoders.EMBEDDED:
         print(
             "note: the embedded encoder has seen drawn scenes only; for photographs openai/clip-vit-base-patch32 is better",
             file=sys.stderr,
@@ -235,14 +232,14 @@ def main(argv=None):
     encoder = (
         None
         if args.encoder == "none"
-        else vision.load(args.encoder, hardware.choose_device(args.device))
+        else image_encoders.load(args.encoder, hardware.choose_device(args.device))
     )
     tokenizer = None
     if args.tokenizer:
         file = files.existing(args.tokenizer, "a tokenizer.json", "check --tokenizer")
         tokenizer = Tokenizer.from_json(file.read_text(encoding="utf-8", errors="replace"))
     shard = config.read_shard(args.shard)
-    vision.claim(out, shard)
+    features.claim(out, shard)
     settings = {
         "captions": args.captions if hub else str(path.resolve()),
         "images": str(folder.resolve()),
@@ -258,7 +255,7 @@ def main(argv=None):
         "views": args.views if args.views > 1 else None,
     }
     if (out / "meta.json").exists():
-        before = caption_data.read_meta(out)
+        before = data.read_meta(out)
         if {key: before.get(key) for key in settings} != settings:
             raise UserError(
                 f"another data set in {out}",
@@ -296,15 +293,13 @@ def main(argv=None):
             for record in records
             for look in photos.views(record, args.views if record["split"] == "train" else 1, rng)
         ]
-        caption_data.write_folder(out, records, tokenizer, settings)
+        data.write_folder(out, records, tokenizer, settings)
     if encoder is not None:
-        vision.cache_features(encoder, out, shard=shard, workers=args.workers)
-    records = caption_data.read_records(out)
+        features.cache_features(encoder, out, shard=shard, workers=args.workers)
+    records = data.read_records(out)
     print(
         f"{out}: "
-        + "  ".join(
-            f"{name} {size:,}" for name, size in caption_data.read_meta(out)["splits"].items()
-        )
+        + "  ".join(f"{name} {size:,}" for name, size in data.read_meta(out)["splits"].items())
         + f"  captions a picture {sum(len(record['captions']) for record in records) / len(records):.1f}"
     )
     print(f"next: python train_captioning.py --data_dir {out}")

@@ -22,15 +22,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import caption_data
-import captions
-import config
-import files
-import hardware
-import scenes
-import vision
-from files import UserError
-from tokenizer import Tokenizer
+from base import config, files
+from base.files import UserError
+from base.tokenizer import Tokenizer
+from caption import data, features
+from loop import hardware
+from net import image_encoders
+from worlds import language, scenes
 
 HELD = ("held_pair", "held_relation", "held_count", "long", "noise3", "swap")
 
@@ -75,7 +73,7 @@ def parse_args(argv):
     )
     parser.add_argument(
         "--encoder",
-        default=vision.EMBEDDED,
+        default=image_encoders.EMBEDDED,
         help="frozen encoder, or `none` to leave features out (default %(default)s)",
     )
     parser.add_argument(
@@ -127,11 +125,11 @@ def make_record(
         scene = scenes.sample_scene(rng, level, **settings)
     if split == "swap":
         texts, scene = (
-            captions.swap_captions(scene, number % 2, rng),
+            language.swap_captions(scene, number % 2, rng),
             scenes.swapped(scene) if number % 2 else scene,
         )
     else:
-        texts = captions.several(scene, rng, num_captions)
+        texts = language.several(scene, rng, num_captions)
     name = f"images/{split}/{number:06d}.png"
     path = Path(folder) / name
     if not path.exists():  # a killed run goes on where it was
@@ -186,14 +184,14 @@ def main(argv=None):
     encoder = (
         None
         if args.encoder == "none"
-        else vision.load(args.encoder, hardware.choose_device(args.device))
+        else image_encoders.load(args.encoder, hardware.choose_device(args.device))
     )
     shard = config.read_shard(args.shard)
-    out = vision.claim(Path(args.out), shard)
+    out = features.claim(Path(args.out), shard)
     kept = ("noise", "inside", "captions", "seed", "vocab_size", "num_train", "num_val")
     settings = {"levels": list(levels), **{name: getattr(args, name) for name in kept}}
     if (out / "meta.json").exists():
-        before = caption_data.read_meta(out)
+        before = data.read_meta(out)
         if {key: before.get(key) for key in settings} != settings:
             raise UserError(
                 f"another set of pictures in {out}",
@@ -215,10 +213,10 @@ def main(argv=None):
         texts = [
             text for record in records if record["split"] == "train" for text in record["captions"]
         ]
-        caption_data.write_folder(out, records, Tokenizer.train(texts, args.vocab_size), settings)
+        data.write_folder(out, records, Tokenizer.train(texts, args.vocab_size), settings)
     if encoder is not None:
-        vision.cache_features(encoder, out, shard=shard, workers=args.workers)
-    meta = caption_data.read_meta(out)
+        features.cache_features(encoder, out, shard=shard, workers=args.workers)
+    meta = data.read_meta(out)
     print(f"{out}: " + "  ".join(f"{name} {size:,}" for name, size in meta["splits"].items()))
     print(f"next: python train_captioning.py --data_dir {out}")
 

@@ -20,14 +20,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import checkpoint
-import config
-import data
-import files
-import pairs
-import sources
-from files import UserError
-from tokenizer import Tokenizer
+from base import config, files, folders
+from base.files import UserError
+from base.tokenizer import Tokenizer
+from loop import checkpoint
+from text import data, pairs, sources
 
 
 def parse_args(argv):
@@ -86,7 +83,7 @@ def from_folder(args, tokenizer: Tokenizer) -> Iterator[tuple[str, str, np.ndarr
     """(split, text, ids) of every document of a data folder: its tokens are read back to the very bytes."""
     for split in ("train", "val"):
         held = data.TextData(args.data_dir, split, 1 << 30)
-        data.check_tokenizer(held.tokenizer.fingerprint, tokenizer.fingerprint, args.data_dir)
+        folders.check_tokenizer(held.tokenizer.fingerprint, tokenizer.fingerprint, args.data_dir)
         for number, (start, end) in enumerate(
             zip(held.offsets[:-1], held.offsets[1:], strict=True)
         ):

@@ -18,19 +18,17 @@ from pathlib import Path
 
 import torch
 
-import autoregressive
-import checkpoint
-import config
 import diffusion
-import distributed
-import evaluation
-import files
-import training
-from config import ModelConfig, SampleConfig, TrainConfig
-from data import Batches, TextData, place
-from files import UserError
+from base import config, files
+from base.config import ModelConfig, SampleConfig, TrainConfig
+from base.files import UserError
+from loop import checkpoint, distributed, fit
+from loop.batches import to_device
 from model import Denoiser
-from samplers import row_generators, sample
+from net import twin
+from net.samplers import row_generators, sample
+from text import scores
+from text.data import Batches, TextData
 
 CHOICES = {
     "model_config": ("small", config.NAMED_SIZES, "named size"),
@@ -93,9 +91,9 @@ def make_loss(args, mask_id: int):
     """loss_fn for `training.fit`: the first token of a row is given, padding is not language."""
 
     def loss_fn(model, batch, rng):
-        tokens, lengths, free = place(batch, model.device)
+        tokens, lengths, free = to_device(batch, model.device)
         if args.objective == "ar":
-            return autoregressive.loss(model, tokens, free)
+            return twin.loss(model, tokens, free)
         return diffusion.loss(
             model.bind(lengths),
             tokens,
@@ -119,7 +117,7 @@ def make_preview(args, cfg, tokenizer, length: int):
         prompt[:, 0] = tokenizer.bos
         rngs = row_generators(cfg.seed, 2)
         if args.objective == "ar":
-            drawn = autoregressive.sample(
+            drawn = twin.sample(
                 model, prompt[:, :1], length, eos=tokenizer.eos, pad=tokenizer.pad, rngs=rngs
             )
         else:
@@ -184,7 +182,7 @@ def main(argv=None):
             "drop one of the two flags",
         )
     out = Path(args.out)
-    resume = training.find_resume(out, args.resume, ("text",))
+    resume = fit.find_resume(out, args.resume, ("text",))
     config.take_over(args, resume)
     model_config, cfg, data = build(args, resume)
     held_out = TextData(args.data_dir, "val", model_config.max_length)
@@ -205,7 +203,7 @@ def main(argv=None):
             {key: settings[key] for group in args.parser.groups.values() for key in group},
         )
 
-    device = training.start(cfg)
+    device = fit.start(cfg)
     model = Denoiser(model_config).to(device)
     if args.init_from and not resume:
         checkpoint.start_from(model, args.init_from, data.tokenizer.fingerprint)
@@ -225,16 +223,16 @@ def main(argv=None):
         "data": {"fingerprint": data.meta["fingerprint"], "tokenizer": data.tokenizer.fingerprint},
         "flags": {name: getattr(args, name) for name in KEPT},
     }
-    metrics = training.fit(
+    metrics = fit.fit(
         model,
         make_loss(args, data.tokenizer.mask),
-        lambda step: diffusion.with_noise_levels(
-            batches(step), training.step_generator(cfg.seed, step, stream=1)
+        lambda step: batches.with_noise_levels(
+            batches(step), fit.step_generator(cfg.seed, step, stream=1)
         ),
         cfg,
         out,
         about=about,
-        eval_fn=lambda model: evaluation.summary(
+        eval_fn=lambda model: scores.summary(
             model, args.objective, held_out, statistics, documents=args.eval_documents, draws=4
         ),
         preview_fn=make_preview(args, cfg, data.tokenizer, min(128, model_config.max_length)),

@@ -29,22 +29,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-import autoregressive
-import captioning
-import checkpoint
-import config
 import diffusion
-import distributed
-import files
-import hardware
-import rewards
-import teacher
-import training
-from caption_data import CaptionBatches, CaptionData
-from config import ModelConfig, SampleConfig, TrainConfig
-from data import place
-from files import UserError
+from base import config, files
+from base.config import ModelConfig, SampleConfig, TrainConfig
+from base.files import UserError
+from caption import rewards, teacher, writer
+from caption.data import CaptionBatches, CaptionData
+from loop import checkpoint, distributed, fit, hardware
+from loop.batches import to_device
 from model import Denoiser
+from net import twin
 
 CHOICES = {
     "model_config": ("tiny", config.NAMED_SIZES, "named size"),
@@ -161,20 +155,18 @@ def make_loss(args, tokenizer, statistics: dict, reward: rewards.Reward | None =
     """loss_fn for `training.fit`: the caption's loss given its image, and the length head's."""
 
     def loss_fn(model, batch, rng):
-        tokens, lengths, free = place(batch, model.device)
-        images = captioning.standardise(
-            batch["images"], statistics, model.device
-        )  # (B / n, P, width)
-        seen = captioning.hide(images, args.length_dropout, rng)
+        tokens, lengths, free = to_device(batch, model.device)
+        images = writer.standardise(batch["images"], statistics, model.device)  # (B / n, P, width)
+        seen = writer.hide(images, args.length_dropout, rng)
         length_logits = model.length_logits(seen).repeat_interleave(len(tokens) // len(images), 0)
         sizes = F.cross_entropy(length_logits, batch["lengths"].to(model.device))
         if args.length_only:
             return sizes, {}
         kept = torch.rand(len(images), generator=rng) >= args.image_dropout
         images = images * kept.to(model.device)[:, None, None]
-        condition = captioning.condition_of(model, captioning.hide(images, args.patch_dropout, rng))
+        condition = writer.condition_of(model, writer.hide(images, args.patch_dropout, rng))
         if args.objective == "ar":
-            loss, stats = autoregressive.loss(model, tokens, free, condition)
+            loss, stats = twin.loss(model, tokens, free, condition)
         elif reward is not None:
             loss, stats = rewards.loss(
                 model.bind(lengths, condition),
@@ -214,14 +206,14 @@ def make_eval(args, cfg, held_out: CaptionData, statistics: dict):
     def eval_fn(model):
         nats = tokens = 0.0
         for part in np.array_split(numbers, -(-len(numbers) // 50)):
-            images = captioning.standardise(held_out.images(part), statistics, model.device)
+            images = writer.standardise(held_out.images(part), statistics, model.device)
             if args.length_only:
                 log_p = model.length_logits(images).log_softmax(-1).cpu()
                 sizes = [[len(one) for one in held_out.tokens[n]] for n in part]
                 nats -= sum(float(row[some].mean()) for row, some in zip(log_p, sizes, strict=True))
                 continue
             texts = [held_out.tokens[n][0].tolist() for n in part]
-            nats += captioning.bounds(
+            nats += writer.bounds(
                 model, held_out.tokenizer, args.objective, images, texts, seed=int(part[0])
             ).sum()
             tokens += sum(len(one) - 1 for one in texts)
@@ -232,9 +224,9 @@ def make_eval(args, cfg, held_out: CaptionData, statistics: dict):
         )
 
     def preview_fn(model):
-        images = captioning.standardise(held_out.images(numbers[:6]), statistics, model.device)
+        images = writer.standardise(held_out.images(numbers[:6]), statistics, model.device)
         greedy = SampleConfig(**config.CAPTIONS)
-        written = captioning.write(
+        written = writer.write(
             model, held_out.tokenizer, args.objective, images, greedy, seed=cfg.seed
         )
         return "\n".join(
@@ -337,7 +329,7 @@ def main(argv=None):
             "add --estimator count",
         )
     out = Path(args.out)
-    resume = training.find_resume(out, args.resume, ("caption",))
+    resume = fit.find_resume(out, args.resume, ("caption",))
     config.take_over(args, resume)
     model_config, cfg, data = build(args, resume)
     held_out = CaptionData(args.data_dir, "val", model_config.max_length)
@@ -351,7 +343,7 @@ def main(argv=None):
             {key: settings[key] for group in args.parser.groups.values() for key in group},
         )
 
-    device = training.start(cfg)
+    device = fit.start(cfg)
     if args.teacher:
         teacher.teach(
             [data, held_out],
@@ -387,7 +379,7 @@ def main(argv=None):
         if not resume:  # anew: from what was learnt beside captions it ends higher (2.154 nats on val for 2.136; LOG.md)
             model.length_head = Denoiser(model_config).to(device).length_head
         model.length_head.requires_grad_(True)
-    statistics = captioning.feature_statistics(data.features, data.rows) | {
+    statistics = writer.feature_statistics(data.features, data.rows) | {
         "row_lengths": data.length_histogram().tolist()
     }
     if args.length_only:  # what stays as it was reads features as it did
@@ -416,8 +408,8 @@ def main(argv=None):
         f"data: {len(data):,} images with {data.encoder['encoder']} features, {batches.epoch_steps:,} steps an epoch"
     )
     eval_fn, preview_fn = make_eval(args, cfg, held_out, statistics)
-    noisy = lambda step: diffusion.with_noise_levels(
-        batches(step), training.step_generator(cfg.seed, step, stream=1)
+    noisy = lambda step: batches.with_noise_levels(
+        batches(step), fit.step_generator(cfg.seed, step, stream=1)
     )
     reward = (
         rewards.Reward([record["captions"] for record in data.records])
@@ -425,7 +417,7 @@ def main(argv=None):
         else None
     )
     with hardware.short_attention(device):
-        metrics = training.fit(
+        metrics = fit.fit(
             model,
             make_loss(args, data.tokenizer, statistics, reward),
             noisy,

@@ -23,18 +23,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import autoregressive
-import checkpoint
-import config
 import diffusion
-import distributed
-import files
-import filling
-import training
-from config import SampleConfig, TrainConfig
-from files import UserError
-from pairs import PairBatches, PairData, place
-from text_encoder import TextConditioned
+from base import config, files
+from base.config import SampleConfig, TrainConfig
+from base.files import UserError
+from loop import checkpoint, distributed, fit
+from net import twin
+from net.text_encoder import TextConditioned
+from text import writer
+from text.pairs import PairBatches, PairData, place
 
 CHOICES = {
     "conditioning": ("context", ("context", "cross"), "how the given text is read"),
@@ -124,7 +121,7 @@ def make_loss(args, form: str, tokenizer):
     def loss_fn(model, batch, rng):
         tokens, lengths, free = place(batch, model.device)
         if form == "ar":
-            return autoregressive.loss(model, tokens, free)
+            return twin.loss(model, tokens, free)
         kept = (torch.rand(len(tokens), generator=rng) >= args.condition_dropout).to(model.device)
         condition = None
         if form == "cross":
@@ -134,7 +131,7 @@ def make_loss(args, form: str, tokenizer):
                 kept,
             )
         else:  # a row without a condition is a document to be written whole
-            free = torch.where(kept[:, None], free, filling.hideable(batch, model.device))
+            free = torch.where(kept[:, None], free, writer.hideable(batch, model.device))
         return diffusion.loss(
             model.bind(lengths, condition),
             tokens,
@@ -158,7 +155,7 @@ def make_eval(args, cfg, form: str, held_out: PairData):
     def eval_fn(model):
         some = [held_out.pair(int(number)) for number in numbers]
         nats = sum(
-            filling.nats(model, tokenizer, form, pair, draws=4, seed=number)
+            writer.nats(model, tokenizer, form, pair, draws=4, seed=number)
             for number, pair in enumerate(some)
         )
         blanks = np.concatenate([blank for pair in some for blank in pair.blanks])
@@ -177,7 +174,7 @@ def make_eval(args, cfg, form: str, held_out: PairData):
         ]
         return "\n\n".join(
             tokenizer.decode(one.ids)
-            for one in filling.fill(model, tokenizer, form, empty, SampleConfig(), seed=cfg.seed)
+            for one in writer.fill(model, tokenizer, form, empty, SampleConfig(), seed=cfg.seed)
         )
 
     return eval_fn, preview_fn
@@ -291,7 +288,7 @@ def main(argv=None):
         config.show("settings", {name: getattr(args, name) for name in KEPT} | config.to_dict(cfg))
         files.write_json(out / "config.json", config.to_dict(cfg))
 
-    device = training.start(cfg)
+    device = fit.start(cfg)
     model = build(args, form, train, resume).to(device)
     batches = PairBatches(
         train, cfg.batch_size, cfg.accumulate, cfg.seed, pad_multiple=64 if cfg.compile else 1
@@ -316,10 +313,10 @@ def main(argv=None):
     loss_fn = make_loss(args, form, train.tokenizer)
 
     def stage(folder: Path, begin: int, state: dict | None, **own) -> dict:
-        noisy = lambda step: diffusion.with_noise_levels(
-            batches(begin + step), training.step_generator(cfg.seed, begin + step, stream=1)
+        noisy = lambda step: batches.with_noise_levels(
+            batches(begin + step), fit.step_generator(cfg.seed, begin + step, stream=1)
         )
-        return training.fit(
+        return fit.fit(
             model,
             loss_fn,
             noisy,

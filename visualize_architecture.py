@@ -16,18 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import captions
-import checkpoint
-import config
-import diagrams
 import diffusion
-import files
-import samplers
-import scenes
-import vision
-from config import ModelConfig, SampleConfig
-from files import UserError
+from base import config, files
+from base.config import ModelConfig, SampleConfig
+from base.files import UserError
+from loop import checkpoint
 from model import Denoiser
+from net import image_encoders, samplers
+from show import diagrams
+from worlds import language, scenes
 
 SCENES = {
     "vocab_size": 512,
@@ -66,7 +63,9 @@ def open_subject(args) -> tuple[Denoiser, dict | None]:
         model, _, saved = checkpoint.open_model(args.checkpoint)
         about = saved.get("encoder")
         found = (
-            vision.load(vision.EMBEDDED) if about and about["encoder"] == vision.EMBEDDED else None
+            image_encoders.load(image_encoders.EMBEDDED)
+            if about and about["encoder"] == image_encoders.EMBEDDED
+            else None
         )
         if found and found.key != about["key"]:
             found = (
@@ -75,7 +74,7 @@ def open_subject(args) -> tuple[Denoiser, dict | None]:
     else:
         size, about, found = config.named_size(args.model_config), None, None
         if args.model_config == "caption":
-            found = vision.load(vision.EMBEDDED)
+            found = image_encoders.load(image_encoders.EMBEDDED)
             about = {"encoder": found.name, "patches": found.patches, "width": found.width}
             size |= {**SCENES, "condition_width": found.width}
         with torch.device("meta"):
@@ -96,7 +95,7 @@ def example(seed: int) -> tuple[scenes.Scene, list[str]]:
     while True:
         scene = scenes.sample_scene(rng, 2)
         for text in (
-            captions.several(scene, rng) if min(one.radius for one in scene.objects) > 0.11 else ()
+            language.several(scene, rng) if min(one.radius for one in scene.objects) > 0.11 else ()
         ):
             if len(words := text.split()) == 8 and len(text) <= 36 and RELATIONS & set(words):
                 return scene, words

@@ -5,11 +5,19 @@ import math
 
 import pytest
 import torch
-from toys import MASK, STRINGS, arbitrary, chi_square, enumerated_bound, oracle, random_joint
 
 import diffusion
-from config import ESTIMATORS, SCHEDULES
+from base.config import ESTIMATORS, SCHEDULES
 from diffusion import Schedule
+from tests.making.toys import (
+    MASK,
+    STRINGS,
+    arbitrary,
+    chi_square,
+    enumerated_bound,
+    oracle,
+    random_joint,
+)
 
 
 def seeded(seed=0):
@@ -156,9 +164,7 @@ def test_counts_are_exactly_uniform():
 
 def test_noise_levels_are_stratified_over_micro_batches():
     batches = [{"tokens": torch.zeros(size, 4)} for size in (3, 5, 2)]
-    levels = torch.cat(
-        [batch["uniform"] for batch in diffusion.with_noise_levels(batches, seeded())]
-    )
+    levels = torch.cat([batch["uniform"] for batch in batches.with_noise_levels(batches, seeded())])
     assert sorted((levels * 10).long().tolist()) == list(range(10))
 
 

@@ -8,15 +8,15 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from corpus import make_data, make_run
 
-import checkpoint
 import evaluate
-import evaluation
-import metrics
-import pictures
-from data import TextData
-from files import UserError
+from base import metrics
+from base.files import UserError
+from loop import checkpoint
+from show import plots
+from tests.making.corpus import make_data, make_run
+from text import scores as text_scores
+from text.data import TextData
 
 KEYS = {
     "nats_per_token",
@@ -112,7 +112,7 @@ def test_a_text_file_scores_like_its_data_folder(runs, tmp_path):
 
 
 def test_length_costs_are_a_distribution():
-    costs = evaluation.length_costs({"row_lengths": [0, 0, 5, 0, 3]}, 6)
+    costs = text_scores.length_costs({"row_lengths": [0, 0, 5, 0, 3]}, 6)
     assert np.exp(-costs[2:]).sum() == pytest.approx(1) and np.isinf(costs[:2]).all()
     assert np.exp(-costs[2]) == pytest.approx(6 / 13)
 
@@ -178,7 +178,7 @@ def test_learning_curves(runs, tmp_path):
         ]
     )
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    tokens, bits = pictures.read_curve(runs[1].parent)
+    tokens, bits = plots.read_curve(runs[1].parent)
     assert (
         len(tokens) == len(bits) == 1
         and tokens[0]
@@ -187,7 +187,7 @@ def test_learning_curves(runs, tmp_path):
     for text, message in (("{", "no log of train.py"), ('{"step": 1}', "without an evaluation")):
         (tmp_path / "log.jsonl").write_text(text)
         with pytest.raises(UserError, match=message):
-            pictures.read_curve(tmp_path)
+            plots.read_curve(tmp_path)
 
 
 def test_the_judge_of_held_out_text_is_the_twins_likelihood(runs):
@@ -195,9 +195,9 @@ def test_the_judge_of_held_out_text_is_the_twins_likelihood(runs):
     data = TextData(runs[0], "val", 48)
     texts = list(data.whole_rows())
     alone = np.mean(
-        [evaluation.judge_texts(model, [text], tokenizer.pad) * (len(text) - 1) for text in texts]
+        [text_scores.judge_texts(model, [text], tokenizer.pad) * (len(text) - 1) for text in texts]
     )
-    together = evaluation.judge_texts(model, texts, tokenizer.pad) * np.mean(
+    together = text_scores.judge_texts(model, texts, tokenizer.pad) * np.mean(
         [len(text) - 1 for text in texts]
     )
     assert alone == pytest.approx(together, rel=1e-5)

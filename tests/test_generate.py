@@ -4,11 +4,11 @@ import json
 import re
 
 import pytest
-from corpus import make_data, make_run
 
-import checkpoint
 import generate
-from files import UserError
+from base.files import UserError
+from loop import checkpoint
+from tests.making.corpus import make_data, make_run
 
 
 @pytest.fixture(scope="module")

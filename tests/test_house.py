@@ -4,150 +4,55 @@ import ast
 import importlib
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from config import LENGTH_HIDDEN, NAMED_SIZES, ModelConfig, named_size
+from base.config import LENGTH_HIDDEN, NAMED_SIZES, ModelConfig, named_size
 from model import Denoiser
-
-ROOT = Path(__file__).parent.parent
-FLOORS = {  # a module imports from lower floors, and within its own floor only what stands before it
-    0: [
-        "files",
-        "config",
-        "metrics",
-        "tokenizer",
-        "sentences",
-        "copies",
-        "pages",
-        "pictures",
-        "diagrams",
-        "gallery",
-        "images",
-        "scenes",
-        "captions",
-        "coco_scores",
-        "caption_files",
-        "ratings",
-        "photos",
-        "bundle",
-        "runtime",
-        "operators",
-        "engines",
-        "roofline",
-    ],
-    1: [
-        "checksums",
-        "distributed",
-        "shards",
-        "hardware",
-        "model",
-        "diffusion",
-        "samplers",
-        "autoregressive",
-        "text_encoder",
-        "data",
-        "data_parts",
-        "sources",
-        "pairs",
-        "caption_data",
-        "vision",
-        "pixels",
-        "clip_scores",
-        "muon",
-    ],
-    2: [
-        "checkpoint",
-        "evaluation",
-        "filling",
-        "conditional",
-        "captioning",
-        "teacher",
-        "rewards",
-        "probe",
-        "caption_scores",
-        "graphs",
-        "parity",
-        "quantization",
-        "latency",
-    ],
-    3: ["training", "scaling"],
-    4: [
-        "demo",
-        "prep_caption_synthetic",
-        "prep_caption_photos",
-        "train_encoder",
-        "train_captioning",
-        "generate_caption",
-        "visualize_architecture",
-        "data_prep",
-        "train",
-        "generate",
-        "prep_conditional_data",
-        "train_conditional",
-        "generate_conditional",
-        "evaluate",
-        "benchmark",
-        "export_onnx",
-        "infer_onnx",
-        "plan_scaling",
-        "plan_photos",
-    ],
-}
-ORDER = [name for floor in FLOORS.values() for name in floor]
-SCRIPTS = FLOORS[4]
+from tests.making.sources import COMMANDS, FLOORS, NAMES, ROOT, SCRIPTS, SOURCES, command_line
 
 
-def imports(name: str) -> set[str]:
-    """Modules of this project that `name` imports, at the top or inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse((ROOT / f"{name}.py").read_text(encoding="utf-8"))):
+def imports(path: Path) -> set[str]:
+    """The rooms and root modules of this project that a file imports, at the top or in a function."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(node.module)
-    return found & set(ORDER)
+            names.add(node.module.split(".")[0])
+    return names & {*FLOORS, *SCRIPTS}
 
 
-def test_every_file_has_a_floor():
-    assert {path.stem for path in ROOT.glob("*.py")} == set(ORDER)
-
-
-@pytest.mark.parametrize("name", ORDER)
+@pytest.mark.parametrize("name", NAMES)
 def test_imports_only_go_down(name):
-    for other in imports(name):
+    room = name.removesuffix(".py").split("/")[0]
+    for other in imports(ROOT / name) - {room}:
         assert other not in SCRIPTS, f"{name} imports the script {other}"
-        assert ORDER.index(other) < ORDER.index(name), (
-            f"{name} imports {other}, which stands above it"
-        )
-    if name == "model":
-        assert not imports(name) & {"diffusion", "samplers"}
-    if name in ("diffusion", "samplers"):
-        assert "model" not in imports(name)
+        assert FLOORS[other] < FLOORS.get(room, 7), f"{name} imports {other}, which is not below it"
 
 
-def test_the_ground_floor_needs_no_torch():
-    code = f"import sys; sys.modules['torch'] = None; import {', '.join(FLOORS[0])}"
+def test_the_rooms_without_torch_need_no_torch():
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for room in ("base", "worlds", "show")
+        for path in sorted((ROOT / room).glob("[a-z]*.py"))
+    ]
+    code = f"import sys; sys.modules['torch'] = None; import {', '.join(modules)}"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_budgets():
-    for name in ORDER:
-        lines = len((ROOT / f"{name}.py").read_text(encoding="utf-8").splitlines())
-        assert lines <= (240 if name in SCRIPTS else 450), (
-            f"{name}.py has {lines} lines: split the idea"
-        )
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_scripts_have_one_skeleton(name):
-    text = (ROOT / f"{name}.py").read_text(encoding="utf-8")
+    text = (ROOT / (name.replace(".", "/") + ".py")).read_text(encoding="utf-8")
     tree = ast.parse(text)
     doc = ast.get_docstring(tree)
-    assert "python " + name in doc and re.search(r"^(Reads|Writes)", doc, re.M)
+    assert " ".join(["python", *command_line(name)]).removesuffix(".py") in doc and re.search(
+        r"^(Reads|Writes)", doc, re.M
+    )
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert [argument.arg for argument in functions["main"].args.args] == [
         "argv"
@@ -159,10 +64,13 @@ def test_scripts_have_one_skeleton(name):
     assert stop.value.code == 0
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_a_wrong_flag_is_one_line_and_status_2(name):
     done = subprocess.run(
-        [sys.executable, f"{name}.py", "--sed", "3"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, *command_line(name), "--sed", "3"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "error: found the flag --sed; expected --seed; correct the spelling\n"
@@ -184,8 +92,6 @@ def test_readme_sizes_are_the_codes():
 
 
 def test_readme_lists_every_script_and_every_logged_key():
-    for name in ORDER:
-        assert f"`{name}.py`" in readme()
     for key in (
         "step",
         "loss",
@@ -208,17 +114,25 @@ def test_readme_lists_every_script_and_every_logged_key():
         assert f"`{key}`" in readme(), key
 
 
-def test_readme_commands_parse():
-    """Every `python script.py …` line of the README's blocks is accepted by that script's own parser."""
-    commands = re.findall(
-        r"^python (\w+)\.py(.*)$",
-        "\n".join(re.findall(r"```(?:bash|sh)?\n(.*?)```", readme(), re.S)),
-        re.M,
-    )
-    assert {name for name, _ in commands} == set(SCRIPTS)
-    for name, words in commands:
-        import shlex
+def documented_commands() -> list[tuple[str, str]]:
+    """(command, its words) of every line of the bash blocks in README.md and docs/."""
+    commands = []
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for block in re.findall(
+            r"```(?:bash|sh)?\n(.*?)```", page.read_text(encoding="utf-8"), re.S
+        ):
+            for script, tool, words in re.findall(
+                r"^python (?:(\w+)\.py|-m (tools\.\w+))(.*)$", block, re.M
+            ):
+                commands.append((script or tool, words))
+    return commands
 
+
+def test_documented_commands_parse():
+    """Every command of the README and of docs/ is accepted by that command's own parser."""
+    commands = documented_commands()
+    assert {name for name, _ in commands} == set(COMMANDS)
+    for name, words in commands:
         importlib.import_module(name).parse_args(shlex.split(words, comments=True))
 
 
@@ -228,13 +142,13 @@ def test_no_telltale():
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
     ).stdout.split()
     assert not [name for name in tracked if name.endswith((".pt", ".npy", ".pyc", ".tmp"))]
-    for path in ROOT.glob("*.py"):
+    for path in SOURCES:
         text = path.read_text(encoding="utf-8")
         assert "weights_only=False" not in text and "allow_pickle=True" not in text
         assert not re.search(r"\btype=bool", text) and "os.environ" not in text
 
 
 def test_settings_are_json():
-    from config import TrainConfig, to_dict
+    from base.config import TrainConfig, to_dict
 
     assert json.loads(json.dumps(to_dict(TrainConfig()))) == to_dict(TrainConfig())

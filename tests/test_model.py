@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import diffusion
-from config import NAMED_SIZES, ModelConfig
+from base.config import NAMED_SIZES, ModelConfig
 from model import Denoiser, Rotary
 
 PAD, BOS, MASK = 9, 10, 11  # of the toy vocabulary: ids below 9 can be emitted

@@ -1,0 +1,1 @@
+"""What a bundle needs on a device: standard library, numpy, Pillow, tokenizers. No torch."""

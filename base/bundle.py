@@ -1,0 +1,157 @@
+"""A bundle: a folder with a trained model as ONNX graphs, all that a device needs to run it, and a way to prove it (floor 0).
+
+    bundle.json            format, kind, precision, sampling, preprocessing, special ids, tolerances, the parity report, the versions
+                           and the SHA-256 of every other file; its last entry is its own
+    *.onnx                 the graphs; the same facts are in their metadata
+    tokenizer.json  golden.npz   the tokenizer; inputs with the outputs that the trained model gave for them
+    infer_onnx.py, requirements-jetson.txt, base/   what runs it, without torch
+
+No file of a bundle is used before its checksum is found right: a zeroed block of weights loads, runs and lies.
+"""
+
+import contextlib
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from base import files
+from base.files import UserError
+
+FORMAT = 1
+CODE = ("infer_onnx.py", "requirements-jetson.txt", "base")  # copied from the project, `base` whole
+LARGEST = 1 << 30  # bytes of golden outputs once unpacked
+AGAIN = "copy the bundle again, or export it again with export_onnx.py"
+ASIDE = ".old"  # what an older bundle's folder ends in while a new one takes its place
+LEFT_BEHIND = {"__pycache__", "engines"}
+SHAPE = {
+    "kind": str,
+    "objective": str,
+    "build": str,
+    "model": dict,
+    "sampling": dict,
+    "graphs": dict,
+    "files": dict,
+}  # what running it needs
+
+
+def contents(folder: Path) -> list[Path]:
+    """The files that a bundle's checksums are about: all but bundle.json and what running it leaves behind."""
+    inside = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [
+        path
+        for path in inside
+        if path.name != "bundle.json" and not LEFT_BEHIND & set(path.relative_to(folder).parts)
+    ]
+
+
+def copy_code(root: Path, folder: Path) -> None:
+    """Copy what runs a bundle from the project in `root` into the bundle in `folder`."""
+    for name in CODE:
+        if (root / name).is_dir():
+            shutil.copytree(
+                root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        else:
+            shutil.copy(root / name, folder / name)
+
+
+def seal(folder, facts: dict) -> None:
+    """Write bundle.json: these facts, the size and SHA-256 of every file, and its own checksum. The last thing that an export does."""
+    folder = Path(folder)
+    names = [str(path.relative_to(folder)) for path in contents(folder)]
+    files.write_sealed(
+        folder / "bundle.json", {"format": FORMAT, **facts, "files": files.listed(folder, names)}
+    )
+
+
+def publish(made: Path, out: Path) -> None:
+    """Put the finished folder in the place of `out`, which is a bundle, empty, or not there. Two renames: see `settle`."""
+    aside = made.with_name(f"{made.name}{ASIDE}")
+    if out.exists():
+        os.replace(out, aside)
+    try:
+        os.replace(made, out)
+    except OSError:
+        settle(out)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def settle(out: Path) -> None:
+    """Put the older bundle back where it was, if an export was killed between its two renames."""
+    for aside in out.parent.glob(f".{out.name}.*{ASIDE}"):
+        if not out.exists() and (aside / "bundle.json").exists():
+            with contextlib.suppress(OSError):  # the next one who may write here does it
+                os.replace(aside, out)
+
+
+def read(folder) -> dict:
+    """bundle.json, after a look at its own checksum. Raises UserError if it is damaged, of another format or another shape."""
+    settle(Path(folder).absolute())
+    path = files.existing(
+        Path(folder) / "bundle.json",
+        "a bundle made by export_onnx.py",
+        "name its folder with --bundle",
+    )
+    facts = files.read_sealed(path, "a bundle's description", AGAIN)
+    if facts.get("format") != FORMAT:
+        raise UserError(
+            f"{path} of format {facts.get('format')!r}",
+            f"format {FORMAT}",
+            "use the release that wrote it, or export again",
+        )
+    if b'"checksum"' not in path.read_bytes():
+        raise UserError(
+            f"{path} without a checksum, which was changed", "the file as it was exported", AGAIN
+        )
+    wrong = [name for name, kind in SHAPE.items() if not isinstance(facts.get(name), kind)]
+    wrong += (
+        [
+            f"files: {name}"
+            for name, about in facts["files"].items()
+            if not isinstance(about, dict) or not {"bytes", "sha256"} <= about.keys()
+        ]
+        if not wrong
+        else []
+    )
+    if not wrong:  # a graph is opened only if its checksum was looked at
+        wrong = [
+            f"graphs: {name}"
+            for graphs in facts["graphs"].values()
+            for name in (graphs.values() if isinstance(graphs, dict) else [graphs])
+            if not isinstance(name, str) or name not in facts["files"]
+        ]
+    if wrong:
+        raise UserError(
+            f"{path} of another shape ({', '.join(wrong[:3])})", "a bundle's description", AGAIN
+        )
+    return facts
+
+
+def check(folder, facts: dict) -> int:
+    """Compare every file with its checksum; return how many. Raises UserError for one that is missing or changed."""
+    files.check_files(folder, facts["files"], AGAIN)
+    return len(facts["files"])
+
+
+def golden(folder) -> dict[str, np.ndarray]:
+    """The arrays of golden.npz. Raises UserError if it is missing, damaged, or unpacks to more than 1 GiB."""
+    path = files.existing(Path(folder) / "golden.npz", "the bundle's golden outputs", AGAIN)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(one.file_size for one in archive.infolist())
+            if size > LARGEST:
+                raise UserError(
+                    f"{path}, which unpacks to {size:,} bytes", f"at most {LARGEST:,}", AGAIN
+                )
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (UserError, PermissionError):
+        raise
+    except Exception as error:  # zipfile, zlib and numpy's header parser raise whatever they meet
+        raise UserError(
+            f"{path}, which is damaged", "the file as it was exported", AGAIN
+        ) from error

@@ -1,0 +1,1 @@
+"""What people look at: pages, terminal, plots, diagrams, ratings. No torch."""

@@ -1,0 +1,324 @@
+"""The captioner: what is given stays, nothing stays masked, rows do not meet, blind is blind; its judge."""
+
+import numpy as np
+import pytest
+import torch
+
+from base.config import SampleConfig
+from caption import probe, scores, writer
+from caption.data import CaptionData
+from loop.checkpoint import open_model
+from tests.making.captioned import make_captioner, make_captions
+
+GREEDY = SampleConfig(sampler="confidence", steps=8, temperature=0.0)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A data folder, an untrained-but-real captioner, its twin, and four standardised pictures."""
+    root = tmp_path_factory.mktemp("captioning")
+    data = make_captions(root / "data", "--levels", "1,2")
+    model, tokenizer, saved = open_model(make_captioner(data, root / "run") / "best.pt")
+    twin = open_model(make_captioner(data, root / "twin", "--objective", "ar") / "best.pt")
+    seen = writer.standardise(
+        CaptionData(data, "val").images([0, 1, 2, 3]), saved["statistics"], "cpu"
+    )
+    return data, model, tokenizer, saved, twin, seen
+
+
+def test_features_are_standardised(world):
+    data, _, _, saved, _, _ = world
+    train = CaptionData(data, "train")
+    seen = writer.standardise(
+        train.images(np.arange(len(train))), saved["statistics"], "cpu"
+    ) - writer.PLACE_SCALE * writer.place_code(64, 192)
+    assert seen.mean((0, 1)).abs().max() < 0.02 and seen.std((0, 1)).max() < 1.05
+    before = {
+        name: value for name, value in saved["statistics"].items() if name != "place_scale"
+    }  # a checkpoint from before the code had a size
+    some = train.images([0, 1])
+    assert torch.allclose(
+        writer.standardise(some, before, "cpu") - seen[:2],
+        writer.place_code(64, 192),
+        atol=1e-5,
+    )
+
+
+def test_every_patch_has_a_place_of_its_own():
+    code = writer.place_code(50, 768)  # 7 × 7 and [CLS], as CLIP's ViT-B/32
+    assert code.shape == (50, 768) and not code[0].any() and code.abs().max() <= 1
+    assert torch.cdist(code[1:], code[1:]).fill_diagonal_(9).min() > 1
+    row, column = code[1:, :8].view(7, 7, 8), code[1:, 8:16].view(7, 7, 8)
+    assert (
+        torch.equal(row[:, 0], row[:, 6])
+        and torch.equal(column[0], column[6])
+        and torch.equal(row[:, 0], column[0])
+    )
+
+
+@pytest.mark.parametrize("sampler", ["confidence", "first_hitting", "remask", "threshold"])
+def test_captions_are_whole(world, sampler):
+    _, model, tokenizer, _, _, seen = world
+    template = [
+        tokenizer.bos,
+        tokenizer.mask,
+        *map(int, tokenizer.encode(" red")),
+        tokenizer.mask,
+        tokenizer.mask,
+        tokenizer.eos,
+    ]
+    for given in (None, template):
+        for one in writer.write(
+            model,
+            tokenizer,
+            "diffusion",
+            seen,
+            SampleConfig(sampler=sampler, steps=4),
+            template=given,
+            seed=3,
+        ):
+            assert (
+                one.ids[0] == tokenizer.bos
+                and one.ids[-1] == tokenizer.eos
+                and not {tokenizer.mask, tokenizer.pad} & set(one.ids)
+            )
+            assert (
+                all(0 < p <= 1 for p in one.probability)
+                and one.calls <= 4
+                and len(one.step) == len(one.ids)
+            )
+            if given:
+                assert [
+                    id for id, was in zip(one.ids, given, strict=True) if was != tokenizer.mask
+                ] == [id for id in given if id != tokenizer.mask]
+
+
+@pytest.mark.parametrize("objective", ["diffusion", "ar"])
+def test_four_together_are_four_alone(world, objective):
+    _, model, tokenizer, _, twin, seen = world
+    model = twin[0] if objective == "ar" else model
+    settings = SampleConfig(sampler="first_hitting", steps=6, temperature=0.9)
+    together = writer.write(model, tokenizer, objective, seen, settings, seed=5)
+    alone = [
+        writer.write(model, tokenizer, objective, seen[i : i + 1], settings, seed=5, first=i)[0]
+        for i in range(4)
+    ]
+    assert [one.ids for one in together] == [one.ids for one in alone]
+    texts = [one.ids for one in together]
+    nats = writer.bounds(model, tokenizer, objective, seen, texts)
+    assert nats.shape == (4,) and (nats > 0).all()
+    single = [
+        writer.bounds(model, tokenizer, objective, seen[i : i + 1], texts[i : i + 1])[0]
+        for i in range(4)
+    ]
+    assert np.allclose(nats, single, rtol=1e-5)
+    twice = writer.bounds(model, tokenizer, objective, seen[:1].expand(2, -1, -1), texts[:1] * 2)
+    assert np.allclose(*twice, rtol=1e-6)  # like captions meet like masks
+
+
+def test_captions_of_one_image_share_its_keys(world):
+    """Three captions an image in one batch: those, and those bounds, of every caption with an image of its own."""
+    _, model, tokenizer, _, twin, seen = world
+    own, lengths = seen.repeat_interleave(3, 0), torch.tensor([6, 8, 9] * 4)
+    settings = SampleConfig(sampler="first_hitting", steps=6, temperature=0.9)
+    shared = writer.write(model, tokenizer, "diffusion", seen, settings, lengths=lengths, seed=5)
+    assert [one.ids for one in shared] == [
+        one.ids
+        for one in writer.write(
+            model, tokenizer, "diffusion", own, settings, lengths=lengths, seed=5
+        )
+    ]
+    texts = [one.ids for one in shared]
+    for other, objective in ((model, "diffusion"), (twin[0], "ar")):
+        assert np.allclose(
+            writer.bounds(other, tokenizer, objective, seen, texts),
+            writer.bounds(other, tokenizer, objective, own, texts),
+            rtol=1e-5,
+        )
+
+
+def test_no_image_is_no_condition(world):
+    """All-zero features add nothing, bit for bit, and guidance of 1 changes nothing."""
+    _, model, tokenizer, _, _, seen = world
+    texts = [[tokenizer.bos, 5, 6, 7, tokenizer.eos]] * 4
+    blind = writer.bounds(model, tokenizer, "diffusion", torch.zeros_like(seen), texts)
+    assert np.array_equal(blind, writer.bounds(model, tokenizer, "diffusion", None, texts))
+    assert not np.array_equal(blind, writer.bounds(model, tokenizer, "diffusion", seen, texts))
+    plain = writer.write(model, tokenizer, "diffusion", seen, GREEDY)
+    assert [
+        one.ids for one in writer.write(model, tokenizer, "diffusion", seen, GREEDY, guidance=1.0)
+    ] == [one.ids for one in plain]
+    unconditional = writer.write(
+        model, tokenizer, "diffusion", seen, GREEDY, guidance=0.0, lengths=torch.full((4,), 9)
+    )
+    assert len({tuple(one.ids) for one in unconditional}) == 1  # guidance 0 sees no picture
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.5])
+def test_the_best_of_several_has_the_lowest_cost(world, monkeypatch, penalty):
+    """Bounds are replaced by figures that make a known candidate the cheapest of each picture's three."""
+    _, model, tokenizer, _, _, seen = world
+    log_p, length = (
+        part.detach() for part in model.length_logits(seen).log_softmax(-1).topk(3, -1)
+    )
+    wanted = torch.tensor(
+        [[5.0, 4.9, 5.1], [1.0, 2.0, 3.0], [3.0, 2.0, 1.0], [0.3, 0.1, 0.2]], dtype=torch.float64
+    )
+    blind = torch.arange(12.0, dtype=torch.float64)
+    nats = (wanted + log_p.double()).flatten() + penalty * blind
+    monkeypatch.setattr(
+        writer,
+        "bounds",
+        lambda model, tokenizer, objective, images, *rest, **more: (
+            blind if images is None else nats
+        ).numpy(),
+    )
+    best = writer.best_of(model, tokenizer, seen, GREEDY, 3, penalty=penalty)
+    places = [1, 0, 2, 1]
+    assert [len(one.ids) for one in best] == [
+        max(3, int(length[row, place])) for row, place in enumerate(places)
+    ]
+    assert [one.bound for one in best] == [
+        pytest.approx(float(nats[3 * row + place]) / (len(best[row].ids) - 1))
+        for row, place in enumerate(places)
+    ]
+
+
+def test_reranked_captions_do_not_depend_on_the_batch(world):
+    """Nor on how many candidates the length head can give."""
+    _, model, tokenizer, _, _, seen = world
+    settings = SampleConfig(sampler="first_hitting", steps=6, temperature=0.9)
+    together = writer.best_of(model, tokenizer, seen, settings, 2, seed=5)
+    assert all(one.bound > 0 for one in together)
+    alone = [
+        writer.best_of(model, tokenizer, seen[i : i + 1], settings, 2, seed=5, first=i)[0]
+        for i in range(4)
+    ]
+    assert [one.ids for one in together] == [one.ids for one in alone]
+    assert len(writer.best_of(model, tokenizer, seen[:1], GREEDY, 10_000)) == 1
+    assert [one.ids for one in writer.best_of(model, tokenizer, seen, GREEDY, 1)] == [
+        one.ids for one in writer.write(model, tokenizer, "diffusion", seen, GREEDY)
+    ]
+
+
+def test_truth_counts(world):
+    scene = {
+        "noise": 0,
+        "seed": 0,
+        "objects": [
+            {
+                "shape": "square",
+                "colour": "blue",
+                "size": "large",
+                "fill": "solid",
+                "x": 0.7,
+                "y": 0.5,
+                "radius": 0.2,
+                "angle": 0.0,
+            },
+            {
+                "shape": "circle",
+                "colour": "red",
+                "size": "small",
+                "fill": "outlined",
+                "x": 0.2,
+                "y": 0.5,
+                "radius": 0.08,
+                "angle": 0.0,
+            },
+        ],
+    }
+    texts = [
+        "a red circle left of a blue square",
+        "a red circle right of a blue square",
+        "a red circle",
+        "a small green circle",
+        "red red",
+    ]
+    found = writer.truth(texts, [{"scene": scene}] * 5)
+    assert (found["truthful"], found["set_exact"], found["grammatical"]) == (0.4, 0.2, 0.8)
+    assert (
+        found["relation_accuracy"] == 0.5
+        and found["colour_accuracy"] == 5 / 6
+        and found["shape_accuracy"] == 1.0
+        and found["size_accuracy"] == 1.0
+    )
+    assert (
+        found["object_recall"] == 5 / 10
+        and found["hallucination"] == 1 / 6
+        and found["distinct_captions"] == 1.0
+    )
+    low, high = found["truthful_ci95"]
+    assert low < 0.4 < high
+
+
+def test_the_probe_reads_scenes(world):
+    """It reads every object of every scene, with its own classes, and scores each attribute."""
+    folder = world[0]
+    data = CaptionData(folder, "train")
+    assert set(probe.ceiling(folder, ["val"], 3)["val"]) == {
+        "size_accuracy",
+        "fill_accuracy",
+        "colour_accuracy",
+        "shape_accuracy",
+        "objects",
+    }
+    rows, where, classes = probe.objects(data)
+    assert len(rows) == sum(
+        len(record["scene"]["objects"]) for record in data.records
+    ) and where.shape == (len(rows), 2)
+    assert all(
+        probe.CLASSES[name][value] == data.records[rows[i]]["scene"]["objects"][0][name]
+        for name, values in classes.items()
+        for i, value in [(0, values[0])]
+    )
+
+
+def test_consensus_is_what_most_agree_on():
+    texts = ["a red dog runs", "a red dog runs", "a blue cat", "a red dog sits"]
+    agreement = writer.consensus(texts)
+    assert agreement[0] == agreement[1] == max(agreement) and agreement[2] == min(agreement)
+    assert writer.consensus(["same words here now"] * 3) == [1.0] * 3 and writer.consensus(
+        ["alone"]
+    ) == [0.0]
+
+
+def test_the_chosen_one_is_most_like_the_others(world, monkeypatch):
+    _, model, tokenizer, _, _, seen = world
+    monkeypatch.setattr(writer, "consensus", lambda texts: [0.1, 0.7, 0.3])
+    _, length = model.length_logits(seen).topk(3, -1)
+    best = writer.best_of(model, tokenizer, seen, GREEDY, 3, choose="consensus")
+    assert [len(one.ids) for one in best] == [max(3, int(row[1])) for row in length] and all(
+        one.bound > 0 for one in best
+    )
+
+
+def test_infilling_is_the_likeliest_word_of_each_reading(world, monkeypatch):
+    """A hidden token found by hand, picture by picture: from both sides by the model, from the left alone by the twin."""
+    folder, *diffusion_model, (twin, _, twin_saved), _ = world
+    data, found = CaptionData(folder, "val"), {}
+    for name, (model, tokenizer, saved) in (
+        ("model", diffusion_model),
+        ("twin", (twin, diffusion_model[1], twin_saved)),
+    ):
+        by_hand = []
+        for n in range(len(data)):
+            ids = data.tokens[n][0]
+            start = int(np.random.default_rng((3, n, 1)).integers(1, len(ids) - 1))
+            condition = writer.condition_of(
+                model, writer.standardise(data.images([n]), saved["statistics"], "cpu")
+            )
+            shown = (
+                ids[None, :start]
+                if name == "twin"
+                else ids[None].clone().index_fill_(1, torch.tensor([start]), tokenizer.mask)
+            )
+            by_hand.append(
+                model(shown, condition=condition)[0, start - (name == "twin")].argmax()
+                == ids[start]
+            )
+        one = scores.infilling(model, tokenizer, saved, data, seed=3, batch_size=3)
+        assert one[1]["exact"] == one[1]["token_f1"] == np.mean(by_hand) and set(one) == {1, 2, 4}
+        assert one[4]["blanks"] == sum(len(data.tokens[n][0]) >= 6 for n in range(len(data)))
+        found[name] = [one[length]["token_f1"] for length in one]
+    assert found["model"] != found["twin"]

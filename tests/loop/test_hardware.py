@@ -1,0 +1,27 @@
+"""Which arithmetic is chosen, and that a norm is the same in each."""
+
+import pytest
+import torch
+
+from loop import hardware
+from model import Norm
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("fast, dtype", [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_cpu_computes_in_bf16_only_where_that_is_faster(monkeypatch, fast, dtype):
+    monkeypatch.setattr(hardware, "fast_bfloat16", lambda device: fast)
+    assert hardware.choose_precision("auto", CPU)[0] == dtype
+    assert hardware.choose_precision("fp32", CPU) == (torch.float32, "asked for")
+
+
+def test_a_norm_is_the_same_in_every_precision():
+    """Quiet input shows the epsilon: bfloat16's own, 0.008, would halve it."""
+    x, norm = 0.05 * torch.randn(4, 64, generator=torch.Generator().manual_seed(0)), Norm(64)
+    assert torch.allclose(norm(x.bfloat16()).float(), norm(x), atol=0.03)
+    assert not torch.allclose(
+        torch.nn.functional.rms_norm(x, (64,), eps=torch.finfo(torch.bfloat16).eps),
+        norm(x),
+        atol=0.03,
+    )

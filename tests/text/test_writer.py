@@ -1,0 +1,368 @@
+"""Filling: new parts start as the identity, what is given stays, rows do not meet, figures are what they say."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from base import metrics
+from base.config import SampleConfig
+from base.files import UserError
+from loop.checkpoint import open_model
+from net import twin
+from net.text_encoder import TextConditioned
+from tests.making.paired import make_conditional, make_world
+from text import fill_scores, writer
+from text.pairs import FORMS, Pair, PairData, arrange, batch_of
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """The denoiser, a conditional model of each form, held-out pairs."""
+    root = make_world(tmp_path_factory.mktemp("filling"))
+    models = {form: open_model(make_conditional(root, form, root / form)) for form in FORMS}
+    data = PairData(root / "pairs", "val", "context")
+    return root, models, [data.pair(number) for number in range(len(data))]
+
+
+def emptied(pair: Pair, mask: int) -> Pair:
+    return dataclasses.replace(pair, blanks=[np.full(len(blank), mask) for blank in pair.blanks])
+
+
+def fresh(root) -> tuple[torch.nn.Module, TextConditioned]:
+    """The trained denoiser, and the same with new parts."""
+    denoiser, _, _ = open_model(root / "denoiser" / "best.pt")
+    model = TextConditioned(denoiser.config, 1).eval()
+    model.start_from(denoiser)
+    return denoiser, model
+
+
+def test_before_the_first_step_it_is_the_denoiser(world):
+    """Bit for bit, under any condition; with open gates only the null condition is, and a dropped one counts as none."""
+    root, models, some = world
+    tokenizer = models["cross"][1]
+    denoiser, model = fresh(root)
+    batch = batch_of(some[:8], "cross", tokenizer)
+    select = batch["free"]
+    tokens, lengths = batch["tokens"].masked_fill(select, tokenizer.mask), batch["lengths"]
+    with torch.no_grad():
+        plain = denoiser(tokens, lengths=lengths, select=select)
+        say = lambda kept=None: model(
+            tokens,
+            lengths=lengths,
+            select=select,  # noqa: E731
+            condition=model.read(batch["condition"], batch["condition_lengths"], kept),
+        )
+        assert torch.equal(say(), plain)
+        for block in model.blocks:
+            block.cross.gate.fill_(1.0)
+        assert not torch.allclose(say(), plain, atol=1e-3)
+        assert torch.equal(model(tokens, lengths=lengths, select=select), plain)
+        assert torch.equal(say(torch.zeros(8, dtype=torch.bool)), plain)
+
+
+def test_the_first_stage_leaves_the_denoiser_alone(world):
+    """The null condition of stage 1's result is the denoiser, bit for bit; stage 2 moves it, and every new part learns."""
+    root, _, _ = world
+    denoiser = open_model(root / "denoiser" / "best.pt")[0].state_dict()
+    first = open_model(root / "cross" / "stage_1" / "last.pt")[0]
+    last = open_model(root / "cross" / "last.pt")[0].state_dict()
+    assert all(torch.equal(weight, first.state_dict()[name]) for name, weight in denoiser.items())
+    assert all(not torch.equal(weight, last[name]) for name, weight in denoiser.items())
+    begun = fresh(root)[1].state_dict()
+    new = {id(weight) for weight in first.new_parts()}
+    assert all(
+        not torch.equal(weight, begun[name])
+        for name, weight in first.named_parameters()
+        if id(weight) in new
+    )
+
+
+def test_padding_of_the_condition_is_invisible(world):
+    _, models, some = world
+    model, tokenizer, _ = models["cross"]
+    one = batch_of(some[:1], "cross", tokenizer)
+    tokens, free = one["tokens"].masked_fill(one["free"], tokenizer.mask), one["free"]
+    more = torch.cat(
+        [one["condition"], torch.full((1, 17), 7)], 1
+    )  # anything at all behind its end
+    with torch.no_grad():
+        says = [
+            model(tokens, select=free, condition=model.read(condition, one["condition_lengths"]))
+            for condition in (one["condition"], more)
+        ]
+        bare = model(tokens, select=free, condition=model.read(more))
+        three = model(
+            tokens.expand(3, -1),
+            select=free.expand(3, -1),
+            condition=model.read(more, one["condition_lengths"]),
+        )
+    assert torch.allclose(*says, atol=1e-5) and not torch.allclose(says[0], bare, atol=1e-5)
+    assert torch.allclose(
+        three, says[0].repeat(3, 1), atol=1e-5
+    )  # one condition serves several rows
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("sampler", ["first_hitting", "confidence", "remask"])
+def test_given_tokens_stay_and_blanks_hold_text(world, form, sampler):
+    _, models, some = world
+    model, tokenizer, _ = models[form]
+    settings = SampleConfig(sampler=sampler, steps=6)
+    filled = writer.fill(
+        model,
+        tokenizer,
+        form,
+        [emptied(pair, tokenizer.mask) for pair in some],
+        settings,
+        keep_frames=True,
+    )
+    for pair, one in zip(some, filled, strict=True):
+        assert [len(blank) for blank in one.blanks] == [len(blank) for blank in pair.blanks]
+        assert (
+            one.ids
+            == dataclasses.replace(pair, blanks=[np.array(blank) for blank in one.blanks])
+            .whole()
+            .tolist()
+        )
+        given = np.array(one.step) == 0
+        assert (~given).sum() == sum(map(len, pair.blanks)) and all(
+            id < tokenizer.eos for id in np.array(one.ids)[~given]
+        )
+        assert (
+            all((np.array(frame)[given] == np.array(one.ids)[given]).all() for frame in one.frames)
+            and one.frames[-1] == one.ids
+        )
+        assert all(0 < p <= 1 for p in one.probability)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_four_together_are_four_alone(world, form):
+    _, models, some = world
+    model, tokenizer, _ = models[form]
+    four, settings = (
+        [emptied(pair, tokenizer.mask) for pair in some[:4]],
+        SampleConfig(steps=8, temperature=0.9),
+    )
+    guidance = 1.0 if form == "ar" else 1.5
+    together = writer.fill(model, tokenizer, form, four, settings, seed=5, guidance=guidance)
+    alone = [
+        writer.fill(model, tokenizer, form, [pair], settings, seed=5, first=row, guidance=guidance)[
+            0
+        ]
+        for row, pair in enumerate(four)
+    ]
+    assert [one.ids for one in together] == [one.ids for one in alone]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_figures_of_one_token(world, form):
+    """One blank of one token: the bound is that token's -log p, in any number of draws; the twin's is it and its [EOS]'s."""
+    _, models, some = world
+    model, tokenizer, _ = models[form]
+    whole = some[0].whole()
+    pair = Pair([whole[:4], whole[5:]], [whole[4:5]])
+    row = arrange(pair, form, tokenizer)
+    tokens, free = torch.from_numpy(row.ids)[None], torch.from_numpy(row.free)[None]
+    with torch.no_grad():
+        if form == "ar":
+            logits = model(tokens[:, :-1])[0][free[0, 1:]]
+        else:
+            condition = (
+                model.read(torch.from_numpy(row.condition)[None]) if form == "cross" else None
+            )
+            logits = model(tokens.masked_fill(free, tokenizer.mask), condition=condition)[0][
+                free[0]
+            ]
+        want = -logits.double().log_softmax(-1).gather(1, tokens[free][:, None]).sum().item()
+        assert writer.nats(model, tokenizer, form, pair, draws=3) == pytest.approx(want, rel=1e-4)
+
+
+def test_without_a_condition(world):
+    """`cross` without one is the plain model; `context` without one sees a row of masks: neither knows the prompt."""
+    _, models, some = world
+    pair = next(one for one in some if one.kind == "continue")
+    other = dataclasses.replace(
+        pair, given=[np.array([pair.given[0][0], *reversed(pair.given[0][1:])]), pair.given[1]]
+    )
+    for form in ("context", "cross"):
+        model, tokenizer, _ = models[form]
+        blind = [writer.nats(model, tokenizer, form, one, blind=True) for one in (pair, other)]
+        assert blind[0] == pytest.approx(blind[1], rel=1e-6)
+        assert writer.nats(model, tokenizer, form, pair) != writer.nats(
+            model, tokenizer, form, other
+        )
+        write = lambda one: writer.fill(
+            model, tokenizer, form, [emptied(one, tokenizer.mask)], SampleConfig(), guidance=0.0
+        )[0]  # noqa: B023
+        written = [write(one).blanks for one in (pair, other)]
+        assert written[0] == written[1]
+
+
+def test_templates(world):
+    tokenizer = world[1]["cross"][1]
+    read = lambda text: writer.read_template(text, tokenizer)
+    one = read("Ann had a [MASK*3] and [MASK] was[MASK*].")
+    assert (
+        one.lengths == [3, 1, None]
+        and one.kind == "blanks"
+        and read("Ann had [MASK*]").kind == "continue"
+    )
+    assert [tokenizer.decode(piece) for piece in one.given] == ["Ann had a", " and", " was", "."]
+    assert one.given[0][0] == tokenizer.bos and one.given[-1][-1] == tokenizer.eos
+    for text in ("no blank", "[MASK*0]", "[MASK*2", "a [MASK*x]", "", "a [MASK][MASK*2] b"):
+        with pytest.raises(UserError):
+            read(text)
+    two = writer.read_prompt("Ann had a cat. ", "They were glad.", tokenizer)
+    assert (two.kind, two.lengths) == ("middle", [None]) and tokenizer.decode(
+        two.given[1]
+    ) == " They were glad."
+    for prompt, ending, message in (
+        (" ", None, "empty --prompt"),
+        (None, "x", "ending without a prompt"),
+        ("x", " ", "empty --ending"),
+    ):
+        with pytest.raises(UserError, match=message):
+            writer.read_prompt(prompt, ending, tokenizer)
+
+
+def test_an_edited_word_is_given(world):
+    tokenizer = world[1]["cross"][1]
+    segments = [("Ann had", False), (" a cat and", True), (" was glad.", False)]
+    count = lambda text: len(tokenizer.encode(text))
+    assert (
+        writer.edited(segments, 4, "dog", tokenizer)
+        == f"Ann had [MASK*{count(' a')}] dog [MASK*{count(' and')}] was glad."
+    )
+    assert (
+        writer.edited(segments, 1, "Ben", tokenizer)
+        == f"Ben had [MASK*{count(' a cat and')}] was glad."
+    )
+    with pytest.raises(UserError, match="word 9"):
+        writer.edited(segments, 9, "x", tokenizer)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_free_blanks_find_a_length_that_fits(world, form):
+    _, models, _ = world
+    model, tokenizer, saved = models[form]
+    histograms = saved["statistics"]["blank_lengths"]
+    template = writer.read_template(
+        "Ann had a [MASK*] and a [MASK*2] and [MASK*] was sad.", tokenizer
+    )
+    left = writer.room(template, form, tokenizer, 96)
+    write = lambda rerank, number: writer.fill_template(
+        model,
+        tokenizer,
+        form,
+        template,
+        histograms,
+        SampleConfig(steps=4),
+        number,
+        rerank=rerank,
+        seed=1,
+    )
+    many = write(1, 6)
+    assert all(
+        len(one.blanks[0]) + len(one.blanks[2]) <= left
+        and len(one.blanks[1]) == 2
+        and len(one.ids) <= 96
+        for one in many
+    )
+    if form != "ar":
+        assert (
+            all(map(len, many[0].blanks)) and len({tuple(map(len, one.blanks)) for one in many}) > 1
+        )
+        best = write(3, 2)
+        assert [one.nats for one in best] == [
+            min(one.nats for one in many[first : first + 3]) for first in (0, 3)
+        ]
+    long = writer.read_prompt("Ann had a cat. " * 40, None, tokenizer)
+    with pytest.raises(UserError, match="at most 96 together"):
+        writer.room(long, form, tokenizer, 96)
+
+
+def test_another_condition_is_another_documents(world):
+    _, models, some = world
+    tokenizer = models["cross"][1]
+    swapped = fill_scores.with_another_condition(some)
+    assert sum(one is not None for one in swapped) > len(some) / 2
+    for one, pair in zip(swapped, some, strict=True):
+        if one is not None:
+            assert (
+                one.blanks is pair.blanks
+                and one.kind == pair.kind
+                and sum(map(len, one.given)) <= sum(map(len, pair.given))
+            )
+            source = next(other for other in some if other.given is one.given)
+            assert source.document != pair.document and len(arrange(one, "ar", tokenizer).ids) <= 96
+
+
+def test_the_report(world):
+    root, models, _ = world
+    model, tokenizer, saved = models["cross"]
+    judge = open_model(root / "twin" / "best.pt")[0]
+    greedy, warm = SampleConfig(sampler="confidence", temperature=0.0), SampleConfig(steps=8)
+    result = fill_scores.report(
+        model,
+        tokenizer,
+        saved,
+        root / "pairs",
+        twin=(models["ar"][0], models["ar"][2]),
+        judge=judge,
+        documents=6,
+        num_prompts=2,
+        draws=2,
+        infill=greedy,
+        sample=warm,
+    )
+    for row in result["kinds"].values():
+        for name in (
+            "bits_per_byte",
+            "shuffled_gap",
+            "blind_bits_per_byte",
+            "twin_bits_per_byte",
+            "minus_twin",
+        ):
+            low, high = row[f"{name}_ci95"]
+            assert low <= row[name] <= high
+        assert row["minus_twin"] == pytest.approx(row["bits_per_byte"] - row["twin_bits_per_byte"])
+    assert (
+        result["model_infilling"].keys() == result["twin_infilling"].keys()
+        and 1 in result["model_infilling"]
+    )
+    assert all(
+        0 <= row["exact"] <= row["token_f1"] <= 1 for row in result["model_infilling"].values()
+    )
+    for length, row in result["model_infilling"].items():  # of the same blanks
+        low, high = row["minus_twin_ci95"]
+        assert low <= row["minus_twin"] <= high
+        assert row["minus_twin"] == pytest.approx(
+            row["token_f1"] - result["twin_infilling"][length]["token_f1"]
+        )
+    json.dumps(result)  # --json writes it
+    assert (
+        result["copies"]["human"]["longest_copy_max"] > 3
+        and result["model_samples"]["samples"] == 2 * fill_scores.EACH
+    )
+    text = "\n".join(fill_scores.table(result))
+    assert (
+        "≤" in text
+        and "| continue |" in text
+        and "| twin |" in text
+        and "token F1 minus twin" in text
+    )
+    assert len({line.count("|") for line in text.split("\n\n")[1].splitlines()}) == 1
+    costs = fill_scores.length_costs(saved["statistics"], 96)
+    assert all(np.exp(-cost).sum() == pytest.approx(1.0) for cost in costs.values())
+    left = fill_scores.LeftReader(judge)
+    pair = next(one for one in world[2] if one.kind == "continue")
+    plain = torch.from_numpy(pair.whole())[None]
+    free = torch.arange(plain.shape[1])[None] >= len(pair.given[0])
+
+    assert left.nats(tokenizer, pair) == pytest.approx(
+        float(twin.likelihoods(judge, plain, free)[0])
+    )
+    assert metrics.overlap([1, 2, 2], [2, 2, 3]) == pytest.approx(2 / 3)

@@ -1,0 +1,1 @@
+"""Stories and texts with blanks: data, writer, scores."""

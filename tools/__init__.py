@@ -1,0 +1,1 @@
+"""Commands for the people who build the project: python -m tools.NAME."""
