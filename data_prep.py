@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from base import config, files, folders
+from base import config, files, flags, folders
 from base.files import UserError
 from base.tokenizer import LARGEST, SMALLEST, Tokenizer
 from text import data, parts, sources
@@ -28,7 +28,7 @@ from text.sources import HUB_DATASET
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument(
         "--input",
         help=f"a text file, a folder (its .txt files), or a glob; without it, {HUB_DATASET} from the hub",

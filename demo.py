@@ -18,12 +18,12 @@ import sys
 import time
 from pathlib import Path
 
-from base import config, files
+from base import files, flags
 from base.files import UserError
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument("--out", default="runs/demo", help="folder to write (default %(default)s)")
     parser.add_argument(
         "--num_train", type=int, default=5000, help="pictures to train on (default 5000)"

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from base import config, files, folders, metrics
+from base import config, files, flags, folders, metrics
 from base.config import SampleConfig
 from base.files import UserError
 from caption import coco, results
@@ -62,7 +62,7 @@ FOREIGN["ratings"] = {**FOREIGN["files"], "splits": None, "clip_score": None, "m
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument("--checkpoint", help="default: the newest run below this folder")
     parser.add_argument(
         "--data_dir",
@@ -242,7 +242,7 @@ def score_text(args, path, model, tokenizer, saved) -> dict:
         ]
     )
     settings = [
-        config.resolve(SampleConfig, args, {"sampler": name, "steps": steps})
+        flags.resolve(SampleConfig, args, {"sampler": name, "steps": steps})
         for name, steps in cells
     ]
     rows = text_scores.sample_grid(
@@ -267,7 +267,7 @@ def score_captions(args, path, model, tokenizer, saved) -> dict:
     known = [name for name in caption_data.read_meta(args.data_dir)["splits"] if name != "train"]
     splits = args.splits.split(",") if args.splits else known
     for name in set(splits) - set(known):
-        raise config.unknown(f"--splits {name}", name, known)
+        raise flags.unknown(f"--splits {name}", name, known)
     if saved["objective"] == "ar" and (args.guidance != 1 or args.rerank > 1):
         raise UserError(
             f"--guidance {args.guidance} --rerank {args.rerank} for a twin",
@@ -279,7 +279,7 @@ def score_captions(args, path, model, tokenizer, saved) -> dict:
         raise UserError(
             f"{args.twin} on other features", f"those of {path}", "train both on one folder"
         )
-    settings = config.resolve(
+    settings = flags.resolve(
         SampleConfig, args, config.CAPTIONS | ({"sampler": args.samplers} if args.samplers else {})
     )
     options = {"twin": twin, "seed": args.seed} | {
@@ -367,7 +367,7 @@ def check(args) -> None:
         if getattr(args, flag) < 1:
             raise UserError(f"--{flag} {getattr(args, flag)}", "at least 1", "choose such a number")
     if args.estimator not in config.ESTIMATORS:
-        raise config.unknown(
+        raise flags.unknown(
             f"--estimator {args.estimator}", args.estimator, list(config.ESTIMATORS)
         )
     if not all(word.isdigit() and int(word) for word in args.step_counts.split(",")):

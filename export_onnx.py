@@ -24,7 +24,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from base import bundle, config, files
+from base import bundle, config, files, flags
 from base.config import SampleConfig
 from base.files import UserError
 from base.folders import check_tokenizer
@@ -40,7 +40,7 @@ GOLDEN = 16  # inputs that the bundle keeps with their outputs
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument("--checkpoint", help="default: the newest below this folder")
     parser.add_argument("--out", default="bundle", help="folder to write (default %(default)s)")
     parser.add_argument(
@@ -149,7 +149,7 @@ def describe(trained: Trained, path: Path, args, settings: SampleConfig) -> dict
         "precision": args.precision,
         "opset": args.opset,
         "model": size,
-        "sampling": config.to_dict(settings),
+        "sampling": flags.to_dict(settings),
         "samplers": list(SAMPLERS),
         "special": {
             name: getattr(tokenizer, name) for name in ("pad", "bos", "eos", "mask", "unk")
@@ -249,7 +249,7 @@ def main(argv=None):
     torch.set_num_threads(args.threads or torch.get_num_threads())
     path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest(("caption", "text"))
     if args.precision not in parity.TOLERANCES:
-        raise config.unknown(
+        raise flags.unknown(
             f"--precision {args.precision}", args.precision, list(parity.TOLERANCES)
         )
     trained = open_trained(path)
@@ -260,7 +260,7 @@ def main(argv=None):
             "drop it: the twin is exported to be compared with",
         )
     print(f"{path}: {checkpoint.describe(trained.saved)}", file=sys.stderr)
-    settings = config.resolve(SampleConfig, args, config.CAPTIONS if trained.encoder else {})
+    settings = flags.resolve(SampleConfig, args, config.CAPTIONS if trained.encoder else {})
     if settings.sampler not in SAMPLERS:
         raise UserError(
             f"--sampler {settings.sampler}",

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from base import config, files
+from base import files, flags
 from base.config import SampleConfig
 from base.files import UserError
 from loop import checkpoint, hardware
@@ -39,7 +39,7 @@ FRAMES_SHOWN = 12
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument("--checkpoint", help="default: the newest run below this folder")
     parser.add_argument("--num_samples", type=int, default=5, help="how many (default 5)")
     parser.add_argument(
@@ -269,19 +269,19 @@ def record(drawn: Drawn, tokenizer, args, name: str) -> dict:
         "calls": drawn.calls,
         "seed": args.seed,
         "checkpoint": name,
-        **config.to_dict(args.settings),
+        **flags.to_dict(args.settings),
     }
 
 
 def main(argv=None):
     args = parse_args(argv)
-    args.settings = config.resolve(SampleConfig, args)
+    args.settings = flags.resolve(SampleConfig, args)
     given = [
         name
-        for name in config.to_dict(args.settings)
+        for name in flags.to_dict(args.settings)
         if getattr(args, name) is not None and name not in ("temperature", "top_p")
     ]
-    vars(args).update(config.to_dict(args.settings))
+    vars(args).update(flags.to_dict(args.settings))
     for flag in ("num_samples", "batch_size"):
         if getattr(args, flag) < 1:
             raise UserError(f"--{flag} {getattr(args, flag)}", "at least 1", "choose such a number")

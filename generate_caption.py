@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from base import config, files, images
+from base import config, files, flags, images
 from base.config import SampleConfig
 from base.files import UserError
 from caption import data, writer
@@ -33,7 +33,7 @@ from worlds.scenes import scene_from_dict
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument("--checkpoint", help="default: the newest captioner below this folder")
     parser.add_argument("--image", help="one picture")
     parser.add_argument("--image_dir", help="all pictures in a folder and below it")
@@ -247,7 +247,7 @@ def main(argv=None):
     default_temperature = (
         {"temperature": 0.8} if args.image and args.num_samples > 1 else {}
     )  # several captions of one picture should differ
-    settings = config.resolve(SampleConfig, args, config.CAPTIONS, default_temperature)
+    settings = flags.resolve(SampleConfig, args, config.CAPTIONS, default_temperature)
     found = sources(args)
     if args.image:
         images.open_image(args.image)  # the one picture must be good: an error, not a skip

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from base import config, files
+from base import files, flags
 from base.config import SampleConfig
 from base.files import UserError
 from loop import checkpoint, hardware
@@ -39,7 +39,7 @@ HELP = """A text with blanks fills them; a text without is continued.   An empty
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument(
         "--checkpoint", help="default: the newest of train_conditional.py below this folder"
     )
@@ -106,7 +106,7 @@ class Writer:
 
     def __init__(self, args):
         self.args = args
-        self.settings = config.resolve(SampleConfig, args, DEFAULTS)
+        self.settings = flags.resolve(SampleConfig, args, DEFAULTS)
         self.path = (
             Path(args.checkpoint) if args.checkpoint else checkpoint.newest(("conditional",))
         )
@@ -118,7 +118,7 @@ class Writer:
         if self.form == "ar":
             given = [
                 f"--{name}"
-                for name in (*config.to_dict(self.settings), "guidance", "rerank")
+                for name in (*flags.to_dict(self.settings), "guidance", "rerank")
                 if name not in ("temperature", "top_p")
                 and getattr(args, name) not in (None, 1, 1.0)
             ]
@@ -212,7 +212,7 @@ def record(one: Filled, template: Template, writer: Writer, seed: int) -> dict:
         "rerank": writer.args.rerank,
         "checkpoint": writer.path.name,
         "form": writer.form,
-        **config.to_dict(writer.settings),
+        **flags.to_dict(writer.settings),
     }
 
 

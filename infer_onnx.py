@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from base import bundle, config, files, images, runtime
+from base import bundle, files, flags, images, runtime
 from base.config import SampleConfig
 from base.files import UserError
 from base.runtime import Runner
@@ -30,7 +30,7 @@ BATCH = 8
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument("--bundle", default=".", help="folder of the bundle (default: this one)")
     parser.add_argument("--image", help="one picture")
     parser.add_argument(
@@ -207,7 +207,7 @@ def main(argv=None):
             "choose such numbers",
         )
     runner = Runner(Path(args.bundle), args.provider, args.threads, low_memory=args.low_memory)
-    settings = config.resolve(SampleConfig, args, runner.facts["sampling"])
+    settings = flags.resolve(SampleConfig, args, runner.facts["sampling"])
     if args.self_test:
         return self_test(args, runner)
     asked = [flag for flag in ("image", "image_dir", "camera") if getattr(args, flag)]

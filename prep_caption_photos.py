@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from base import config, files, images
+from base import config, files, flags, images
 from base.files import UserError
 from base.tokenizer import Tokenizer
 from caption import data, features, photos
@@ -40,7 +40,7 @@ LISTS = {
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument(
         "--captions",
         help="needed: file of captions, folder with one or with .txt beside pictures, or hub data set",

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from base import config, files
+from base import config, files, flags
 from base.files import UserError
 from base.tokenizer import Tokenizer
 from caption import data, features
@@ -34,7 +34,7 @@ HELD = ("held_pair", "held_relation", "held_count", "long", "noise3", "swap")
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument(
         "--out", default="data_captions_synthetic", help="folder to write (default %(default)s)"
     )

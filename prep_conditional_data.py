@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from base import config, files, folders
+from base import files, flags, folders
 from base.files import UserError
 from base.tokenizer import Tokenizer
 from loop import checkpoint
@@ -28,7 +28,7 @@ from text import data, pairs, sources
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument(
         "--denoiser",
         help="checkpoint whose tokenizer and length to use (default: the newest text run below this folder)",

@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 
 import diffusion
-from base import config, files
+from base import config, files, flags
 from base.config import ModelConfig, SampleConfig, TrainConfig
 from base.files import UserError
 from loop import checkpoint, distributed, fit
-from loop.batches import to_device
+from loop.batches import to_device, with_noise_levels
 from model import Denoiser
 from net import twin
 from net.samplers import row_generators, sample
@@ -50,7 +50,7 @@ KEPT = (
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument(
         "--data_dir", default="data_full", help="folder from data_prep.py (default %(default)s)"
     )
@@ -83,7 +83,6 @@ def parse_args(argv):
     )
     parser.add_settings(TrainConfig)
     args = parser.parse_args(argv)
-    args.parser = parser
     return args
 
 
@@ -131,7 +130,7 @@ def make_preview(args, cfg, tokenizer, length: int):
 
 def build(args, resume) -> tuple[ModelConfig, TrainConfig, TextData]:
     """The settings and the data; a resumed run keeps its own settings unless a flag says otherwise."""
-    file_values = config.read_config_file(args.config, args.parser)
+    file_values = flags.read_config_file(args.config, args.parser)
     before = resume or {"model": {}, "train": {}}
     length = {"max_length": 256} | before["model"] | file_values
     data = TextData(args.data_dir, "train", args.max_length or length["max_length"])
@@ -140,7 +139,7 @@ def build(args, resume) -> tuple[ModelConfig, TrainConfig, TextData]:
         "output_size": data.tokenizer.output_size,
         "causal": args.objective == "ar",
     }
-    model_config = config.resolve(
+    model_config = flags.resolve(
         ModelConfig,
         args,
         config.named_size(args.model_config),
@@ -148,7 +147,7 @@ def build(args, resume) -> tuple[ModelConfig, TrainConfig, TextData]:
         before["model"],
         tokens,
     )
-    cfg = config.resolve(TrainConfig, args, file_values, before["train"])
+    cfg = flags.resolve(TrainConfig, args, file_values, before["train"])
     if resume:
         if resume["data"]["fingerprint"] != data.meta["fingerprint"]:
             raise UserError(
@@ -157,7 +156,7 @@ def build(args, resume) -> tuple[ModelConfig, TrainConfig, TextData]:
                 "resume with the same --data_dir",
             )
         if (
-            model_config != config.from_dict(ModelConfig, resume["model"])
+            model_config != flags.from_dict(ModelConfig, resume["model"])
             or args.objective != resume["objective"]
         ):
             raise UserError(
@@ -187,9 +186,9 @@ def main(argv=None):
     model_config, cfg, data = build(args, resume)
     held_out = TextData(args.data_dir, "val", model_config.max_length)
     distributed.claim(out)
-    settings = {**config.to_dict(model_config), **config.to_dict(cfg)}
+    settings = {**flags.to_dict(model_config), **flags.to_dict(cfg)}
     if distributed.leads():
-        config.show(
+        flags.show(
             "settings",
             {
                 "objective": args.objective,
@@ -217,7 +216,7 @@ def main(argv=None):
     about = {
         "kind": "text",
         "objective": args.objective,
-        "model": config.to_dict(model_config),
+        "model": flags.to_dict(model_config),
         "statistics": statistics,
         "tokenizer": data.tokenizer.to_json(),
         "data": {"fingerprint": data.meta["fingerprint"], "tokenizer": data.tokenizer.fingerprint},
@@ -226,9 +225,7 @@ def main(argv=None):
     metrics = fit.fit(
         model,
         make_loss(args, data.tokenizer.mask),
-        lambda step: batches.with_noise_levels(
-            batches(step), fit.step_generator(cfg.seed, step, stream=1)
-        ),
+        lambda step: with_noise_levels(batches(step), fit.step_generator(cfg.seed, step, stream=1)),
         cfg,
         out,
         about=about,

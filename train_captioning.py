@@ -30,13 +30,13 @@ import torch
 import torch.nn.functional as F
 
 import diffusion
-from base import config, files
+from base import config, files, flags
 from base.config import ModelConfig, SampleConfig, TrainConfig
 from base.files import UserError
 from caption import rewards, teacher, writer
 from caption.data import CaptionBatches, CaptionData
 from loop import checkpoint, distributed, fit, hardware
-from loop.batches import to_device
+from loop.batches import to_device, with_noise_levels
 from model import Denoiser
 from net import twin
 
@@ -68,7 +68,7 @@ DEFAULTS = {"learning_rate": 2e-3, "eval_every": 500, "save_every": 500}
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument(
         "--data_dir",
         default="data_captions_synthetic",
@@ -147,7 +147,6 @@ def parse_args(argv):
     )
     parser.add_settings(TrainConfig, **DEFAULTS)
     args = parser.parse_args(argv)
-    args.parser = parser
     return args
 
 
@@ -239,7 +238,7 @@ def make_eval(args, cfg, held_out: CaptionData, statistics: dict):
 
 def build(args, resume):
     """The settings and the data; a resumed run keeps its own settings unless a flag says otherwise."""
-    file_values = config.read_config_file(args.config, args.parser)
+    file_values = flags.read_config_file(args.config, args.parser)
     before = resume or {"model": {}, "train": {}}
     data = CaptionData(args.data_dir, "train")
     fixed = {
@@ -254,7 +253,7 @@ def build(args, resume):
     sizes = {"max_length": data.longest + 4, "length_hidden": hidden} | config.named_size(
         args.model_config
     )
-    model_config = config.resolve(ModelConfig, args, sizes, file_values, before["model"], fixed)
+    model_config = flags.resolve(ModelConfig, args, sizes, file_values, before["model"], fixed)
     if model_config.max_length < data.longest:
         raise UserError(
             f"--max_length {model_config.max_length}",
@@ -271,7 +270,7 @@ def build(args, resume):
             "resume with the same --data_dir",
         )
     if resume and (
-        model_config != config.from_dict(ModelConfig, resume["model"])
+        model_config != flags.from_dict(ModelConfig, resume["model"])
         or args.objective != resume["objective"]
     ):
         raise UserError(
@@ -279,7 +278,7 @@ def build(args, resume):
             "the model that is being resumed",
             "drop the model's flags or choose another --out",
         )
-    cfg = config.resolve(TrainConfig, args, DEFAULTS, file_values, before["train"])
+    cfg = flags.resolve(TrainConfig, args, DEFAULTS, file_values, before["train"])
     if cfg.batch_size % (args.captions_per_image * cfg.accumulate):
         raise UserError(
             f"--batch_size {cfg.batch_size} with --captions_per_image {args.captions_per_image} and --accumulate {cfg.accumulate}",
@@ -334,10 +333,10 @@ def main(argv=None):
     model_config, cfg, data = build(args, resume)
     held_out = CaptionData(args.data_dir, "val", model_config.max_length)
     distributed.claim(out)
-    settings = {**config.to_dict(model_config), **config.to_dict(cfg)}
+    settings = {**flags.to_dict(model_config), **flags.to_dict(cfg)}
     if distributed.leads():
         loss = ("objective", "estimator", "weight", "image_dropout")
-        config.show("settings", {**{name: getattr(args, name) for name in loss}, **settings})
+        flags.show("settings", {**{name: getattr(args, name) for name in loss}, **settings})
         files.write_json(
             out / "config.json",
             {key: settings[key] for group in args.parser.groups.values() for key in group},
@@ -358,11 +357,11 @@ def main(argv=None):
     if args.init_from and not resume:
         before = checkpoint.start_from(model, args.init_from, data.tokenizer.fingerprint)
         sizes = lambda values: dataclasses.replace(
-            config.from_dict(ModelConfig, values), length_hidden=0, dropout=0.0
+            flags.from_dict(ModelConfig, values), length_hidden=0, dropout=0.0
         )  # noqa: E731
         if args.length_only and (
             before["kind"] != "caption"
-            or sizes(before["model"]) != sizes(config.to_dict(model_config))
+            or sizes(before["model"]) != sizes(flags.to_dict(model_config))
         ):
             raise UserError(
                 f"--length_only from {args.init_from}, a {before['kind']} model ({before['objective']}) of other sizes or kind",
@@ -389,7 +388,7 @@ def main(argv=None):
     about = {
         "kind": "caption",
         "objective": args.objective,
-        "model": config.to_dict(model_config),
+        "model": flags.to_dict(model_config),
         "statistics": statistics,
         "tokenizer": data.tokenizer.to_json(),
         "encoder": {name: data.encoder[name] for name in ("encoder", "key", "patches", "width")},
@@ -408,7 +407,7 @@ def main(argv=None):
         f"data: {len(data):,} images with {data.encoder['encoder']} features, {batches.epoch_steps:,} steps an epoch"
     )
     eval_fn, preview_fn = make_eval(args, cfg, held_out, statistics)
-    noisy = lambda step: batches.with_noise_levels(
+    noisy = lambda step: with_noise_levels(
         batches(step), fit.step_generator(cfg.seed, step, stream=1)
     )
     reward = (

@@ -24,10 +24,11 @@ import numpy as np
 import torch
 
 import diffusion
-from base import config, files
+from base import config, files, flags
 from base.config import SampleConfig, TrainConfig
 from base.files import UserError
 from loop import checkpoint, distributed, fit
+from loop.batches import with_noise_levels
 from net import twin
 from net.text_encoder import TextConditioned
 from text import writer
@@ -57,7 +58,7 @@ DEFAULTS = {"learning_rate": 1e-3}  # the weights have been trained before
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument(
         "--denoiser",
         help="a checkpoint of train.py to start from (default: the newest text run below this folder)",
@@ -111,7 +112,6 @@ def parse_args(argv):
     )
     parser.add_settings(TrainConfig, **DEFAULTS)
     args = parser.parse_args(argv)
-    args.parser = parser
     return args
 
 
@@ -261,8 +261,8 @@ def main(argv=None):
     there, resume = find_run(args)
     check(args)
     before = resume["train"] | resume["both_stages"] if resume else {}
-    cfg = config.resolve(
-        TrainConfig, args, DEFAULTS, config.read_config_file(args.config, args.parser), before
+    cfg = flags.resolve(
+        TrainConfig, args, DEFAULTS, flags.read_config_file(args.config, args.parser), before
     )
     if args.stage_1_steps < 0:
         args.stage_1_steps = cfg.max_steps // 10
@@ -285,8 +285,8 @@ def main(argv=None):
         )
     out = distributed.claim(args.out)
     if distributed.leads():
-        config.show("settings", {name: getattr(args, name) for name in KEPT} | config.to_dict(cfg))
-        files.write_json(out / "config.json", config.to_dict(cfg))
+        flags.show("settings", {name: getattr(args, name) for name in KEPT} | flags.to_dict(cfg))
+        files.write_json(out / "config.json", flags.to_dict(cfg))
 
     device = fit.start(cfg)
     model = build(args, form, train, resume).to(device)
@@ -299,7 +299,7 @@ def main(argv=None):
         "objective": args.objective,
         "form": form,
         "encoder_layers": args.encoder_layers,
-        "model": config.to_dict(model.config),
+        "model": flags.to_dict(model.config),
         "statistics": {"blank_lengths": train.length_histograms()},
         "tokenizer": train.tokenizer.to_json(),
         "data": {
@@ -313,7 +313,7 @@ def main(argv=None):
     loss_fn = make_loss(args, form, train.tokenizer)
 
     def stage(folder: Path, begin: int, state: dict | None, **own) -> dict:
-        noisy = lambda step: batches.with_noise_levels(
+        noisy = lambda step: with_noise_levels(
             batches(begin + step), fit.step_generator(cfg.seed, begin + step, stream=1)
         )
         return fit.fit(

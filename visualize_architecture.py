@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import diffusion
-from base import config, files
+from base import config, files, flags
 from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from loop import checkpoint
@@ -37,7 +37,7 @@ CALLS = 4
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument("--checkpoint", help="draw this checkpoint's model (text or captions)")
     parser.add_argument(
         "--model_config",

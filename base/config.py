@@ -1,32 +1,11 @@
-"""Settings: dataclasses, the named sizes, and the one way from a dataclass to flags (floor 0: no torch).
-
-A field's help text is its flag's help text. Precedence: default < named size < --config file.json < flag.
-Unknown keys and unknown flags are errors. Nothing is read from the environment.
-"""
+"""Settings that several commands share: dataclasses, the named sizes, and their defaults (no torch)."""
 
 import argparse
-import dataclasses
-import difflib
 import re
-import sys
-import typing
 from dataclasses import dataclass
 
-from base import files
 from base.files import UserError
-
-
-def setting(
-    default, help: str, *, at_least=None, at_most=None, above=None, below=None, choices=None
-):
-    """A dataclass field with its help text and its limits, which `check` enforces."""
-    return dataclasses.field(
-        default=default,
-        metadata=dict(
-            help=help, at_least=at_least, at_most=at_most, above=above, below=below, choices=choices
-        ),
-    )
-
+from base.flags import check, setting, unknown
 
 # name: (d_model, heads, layers). `caption` is xlarge's width with half of its layers (+ cross-attention).
 NAMED_SIZES = {
@@ -227,166 +206,11 @@ CAPTIONS = {
 }
 
 
-def check(config) -> None:
-    """Hold every field to its type, its choices and its limits; raise UserError that names the flag."""
-    for field in dataclasses.fields(config):
-        value, limit = getattr(config, field.name), field.metadata
-        flag = f"--{field.name} {value!r}" if isinstance(value, str) else f"--{field.name} {value}"
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if field.type is float and number:
-            value = float(value)
-            setattr(config, field.name, value)
-        if not isinstance(value, field.type) or (field.type is int and isinstance(value, bool)):
-            raise UserError(flag, f"a value of type {field.type.__name__}", "correct it")
-        if limit.get("choices") and value not in limit["choices"]:
-            near = difflib.get_close_matches(str(value), limit["choices"], 1)
-            raise UserError(
-                flag,
-                "one of " + ", ".join(limit["choices"]),
-                f"did you mean {near[0]}?" if near else "choose one",
-            )
-        for name, words, holds in (
-            ("at_least", "at least", lambda v, b: v >= b),
-            ("at_most", "at most", lambda v, b: v <= b),
-            ("above", "above", lambda v, b: v > b),
-            ("below", "below", lambda v, b: v < b),
-        ):
-            if limit.get(name) is not None and not holds(
-                value, limit[name]
-            ):  # NaN fails every comparison
-                raise UserError(flag, f"a value {words} {limit[name]}", "choose such a value")
-
-
-def to_dict(config) -> dict:
-    """Plain values only: what goes into JSON files and checkpoints."""
-    return dataclasses.asdict(config)
-
-
-def from_dict(kind, values: dict, where: str = "the configuration"):
-    """A dataclass from plain values. Raises UserError on a key that it does not have."""
-    known = [field.name for field in dataclasses.fields(kind)]
-    for key in values:
-        if key not in known:
-            raise unknown(f"the key {key!r} in {where}", key, known)
-    return kind(**values)
-
-
-def unknown(found: str, word: str, known: list[str]) -> UserError:
-    """The error for a misspelt key or flag, with the nearest right one."""
-    near = difflib.get_close_matches(word, known, 1)
-    return UserError(
-        found,
-        f"{near[0]}" if near else "one of " + ", ".join(known),
-        "correct the spelling" if near else "choose one",
-    )
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors in three parts, exact flag names, and a docstring as its help."""
-
-    def __init__(self, doc: str):
-        super().__init__(
-            description=doc,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        self.groups: dict[str, list[str]] = {}
-
-    def error(self, message: str) -> typing.NoReturn:
-        known = [option for action in self._actions for option in action.option_strings]
-        if message.startswith("unrecognized arguments: "):
-            words = message.split(": ", 1)[1].split()
-            word = next((word for word in words if word.startswith("-")), words[0] if words else "")
-            problem = (
-                unknown(f"the flag {word}", word.split("=")[0], known)
-                if word.startswith("-")
-                else UserError(
-                    f"the extra word {word!r}", "flags only", "quote texts that hold spaces"
-                )
-            )
-        else:
-            problem = UserError(message, "flags as --help lists them", "run again with --help")
-        raise problem
-
-    def add_choices(self, flags: dict[str, tuple]) -> None:
-        """One flag for each name: (default, what it can be, what it is for). Another value is refused as it is read."""
-
-        def one_of(flag: str, choices):
-            def read(value: str) -> str:
-                if value not in choices:
-                    raise unknown(f"--{flag} {value}", value, list(choices))
-                return value
-
-            return read
-
-        for flag, (default, choices, words) in flags.items():
-            self.add_argument(
-                f"--{flag}",
-                type=one_of(flag, choices),
-                default=default,
-                metavar="|".join(choices),
-                help=f"{words} (default {default})",
-            )
-
-    def add_settings(self, kind, *, skip=(), **defaults) -> None:
-        """One flag for each field of the dataclass `kind`; `defaults` override the fields' own in the help text."""
-        group = self.add_argument_group(kind.__doc__.split(".")[0].split(":")[0].strip())
-        self.groups[kind.__name__] = names = [
-            f.name for f in dataclasses.fields(kind) if f.name not in skip
-        ]
-        for field in dataclasses.fields(kind):
-            if field.name not in names:
-                continue
-            default = defaults.get(field.name, field.default)
-            words = f"{field.metadata['help']} (default {default})"
-            if field.type is bool:
-                group.add_argument(
-                    f"--{field.name}",
-                    action=argparse.BooleanOptionalAction,
-                    default=None,
-                    help=words,
-                )
-            else:
-                group.add_argument(
-                    f"--{field.name}",
-                    type=field.type,
-                    default=None,
-                    help=words.replace("%", "%%"),
-                    metavar="|".join(field.metadata["choices"] or [field.type.__name__.upper()]),
-                )
-
-
-def resolve(kind, arguments: argparse.Namespace, *layers: dict):
-    """The dataclass `kind` from its defaults, then each of `layers` in turn, then the flags that were given."""
-    names = {field.name for field in dataclasses.fields(kind)}
-    values: dict = {}
-    for layer in layers:
-        values.update({key: value for key, value in layer.items() if key in names})
-    values.update(
-        {key: value for key, value in vars(arguments).items() if key in names and value is not None}
-    )
-    return kind(**values)
-
-
 def take_over(args: argparse.Namespace, resume: dict | None) -> None:
     """Give a resumed run its own `flags` again, but for those that were given anew. args.parser: what read them."""
     for name, value in (resume or {}).get("flags", {}).items():
         if getattr(args, name) == args.parser.get_default(name):
             setattr(args, name, value)
-
-
-def read_config_file(path, parser: Parser) -> dict:
-    """The settings in a JSON file (--config). Raises UserError on a key that no group of `parser` has."""
-    if path is None:
-        return {}
-    values = files.read_json(
-        path, "a JSON file with settings, such as a run folder's config.json", "check --config"
-    )
-    known = [name for names in parser.groups.values() for name in names]
-    for key in values:
-        if key not in known:
-            raise unknown(f"the key {key!r} in {path}", key, known)
-    return values
 
 
 def named_size(name: str) -> dict:
@@ -406,10 +230,3 @@ def read_shard(text: str | None) -> tuple[int, int]:
             "choose one of these",
         )
     return int(found[1]), int(found[2])
-
-
-def show(title: str, values: dict) -> None:
-    """Print the resolved settings in one aligned block."""
-    print(
-        f"{title}: " + "  ".join(f"{key}={value}" for key, value in values.items()), file=sys.stderr
-    )

@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from base import config, files
+from base import config, files, flags
 from base.files import UserError
 from base.folders import check_tokenizer
 from base.tokenizer import Tokenizer
@@ -62,7 +62,7 @@ RUN_FOLDERS = (
 
 def build_denoiser(saved: dict) -> Denoiser:
     """The text denoiser or its autoregressive twin, which is the same class run causally."""
-    return Denoiser(config.from_dict(config.ModelConfig, saved["model"], "the checkpoint"))
+    return Denoiser(flags.from_dict(config.ModelConfig, saved["model"], "the checkpoint"))
 
 
 def build_conditional(saved: dict) -> Denoiser:
@@ -70,14 +70,14 @@ def build_conditional(saved: dict) -> Denoiser:
     if saved["form"] != "cross":
         return build_denoiser(saved)
     return TextConditioned(
-        config.from_dict(config.ModelConfig, saved["model"], "the checkpoint"),
+        flags.from_dict(config.ModelConfig, saved["model"], "the checkpoint"),
         saved["encoder_layers"],
     )
 
 
 def within_reason(saved: dict) -> bool:
     """Whether the weights are as many as the description needs at least: a file of a few kB must not ask for all memory."""
-    size = config.from_dict(config.ModelConfig, saved["model"], "the checkpoint")
+    size = flags.from_dict(config.ModelConfig, saved["model"], "the checkpoint")
     there = sum(weight.numel() for weight in saved["weights"].values())
     layers = size.layers + saved.get("encoder_layers", 0) * (saved.get("form") == "cross")
     head = size.length_hidden * size.condition_width

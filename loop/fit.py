@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from base import config, files
+from base import files, flags
 from base.config import TrainConfig
 from base.files import UserError
 from loop import checkpoint, distributed
@@ -212,7 +212,7 @@ class Run:
             **self.about,
             "weights": distributed.whole_weights(self.model.state_dict()),
             "averaged": averaged,
-            "train": config.to_dict(self.cfg),
+            "train": flags.to_dict(self.cfg),
             "step": self.step,
             "seed": self.cfg.seed,
             "git": files.git_revision(),

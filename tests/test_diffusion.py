@@ -9,6 +9,7 @@ import torch
 import diffusion
 from base.config import ESTIMATORS, SCHEDULES
 from diffusion import Schedule
+from loop.batches import with_noise_levels
 from tests.making.toys import (
     MASK,
     STRINGS,
@@ -164,7 +165,7 @@ def test_counts_are_exactly_uniform():
 
 def test_noise_levels_are_stratified_over_micro_batches():
     batches = [{"tokens": torch.zeros(size, 4)} for size in (3, 5, 2)]
-    levels = torch.cat([batch["uniform"] for batch in batches.with_noise_levels(batches, seeded())])
+    levels = torch.cat([batch["uniform"] for batch in with_noise_levels(batches, seeded())])
     assert sorted((levels * 10).long().tolist()) == list(range(10))
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from base.config import LENGTH_HIDDEN, NAMED_SIZES, ModelConfig, named_size
+from base.config import LENGTH_HIDDEN, NAMED_SIZES, ModelConfig, TrainConfig, named_size
+from base.flags import to_dict
 from model import Denoiser
 from tests.making.sources import COMMANDS, FLOORS, NAMES, ROOT, SCRIPTS, SOURCES, command_line
 
@@ -149,6 +150,4 @@ def test_no_telltale():
 
 
 def test_settings_are_json():
-    from base.config import TrainConfig, to_dict
-
     assert json.loads(json.dumps(to_dict(TrainConfig()))) == to_dict(TrainConfig())

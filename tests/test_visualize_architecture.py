@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import visualize_architecture
-from base.config import ModelConfig, named_size, to_dict
+from base.config import ModelConfig, named_size
 from base.files import UserError
+from base.flags import to_dict
 from base.tokenizer import Tokenizer
 from loop import checkpoint
 from model import Denoiser

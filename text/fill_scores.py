@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from base import config, folders, metrics
+from base import flags, folders, metrics
 from base.config import SampleConfig
 from base.files import UserError
 from loop import checkpoint, distributed
@@ -483,7 +483,7 @@ def score(args, path, model, tokenizer, saved: dict) -> dict:
         infill=SampleConfig(
             sampler=args.samplers or "confidence", temperature=0.0, revise=args.revise or 0
         ),
-        sample=config.resolve(SampleConfig, args, {"temperature": 0.8}),
+        sample=flags.resolve(SampleConfig, args, {"temperature": 0.8}),
         seed=args.seed,
         progress=lambda items: tqdm(
             items, mininterval=0.5 if sys.stderr.isatty() else 30.0, disable=not distributed.leads()

@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 import diffusion
-from base import config, files
+from base import config, files, flags
 from base.config import ModelConfig, SampleConfig, TrainConfig
 from base.files import UserError
 from edge import latency, roofline
@@ -37,7 +37,7 @@ PARTS = ("training", "sampling", "memory")
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument(
         "--model_config",
         default="small",
@@ -325,7 +325,7 @@ def table(rows: list[dict]) -> str:
 def main(argv=None):
     args = parse_args(argv)
     if args.only and args.only not in PARTS:
-        raise config.unknown(f"--only {args.only}", args.only, list(PARTS))
+        raise flags.unknown(f"--only {args.only}", args.only, list(PARTS))
     if min(args.length, args.repeats, args.batch_size) < 1 or args.length < 2:
         raise UserError(
             "a --length under 2, or --repeats or --batch_size under 1",

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from base import config, files, metrics
+from base import config, files, flags, metrics
 from base.config import ModelConfig
 from base.files import UserError
 from base.images import resize_crop
@@ -92,7 +92,7 @@ Assumed, none of it measured:
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument("--out", default="docs/recipes.md", help="the page (default %(default)s)")
     scaling.add_flags(parser, ASSUMED)
     return parser.parse_args(argv)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from base import config, files, metrics
+from base import config, files, flags, metrics
 from base.files import UserError
 from tools import scaling
 from tools.scaling import ASSUMED, GPUS, JOBS, Job, duration, size
@@ -43,7 +43,7 @@ its part of the resume state at the rate above. Not counted: reading data, evalu
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument("--out", default="docs/scaling.md", help="the page (default %(default)s)")
     parser.add_argument(
         "--rate",

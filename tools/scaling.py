@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import diffusion
-from base import config
+from base import config, flags
 from base.config import ModelConfig, TrainConfig
 from loop import checkpoint, fit, hardware
 from loop.distributed import SHARD_FROM
@@ -171,7 +171,7 @@ def plan(
     }
 
 
-def add_flags(parser: config.Parser, assumed: dict) -> None:
+def add_flags(parser: flags.Parser, assumed: dict) -> None:
     """What every plan asks: its assumptions, by name with their default and meaning, and how to measure here."""
     for name, (value, words) in assumed.items():
         parser.add_argument(
@@ -240,7 +240,7 @@ def measure_step(model_config: str, seed: int, rows: int = 8, length: int = 256)
 def kept_bytes_at(job: Job, layers: int, rows: int, seed: int) -> int:
     """Bytes that autograd really saves here for the backward pass of so many rows and layers in bfloat16, the weights' copies included."""
     torch.manual_seed(seed)
-    model = Denoiser(ModelConfig(**config.to_dict(job.model) | {"layers": layers}))
+    model = Denoiser(ModelConfig(**flags.to_dict(job.model) | {"layers": layers}))
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     seen: dict[int, int] = {}
 

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import diffusion
-from base import config, files
+from base import files, flags
 from base.config import ModelConfig, TrainConfig
 from base.files import UserError
 from base.tokenizer import Tokenizer
@@ -54,7 +54,7 @@ DEFAULTS = {
 
 
 def parse_args(argv):
-    parser = config.Parser(__doc__)
+    parser = flags.Parser(__doc__)
     parser.add_argument(
         "--data_dir",
         default="data_encoder",
@@ -223,7 +223,7 @@ def main(argv=None):
     out = Path(args.out)
     distributed.start()
     resume = fit.find_resume(out, args.resume, ("encoder",))
-    cfg = config.resolve(TrainConfig, args, DEFAULTS, resume["train"] if resume else {})
+    cfg = flags.resolve(TrainConfig, args, DEFAULTS, resume["train"] if resume else {})
     distributed.claim(out)
     fit.start(cfg)
     settings = {

@@ -24,6 +24,7 @@ from base import files
 from base.files import UserError
 from caption import scores
 from loop import distributed, fit, shards
+from loop.batches import with_noise_levels
 from tests.making.captioned import make_captioner, make_captions
 from tests.making.corpus import make_data
 from tests.making.paired import make_conditional, make_world
@@ -459,7 +460,7 @@ def as_rank(monkeypatch, rank: int, world: int) -> None:
 def test_a_step_is_dealt_without_overlap(data_dir, monkeypatch):
     """Four ranks together hold the rows and the noise levels of one process, each once."""
     batches = Batches(TextData(data_dir, "train", 48), 16, 8, seed=3)
-    step = lambda: batches.with_noise_levels(batches(5), fit.step_generator(3, 5, stream=1))
+    step = lambda: with_noise_levels(batches(5), fit.step_generator(3, 5, stream=1))
     everything, dealt = step(), []
     for rank in range(4):
         as_rank(monkeypatch, rank, 4)

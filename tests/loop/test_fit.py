@@ -15,11 +15,11 @@ import torch
 
 import diffusion
 import train
-from base import config
+from base import config, flags
 from base.config import ModelConfig, TrainConfig
 from base.files import UserError
 from loop import checkpoint, fit
-from loop.batches import to_device
+from loop.batches import to_device, with_noise_levels
 from loop.muon import Muon, orthogonalize
 from model import Denoiser
 from tests.making.corpus import TINY, make_data, make_run
@@ -115,8 +115,7 @@ def test_accumulation_does_not_change_the_batch(data_dir):
     data = TextData(data_dir, "train", 48)
     one, four = (Batches(data, 8, accumulate, seed=3) for accumulate in (1, 4))
     levels = [
-        batches.with_noise_levels(batches(5), fit.step_generator(3, 5, stream=1))
-        for batches in (one, four)
+        with_noise_levels(batches(5), fit.step_generator(3, 5, stream=1)) for batches in (one, four)
     ]
     assert torch.equal(levels[0][0]["uniform"], torch.cat([part["uniform"] for part in levels[1]]))
     strata = (levels[0][0]["uniform"] * 8).floor().sort().values
@@ -136,7 +135,7 @@ def test_accumulation_does_not_change_the_batch(data_dir):
             )
         )
         cfg = TrainConfig(optimizer="adamw", clip=0.0, learning_rate=1e-12)
-        loss_fn = lambda model, batch, rng: train.autoregressive.loss(
+        loss_fn = lambda model, batch, rng: train.twin.loss(
             model, *to_device(batch, "cpu")[::2]
         )
         loss, stats, norm = fit.optimizer_step(
@@ -365,7 +364,7 @@ def test_named_sizes_and_checks():
         with pytest.raises(UserError):
             ModelConfig(**values)
     with pytest.raises(UserError, match="the key 'width'"):
-        config.from_dict(ModelConfig, {"width": 3})
+        flags.from_dict(ModelConfig, {"width": 3})
 
 
 def test_a_denoiser_starts_from_its_twin(tmp_path):

@@ -19,7 +19,7 @@ import generate
 import prep_conditional_data
 import train
 import train_captioning
-from base import bundle, config, files, folders, images, runtime
+from base import bundle, config, files, flags, folders, images, runtime
 from base.files import UserError
 from base.runtime import Runner
 from base.tokenizer import Tokenizer
@@ -188,7 +188,7 @@ class World:
             "objective": "diffusion",
             "build": "x",
             "model": {"max_length": 48, "layers": 1, "heads": 1, "d_model": 8},
-            "sampling": config.to_dict(config.SampleConfig()),
+            "sampling": flags.to_dict(config.SampleConfig()),
             "graphs": {"cpu": {"loop": "loop.onnx"}, "tensorrt": {}},
         }
         (root / "bundle").mkdir()
@@ -259,9 +259,9 @@ def read_settings(world, rng, folder):
     path = put_json(
         folder / "x.json", {"d_model": 16, "seed": 3, "learning_rate": 0.1, "compile": False}, rng
     )
-    values = config.read_config_file(path, train.parse_args([]).parser)
-    config.resolve(config.TrainConfig, train.parse_args([]), values)
-    config.resolve(config.ModelConfig, train.parse_args([]), values)
+    values = flags.read_config_file(path, train.parse_args([]).parser)
+    flags.resolve(config.TrainConfig, train.parse_args([]), values)
+    flags.resolve(config.ModelConfig, train.parse_args([]), values)
 
 
 def read_flags(world, rng, folder):
@@ -309,7 +309,7 @@ def read_flags(world, rng, folder):
     words = [rng.choice(names if rng.random() < 0.5 else values) for _ in range(rng.randrange(7))]
     args = parser(words)
     for kind in (config.TrainConfig, config.SampleConfig, config.ModelConfig):
-        config.resolve(kind, args)
+        flags.resolve(kind, args)
 
 
 def arrays(world, rng, folder, name: str, kind: str):
