@@ -6,7 +6,7 @@ Writes  --out: the graphs, bundle.json, tokenizer, golden outputs, infer_onnx.py
 Two minutes on a laptop:
     python export_onnx.py --checkpoint checkpoints_caption_poc/best.pt --out bundle
     python infer_onnx.py --bundle bundle --self_test
-For a Jetson (docs/jetson.md), and for small CPUs:
+For a Jetson (docs/edge.md), and for small CPUs:
     python export_onnx.py --out bundle_fp16 --precision fp16 --tensorrt --inputs 500
     python export_onnx.py --out bundle_int8 --precision int8 --inputs 500
 

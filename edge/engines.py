@@ -68,7 +68,7 @@ def script(facts: dict) -> str:
     """build_engines.sh: builds, then times, each engine on the device, in the bundle's folder."""
     lines = [
         "#!/bin/sh",
-        "# On the Jetson, in this folder: sh build_engines.sh. Never run on a device by its authors: docs/jetson.md.",
+        "# On the Jetson, in this folder: sh build_engines.sh. Never run on a device by its authors: docs/edge.md.",
         "set -e",
         "mkdir -p engines",
     ]

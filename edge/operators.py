@@ -1,6 +1,6 @@
 """What TensorRT can read, and what float16 can hold: checks of finished graphs (floor 0; onnx is imported when it is used).
 
-TensorRT cannot be installed where this was written, so these checks stand in for it: docs/jetson.md says what they cannot see.
+TensorRT cannot be installed where this was written, so these checks stand in for it: docs/edge.md says what they cannot see.
 """
 
 from pathlib import Path

@@ -77,22 +77,26 @@ def test_a_wrong_flag_is_one_line_and_status_2(name):
     assert done.stderr == "error: found the flag --sed; expected --seed; correct the spelling\n"
 
 
-def readme() -> str:
-    return (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
-def test_readme_sizes_are_the_codes():
+def pages() -> str:
+    """README.md and the pages of docs/, joined."""
+    return "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+
+
+def test_documented_sizes_are_the_codes():
     for name in NAMED_SIZES:
         size = named_size(name)
         more = {"condition_width": 768, "length_hidden": LENGTH_HIDDEN} if name == "caption" else {}
         count = Denoiser(ModelConfig(**size, **more)).num_parameters()
         assert (
             f"| `{name}` | {size['d_model']} | {size['heads']} | {size['layers']} | {count / 1e6:.1f} M |"
-            in readme()
+            in pages()
         )
 
 
-def test_readme_lists_every_script_and_every_logged_key():
+def test_every_logged_key_is_documented():
     for key in (
         "step",
         "loss",
@@ -112,13 +116,42 @@ def test_readme_lists_every_script_and_every_logged_key():
         "val_accuracy",
         "length_cross_entropy",
     ):
-        assert f"`{key}`" in readme(), key
+        assert f"`{key}`" in pages(), key
+
+
+def test_the_map_has_a_line_for_every_file():
+    """docs/map.md names each file of the rooms and the root, and no file that is not there."""
+    text = (ROOT / "docs" / "map.md").read_text(encoding="utf-8").split("## Old names")[0]
+    listed = re.findall(r"^\| `([\w/]+\.py)` \|", text, re.M)
+    files = [name for name in NAMES if not name.endswith("__init__.py")]
+    assert sorted(name for name in listed if "__init__" not in name) == sorted(files)
+
+
+def test_links_between_pages_lead_somewhere():
+    """A link to a file of the project names a file that is there, and a heading that is in it."""
+    for page in [*PAGES, *sorted((ROOT / "docs" / "log").glob("*.md"))]:
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if target.startswith("http"):
+                continue
+            name, _, anchor = target.partition("#")
+            path = (page.parent / name).resolve() if name else page
+            assert path.exists(), f"{page.name} links to {target}"
+            if anchor and path.suffix == ".md":
+                assert anchor in anchors(path), f"{page.name} links to {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as GitHub writes them into links."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
 
 
 def documented_commands() -> list[tuple[str, str]]:
     """(command, its words) of every line of the bash blocks in README.md and docs/."""
     commands = []
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in PAGES:
         for block in re.findall(
             r"```(?:bash|sh)?\n(.*?)```", page.read_text(encoding="utf-8"), re.S
         ):
