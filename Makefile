@@ -1,29 +1,43 @@
-# make demo: from a fresh clone to a page of captioned pictures. make test: to green tests.
-# PYTHON=python3.12 make test uses another Python (3.11 to 3.13).
+# make demo: from a fresh clone to a page of captioned images. make test: to green tests.
+# PYTHON=python3.13 make test uses another Python (3.11 to 3.13).
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test install lint clean
+.PHONY: demo test test-long coverage lint types install clean
 
 demo: install
 	$(BIN)/python demo.py
 
+# Two processes: each test runs on one thread, so two cores halve the time.
 test: install
-	$(BIN)/python -m pytest --cov=. --cov-report=term-missing
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not long"
+
+test-long: install
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m long
+
+coverage: install
+	$(BIN)/python -m pytest -q --cov=. --cov-report=term-missing
+
+lint: $(VENV)/.tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.tools
+	$(BIN)/mypy
 
 install: $(VENV)/.installed
 
-# The CPU build of torch when the index at hand has it, else whatever the index gives for the range.
+# The CPU build of torch when the index has it, else what the index gives for the range.
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 || true
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-lint: install
-	$(BIN)/python -m pip install --quiet ruff
-	$(BIN)/ruff check .
+$(VENV)/.tools: requirements-dev.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .coverage .coverage.*
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*
