@@ -48,7 +48,7 @@ generate.py --checkpoint twin/best.pt --num_samples 3 --length 24 --json story_t
 generate.py --checkpoint denoiser/best.pt --template "Ann had a [MASK*4]." --sampler remask
     --json blank.jsonl
 evaluate.py --checkpoint denoiser/best.pt --data_dir text --documents 8 --json text.json
-prep_conditional_data.py --data_dir text --out pairs
+prep_conditional_data.py --data_dir text --denoiser denoiser/best.pt --out pairs
 train_conditional.py --data_dir pairs --denoiser denoiser/best.pt --out context {SHORT}
 train_conditional.py --data_dir pairs --denoiser denoiser/best.pt --conditioning cross --out
     cross {SHORT}
