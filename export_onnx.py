@@ -30,10 +30,10 @@ from base.files import UserError
 from base.folders import check_tokenizer
 from base.runtime import SAMPLERS, Runner
 from caption import data as caption_data
+from caption import features
 from edge import engines, graphs, operators, parity, quantization
 from edge.parity import Material, Trained
 from loop import checkpoint
-from net import image_encoders
 from text.data import TextData
 
 GOLDEN = 16  # inputs that the bundle keeps with their outputs
@@ -91,13 +91,7 @@ def open_trained(path) -> Trained:
     model, tokenizer, saved = checkpoint.open_model(path, kinds=("text", "caption"))
     encoder = None
     if saved["kind"] == "caption":
-        encoder = image_encoders.load(saved["encoder"]["encoder"])
-        if encoder.key != saved["encoder"]["key"]:
-            raise UserError(
-                f"the encoder {encoder.name} with key {encoder.key}",
-                f"the one that {path} was trained on, {saved['encoder']['key']}",
-                "get that encoder's files, or train again",
-            )
+        encoder = features.open_encoder(saved, path)
         if hasattr(encoder.model, "set_attn_implementation"):
             encoder.model.set_attn_implementation(
                 "eager"

@@ -24,9 +24,8 @@ from tqdm import tqdm
 from base import config, files, flags, images
 from base.config import SampleConfig
 from base.files import UserError
-from caption import data, writer
+from caption import data, features, writer
 from loop import checkpoint, hardware
-from net import image_encoders
 from show import gallery
 from worlds import language
 from worlds.scenes import scene_from_dict
@@ -266,13 +265,7 @@ def main(argv=None):
             "none of them",
             "drop them: they are the diffusion model's",
         )
-    encoder = image_encoders.load(saved["encoder"]["encoder"], model.device)
-    if encoder.key != saved["encoder"]["key"]:
-        raise UserError(
-            f"the encoder {encoder.name} with key {encoder.key}",
-            f"the one that {path} was trained on, {saved['encoder']['key']}",
-            "get that encoder's files, or train again",
-        )
+    encoder = features.open_encoder(saved, path, model.device)
     before = already_done(args.json) if args.image_dir else []
     rows, items, skipped = list(before), [], []
     names = {row["image"] for row in before}
@@ -280,10 +273,10 @@ def main(argv=None):
     for first in tqdm(
         range(0, len(todo), args.batch_size), unit="batch", disable=len(todo) <= args.batch_size
     ):
-        kept, features = open_batch(encoder, todo[first : first + args.batch_size], skipped)
-        if features is None:
+        kept, seen = open_batch(encoder, todo[first : first + args.batch_size], skipped)
+        if seen is None:
             continue
-        written = caption_batch(args, model, tokenizer, saved, features, settings, len(rows))
+        written = caption_batch(args, model, tokenizer, saved, seen, settings, len(rows))
         for (name, record, picture), one in zip(kept, written, strict=True):
             rows.append(
                 {

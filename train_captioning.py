@@ -33,7 +33,7 @@ import diffusion
 from base import config, files, flags
 from base.config import ModelConfig, SampleConfig, TrainConfig
 from base.files import UserError
-from caption import rewards, teacher, writer
+from caption import teach, writer
 from caption.data import CaptionBatches, CaptionData
 from loop import checkpoint, distributed, fit, hardware
 from loop.batches import to_device, with_noise_levels
@@ -150,12 +150,14 @@ def parse_args(argv):
     return args
 
 
-def make_loss(args, tokenizer, statistics: dict, reward: rewards.Reward | None = None):
+def make_loss(args, tokenizer, statistics: dict, reward: teach.Reward | None = None):
     """loss_fn for `training.fit`: the caption's loss given its image, and the length head's."""
 
     def loss_fn(model, batch, rng):
         tokens, lengths, free = to_device(batch, model.device)
-        images = writer.standardise(batch["images"], statistics, model.device)  # (B / n, P, width)
+        images = writer.standardise(
+            batch["features"], statistics, model.device
+        )  # (B / n, P, width)
         seen = writer.hide(images, args.length_dropout, rng)
         length_logits = model.length_logits(seen).repeat_interleave(len(tokens) // len(images), 0)
         sizes = F.cross_entropy(length_logits, batch["lengths"].to(model.device))
@@ -163,11 +165,11 @@ def make_loss(args, tokenizer, statistics: dict, reward: rewards.Reward | None =
             return sizes, {}
         kept = torch.rand(len(images), generator=rng) >= args.image_dropout
         images = images * kept.to(model.device)[:, None, None]
-        condition = writer.condition_of(model, writer.hide(images, args.patch_dropout, rng))
+        condition = model.keys_values(writer.hide(images, args.patch_dropout, rng))
         if args.objective == "ar":
             loss, stats = twin.loss(model, tokens, free, condition)
         elif reward is not None:
-            loss, stats = rewards.loss(
+            loss, stats = teach.self_critical_loss(
                 model.bind(lengths, condition),
                 tokens,
                 free,
@@ -205,7 +207,7 @@ def make_eval(args, cfg, held_out: CaptionData, statistics: dict):
     def eval_fn(model):
         nats = tokens = 0.0
         for part in np.array_split(numbers, -(-len(numbers) // 50)):
-            images = writer.standardise(held_out.images(part), statistics, model.device)
+            images = writer.standardise(held_out.features_of(part), statistics, model.device)
             if args.length_only:
                 log_p = model.length_logits(images).log_softmax(-1).cpu()
                 sizes = [[len(one) for one in held_out.tokens[n]] for n in part]
@@ -223,7 +225,7 @@ def make_eval(args, cfg, held_out: CaptionData, statistics: dict):
         )
 
     def preview_fn(model):
-        images = writer.standardise(held_out.images(numbers[:6]), statistics, model.device)
+        images = writer.standardise(held_out.features_of(numbers[:6]), statistics, model.device)
         greedy = SampleConfig(**config.CAPTIONS)
         written = writer.write(
             model, held_out.tokenizer, args.objective, images, greedy, seed=cfg.seed
@@ -344,7 +346,7 @@ def main(argv=None):
 
     device = fit.start(cfg)
     if args.teacher:
-        teacher.teach(
+        teach.use_teacher(
             [data, held_out],
             args.teacher,
             out,
@@ -411,7 +413,7 @@ def main(argv=None):
         batches(step), fit.step_generator(cfg.seed, step, stream=1)
     )
     reward = (
-        rewards.Reward([record["captions"] for record in data.records])
+        teach.Reward([record["captions"] for record in data.records])
         if args.self_critical
         else None
     )

@@ -268,16 +268,16 @@ class CaptionData:
     def length_histogram(self) -> np.ndarray:
         return np.bincount(self.texts.lengths)
 
-    def images(self, numbers) -> torch.Tensor:
+    def features_of(self, numbers) -> torch.Tensor:
         """Features of the split's images: (B, P, width) float16, as they are on disk."""
         return torch.from_numpy(self.features[self.rows[np.asarray(numbers)]])
 
     def batch(self, numbers, which, pad_multiple: int = 1) -> dict:
-        """Captions which (n, m) of images numbers (n,) as `Texts.batch` gives and `data.place` reads them, and `images` (n, P, width) float16."""
+        """Captions which (n, m) of images numbers (n,) as `Texts.batch` gives and `data.place` reads them, and `features` (n, P, width) float16."""
         batch = self.texts.batch(numbers, which, pad_multiple)
         return {
             **batch,
-            "images": self.images(numbers),
+            "features": self.features_of(numbers),
             "weight": float((batch["lengths"] - 1).sum()),
         }
 

@@ -18,9 +18,31 @@ from base.files import UserError
 from base.images import look, open_image
 from caption import data
 from loop import hardware
+from net import image_encoders
 from net.image_encoders import Encoder, Preprocess
 
 CHUNK = 256  # images between two saved states of the cache
+
+
+def check_encoder(name: str, key: str, saved: dict, path) -> None:
+    """Refuse features of another encoder than the one that the checkpoint `saved`, from `path`, was trained on.
+
+    name, key: of the encoder at hand. Raises UserError.
+    """
+    theirs = saved["encoder"]
+    if key != theirs["key"]:
+        raise UserError(
+            f"features of the encoder {name} with key {key}",
+            f"features of {theirs['encoder']} with key {theirs['key']}, on which {path} was trained",
+            "name a checkpoint and data of the same encoder, or get that encoder's files",
+        )
+
+
+def open_encoder(saved: dict, path, device="cpu") -> Encoder:
+    """The encoder of the captioner `saved`, from `path`. Raises UserError if its weights or preprocessing differ."""
+    encoder = image_encoders.load(saved["encoder"]["encoder"], device)
+    check_encoder(encoder.name, encoder.key, saved, path)
+    return encoder
 
 
 def read_pixels(preprocess: Preprocess, path, view: list[float] | None = None) -> np.ndarray:

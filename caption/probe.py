@@ -62,7 +62,7 @@ def ceiling(
     optimizer = torch.optim.AdamW(probe.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     rows, where, classes = objects(data)
-    see = lambda data, rows: writer.standardise(data.images(rows), statistics, device)
+    see = lambda data, rows: writer.standardise(data.features_of(rows), statistics, device)
     for _ in tqdm(range(steps), unit="step", desc="probe"):
         some = order.integers(len(rows), size=batch_size)
         logits = probe(torch.from_numpy(where[some]).to(device), see(data, rows[some]))

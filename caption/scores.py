@@ -15,7 +15,7 @@ from base import metrics
 from base.config import SampleConfig
 from base.files import UserError
 from caption import clip as caption_clip
-from caption import coco, probe, writer
+from caption import coco, probe, truth, writer
 from caption.data import CaptionData, Texts, image_path
 from loop import distributed
 from net import twin as net_twin
@@ -41,7 +41,7 @@ PHOTO_COLUMNS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "di
 def judge(texts: list[str], records: list[dict], on: str) -> dict:
     """Figures of captions: their truth where the scenes are known, else their likeness to the references. on: whose they are, for the signature."""
     if records[0].get("scene"):
-        return writer.truth(texts, records)
+        return truth.truth(texts, records)
     found = coco.scores(texts, [record["captions"] for record in records], on)
     return {
         **{key: value for key, value in found.items() if key != "cider_each"},
@@ -78,7 +78,7 @@ def by_objects(texts: list[str], records: list[dict]) -> dict[str, dict]:
     sizes = [len(record["scene"]["objects"]) for record in records]
     pick = lambda values, size: [value for value, n in zip(values, sizes, strict=True) if n == size]
     return {
-        str(size): writer.truth(pick(texts, size), pick(records, size))
+        str(size): truth.truth(pick(texts, size), pick(records, size))
         for size in sorted(set(sizes))
     }
 
@@ -109,7 +109,7 @@ def caption_all(
 
     def batch(first: int) -> list[tuple[str, int]]:
         numbers = np.arange(first, min(first + batch_size, len(data)))
-        seen = writer.standardise(data.images(numbers), saved["statistics"], model.device) * (
+        seen = writer.standardise(data.features_of(numbers), saved["statistics"], model.device) * (
             0.0 if blind else 1.0
         )
         if rerank > 1 and saved["objective"] == "diffusion":
@@ -155,7 +155,7 @@ def swap_scores(
     def bounds(one: tuple[int, int, np.ndarray]) -> np.ndarray:
         picture, caption, part = one
         seen = writer.standardise(
-            data.images(2 * part + picture), saved["statistics"], model.device
+            data.features_of(2 * part + picture), saved["statistics"], model.device
         )
         words = [
             tokenizer.encode(data.records[2 * n + caption]["captions"][0]).tolist() for n in part
@@ -211,7 +211,7 @@ def infilling(
             int(np.random.default_rng((seed, n, length)).integers(1, len(ids) - length))
             for n, ids in zip(numbers, whole, strict=True)
         ]
-        seen = writer.standardise(data.images(numbers), saved["statistics"], model.device)
+        seen = writer.standardise(data.features_of(numbers), saved["statistics"], model.device)
         filled = (left_to_right if saved["objective"] == "ar" else both_sides)(
             seen, whole, starts, length, first
         )
@@ -230,7 +230,7 @@ def infilling(
             row[start : start + length] = tokenizer.mask
         sizes = torch.tensor([len(ids) for ids in whole], device=model.device)
         drawn = sample(
-            model.bind(sizes, writer.condition_of(model, seen)),
+            model.bind(sizes, model.keys_values(seen)),
             rows.to(model.device),
             SampleConfig(sampler="confidence", steps=length, temperature=0.0),
             mask_id=tokenizer.mask,
@@ -256,7 +256,7 @@ def infilling(
                 pad=tokenizer.pad,
                 temperature=0.0,
                 rngs=row_generators(seed, len(rows)),
-                condition=writer.condition_of(model, seen[rows]),
+                condition=model.keys_values(seen[rows]),
             )
             for row, ids in zip(rows, drawn.tokens[:, start:].tolist(), strict=True):
                 filled[row] = ids

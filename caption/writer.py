@@ -13,15 +13,12 @@ import torch
 from torch import Tensor
 
 import diffusion
-from base import metrics
 from base.config import SampleConfig
 from caption.coco import ngrams
 from diffusion import guide
 from loop.batches import to_device
 from net import twin
 from net.samplers import row_generators, sample
-from worlds import language
-from worlds.scenes import scene_from_dict
 
 PLACE_SCALE = 4.0
 
@@ -39,7 +36,7 @@ class Caption:
 
 
 def feature_statistics(features: np.ndarray, rows: np.ndarray) -> dict:
-    """Mean and deviation of each channel over at most 1,000 training images, and the place code's size: plain values for the checkpoint."""
+    """Mean and deviation of each channel over at most 1,000 training features, and the place code's size: plain values for the checkpoint."""
     some = features[rows[np.linspace(0, len(rows) - 1, min(len(rows), 1000)).astype(int)]].astype(
         np.float32
     )
@@ -66,7 +63,7 @@ def place_code(patches: int, width: int) -> Tensor:
     return torch.cat([torch.zeros(patches - side * side, width), code])
 
 
-def standardise(images: Tensor, statistics: dict, device) -> Tensor:
+def standardise(features: Tensor, statistics: dict, device) -> Tensor:
     """Features (B, P, width) as the captioner reads them: of zero mean and unit deviation, plus the code of their place.
 
     Without the code no relation was learnt in 57,600 captions: frozen features say what, and only faintly where. The larger it is
@@ -75,23 +72,19 @@ def standardise(images: Tensor, statistics: dict, device) -> Tensor:
     mean, std = (
         torch.tensor(statistics[name], device=device) for name in ("feature_mean", "feature_std")
     )
-    return (images.to(device).float() - mean) / std + statistics.get(
+    return (features.to(device).float() - mean) / std + statistics.get(
         "place_scale", 1.0
-    ) * place_code(*images.shape[1:]).to(device)
+    ) * place_code(*features.shape[1:]).to(device)
 
 
-def hide(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
+def hide(features: Tensor, share: float, rng: torch.Generator) -> Tensor:
     """Features (B, P, width) with a share of their patches zeroed, each by a draw of its own; with a share of 0 nothing is drawn."""
     return (
-        images * (torch.rand(images.shape[:2], generator=rng) >= share).to(images.device)[..., None]
+        features
+        * (torch.rand(features.shape[:2], generator=rng) >= share).to(features.device)[..., None]
         if share
-        else images
+        else features
     )
-
-
-def condition_of(model, images: Tensor) -> list:
-    """Keys and values of every block: computed once per image, not once per denoiser call."""
-    return model.keys_values(images)
 
 
 @torch.no_grad()
@@ -99,7 +92,7 @@ def write(
     model,
     tokenizer,
     objective: str,
-    images: Tensor,
+    features: Tensor,
     settings: SampleConfig,
     *,
     guidance: float = 1.0,
@@ -110,12 +103,12 @@ def write(
 ) -> list[Caption]:
     """A caption for each image, or for each of `lengths`.
 
-    images: (B, P, width) standardised. lengths: (n·B,) tokens with [BOS] and [EOS], n captions of an image one after another;
+    features: (B, P, width) standardised. lengths: (n·B,) tokens with [BOS] and [EOS], n captions of an image one after another;
     None asks the length head for one. template: ids with [MASK] where the model writes, the same for all; it fixes the
     length. guidance 1 is none.
     """
-    device, B = images.device, len(images if lengths is None else lengths)
-    condition, rngs = condition_of(model, images), row_generators(seed, B, first)
+    device, B = features.device, len(features if lengths is None else lengths)
+    condition, rngs = model.keys_values(features), row_generators(seed, B, first)
     if objective == "ar":
         prompt = torch.full((B, 1), tokenizer.bos, device=device)
         drawn = twin.sample(
@@ -135,7 +128,7 @@ def write(
             sizes = torch.full((B,), len(template), device=device)
         else:
             sizes = (
-                model.length_logits(images).argmax(-1).clamp(min=3)
+                model.length_logits(features).argmax(-1).clamp(min=3)
                 if lengths is None
                 else lengths.to(device)
             )
@@ -167,7 +160,7 @@ def bounds(
     model,
     tokenizer,
     objective: str,
-    images: Tensor | None,
+    features: Tensor | None,
     texts: list[list[int]],
     *,
     draws: int = 8,
@@ -175,7 +168,7 @@ def bounds(
 ) -> np.ndarray:
     """Nats of each caption given its image (None: given none): the bound, or the twin's exact figure, (n·B,) float64.
 
-    n·B texts go with B images, n after one another. Every row uses the same noise levels, so that captions of one length
+    n·B texts go with B features, n after one another. Every row uses the same noise levels, so that captions of one length
     are compared under like masks.
     """
     rows = torch.nn.utils.rnn.pad_sequence(
@@ -184,7 +177,7 @@ def bounds(
     tokens, lengths, free = to_device(
         {"tokens": rows, "lengths": torch.tensor([len(one) for one in texts])}, model.device
     )
-    condition = None if images is None else condition_of(model, images)
+    condition = None if features is None else model.keys_values(features)
     if objective == "ar":
         return twin.likelihoods(model, tokens, free, condition).numpy()
     result = torch.zeros(len(texts), dtype=torch.float64)
@@ -193,7 +186,7 @@ def bounds(
         sizes.unique().tolist()
     ):  # the rows of one length, under the same masks whatever else is in the batch
         rows, rng = (sizes == n).nonzero()[:, 0], torch.Generator().manual_seed(seed)
-        theirs = rows // (len(texts) // len(images)) if images is not None else rows
+        theirs = rows // (len(texts) // len(features)) if features is not None else rows
         denoise = model.bind(None, condition and [(k[theirs], v[theirs]) for k, v in condition])
         shift = torch.rand(1, generator=rng, dtype=torch.float64)
         for draw in range(draws):
@@ -227,7 +220,7 @@ def consensus(texts: list[str]) -> list[float]:
 def best_of(
     model,
     tokenizer,
-    images: Tensor,
+    features: Tensor,
     settings: SampleConfig,
     candidates: int,
     *,
@@ -245,12 +238,12 @@ def best_of(
     at no loss of truth (scenes: 85% of captions named every object, 74% with 0; LOG.md).
     """
     candidates = min(candidates, model.config.max_length + 1)
-    log_p, length = model.length_logits(images).log_softmax(-1).topk(candidates, -1)
+    log_p, length = model.length_logits(features).log_softmax(-1).topk(candidates, -1)
     written = write(
         model,
         tokenizer,
         "diffusion",
-        images,
+        features,
         settings,
         guidance=guidance,
         lengths=length.flatten().clamp(min=3),
@@ -258,7 +251,7 @@ def best_of(
         first=first * candidates,
     )
     ids = [one.ids for one in written]
-    nats = bounds(model, tokenizer, "diffusion", images, ids, draws=draws, seed=seed)
+    nats = bounds(model, tokenizer, "diffusion", features, ids, draws=draws, seed=seed)
     for one, value in zip(written, nats, strict=True):
         one.bound = float(value) / (len(one.ids) - 1)
     blind = (
@@ -279,30 +272,3 @@ def best_of(
         )
     best = cost.argmin(1)
     return [written[row * candidates + place_in] for row, place_in in enumerate(best)]
-
-
-def truth(texts: list[str], records: list[dict], references: list[str] = ()) -> dict:
-    """How true captions are of their scenes: shares with 95% intervals over images (Wilson's for shares)."""
-    judged = [
-        language.judge(text, scene_from_dict(record["scene"]))
-        for text, record in zip(texts, records, strict=True)
-    ]
-    n = len(judged)
-    result = {"images": n}
-    for name in ("truthful", "exact", "grammatical"):
-        count = sum(one[name] for one in judged)
-        result["set_exact" if name == "exact" else name] = count / n
-        result[("set_exact" if name == "exact" else name) + "_ci95"] = metrics.share_interval(
-            count, n
-        )
-    for name in dict.fromkeys(key for one in judged for key in one["tallies"]):
-        right, total = (sum(one["tallies"].get(name, [0, 0])[i] for one in judged) for i in (0, 1))
-        result[f"{name}_accuracy"], result[f"{name}_accuracy_ci95"] = (
-            right / total,
-            metrics.share_interval(right, total),
-        )
-    for name, key in (("object_recall", "recall"), ("hallucination", "hallucinated")):
-        right, total = (sum(one[key][i] for one in judged) for i in (0, 1))
-        result[name] = right / max(1, total)
-    result["distinct_captions"] = len(set(texts)) / n
-    return result

@@ -16,10 +16,9 @@ import torch
 
 from base import bundle
 from base.runtime import Runner
-from caption import writer
+from caption import features, writer
 from edge import roofline
 from loop import checkpoint
-from net import image_encoders
 
 STAGES = ("decode", "resize", "encoder", "condition", "loop", "next")
 
@@ -27,7 +26,7 @@ STAGES = ("decode", "resize", "encoder", "condition", "loop", "next")
 def torch_side(path):
     """generate_caption.py's way from a picture's bytes to its caption."""
     model, tokenizer, saved = checkpoint.open_model(path, kinds=("caption",))
-    encoder = image_encoders.load(saved["encoder"]["encoder"])
+    encoder = features.open_encoder(saved, path)
 
     def caption(pictures, settings):
         seen = writer.standardise(encoder.features(pictures), saved["statistics"], "cpu")

@@ -237,7 +237,7 @@ def compare_numbers(trained: Trained, runner: Runner, material: Material) -> lis
         its_own = runner.run("encoder", {"image": material.images})[0]
         note("features", its_own, features.numpy(), tolerance["features"])
         seen = trained.seen(features)
-        condition = writer.condition_of(trained.model, seen)
+        condition = trained.model.keys_values(seen)
         keys, values, lengths = runner.run("condition", {"features": features.numpy()})
         head = trained.model.config.d_model // trained.model.config.heads
         note(

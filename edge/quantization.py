@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from base.config import SampleConfig
-from caption import writer
 from edge.parity import Material, Trained, holes
 from net.samplers import row_generators, sample
 
@@ -77,9 +76,8 @@ def states(trained: Trained, material: Material, steps: int = 8) -> Iterator[dic
         tokens, sizes = (torch.from_numpy(part) for part in holes(rows, tokenizer, 1.0))
         condition, seen, given = None, [], {}
         if material.images is not None:
-            condition = writer.condition_of(
-                model, trained.seen(trained.features(material.images[first : first + FEED]))
-            )
+            images = material.images[first : first + FEED]
+            condition = model.keys_values(trained.seen(trained.features(images)))
             head = model.config.d_model // model.config.heads
             given = {
                 "keys": torch.stack([k.mT for k, _ in condition], 1) * head**-0.5,

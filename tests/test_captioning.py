@@ -228,7 +228,7 @@ def test_lengths_alone(data, run, tmp_path, monkeypatch):
     for path in (run, tmp_path / "straight" / "last.pt"):
         model, _, saved = checkpoint.open_model(path)
         log_p = model.length_logits(
-            writer.standardise(split.images(range(6)), saved["statistics"], "cpu")
+            writer.standardise(split.features_of(range(6)), saved["statistics"], "cpu")
         ).log_softmax(-1)
         lengths.append(
             -np.mean(
@@ -362,7 +362,7 @@ def test_a_text_denoiser_is_the_start(data, tmp_path, monkeypatch, capsys):
         said = model(
             tokens,
             select=select,
-            condition=model.keys_values(CaptionData(data, "val").images([0, 1]).float()),
+            condition=model.keys_values(CaptionData(data, "val").features_of([0, 1]).float()),
         )
         assert torch.equal(said, text(tokens, select=select))
     assert "tensors; new:" in capsys.readouterr().err

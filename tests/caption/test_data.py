@@ -39,7 +39,7 @@ def test_round_trip(folder):
             [i for i, record in enumerate(RECORDS) if record["split"] == split],
         )
         assert data.records == [RECORDS[i] for i in rows] and np.array_equal(
-            data.images(np.arange(len(data))), features[rows].astype(np.float32)
+            data.features_of(np.arange(len(data))), features[rows].astype(np.float32)
         )
         for record, tokens in zip(data.records, data.tokens, strict=True):
             assert [data.tokenizer.decode(one.tolist()) for one in tokens] == record["captions"]
@@ -132,11 +132,13 @@ def test_batches_are_functions_of_the_step(folder):
         again = other(step)[0]
         assert all(
             torch.equal(again[name], straight[step][name])
-            for name in ("tokens", "lengths", "images")
+            for name in ("tokens", "lengths", "features")
         )
-    assert not torch.equal(straight[0]["images"], CaptionBatches(data, 8, seed=2)(0)[0]["images"])
     assert not torch.equal(
-        straight[0]["images"], straight[5]["images"]
+        straight[0]["features"], CaptionBatches(data, 8, seed=2)(0)[0]["features"]
+    )
+    assert not torch.equal(
+        straight[0]["features"], straight[5]["features"]
     )  # another epoch, another order
     for row, n in zip(straight[0]["tokens"], straight[0]["lengths"], strict=True):
         assert (
@@ -148,7 +150,7 @@ def test_batches_are_functions_of_the_step(folder):
     assert len(halves) == 2 and sum(part["weight"] for part in halves) == straight[0][
         "weight"
     ] == float((straight[0]["lengths"] - 1).sum())
-    assert torch.equal(torch.cat([part["images"] for part in halves]), straight[0]["images"])
+    assert torch.equal(torch.cat([part["features"] for part in halves]), straight[0]["features"])
 
 
 def test_captions_that_share_an_image(folder):
@@ -156,12 +158,12 @@ def test_captions_that_share_an_image(folder):
     data = CaptionData(folder, "train")
     for each in (2, 5, 7):
         batch = CaptionBatches(data, 4 * each, captions_per_image=each)(0)[0]
-        assert batch["images"].shape[0] == 4 and len(batch["tokens"]) == 4 * each
+        assert batch["features"].shape[0] == 4 and len(batch["tokens"]) == 4 * each
         known = {
-            data.images([n]).numpy().tobytes(): {tuple(one.tolist()) for one in data.tokens[n]}
+            data.features_of([n]).numpy().tobytes(): {tuple(one.tolist()) for one in data.tokens[n]}
             for n in range(len(data))
         }
-        for i, image in enumerate(batch["images"]):
+        for i, image in enumerate(batch["features"]):
             rows = zip(
                 batch["tokens"][i * each : (i + 1) * each],
                 batch["lengths"][i * each : (i + 1) * each],
@@ -177,7 +179,7 @@ def test_captions_that_share_an_image(folder):
     widths = [part["tokens"].shape[1] for part in parts]
     assert widths == sorted(widths) and widths[0] < widths[-1] == whole["tokens"].shape[1]
     assert sum(part["weight"] for part in parts) == whole["weight"] and torch.equal(
-        torch.cat([part["images"] for part in parts]), whole["images"]
+        torch.cat([part["features"] for part in parts]), whole["features"]
     )
 
 
@@ -188,7 +190,7 @@ def test_an_epoch_shows_every_image_once(folder, batch_size, shown):
     for epoch in (0, 2):
         images = torch.cat(
             [
-                batches(epoch * batches.epoch_steps + step)[0]["images"]
+                batches(epoch * batches.epoch_steps + step)[0]["features"]
                 for step in range(batches.epoch_steps)
             ]
         )

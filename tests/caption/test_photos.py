@@ -318,7 +318,7 @@ def test_views_are_other_looks_at_training_pictures(photos, tmp_path):
             part.width >= 40
             and part.height >= 32
             and torch.allclose(
-                encoder.features([part])[0], data.images([number])[0].float(), atol=1e-3
+                encoder.features([part])[0], data.features_of([number])[0].float(), atol=1e-3
             )
         )
     with pytest.raises(UserError, match="another data set"):

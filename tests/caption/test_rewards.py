@@ -6,7 +6,7 @@ import torch
 
 import diffusion
 from base.tokenizer import Tokenizer
-from caption import coco, rewards
+from caption import coco, teach
 
 CAPTIONS = [
     ["a dog runs on grass", "the dog is running", "a brown dog runs"],
@@ -16,7 +16,7 @@ CAPTIONS = [
 
 
 def test_the_reward_is_cider_against_the_other_captions():
-    reward = rewards.Reward(CAPTIONS)
+    reward = teach.Reward(CAPTIONS)
     words = [[coco.tokenize(text) for text in texts] for texts in CAPTIONS]
     others = coco.CiderD(words)
     got = reward("a dog runs on grass", 0, without=0)
@@ -26,7 +26,7 @@ def test_the_reward_is_cider_against_the_other_captions():
         and got > 0
     )
     assert reward("a dog runs on grass", 0, without=1) > got  # its own text is a reference now
-    assert rewards.Reward([["one caption"], ["another"]])(
+    assert teach.Reward([["one caption"], ["another"]])(
         "one caption", 0, without=0
     ) == pytest.approx(5.0)  # the only one stays; it has no 3-grams
 
@@ -41,7 +41,7 @@ def setting(seed=0):
     free = torch.zeros_like(tokens, dtype=torch.bool)
     for row, one in enumerate(rows):
         free[row, 1 : len(one) - 1] = True
-    return tokenizer, tokens, free, [(n, 0) for n in range(3)], rewards.Reward(CAPTIONS)
+    return tokenizer, tokens, free, [(n, 0) for n in range(3)], teach.Reward(CAPTIONS)
 
 
 def test_the_gradient_is_the_gain_times_that_of_log_p():
@@ -55,7 +55,7 @@ def test_the_gradient_is_the_gain_times_that_of_log_p():
     spy = lambda text, image, without: (
         seen.append((image, reward(text, image, without) + len(seen))) or seen[-1][1]
     )  # every score differs
-    total, stats = rewards.loss(
+    total, stats = teach.self_critical_loss(
         denoise,
         tokens,
         free,
@@ -66,7 +66,7 @@ def test_the_gradient_is_the_gain_times_that_of_log_p():
         rng=torch.Generator().manual_seed(3),
         share=1.0,
     )
-    bound, plain = rewards.loss(
+    bound, plain = teach.self_critical_loss(
         denoise,
         tokens,
         free,
@@ -102,7 +102,7 @@ def test_training_on_the_reward_raises_it():
     table = torch.zeros(tokens.numel(), tokenizer.output_size).requires_grad_()
     optimizer, rng, scores = torch.optim.Adam([table], lr=0.3), torch.Generator().manual_seed(0), []
     for _ in range(60):
-        loss, stats = rewards.loss(
+        loss, stats = teach.self_critical_loss(
             lambda x, share, select: table[select.flatten()],
             tokens,
             free,

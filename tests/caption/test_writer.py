@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from base.config import SampleConfig
-from caption import probe, scores, writer
+from caption import probe, scores, truth, writer
 from caption.data import CaptionData
 from loop.checkpoint import open_model
 from tests.making.captioned import make_captioner, make_captions
@@ -21,7 +21,7 @@ def world(tmp_path_factory):
     model, tokenizer, saved = open_model(make_captioner(data, root / "run") / "best.pt")
     twin = open_model(make_captioner(data, root / "twin", "--objective", "ar") / "best.pt")
     seen = writer.standardise(
-        CaptionData(data, "val").images([0, 1, 2, 3]), saved["statistics"], "cpu"
+        CaptionData(data, "val").features_of([0, 1, 2, 3]), saved["statistics"], "cpu"
     )
     return data, model, tokenizer, saved, twin, seen
 
@@ -30,13 +30,13 @@ def test_features_are_standardised(world):
     data, _, _, saved, _, _ = world
     train = CaptionData(data, "train")
     seen = writer.standardise(
-        train.images(np.arange(len(train))), saved["statistics"], "cpu"
+        train.features_of(np.arange(len(train))), saved["statistics"], "cpu"
     ) - writer.PLACE_SCALE * writer.place_code(64, 192)
     assert seen.mean((0, 1)).abs().max() < 0.02 and seen.std((0, 1)).max() < 1.05
     before = {
         name: value for name, value in saved["statistics"].items() if name != "place_scale"
     }  # a checkpoint from before the code had a size
-    some = train.images([0, 1])
+    some = train.features_of([0, 1])
     assert torch.allclose(
         writer.standardise(some, before, "cpu") - seen[:2],
         writer.place_code(64, 192),
@@ -235,7 +235,7 @@ def test_truth_counts(world):
         "a small green circle",
         "red red",
     ]
-    found = writer.truth(texts, [{"scene": scene}] * 5)
+    found = truth.truth(texts, [{"scene": scene}] * 5)
     assert (found["truthful"], found["set_exact"], found["grammatical"]) == (0.4, 0.2, 0.8)
     assert (
         found["relation_accuracy"] == 0.5
@@ -305,9 +305,8 @@ def test_infilling_is_the_likeliest_word_of_each_reading(world, monkeypatch):
         for n in range(len(data)):
             ids = data.tokens[n][0]
             start = int(np.random.default_rng((3, n, 1)).integers(1, len(ids) - 1))
-            condition = writer.condition_of(
-                model, writer.standardise(data.images([n]), saved["statistics"], "cpu")
-            )
+            seen = writer.standardise(data.features_of([n]), saved["statistics"], "cpu")
+            condition = model.keys_values(seen)
             shown = (
                 ids[None, :start]
                 if name == "twin"

@@ -897,9 +897,8 @@ def test_key_mask_free_networks_equal_the_model(captioner):
     tokens, share = torch.randint(0, model.config.output_size, (3, 9)), torch.rand(3)
     with torch.no_grad():
         keys, values, _ = graphs.ConditionGraph(model, saved["statistics"], 64)(features)
-        condition = writer.condition_of(
-            model, writer.standardise(features, saved["statistics"], "cpu")
-        )
+        seen = writer.standardise(features, saved["statistics"], "cpu")
+        condition = model.keys_values(seen)
         expected = model(tokens, lengths=lengths, share=share, condition=condition)
         found = graphs.Network(model)(tokens.int(), lengths.int(), keys, values, share)
     real = torch.arange(9) < lengths[:, None]

@@ -87,7 +87,7 @@ def main() -> None:
                 torch.from_numpy(unchecked[numbers]) for _ in range(50)
             ],
             "features of 16 images, checked, 50 times": lambda: [
-                held.images(numbers) for _ in range(50)
+                held.features_of(numbers) for _ in range(50)
             ],
         }
         times: dict = {name: [] for name in sides}

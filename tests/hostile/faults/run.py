@@ -281,7 +281,7 @@ class Caching:
         ):
             return f"not all of {done} rows are there"
         try:
-            caption_data.CaptionData(out, "train").images(np.arange(PICTURES // 2))
+            caption_data.CaptionData(out, "train").features_of(np.arange(PICTURES // 2))
         except UserError:
             return "" if done < PICTURES else "a finished cache is refused"
         return "" if done == PICTURES else self.final(out)
@@ -519,7 +519,7 @@ def content_of(path: Path) -> str:
             if kind == "captions":
                 held = caption_data.CaptionData(path, split)
                 parts += [
-                    held.images(np.arange(len(held))).numpy().tobytes(),
+                    held.features_of(np.arange(len(held))).numpy().tobytes(),
                     held.records,
                     held.meta,
                     held.encoder,

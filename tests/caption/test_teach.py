@@ -9,7 +9,7 @@ import train_captioning
 from base import config
 from base.config import SampleConfig
 from base.files import UserError
-from caption import teacher, writer
+from caption import teach, writer
 from caption.data import CaptionData
 from loop import checkpoint
 from tests.making.captioned import make_captioner, make_captions, save_encoder
@@ -34,11 +34,11 @@ def test_a_teacher_writes_what_it_would_alone(data, run, monkeypatch):
     model, tokenizer, saved = checkpoint.open_model(run)
     split = CaptionData(data, "val")
     settings = SampleConfig(**config.CAPTIONS) if saved["objective"] == "ar" else GREEDY
-    whole = teacher.tell(model, tokenizer, saved, split, settings)
-    monkeypatch.setattr(teacher, "ROWS", {"cpu": 3})
-    assert teacher.tell(model, tokenizer, saved, split, settings) == whole
+    whole = teach.write_captions(model, tokenizer, saved, split, settings)
+    monkeypatch.setattr(teach, "ROWS", {"cpu": 3})
+    assert teach.write_captions(model, tokenizer, saved, split, settings) == whole
     for number in range(len(split)):
-        seen = writer.standardise(split.images([number]), saved["statistics"], "cpu")
+        seen = writer.standardise(split.features_of([number]), saved["statistics"], "cpu")
         assert (
             writer.write(model, tokenizer, saved["objective"], seen, settings)[0].text
             == whole[number]
@@ -55,7 +55,7 @@ def test_it_is_trained_on_those_and_resumed_with_them(data, run, tmp_path, monke
         lambda self, step: seen.append((self.data, plain(self, step))) or seen[-1][1],
     )
     make_captioner(data, tmp_path / "straight", *flags)
-    told = json.loads((tmp_path / "straight" / teacher.FILE).read_text())
+    told = json.loads((tmp_path / "straight" / teach.FILE).read_text())
     assert {name: len(texts) for name, texts in told.items()} == {
         "train": len(CaptionData(data, "train")),
         "val": len(CaptionData(data, "val")),
@@ -93,7 +93,7 @@ def test_it_is_trained_on_those_and_resumed_with_them(data, run, tmp_path, monke
         ("[]", "no JSON object"),
         ("{", "taught.json"),
     ):
-        (tmp_path / "half" / teacher.FILE).write_text(content)
+        (tmp_path / "half" / teach.FILE).write_text(content)
         with pytest.raises(UserError, match=message):
             train_captioning.main(
                 [
@@ -116,7 +116,7 @@ def test_another_teacher_is_refused_by_name(data, run, tmp_path):
     )
     for folder, name, message in (
         (words, run, "made with tokenizer"),
-        (encoder, run, "which reads features of embedded"),
+        (encoder, run, "expected features of embedded with key"),
         (data, tmp_path / "none.pt", "none.pt"),
     ):
         with pytest.raises(UserError, match=message):
