@@ -1,4 +1,4 @@
-"""The house: imports only go down, scripts stand alone, size tables are true, and the README's commands are real."""
+"""The house: imports go down, scripts stand alone, tables are true, documented commands are real."""
 
 import ast
 import importlib
@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from base.config import LENGTH_HIDDEN, NAMED_SIZES, ModelConfig, TrainConfig, named_size
+from base.files import UserError
 from base.flags import to_dict
 from model import Denoiser
 from tests.making.sources import COMMANDS, FLOORS, NAMES, ROOT, SCRIPTS, SOURCES, command_line
@@ -66,15 +68,52 @@ def test_scripts_have_one_skeleton(name):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_wrong_flag_is_one_line_and_status_2(name):
-    done = subprocess.run(
-        [sys.executable, *command_line(name), "--sed", "3"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+def test_a_wrong_flag_is_named(name):
+    with pytest.raises(UserError) as error:
+        importlib.import_module(name).main(["--sed", "3"])
+    assert str(error.value) == "found the flag --sed; expected --seed; correct the spelling"
+
+
+def test_a_users_mistake_is_one_line_and_status_2(tmp_path):
+    """As a user types it, from another working folder, without PYTHONPATH."""
+    command = [sys.executable, str(ROOT / "train.py"), "--sed", "3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "error: found the flag --sed; expected --seed; correct the spelling\n"
+
+
+def longest_function(name: str) -> tuple[int, str]:
+    """The lines of the longest function of a file, and its name."""
+    functions = [
+        (node.end_lineno - node.lineno + 1, node.name)
+        for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    return max(functions, default=(0, ""))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_budgets(name):
+    """Lines are never squeezed to fit: no line over 100 characters, no function over 50 lines."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    assert max(map(len, lines), default=0) <= 100
+    assert len(lines) <= (220 if name.removesuffix(".py") in SCRIPTS else 400), "split the idea"
+    length, function = longest_function(name)
+    assert length <= 50, f"{function} has {length} lines: split the idea"
+
+
+def test_the_root_stays_small():
+    assert len(list(ROOT.glob("*.py"))) <= 26
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tests_mirror_the_rooms(name):
+    """tests/ROOM/test_MODULE.py for each module, tests/test_SCRIPT.py for each script."""
+    path = Path(name)
+    if path.name != "__init__.py":
+        assert (ROOT / "tests" / path.parent / f"test_{path.stem}.py").exists()
 
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -89,7 +128,8 @@ def test_documented_sizes_are_the_codes():
     for name in NAMED_SIZES:
         size = named_size(name)
         more = {"condition_width": 768, "length_hidden": LENGTH_HIDDEN} if name == "caption" else {}
-        count = Denoiser(ModelConfig(**size, **more)).num_parameters()
+        with torch.device("meta"):  # shapes without memory
+            count = Denoiser(ModelConfig(**size, **more)).num_parameters()
         assert (
             f"| `{name}` | {size['d_model']} | {size['heads']} | {size['layers']} | {count / 1e6:.1f} M |"
             in pages()
