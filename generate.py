@@ -15,7 +15,6 @@ A text's length is given, not guessed: --length, or drawn from the lengths of th
 
 import dataclasses
 import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -27,15 +26,11 @@ from tqdm import tqdm
 from base import files, flags
 from base.config import SampleConfig
 from base.files import UserError
+from base.templates import blank_rows, template_row
 from loop import checkpoint, hardware
 from net import twin
 from net.samplers import row_generators, sample
-from show import pages
-
-BLANK = re.compile(
-    r" ?\[MASK(?:\*(\d+))?\]"
-)  # the space before a blank belongs to its first token, as in the training texts
-FRAMES_SHOWN = 12
+from show import pages, terminal
 
 
 def parse_args(argv):
@@ -94,35 +89,7 @@ class Drawn:
     calls: int
 
 
-def read_template(text: str, tokenizer, max_length: int, open_end: bool) -> list[int]:
-    """Ids of a template, blanks as [MASK]. Raises UserError if it has no blank, a malformed one, or is too long."""
-    ids, end = [tokenizer.bos], 0
-    for blank in BLANK.finditer(text):
-        ids += tokenizer.encode(text[end : blank.start()]).tolist()
-        count = int((blank[1] or "1")[:9])  # of nine digits or more: too many anyway
-        if not 1 <= count <= max_length:
-            raise UserError(
-                f"the blank {blank[0].strip()}", f"1 to {max_length} tokens", "write [MASK*n]"
-            )
-        ids, end = ids + [tokenizer.mask] * count, blank.end()
-    rest = text[end:]
-    if end == 0 or "[MASK" in rest or "[MASK" in tokenizer.decode(ids):
-        raise UserError(
-            f"the template {text!r}",
-            "blanks such as [MASK] or [MASK*20]",
-            "mark what is to be filled",
-        )
-    ids += tokenizer.encode(rest).tolist() + ([] if open_end else [tokenizer.eos])
-    if len(ids) > max_length:
-        raise UserError(
-            f"a template of {len(ids)} tokens",
-            f"at most {max_length}, the model's length",
-            "shorten it or its blanks",
-        )
-    return ids
-
-
-def blank_rows(args, tokenizer, saved, max_length: int) -> list[list[int]]:
+def empty_rows(args, tokenizer, saved, max_length: int) -> list[list[int]]:
     """[BOS], masks, [EOS] for each sample, of the length asked for or of lengths drawn from the training rows.
 
     The twin ends its texts itself: it gets the model's whole length unless --length says less.
@@ -146,12 +113,13 @@ def blank_rows(args, tokenizer, saved, max_length: int) -> list[list[int]]:
             )
             for number in range(args.num_samples)
         ]
-    return [
-        [tokenizer.bos]
-        + [tokenizer.mask] * (n - 2)
-        + [tokenizer.mask if args.open_end else tokenizer.eos]
-        for n in lengths
-    ]
+    rows = []
+    for n in lengths:
+        row = blank_rows([n], tokenizer)[0].tolist()
+        if args.open_end:
+            row[-1] = tokenizer.mask
+        rows.append(row)
+    return rows
 
 
 def left_to_right(args, model, tokenizer, rows: list[list[int]], first: int) -> list[Drawn]:
@@ -223,42 +191,6 @@ def unmask(args, model, tokenizer, rows: list[list[int]], first: int) -> list[Dr
     ]
 
 
-def show(drawn: Drawn, tokenizer, delay: float) -> None:
-    """The frames as text: masks as ·, new tokens bright on a terminal; a dozen plain frames elsewhere."""
-    live = sys.stdout.isatty()
-    frames = (
-        drawn.frames
-        if live
-        else [
-            drawn.frames[i]
-            for i in np.unique(np.linspace(0, len(drawn.frames) - 1, FRAMES_SHOWN).astype(int))
-        ]
-    )
-    before = None
-    for number, frame in enumerate(frames, 1):
-        pieces = [
-            "·"
-            if id == tokenizer.mask
-            else ""
-            if id in (tokenizer.bos, tokenizer.eos, tokenizer.pad)
-            else tokenizer.piece(id)
-            for id in frame
-        ]
-        if live:
-            new = [
-                before is not None and before[i] == tokenizer.mask != id
-                for i, id in enumerate(frame)
-            ]
-            pieces = [
-                f"\033[1;33m{p}\033[0m" if fresh else f"\033[2m{p}\033[0m" if p == "·" else p
-                for p, fresh in zip(pieces, new, strict=True)
-            ]
-            print("\033[2J\033[H", end="")
-        print(f"[{number}/{len(frames)}] " + "".join(pieces) + "\n", flush=True)
-        before = frame
-        time.sleep(delay if live else 0)
-
-
 def record(drawn: Drawn, tokenizer, args, name: str) -> dict:
     """What --json writes for a sample."""
     return {
@@ -301,10 +233,10 @@ def main(argv=None):
         )
     max_length = model.config.max_length
     if args.template is None:
-        rows = blank_rows(args, tokenizer, saved, max_length)
+        rows = empty_rows(args, tokenizer, saved, max_length)
     else:
         rows = [
-            read_template(args.template, tokenizer, max_length, args.open_end)
+            template_row(args.template, tokenizer, max_length, open_end=args.open_end)
         ] * args.num_samples
     write = left_to_right if saved["objective"] == "ar" else unmask
     clock, samples = time.perf_counter(), []
@@ -336,7 +268,7 @@ def main(argv=None):
     for number, drawn in enumerate(samples, 1):
         print(f"--- sample {number} ---")
         if args.show and drawn.frames:
-            show(drawn, tokenizer, args.delay)
+            terminal.play(drawn.frames, tokenizer, args.delay)
         print(tokenizer.decode(drawn.ids) + "\n")
     written = sum(sum(step > 0 for step in drawn.step) for drawn in samples)
     print(

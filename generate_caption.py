@@ -24,6 +24,7 @@ from tqdm import tqdm
 from base import config, files, flags, images
 from base.config import SampleConfig
 from base.files import UserError
+from base.templates import template_row
 from caption import data, features, writer
 from loop import checkpoint, hardware
 from show import gallery
@@ -127,25 +128,6 @@ def sources(args) -> list[tuple[str, dict]]:
     return found[: args.num_samples or None]
 
 
-def read_template(text: str, tokenizer, max_length: int) -> list[int]:
-    """Ids with [MASK] at the blanks, between [BOS] and [EOS]. A blank takes the space before it."""
-    ids, end = [tokenizer.bos], 0
-    for blank in re.finditer(r" ?\[MASK(?:\*(\d+))?\]", text):
-        ids += [
-            *map(int, tokenizer.encode(text[end : blank.start()])),
-            *[tokenizer.mask] * min(int((blank[1] or "1")[:9]), max_length + 1),
-        ]
-        end = blank.end()
-    ids += [*map(int, tokenizer.encode(text[end:])), tokenizer.eos]
-    if tokenizer.mask not in ids or len(ids) > max_length:
-        raise UserError(
-            f"a template of {len(ids)} tokens",
-            f"at least one [MASK], and at most {max_length} tokens",
-            "change --template",
-        )
-    return ids
-
-
 def open_batch(encoder, part: list[tuple[str, dict]], skipped: list[str]):
     """The pictures of a batch that can be read, and their features; the others are named and noted."""
     kept, pixels = [], []
@@ -168,7 +150,7 @@ def caption_batch(
     """Write and score the captions of a batch."""
     seen = writer.standardise(features, saved["statistics"], model.device)
     template = (
-        read_template(args.template, tokenizer, model.config.max_length) if args.template else None
+        template_row(args.template, tokenizer, model.config.max_length) if args.template else None
     )
     if args.rerank > 1 and template is None and saved["objective"] == "diffusion":
         return writer.best_of(

@@ -21,18 +21,16 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from base import files, flags
 from base.config import SampleConfig
 from base.files import UserError
 from loop import checkpoint, hardware
-from show import pages
+from show import pages, terminal
 from text import writer as text_writer
 from text.writer import Filled, Template
 
-FRAMES_SHOWN = 12
 DEFAULTS = {"temperature": 0.8}
 HELP = """A text with blanks fills them; a text without is continued.   An empty line: fill again.
 =N WORD: make word N this word and fill the rest again.   ?: number the words.   q: quit."""
@@ -155,38 +153,6 @@ class Writer:
         )
 
 
-def show(one: Filled, tokenizer, delay: float) -> None:
-    """The frames as text: masks as ·; all of them on a terminal, a dozen elsewhere."""
-    live = sys.stdout.isatty()
-    picked = (
-        range(len(one.frames))
-        if live
-        else np.unique(np.linspace(0, len(one.frames) - 1, FRAMES_SHOWN).astype(int))
-    )
-    for number in picked if one.frames else ():
-        frame, before = one.frames[number], one.frames[number - 1] if number else None
-        pieces = [
-            "·"
-            if id == tokenizer.mask
-            else ""
-            if id in (tokenizer.bos, tokenizer.eos)
-            else tokenizer.piece(id)
-            for id in frame
-        ]
-        if live:
-            new = [
-                before is not None and before[i] == tokenizer.mask != id
-                for i, id in enumerate(frame)
-            ]
-            pieces = [
-                f"\033[1;33m{piece}\033[0m" if fresh else piece
-                for piece, fresh in zip(pieces, new, strict=True)
-            ]
-            print("\033[2J\033[H", end="")
-        print(f"[{number + 1}/{len(one.frames)}] " + "".join(pieces) + "\n", flush=True)
-        time.sleep(delay if live else 0)
-
-
 def marked(segments: list[tuple[str, bool]]) -> str:
     """The text, what was written in bold on a terminal and between ‹ › elsewhere."""
     left, right = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("‹", "›")
@@ -244,7 +210,7 @@ def talk(writer: Writer) -> None:
             for one in writer.fill(template, seed):
                 segments = one.segments(template, writer.tokenizer)
                 if writer.args.show:
-                    show(one, writer.tokenizer, writer.args.delay)
+                    terminal.play(one.frames, writer.tokenizer, writer.args.delay)
                 print(
                     f"{marked(segments)}\n  ({one.calls} calls, {one.nats:.2f} nats per token)",
                     flush=True,
@@ -327,7 +293,7 @@ def main(argv=None):
     for number, one in enumerate(texts, 1):
         print(f"--- text {number} ({one.nats:.2f} nats per token) ---")
         if args.show:
-            show(one, tokenizer, args.delay)
+            terminal.play(one.frames, tokenizer, args.delay)
         print(marked(one.segments(template, tokenizer)) + "\n")
     written = sum(sum(map(len, one.blanks)) for one in texts)
     print(

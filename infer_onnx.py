@@ -25,6 +25,7 @@ from base import bundle, files, flags, images, runtime
 from base.config import SampleConfig
 from base.files import UserError
 from base.runtime import Runner
+from base.templates import template_row
 
 BATCH = 8
 
@@ -225,9 +226,7 @@ def main(argv=None):
         )
     if args.json:
         files.writable_folder(Path(args.json).parent)
-    template = (
-        runtime.read_template(args.text, runner.tokenizer, runner.length) if args.text else None
-    )
+    template = template_row(args.text, runner.tokenizer, runner.length) if args.text else None
     write = lambda pixels, first, rows=1: runner.write(
         pixels, settings, template=template, seed=args.seed, first=first, rows=rows
     )

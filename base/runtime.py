@@ -19,6 +19,8 @@ from base import bundle
 from base.config import GROUPS, SampleConfig
 from base.files import UserError
 from base.images import open_image, resize_crop
+from base.randomness import row_uniforms
+from base.templates import blank_rows
 from base.tokenizer import Tokenizer
 
 ORDERS = (
@@ -45,7 +47,6 @@ ELSEWHERE = {
     "tensorrt": "install an onnxruntime-gpu with TensorRT (docs/edge.md), or use --provider cpu",
     "cpu": "install onnxruntime again",
 }
-BLANK = re.compile(r" ?\[MASK(?:\*(\d+))?\]")  # the space before a blank belongs to its first token
 
 
 @dataclass
@@ -131,19 +132,6 @@ def open_graph(
     return session
 
 
-def uniforms(seed: int, rows: int, first: int, count: int) -> np.ndarray:
-    """The first `count` numbers of torch's generator for each row, as samplers.row_generators seeds it: (rows, count) float64."""
-    result = np.empty((rows, count))
-    for row in range(rows):
-        raw = (
-            np.random.RandomState((seed * 1_000_003 + first + row) & 0xFFFFFFFF)
-            .randint(0, 2**32, 2 * count, np.uint32)
-            .astype(np.uint64)
-        )
-        result[row] = ((raw[0::2] << np.uint64(32) | raw[1::2]) & np.uint64(2**53 - 1)) / 2.0**53
-    return result
-
-
 def schedule_table(settings: SampleConfig, length: int) -> np.ndarray:
     """(length + 1, steps) int32: row n says how many of n blanks are still masked after each step, as samplers.paced has it."""
     t = 1 - (np.arange(settings.steps) + 1) / settings.steps
@@ -188,7 +176,7 @@ def loop_inputs(
         "order": np.array([0 if own else ORDERS.index(settings.sampler)], np.int32),
         "threshold": np.array([limit], np.float32),
         "temperature": np.array([settings.temperature], np.float32),
-        "noise": uniforms(seed, len(tokens), first, numbers_needed(settings, table, total)),
+        "noise": row_uniforms(seed, len(tokens), first, numbers_needed(settings, table, total)),
     }
 
 
@@ -307,28 +295,6 @@ def look_back(
     return used
 
 
-def read_template(
-    text: str, tokenizer: Tokenizer, max_length: int, open_end: bool = False
-) -> list[int]:
-    """Ids of a text with blanks, "[MASK]" or "[MASK*20]", between [BOS] and [EOS]. Raises UserError if it has none or is too long."""
-    ids, end = [tokenizer.bos], 0
-    for blank in BLANK.finditer(text):
-        count = int((blank[1] or "1")[:9])  # of nine digits or more: too many anyway
-        ids += [
-            *map(int, tokenizer.encode(text[end : blank.start()])),
-            *[tokenizer.mask] * min(count, max_length + 1),
-        ]
-        end = blank.end()
-    ids += [*map(int, tokenizer.encode(text[end:])), *([] if open_end else [tokenizer.eos])]
-    if tokenizer.mask not in ids or len(ids) > max_length:
-        raise UserError(
-            f"a text of {len(ids)} tokens and {ids.count(tokenizer.mask)} blanks",
-            f"at least one [MASK], at most {max_length} tokens",
-            'write blanks as [MASK] or [MASK*20], as in --text "a [MASK] red [MASK]"',
-        )
-    return ids
-
-
 def peak_mib() -> float:
     """The most memory that this process has held; ru_maxrss alone would count what its parent held when it was forked."""
     status = Path("/proc/self/status")
@@ -418,19 +384,7 @@ class Runner:
             return np.tile(np.array(template, np.int32), (len(lengths), 1)), np.full(
                 len(lengths), len(template), np.int32
             )
-        place, end = (
-            np.arange(self.length if self.for_tensorrt else int(lengths.max())),
-            lengths[:, None],
-        )
-        tokens = np.where(
-            place == 0,
-            self.tokenizer.bos,
-            np.where(
-                place == end - 1,
-                self.tokenizer.eos,
-                np.where(place < end, self.tokenizer.mask, self.tokenizer.pad),
-            ),
-        )
+        tokens = blank_rows(lengths, self.tokenizer, self.length if self.for_tensorrt else 0)
         return tokens.astype(np.int32), lengths.astype(np.int32)
 
     def fill(
@@ -480,7 +434,7 @@ class Runner:
             )
         used = step.max(1)
         if settings.revise:
-            noise = uniforms(
+            noise = row_uniforms(
                 seed, len(tokens), first, max(1, (1 + settings.revise) * int(free.sum(1).max()))
             )
             used = look_back(call, tokens, step, probability, free, settings, noise, mask)
@@ -542,7 +496,7 @@ class Runner:
         first: int,
     ) -> list[Written]:
         """The twin's texts, of at most `longest` tokens: as autoregressive.sample writes them."""
-        model, noise = self.facts["model"], uniforms(seed, B, first, longest)
+        model, noise = self.facts["model"], row_uniforms(seed, B, first, longest)
         shape = (
             B,
             model["layers"],

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import diffusion
 from base.config import SampleConfig
+from base.templates import blank_rows
 from caption.coco import ngrams
 from diffusion import guide
 from loop.batches import to_device
@@ -132,10 +133,7 @@ def write(
                 if lengths is None
                 else lengths.to(device)
             )
-        position = torch.arange(int(sizes.max()), device=device)
-        tokens = torch.where(position < sizes[:, None], tokenizer.mask, tokenizer.pad)
-        tokens[:, 0] = tokenizer.bos
-        tokens[position == sizes[:, None] - 1] = tokenizer.eos
+        tokens = torch.from_numpy(blank_rows(sizes.cpu().numpy(), tokenizer)).to(device)
         if template is not None:
             tokens[:] = torch.tensor(template, device=device)
         denoise = model.bind(sizes, condition)

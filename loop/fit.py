@@ -26,6 +26,7 @@ from tqdm import tqdm
 from base import files, flags
 from base.config import TrainConfig
 from base.files import UserError
+from base.randomness import dropout_seed, step_seed
 from loop import checkpoint, distributed
 from loop.hardware import choose_device, choose_precision, keep_freed_memory
 from loop.muon import Muon
@@ -98,11 +99,8 @@ def make_optimizers(model: nn.Module, cfg: TrainConfig) -> list[torch.optim.Opti
 
 
 def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
-    """The CPU generator of one step: stream 0 for its first micro-batch, 1 for the noise levels, then one a micro-batch.
-    Odd multipliers keep (seed, step, stream) apart."""
-    return torch.Generator().manual_seed(
-        (seed * 1_000_003 + step * 10_007 + stream * 7_919 + 1) % (2**63)
-    )
+    """The CPU generator of one step: stream 0 for its first micro-batch, 1 for the noise levels, then one a micro-batch."""
+    return torch.Generator().manual_seed(step_seed(seed, step, stream))
 
 
 class StopSignal:
@@ -522,9 +520,7 @@ def optimizer_step(
     for place, batch in enumerate(micro_batches):
         number = batch.get("number", place)
         stream = number + 1 if number else 0  # 1 is the noise levels'
-        torch.manual_seed(
-            cfg.seed * 1_000_003 + step + 7_919 * stream
-        )  # dropout's generator: a function of the step, like everything else
+        torch.manual_seed(dropout_seed(cfg.seed, step, stream))
         part = batch["weight"] / total
         with distributed.gradients_of(model, last=place == len(micro_batches) - 1):
             with autocast():

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from base.config import GROUPS, SampleConfig
+from base.randomness import row_seed
 from diffusion import Denoise, Schedule
 
 RANDOM_ORDER = ("ancestral", "first_hitting", "remask")
@@ -57,7 +58,7 @@ class Sample:
 
 def row_generators(seed: int, rows: int, first: int = 0) -> list[torch.Generator]:
     """One CPU generator a row: row i of a batch draws what it would draw alone."""
-    return [torch.Generator().manual_seed(seed * 1_000_003 + first + row) for row in range(rows)]
+    return [torch.Generator().manual_seed(row_seed(seed, first + row)) for row in range(rows)]
 
 
 def draw_tokens(

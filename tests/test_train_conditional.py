@@ -253,7 +253,7 @@ def test_refusals_of_generation(world, tmp_path, capsys):
         ("--prompt", "x", "--length", "200"): "at most 96 together",
         ("--prompt", "x", "--length", "-1"): "--length -1",
         ("--template", "no blank"): "the template 'no blank'",
-        ("--template", "a [MASK*0]"): "the template",
+        ("--template", "a [MASK*0]"): "the blank",
         ("--template", "[MASK]", "--prompt", "x"): "--template with",
         ("--interactive", "--prompt", "x"): "--interactive with",
         ("--prompt", "x", "--num_samples", "0"): "--num_samples 0",

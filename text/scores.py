@@ -20,6 +20,8 @@ from base import metrics
 from base.config import SampleConfig
 from base.files import UserError
 from base.folders import check_tokenizer
+from base.randomness import row_seed
+from base.templates import blank_rows
 from loop import distributed
 from loop.batches import to_device
 from net import twin
@@ -128,7 +130,7 @@ def score_documents(
         length_nats = costs[batch["lengths"].numpy()]
         np.add.at(sums["length_nats"], document, length_nats)
         np.add.at(sums["nats"], document, length_nats)
-        rng = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        rng = torch.Generator().manual_seed(row_seed(seed, number))
         for draw in diffusion.bound_estimates(
             model.bind(lengths),
             tokens,
@@ -192,10 +194,7 @@ def draw(
         )
         return [row[row != tokenizer.pad].cpu().numpy() for row in drawn.tokens], drawn.calls
     size = torch.tensor(lengths, device=model.device)
-    place = torch.arange(max(lengths), device=model.device)
-    tokens = torch.where(place < size[:, None], tokenizer.mask, tokenizer.pad)
-    tokens[:, 0] = tokenizer.bos
-    tokens[place == size[:, None] - 1] = tokenizer.eos
+    tokens = torch.from_numpy(blank_rows(lengths, tokenizer)).to(model.device)
     drawn = sample(
         model.bind(size),
         tokens,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import diffusion
+from base import templates
 from base.config import SampleConfig
 from base.files import UserError
 from base.tokenizer import Tokenizer
@@ -21,11 +22,6 @@ from diffusion import Denoise, guide
 from net import twin
 from net.samplers import row_generators, sample
 from text.pairs import Pair, arrange, batch_of, place
-
-MOST = 1 << 20  # tokens of a blank: more than any model has
-BLANK = re.compile(
-    r" ?\[MASK(?:\*(\d*))?\]"
-)  # the space before a blank belongs to its first token, as in the training texts
 
 
 @dataclass
@@ -63,25 +59,16 @@ class Filled:
 
 def read_template(text: str, tokenizer: Tokenizer) -> Template:
     """A text with blanks: [MASK] is one token, [MASK*20] twenty, [MASK*] a free number. Raises UserError if it has none."""
-    given, lengths, end = [[tokenizer.bos]], [], 0
-    for blank in BLANK.finditer(text):
-        given[-1] += tokenizer.encode(text[end : blank.start()]).tolist()
-        lengths.append(None if blank[1] == "" else min(int((blank[1] or "1")[:9]), MOST))
-        given.append([])
-        end = blank.end()
-    if not lengths or "[MASK" in BLANK.sub("", text) or 0 in lengths:
-        raise UserError(
-            f"the template {text!r}",
-            "blanks such as [MASK], [MASK*20] or [MASK*]",
-            "mark what is to be filled",
-        )
+    texts, lengths = templates.split(text, free=True)
+    given = [tokenizer.encode(piece).tolist() for piece in texts]
     if not all(given[1:-1]) and len(given) > 2:
         raise UserError(
             f"the template {text!r}, with blanks side by side",
             "a word between them",
             "make them one blank",
         )
-    given[-1] += tokenizer.encode(text[end:]).tolist() + [tokenizer.eos]
+    given[0].insert(0, tokenizer.bos)
+    given[-1].append(tokenizer.eos)
     kind = "continue" if len(lengths) == 1 and len(given[1]) == 1 else "blanks"
     return Template([np.array(piece, dtype=np.int64) for piece in given], lengths, kind)
 

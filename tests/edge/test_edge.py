@@ -30,7 +30,6 @@ from edge import engines, graphs, latency, operators, parity, quantization, roof
 from loop import checkpoint
 from model import Denoiser
 from net import image_encoders
-from net.samplers import row_generators
 from tests.making.captioned import make_captioner, make_captions, save_encoder
 from tests.making.corpus import make_data, make_run
 
@@ -109,18 +108,6 @@ def resealed(made, out, change):
         | {name: facts[name] for name in ("format",) if facts["format"] != bundle.FORMAT},
     )
     return out
-
-
-def test_random_numbers_are_torchs():
-    for seed, first in ((0, 0), (3, 5), (5000, 1)):
-        rngs = row_generators(seed, 2, first)
-        expected = [
-            [torch.rand(n, generator=rng, dtype=torch.float64).tolist() for n in (3, 1, 30)]
-            for rng in rngs
-        ]
-        assert runtime.uniforms(seed, 2, first, 34).tolist() == [
-            sum(parts, []) for parts in expected
-        ]
 
 
 def test_schedule_is_the_samplers():
@@ -880,14 +867,6 @@ def test_a_bundle_of_an_older_commit_still_runs(tmp_path, capsys):
     assert done.stdout == ours and ours.startswith(
         "Ann had a"
     )  # today's code and its own write the same
-
-
-def test_templates_are_generate_captions(made):
-    tokenizer = Runner(made).tokenizer
-    for text in ("a [MASK] red [MASK*3]", "[MASK]", "the [MASK*2]circle"):
-        assert runtime.read_template(text, tokenizer, 20) == generate_caption.read_template(
-            text, tokenizer, 20
-        )
 
 
 def test_key_mask_free_networks_equal_the_model(captioner):

@@ -135,9 +135,7 @@ def test_accumulation_does_not_change_the_batch(data_dir):
             )
         )
         cfg = TrainConfig(optimizer="adamw", clip=0.0, learning_rate=1e-12)
-        loss_fn = lambda model, batch, rng: train.twin.loss(
-            model, *to_device(batch, "cpu")[::2]
-        )
+        loss_fn = lambda model, batch, rng: train.twin.loss(model, *to_device(batch, "cpu")[::2])
         loss, stats, norm = fit.optimizer_step(
             model,
             loss_fn,

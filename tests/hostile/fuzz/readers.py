@@ -19,9 +19,10 @@ import generate
 import prep_conditional_data
 import train
 import train_captioning
-from base import bundle, config, files, flags, folders, images, runtime
+from base import bundle, config, files, flags, folders, images
 from base.files import UserError
 from base.runtime import Runner
+from base.templates import template_row
 from base.tokenizer import Tokenizer
 from caption import data as caption_data
 from caption import photos
@@ -438,11 +439,8 @@ def read_image(world, rng, folder):
 
 def read_templates(world, rng, folder):
     text = "".join(rng.choice(WORDS) for _ in range(rng.randrange(9)))
-    how = rng.randrange(3)
-    if how == 0:
-        generate.read_template(text, world.tokenizer, 48, rng.random() < 0.5)
-    elif how == 1:
-        runtime.read_template(text, world.tokenizer, 48)
+    if rng.random() < 0.5:
+        template_row(text, world.tokenizer, 48, open_end=rng.random() < 0.5)
     else:
         template = writer.read_template(text, world.tokenizer)
         writer.room(template, rng.choice(pairs.FORMS), world.tokenizer, 48)

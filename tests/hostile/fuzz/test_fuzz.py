@@ -13,14 +13,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import generate
-import generate_caption
 import train
 from base import (
     files,
     runtime,
 )
 from base.files import UserError
+from base.templates import template_row
 from base.tokenizer import Tokenizer
 from caption import (
     data,
@@ -71,9 +70,7 @@ def test_the_harness_can_fail(world, tmp_path):
 def test_kept_blanks_of_any_length(world, count):
     text = f"a [MASK*{count}] b"
     for read in (
-        lambda: generate.read_template(text, world.tokenizer, 48, False),
-        lambda: runtime.read_template(text, world.tokenizer, 48),
-        lambda: generate_caption.read_template(text, world.tokenizer, 48),
+        lambda: template_row(text, world.tokenizer, 48),
         lambda: writer.room(
             writer.read_template(text, world.tokenizer), "context", world.tokenizer, 48
         ),

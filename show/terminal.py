@@ -1,0 +1,54 @@
+"""Unmasking on a terminal: the text after each call of the denoiser, one frame after another."""
+
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from base.tokenizer import Tokenizer
+
+FRAMES_IN_A_FILE = 12  # where nothing moves, a dozen frames tell the story
+MASK = "·"
+BRIGHT, DIM, PLAIN, CLEAR = "\033[1;33m", "\033[2m", "\033[0m", "\033[2J\033[H"
+
+
+def play(frames: Sequence[Sequence[int]], tokenizer: Tokenizer, delay: float) -> None:
+    """Print the frames of one text. frames: the ids (n,) after each call. delay: seconds per frame.
+
+    A terminal shows all of them in one place, new tokens bright and masks dim. A pipe or a file gets a
+    dozen frames below each other, without colours.
+    """
+    live = sys.stdout.isatty()
+    before = None
+    for number in shown(len(frames), live):
+        frame = frames[number]
+        if live:
+            print(CLEAR, end="")
+        print(f"[{number + 1}/{len(frames)}] {line(frame, before, tokenizer, live)}\n", flush=True)
+        if live:
+            before = frame
+            time.sleep(delay)
+
+
+def shown(count: int, live: bool) -> list[int]:
+    """The numbers of the frames to print: all on a terminal, else a dozen from the first to the last."""
+    if live or not count:
+        return list(range(count))
+    return np.unique(np.linspace(0, count - 1, FRAMES_IN_A_FILE).astype(int)).tolist()
+
+
+def line(frame, before, tokenizer: Tokenizer, live: bool) -> str:
+    """One frame as text. before: the last frame, from which the new tokens are told; None if there is none."""
+    hidden = (tokenizer.bos, tokenizer.eos, tokenizer.pad)
+    text = ""
+    for place, id in enumerate(frame):
+        if id in hidden:
+            continue
+        if id == tokenizer.mask:
+            text += DIM + MASK + PLAIN if live else MASK
+        elif live and before is not None and before[place] == tokenizer.mask:
+            text += BRIGHT + tokenizer.piece(id) + PLAIN
+        else:
+            text += tokenizer.piece(id)
+    return text
