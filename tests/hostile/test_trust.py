@@ -398,7 +398,7 @@ def test_any_unicode(tmp_path, capsys):
         caption_data.image_path(tmp_path / "out", record).exists()
         for record in caption_data.read_records(tmp_path / "out")
     )
-    code = "import files; files.run(lambda: print('na\\udcffme'))"
+    code = "from base import files; files.run(lambda: print('na\\udcffme'))"
     assert (
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).stdout
         == b"na\\udcffme\n"

@@ -260,7 +260,7 @@ def test_torchrun_shows_a_failure_and_restarts_from_what_was_saved(alone, data_d
 )
 def test_a_finished_process_cannot_be_aborted_any_more(body, status):
     """Threads of gloo's that outlive their group may abort the interpreter's end: one process of several does without it."""
-    code = f"import atexit, os, sys, files\natexit.register(os.abort)\ndef main():\n    {body}\nfiles.run(main)"
+    code = f"import atexit, os, sys\nfrom base import files\natexit.register(os.abort)\ndef main():\n    {body}\nfiles.run(main)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,

@@ -43,7 +43,7 @@ def test_nothing_is_lost():
 def test_a_full_disk_under_torch_is_one_line(tmp_path):
     """torch's zip writer hides what the system said behind an error of its own."""
     code = (
-        f"import resource, torch, checkpoint, files; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); torch.set_num_threads(1)\n"
+        f"import resource, torch; from base import files; from loop import checkpoint; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); torch.set_num_threads(1)\n"
         f"files.run(lambda: checkpoint.save({str(tmp_path / 'x.pt')!r}, {{'kind': 'text', 'weights': {{'a': torch.zeros(50, 50)}}}}))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -113,7 +113,9 @@ def test_a_claim_is_the_processs_own(tmp_path):
     """The same process may claim again, also a folder that was removed and made anew; another one may not."""
     files.claim(tmp_path / "a")
     files.claim(tmp_path / "a")
-    code = f"import files; files.run(lambda: files.claim({str(tmp_path / 'a')!r}) and None)"
+    code = (
+        f"from base import files; files.run(lambda: files.claim({str(tmp_path / 'a')!r}) and None)"
+    )
     other = lambda: subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
     )

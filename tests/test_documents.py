@@ -1,0 +1,112 @@
+"""The commands of README.md and docs/, run as they stand, page by page, with small numbers.
+
+Each page runs in a folder of its own, where earlier commands make what later ones read. Left out are
+commands that need a network, a GPU, several processes, a key press, or another checkout.
+"""
+
+import importlib
+import re
+import shlex
+import shutil
+
+import pytest
+
+from tests.making.sources import ROOT
+
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+NOT_HERE = ("openai/", "--interactive", "tools.compare", "tools.house", "--camera", "--provider")
+
+# What is set in the commands of a script, whatever the page says.
+SMALL = {
+    "data_prep": {"--max_documents": 60, "--val_fraction": 0.3},
+    "train": {"--max_steps": 4, "--warmup_steps": 2, "--eval_documents": 4, "--threads": 1},
+    "train_conditional": {"--max_steps": 4, "--warmup_steps": 2, "--eval_pairs": 4, "--threads": 1},
+    "train_captioning": {"--max_steps": 4, "--warmup_steps": 2, "--eval_images": 4, "--threads": 1},
+    "tools.train_encoder": {"--max_steps": 4, "--warmup_steps": 2, "--threads": 1},
+    "prep_caption_synthetic": {"--num_train": 24, "--num_val": 6, "--workers": 1},
+    "prep_caption_photos": {"--workers": 1},
+    "generate": {"--steps": 4, "--num_samples": 1},
+    "generate_conditional": {"--steps": 4, "--num_samples": 1},
+    "generate_caption": {"--steps": 4, "--num_samples": 2},
+    "demo": {"--num_train": 24, "--num_val": 10, "--max_steps": 10},
+    "export_onnx": {"--inputs": 4},
+    "tools.benchmark": {"--repeats": 1},
+}
+TINY = {"--d_model": 32, "--heads": 2, "--layers": 2, "--batch_size": 16, "--accumulate": 1}
+
+
+def put(words: list[str], flags: dict) -> None:
+    """Set flags in a command, in place of what the page says."""
+    for flag, value in flags.items():
+        if flag in words:
+            words[words.index(flag) + 1] = str(value)
+        else:
+            words += [flag, str(value)]
+
+
+def small(name: str, words: list[str]) -> list[str]:
+    """The words of a command with small numbers. What they are is otherwise as the page says."""
+    words = list(words)
+    if name == "data_prep" and "--input" not in words:
+        words += ["--input", "assets/stories.txt", "--vocab_size", "512"]
+    put(words, SMALL.get(name, {}))
+    if name in ("train", "train_captioning") and "--resume" not in words:
+        put(words, TINY)
+    if name == "train_conditional":
+        put(words, {"--batch_size": 8})
+    if name == "tools.train_encoder":
+        put(words, {"--batch_size": 8})
+    if "--resume" in words:
+        put(words, {"--max_steps": 6})
+    if name == "prep_caption_photos" and "--encoder" not in words:
+        words += ["--encoder", "embedded"]
+    if name == "evaluate":
+        shrink_evaluation(words)
+    if name == "export_onnx" and "int8" in words:
+        put(words, {"--calibration": 4})
+    if name == "tools.benchmark" and "--bundle" not in words:
+        put(words, {"--model_config": "tiny", "--batch_size": 2, "--length": 16, "--batches": 1})
+        put(words, {"--step_counts": 2, "--samplers": "first_hitting"})
+    return words
+
+
+def shrink_evaluation(words: list[str]) -> None:
+    """Set the sizes of an evaluation; which flags it takes depends on what is scored."""
+    if not {"--ratings", "--curves", "--hypotheses"} & set(words):
+        put(words, {"--threads": 1})
+    if "--samples" in words:
+        put(words, {"--num_samples": 2, "--step_counts": 4, "--min_tokens": 10})
+    elif "--step_counts" in words:
+        put(words, {"--step_counts": "1,2"})
+    if "--judge" in words and "--samples" not in words:
+        put(words, {"--documents": 4, "--num_samples": 2})
+    if "--rerank" in words:
+        put(words, {"--rerank": 2})
+
+
+def commands(page: str) -> list[tuple[str, list[str]]]:
+    """(module, its words) of each `python` line of a page's bash blocks that can run here."""
+    found = []
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for block in re.findall(r"```bash\n(.*?)```", text, re.S):
+        for line in block.strip().splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] != ["python"] or any(mark in line for mark in NOT_HERE):
+                continue
+            if words[1] == "-m":
+                found.append((words[2], words[3:]))
+            else:
+                found.append((words[1].removesuffix(".py"), words[2:]))
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
+def test_commands_run_as_documented(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "assets", "assets")
+    shutil.copytree(ROOT / "docs", "docs")
+    for name, words in commands(page):
+        line = shlex.join([name, *small(name, words)])
+        status = importlib.import_module(name).main(small(name, words))
+        assert not status, line
