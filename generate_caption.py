@@ -27,7 +27,7 @@ from base.files import UserError
 from base.templates import template_row
 from caption import data, features, writer
 from loop import checkpoint, hardware
-from show import gallery
+from show import pages
 from worlds import language
 from worlds.scenes import scene_from_dict
 
@@ -295,7 +295,7 @@ def main(argv=None):
             "temperature": settings.temperature,
             "guidance": args.guidance,
         }
-        files.write_text(args.html, gallery.page(items, facts))
+        files.write_text(args.html, pages.gallery(items, facts))
         print(f"wrote {args.html}", file=sys.stderr)
     if skipped:
         print(

@@ -1,12 +1,14 @@
-"""The gallery: a page that is whole, loads nothing, escapes everything and counts right. No browser."""
+"""Pages are whole, load nothing, escape everything and count right. No browser is needed."""
 
+import json
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 
 from base.files import UserError
-from show import gallery
+from show import pages
 
 VOID = {"meta", "img", "input", "br"}
 NASTY = "</script><b>\"bold\" & 'so' 🐝 \u202e<!--"
@@ -68,7 +70,7 @@ def buttons(page: Reader) -> list[str]:
 
 
 def test_a_caption_can_be_read_and_played():
-    page = Reader(gallery.page([item()], {"calls": 3, "sampler": "first_hitting"}))
+    page = Reader(pages.gallery([item()], {"calls": 3, "sampler": "first_hitting"}))
     assert page.all("p", "caption")[0][2] == "a small red square"
     spans = [attributes for _, attributes, _ in page.all("span") if "data-step" in attributes]
     assert [int(span["data-step"]) for span in spans] == [0, 2, 1, 3]
@@ -79,7 +81,7 @@ def test_a_caption_can_be_read_and_played():
     assert (picture["loading"], picture["decoding"], picture["alt"]) == ("lazy", "async", "val 1")
     assert (
         not page.all("details")
-        and "bound" not in Reader(gallery.page([item(score=None)], {})).all("p", "meta")[0][2]
+        and "bound" not in Reader(pages.gallery([item(score=None)], {})).all("p", "meta")[0][2]
     )
 
 
@@ -95,7 +97,7 @@ def test_all_text_is_escaped():
         group=NASTY,
         verdict=verdict(False, notes=[NASTY]),
     )
-    source = gallery.page(
+    source = pages.gallery(
         [nasty, item()], {NASTY: NASTY}, [[NASTY, NASTY], [NASTY, NASTY]], title=NASTY
     )
     page = Reader(source)
@@ -120,7 +122,7 @@ def test_all_text_is_escaped():
 
 def test_nothing_is_loaded():
     page = Reader(
-        gallery.page(
+        pages.gallery(
             [
                 item(
                     caption="see https://example.org",
@@ -141,11 +143,12 @@ def test_nothing_is_loaded():
         assert attributes.get("src", "data:").startswith("data:")
         if tag != "article":  # its label is the caption
             assert not any(re.search(r"https?:|^//", value or "") for value in attributes.values())
-    for code in (gallery.LOOK, gallery.SCRIPT):
-        assert not re.search(r"https?:|url\(|@import|fetch\(|innerHTML", code)
+    for path in sorted(pages.ASSETS.iterdir()):
+        code = path.read_text(encoding="utf-8")
+        assert not re.search(r"https?:|url\(|@import|fetch\(|innerHTML|<link", code), path.name
     assert "default-src 'none'" in page.all("meta")[2][1]["content"]
     with pytest.raises(UserError, match="data:image/"):
-        gallery.page([item(image="https://example.org/a.png")], {})
+        pages.gallery([item(image="https://example.org/a.png")], {})
 
 
 def test_badges_and_filters_follow_the_verdicts():
@@ -156,7 +159,7 @@ def test_badges_and_filters_follow_the_verdicts():
         item(4),
         item(5, group="new colours"),
     ]
-    page = Reader(gallery.page(items, {}))
+    page = Reader(pages.gallery(items, {}))
     assert [text for _, _, text in page.all("span", "badge")] == ["✓ true", "✓ true", "✗ false"]
     assert [attributes["data-verdict"] for _, attributes, _ in page.all("article")] == [
         "true",
@@ -174,14 +177,14 @@ def test_badges_and_filters_follow_the_verdicts():
 
 
 def test_no_verdict_no_badge_and_no_choice_no_filter():
-    page = Reader(gallery.page([item(), item(2)], {}))
+    page = Reader(pages.gallery([item(), item(2)], {}))
     assert not page.all("span", "badge") and not buttons(page) and not page.all("div", "filters")
-    assert buttons(Reader(gallery.page([item(verdict=verdict(False))], {}))) == [
+    assert buttons(Reader(pages.gallery([item(verdict=verdict(False))], {}))) == [
         "all 1",
         "true 0",
         "false 1",
     ]
-    assert buttons(Reader(gallery.page([item(), item(2, group="test")], {}))) == [
+    assert buttons(Reader(pages.gallery([item(), item(2, group="test")], {}))) == [
         "all 2",
         "val 1",
         "test 1",
@@ -190,7 +193,7 @@ def test_no_verdict_no_badge_and_no_choice_no_filter():
 
 def test_what_else_was_said_is_folded():
     page = Reader(
-        gallery.page(
+        pages.gallery(
             [item(references=["one", "two"], others=[["blind", "a ring"], ["twin", "a square"]])],
             {},
         )
@@ -209,7 +212,7 @@ def test_what_else_was_said_is_folded():
 
 def test_the_table():
     page = Reader(
-        gallery.page(
+        pages.gallery(
             [item()],
             {},
             [["model", "true", "bound"], ["diffusion", "91%", "≤ 0.31"], ["<blind>", "12%", "—"]],
@@ -225,8 +228,8 @@ def test_the_table():
         "—",
     ]
     assert [text for _, _, text in page.all("td", "figure")] == ["91%", "≤ 0.31", "12%", "—"]
-    assert not Reader(gallery.page([item()], {})).all("table")
-    assert len(Reader(gallery.page([item()], {}, [["only", "a header"]])).all("th")) == 2
+    assert not Reader(pages.gallery([item()], {})).all("table")
+    assert len(Reader(pages.gallery([item()], {}, [["only", "a header"]])).all("th")) == 2
 
 
 @pytest.mark.parametrize(
@@ -234,7 +237,7 @@ def test_the_table():
     [("a square", "ltr"), ("ריבוע אדום", "rtl"), ("7 مربع", "rtl"), ("🐝 12!", "ltr"), ("", "ltr")],
 )
 def test_the_direction_is_the_captions(caption, expected):
-    page = Reader(gallery.page([item(caption=caption, pieces=[], step=[], probability=[])], {}))
+    page = Reader(pages.gallery([item(caption=caption, pieces=[], step=[], probability=[])], {}))
     assert (
         page.all("p", "caption")[0][1]["dir"] == expected
         and page.all("p", "caption")[0][2] == caption
@@ -242,13 +245,75 @@ def test_the_direction_is_the_captions(caption, expected):
 
 
 def test_none_and_many():
-    assert not Reader(gallery.page([], {})).all("article")
+    assert not Reader(pages.gallery([], {})).all("article")
     page = Reader(
-        gallery.page([item(number, verdict=verdict(number % 2 == 0)) for number in range(500)], {})
+        pages.gallery([item(number, verdict=verdict(number % 2 == 0)) for number in range(500)], {})
     )
     assert len(page.all("article")) == 500 and buttons(page) == ["all 500", "true 250", "false 250"]
 
 
 def test_lists_of_unequal_length_are_refused():
     with pytest.raises(ValueError):
-        gallery.page([item(step=[1, 2])], {})
+        pages.gallery([item(step=[1, 2])], {})
+
+
+class Letters:
+    """A tokenizer whose ids from 3 on are the letters of a text."""
+
+    bos, eos, pad = 0, 1, 2
+
+    def __init__(self, pieces):
+        self.pieces = pieces
+
+    def piece(self, id: int) -> str:
+        return self.pieces[id - 3]
+
+
+def sample(pieces: list[str], step: list[int]) -> SimpleNamespace:
+    ids = [0, *range(3, 3 + len(pieces)), 1, 2]
+    probability = [1.0, *[0.25] * len(pieces), 1.0, 1.0]
+    return SimpleNamespace(ids=ids, step=[0, *step, 9, 0], probability=probability)
+
+
+def test_a_text_is_unmasked_without_its_special_tokens():
+    pieces = ["Once", " upon", "\n\nA", " <b>$title</b>"]
+    page = Reader(
+        pages.unmasking([sample(pieces, [0, 2, 1, 2])], Letters(pieces), {NASTY: NASTY}, NASTY)
+    )
+    assert page.all("p", "caption")[0][2] == "".join(pieces)
+    spans = [(text, a["data-step"], a["data-p"]) for tag, a, text in page.elements if "data-p" in a]
+    assert [text for text, _, _ in spans] == ["Once", "upon", "A", "<b>$title</b>"]
+    assert [(int(step), float(p)) for _, step, p in spans] == [
+        (0, 0.25),
+        (2, 0.25),
+        (1, 0.25),
+        (2, 0.25),
+    ]
+    assert page.all("span", "number")[0][2] == "sample 1 · 2 calls"
+    assert page.all("h1")[0][2] == NASTY and not page.all("b")
+    assert page.all("p", "facts")[0][2] == f"{NASTY}\xa0{NASTY}"
+
+
+def test_only_the_gallery_starts_by_itself():
+    gallery = Reader(pages.gallery([item()], {}))
+    text = Reader(pages.unmasking([sample(["a"], [1])], Letters(["a"]), {}))
+    assert "data-autoplay" in gallery.all("body")[0][1]
+    assert "data-autoplay" not in text.all("body")[0][1]
+
+
+def test_what_is_filled_in_is_never_filled_again():
+    assert pages.fill("bar.html", slow="$medium", medium=1, fast="<").count("$medium") == 1
+    assert 'value="&lt;"' in pages.fill("bar.html", slow=1, medium=1, fast="<")
+    with pytest.raises(KeyError):
+        pages.fill("bar.html", slow=1)
+
+
+def test_json_in_a_script_cannot_close_it():
+    values = [NASTY, "]]>", "é 漢"]
+    text = pages.embed(values)
+    assert not re.search("[<>&]", text) and json.loads(text) == values
+
+
+def test_attributes_of_an_element():
+    text = pages.element("p", "<b>", class_='a "b"', data_step=3)
+    assert text == '<p class="a &quot;b&quot;" data-step="3"><b></p>'
