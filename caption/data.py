@@ -1,13 +1,18 @@
-"""A folder of captioned images, and its tokens and features in batches (floor 1). The one place that knows the format.
+"""A folder of captioned images, and its tokens and features in batches.
 
-    captions.jsonl   one object a line: image (path in the folder or absolute), split, captions (list of strings), and for
-                     synthetic pictures scene (the graph that captions are judged against)
+Only this module knows the format.
+
+    captions.jsonl   one JSON object per line: image (a path in the folder, or absolute), split,
+                     captions (a list of strings), view (optional: a crop, see `base.images.look`),
+                     scene (drawn images only: the graph that captions are judged against)
     tokenizer.json   byte-level BPE, trained on the captions
-    meta.json        format, kind "captions", fingerprint, tokenizer, sizes per split, command, seed; written last
-    features.npy     float16 (N, P, width), row i for line i; features.json says by which encoder (vision.py)
-    features.checksums.npy   uint32 (N,), CRC-32 of each row: the array may be larger than memory, so a row is checked when it is read
+    meta.json        format, kind "captions", fingerprint, tokenizer, sizes of splits, settings;
+                     written last, so a folder with meta.json is whole
+    features.npy     float16 (N, P, width); row i belongs to line i
+    features.checksums.npy   uint32 (N,): a CRC-32 of each row of features.npy
+    features.json    which encoder computed the features; caption/features.py writes these three
 
-A caption is [BOS] text [EOS] and then padding that nobody sees.
+A caption is [BOS] text [EOS], then padding that the model never sees.
 """
 
 import json
@@ -24,22 +29,38 @@ from loop import distributed
 
 FORMAT = folders.FORMAT
 CHECKSUMS = "features.checksums.npy"
+WHAT = "a folder of captioned images"
 REMAKE = "run the prep_caption script that made it again"
-MAKE = "run prep_caption_synthetic.py or prep_caption_photos.py, or name another folder with --data_dir"
+MAKE = (
+    "run prep_caption_synthetic.py or prep_caption_photos.py, "
+    "or name another folder with --data_dir"
+)
+# The shortest caption, in tokens: [BOS], a word, [EOS]. The length head may say less before it is
+# trained.
+SHORTEST = 3
+# Captions are never cut while a folder is read, unless a model's `max_length` says so.
+UNLIMITED = 1 << 30
+
+
+# ---- the folder -------------------------------------------------------------------------------
 
 
 def write_folder(folder, records: list[dict], tokenizer: Tokenizer, settings: dict) -> dict:
-    """Write captions.jsonl and tokenizer.json, then meta.json, which makes the folder valid; return what it holds."""
+    """Write captions.jsonl, tokenizer.json and, last, meta.json. Returns the content of meta.json.
+
+    records: the lines of captions.jsonl. settings: what made them, stored in meta.json.
+    Raises UserError if the folder cannot be written.
+    """
     folder = Path(folder)
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    files.write_text(
-        folder / "captions.jsonl", lines
-    )  # its checksum is the fingerprint; the tokenizer's is its own
+    files.write_text(folder / "captions.jsonl", lines)
     files.write_text(folder / "tokenizer.json", tokenizer.to_json())
     names = dict.fromkeys(record["split"] for record in records)
     meta = {
         "format": FORMAT,
         "kind": "captions",
+        # The fingerprint is the checksum of captions.jsonl. The tokenizer has a fingerprint of
+        # its own.
         "fingerprint": files.sha256(files.encoded(lines)),
         "tokenizer": tokenizer.fingerprint,
         "splits": {name: sum(record["split"] == name for record in records) for name in names},
@@ -50,212 +71,238 @@ def write_folder(folder, records: list[dict], tokenizer: Tokenizer, settings: di
 
 
 def read_meta(folder) -> dict:
-    """meta.json of a captions folder. Raises UserError if it is not one."""
-    meta = folders.read_meta(folder, "captions", "a folder of captioned images", MAKE, MAKE)
+    """The content of meta.json. Raises UserError if the folder holds no captioned images."""
+    meta = folders.read_meta(folder, "captions", WHAT, MAKE, MAKE)
     if not all(type(count) is int and count > 0 for count in meta["splits"].values()):
-        raise UserError(
-            f"{folder}/meta.json with splits {meta['splits']}",
-            "the number of images of each",
-            REMAKE,
-        )
+        found = f"{folder}/meta.json with splits {meta['splits']}"
+        raise UserError(found, "the number of images of each split", REMAKE)
     return meta
 
 
 def read_records(folder) -> list[dict]:
-    """The lines of captions.jsonl. Raises UserError if it is missing or damaged."""
-    path, meta = (
-        files.existing(Path(folder) / "captions.jsonl", "a folder of captioned images", MAKE),
-        read_meta(folder),
+    """The lines of captions.jsonl. Raises UserError if the file is missing, damaged or changed."""
+    path = files.existing(Path(folder) / "captions.jsonl", WHAT, MAKE)
+    meta = read_meta(folder)
+    damaged = UserError(
+        f"{path}, which is damaged",
+        "one JSON object with image, split and captions per line",
+        REMAKE,
     )
     try:
         raw = path.read_bytes()
+        # Not splitlines(): a caption may hold other line ends of Unicode, such as U+2028.
         records = [json.loads(line) for line in raw.decode("utf-8").split("\n") if line]
-        assert records and all(
-            isinstance(one, str) and one
-            for record in records
-            for one in (record["image"], record["split"], *record["captions"])
-        )
-        assert all(record["captions"] and type(record["captions"]) is list for record in records)
-    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
-        raise UserError(
-            f"{path}, which is damaged",
-            "one JSON object with image, split and captions a line",
-            REMAKE,
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise damaged from error
+    if not records or not all(is_record(record) for record in records):
+        raise damaged
     if files.sha256(raw) != meta["fingerprint"]:
-        raise UserError(
+        found, expected = (
             f"{path}, which was changed",
-            f"the captions that meta.json is about, {meta['fingerprint']}",
-            REMAKE,
+            f"the captions of meta.json, {meta['fingerprint']}",
         )
+        raise UserError(found, expected, REMAKE)
     return records
 
 
-def image_path(folder, record: dict) -> Path:
-    """Where a record's picture is. An absolute path stays what it is: the script that made the folder was told of it.
+def is_record(record) -> bool:
+    """Whether a line of captions.jsonl has an image, a split and at least one caption, none
+    empty."""
+    if not isinstance(record, dict):
+        return False
+    captions = record.get("captions")
+    if not isinstance(captions, list) or not captions:
+        return False
+    texts = [record.get("image"), record.get("split"), *captions]
+    return all(isinstance(text, str) and text for text in texts)
 
-    Raises UserError if the name climbs out of the folder.
+
+def image_path(folder, record: dict) -> Path:
+    """The path of a record's image. Raises UserError if the name climbs out of the folder.
+
+    An absolute path is allowed: the user named that folder to the script that made the records.
     """
     return files.inside(folder, record["image"], absolute=True)
 
 
+# ---- features ---------------------------------------------------------------------------------
+
+
 def row_checksums(rows: np.ndarray) -> np.ndarray:
-    """CRC-32 of each row's bytes: (n,) uint32."""
+    """CRC-32 of the bytes of each row (n, ...): (n,) uint32."""
     return np.array([zlib.crc32(row) for row in np.ascontiguousarray(rows)], np.uint32)
 
 
 class Features:
-    """features.npy (N, P, width) float16, or any such array, memory-mapped, of which rows are read by their numbers and held to their checksums."""
+    """A memory-mapped array (N, ...). A row is compared with its checksum when it is read.
+
+    The array may be larger than the memory, so it is not checked as a whole when it is opened.
+    """
 
     def __init__(self, path, array: np.ndarray, checksums: np.ndarray | None):
-        self.path, self.array, self.checksums = path, array, checksums
+        self.path = path
+        self.array = array
+        self.checksums = checksums
         self.shape = array.shape
 
     def __getitem__(self, numbers) -> np.ndarray:
-        """Rows by an array of their numbers: (n, P, width). Raises UserError if one is not what was written."""
+        """Rows by an array of row numbers (n,): (n, ...). Raises UserError if a row was changed."""
         rows = self.array[numbers]
-        if self.checksums is not None:
-            wrong = np.flatnonzero(row_checksums(rows) != self.checksums[numbers])
-            if len(wrong):
-                raise UserError(
-                    f"row {int(np.asarray(numbers)[wrong[0]])} of {self.path} (or of its checksums), which was changed",
-                    "the rows as they were computed",
-                    f"remove {self.path}, and {REMAKE}",
-                )
+        if self.checksums is None:
+            return rows
+        wrong = np.flatnonzero(row_checksums(rows) != self.checksums[numbers])
+        if len(wrong):
+            number = int(np.asarray(numbers)[wrong[0]])
+            raise UserError(
+                f"row {number} of {self.path} (or of its checksums), which was changed",
+                "the rows as they were computed",
+                f"remove {self.path}, and {REMAKE}",
+            )
         return rows
 
 
 def read_features(folder, meta: dict) -> tuple[Features, dict]:
-    """The features of all images, and features.json. Raises UserError if missing or unfinished."""
+    """The features of all images, and the content of features.json.
+
+    Raises UserError if a file is missing, the features are unfinished, or a shape is wrong.
+    """
     folder = Path(folder)
     about = files.read_sealed(folder / "features.json", "image features", REMAKE)
     count = sum(meta["splits"].values())
     if about.get("done") != count or about.get("fingerprint") != meta["fingerprint"]:
-        raise UserError(
-            f"features of {about.get('done')} of {count} images in {folder}",
-            "features of every image",
-            REMAKE,
-        )
-    array = folders.open_array(
-        files.existing(folder / "features.npy", "image features", REMAKE), REMAKE
-    )
-    checksums = (
-        folders.open_array(
-            files.existing(folder / CHECKSUMS, "the features' checksums", REMAKE), REMAKE
-        )
-        if about.get("checksums")
-        else None
-    )
-    if not all(type(about.get(name)) is int for name in ("patches", "width")) or not isinstance(
-        about.get("key"), str
-    ):
-        raise UserError(
-            f"{folder}/features.json of another shape", "patches, width and key", REMAKE
-        )
-    if checksums is not None and (checksums.shape != (count,) or checksums.dtype != np.uint32):
-        raise UserError(f"{folder}/{CHECKSUMS} of shape {checksums.shape}", f"({count},)", REMAKE)
-    if array.shape != (count, about["patches"], about["width"]) or array.dtype != np.float16:
-        raise UserError(
-            f"{folder}/features.npy of shape {array.shape}",
-            f"({count}, {about['patches']}, {about['width']})",
-            REMAKE,
-        )
+        found = f"features of {about.get('done')} of {count} images in {folder}"
+        raise UserError(found, "features of every image", REMAKE)
+    array = open_rows(folder / "features.npy", "image features")
+    checksums = None
+    if about.get("checksums"):  # folders from before there were checksums have none
+        checksums = open_rows(folder / CHECKSUMS, "the checksums of the features")
+        if checksums.shape != (count,) or checksums.dtype != np.uint32:
+            found = f"{folder}/{CHECKSUMS} of shape {checksums.shape}"
+            raise UserError(found, f"({count},)", REMAKE)
+    sizes = [about.get("patches"), about.get("width")]
+    if not all(type(size) is int for size in sizes) or not isinstance(about.get("key"), str):
+        found = f"{folder}/features.json of another shape"
+        raise UserError(found, "patches, width and key", REMAKE)
+    shape = (count, *sizes)
+    if array.shape != shape or array.dtype != np.float16:
+        raise UserError(f"{folder}/features.npy of shape {array.shape}", f"{shape}", REMAKE)
     return Features(folder / "features.npy", array, checksums), about
 
 
-class Texts:
-    """The captions of a split in one piece, from which a batch is cut in a quarter of the time that padding rows one by one took (LOG.md).
+def open_rows(path: Path, what: str) -> np.ndarray:
+    """A .npy file, memory-mapped. Raises UserError if it is missing or damaged."""
+    return folders.open_array(files.existing(path, what, REMAKE), REMAKE)
 
-    tokens: list over images of lists over captions of (n,) int64. lengths: (captions,) int64, of all of them; longest: the largest.
+
+# ---- captions as tokens -----------------------------------------------------------------------
+
+
+class Texts:
+    """All captions of a split as a single array of ids, from which batches are cut.
+
+    Cutting takes a quarter of the time that padding row by row took (docs/log/captions.md).
+
+    tokens: for each image, a list of its captions, each (n,) int64. lengths: (captions,) int64, the
+    lengths of all captions. longest: the largest of them.
     """
 
     def __init__(self, tokens: list[list[torch.Tensor]], pad: int):
-        self.tokens, self.pad, flat = tokens, pad, [one for captions in tokens for one in captions]
-        self.ids, self.lengths = torch.cat(flat).int().numpy(), np.array([len(one) for one in flat])
-        self.starts, self.longest = self.lengths.cumsum() - self.lengths, int(self.lengths.max())
-        self.first = np.cumsum([0] + [len(captions) for captions in tokens])[:-1]
+        self.tokens = tokens
+        self.pad = pad
+        every = [caption for captions in tokens for caption in captions]
+        self.ids = torch.cat(every).int().numpy()
+        self.lengths = np.array([len(caption) for caption in every])
+        self.starts = self.lengths.cumsum() - self.lengths
+        self.longest = int(self.lengths.max())
+        counts = [len(captions) for captions in tokens]
+        self.first = np.cumsum([0, *counts])[
+            :-1
+        ]  # (images,) the index of each image's first caption
 
     def rows(self, numbers: np.ndarray, which: np.ndarray) -> np.ndarray:
-        """Where captions which (n, m) of images numbers (n,) stand among all: (n, m)."""
+        """The index, among all captions, of captions `which` (n, m) of images `numbers` (n,): (n,
+        m)."""
         return self.first[numbers][:, None] + which
 
     def batch(self, numbers, which, pad_multiple: int = 1) -> dict:
-        """Those captions: tokens (n·m, L) int64, lengths (n·m,) int64, and `sources`, image and caption number of each. L is the longest of
-        them, up to the next multiple of `pad_multiple`, at most the split's longest."""
+        """Captions `which` (n, m) of images `numbers` (n,), padded.
+
+        Returns tokens (n·m, L) int64, lengths (n·m,) int64, and `sources`: a list of (image number,
+        caption number). L is the longest of these captions, rounded up to a multiple of
+        `pad_multiple`, and at most the split's longest caption.
+        """
         numbers, which = np.asarray(numbers), np.asarray(which)
         rows = self.rows(numbers, which).reshape(-1)
         lengths = self.lengths[rows]
-        place = np.arange(
-            min(-(-lengths.max() // pad_multiple) * pad_multiple, self.longest)
-        )  # (L,)
-        ids = self.ids[np.minimum(self.starts[rows][:, None] + place, len(self.ids) - 1)]
-        tokens = np.where(place < lengths[:, None], ids, self.pad).astype(np.int64)
+        rounded = -(-lengths.max() // pad_multiple) * pad_multiple
+        position = np.arange(min(rounded, self.longest))  # (L,)
+        # Positions behind the last caption would be out of range; they are padding anyway.
+        index = np.minimum(self.starts[rows][:, None] + position, len(self.ids) - 1)  # (n·m, L)
+        tokens = np.where(position < lengths[:, None], self.ids[index], self.pad).astype(np.int64)
+        images = numbers.repeat(which.shape[1]).tolist()
+        captions = which.reshape(-1).tolist()
         return {
             "tokens": torch.from_numpy(tokens),
             "lengths": torch.from_numpy(lengths),
-            "sources": list(
-                zip(
-                    numbers.repeat(which.shape[1]).tolist(), which.reshape(-1).tolist(), strict=True
-                )
-            ),
+            "sources": list(zip(images, captions, strict=True)),
         }
 
 
 class CaptionData:
-    """One split: `records`, their rows in features.npy, and every caption as ids in `texts`, with [BOS] and [EOS], cut to `max_length`."""
+    """A split of a folder: its records, features and captions.
+
+    records: its lines of captions.jsonl. rows: (images,) their rows in features.npy. texts: all
+    captions as ids, with [BOS] and [EOS], cut to `max_length` tokens. encoder: features.json.
+    Raises UserError if a file is missing, damaged, or belongs to other captions.
+    """
 
     def __init__(self, folder, split: str, max_length: int | None = None):
         self.folder, self.split = Path(folder), split
         self.meta = read_meta(folder)
         if split not in self.meta["splits"]:
-            raise UserError(
-                f"no split {split!r} in {folder}",
-                "one of " + ", ".join(self.meta["splits"]),
-                "choose one of these",
-            )
-        self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
-        if self.tokenizer.fingerprint != self.meta.get("tokenizer"):
-            raise UserError(
-                f"{folder}/tokenizer.json with fingerprint {self.tokenizer.fingerprint}",
-                f"{self.meta.get('tokenizer')}",
-                REMAKE,
-            )
-        everything = read_records(folder)
-        if len(everything) != sum(self.meta["splits"].values()):
-            raise UserError(
-                f"{len(everything)} lines in {folder}/captions.jsonl",
-                f"{sum(self.meta['splits'].values())}",
-                REMAKE,
-            )
-        self.rows = np.array([i for i, record in enumerate(everything) if record["split"] == split])
-        self.records = [everything[i] for i in self.rows]
+            expected = "one of " + ", ".join(self.meta["splits"])
+            raise UserError(f"no split {split!r} in {folder}", expected, "choose one of these")
+        self.tokenizer = self.read_tokenizer()
+        every = read_records(folder)
+        count = sum(self.meta["splits"].values())
+        if len(every) != count:
+            raise UserError(f"{len(every)} lines in {folder}/captions.jsonl", f"{count}", REMAKE)
+        self.rows = np.array([i for i, record in enumerate(every) if record["split"] == split])
+        self.records = [every[i] for i in self.rows]
         self.features, self.encoder = read_features(folder, self.meta)
-        ids = iter(
-            self.encode(
-                [caption for record in self.records for caption in record["captions"]],
-                max_length or 1 << 30,
-            )
-        )
-        self.texts = Texts(
-            [[next(ids) for _ in record["captions"]] for record in self.records], self.tokenizer.pad
-        )
+        self.texts = Texts(self.tokenized(max_length or UNLIMITED), self.tokenizer.pad)
+
+    def read_tokenizer(self) -> Tokenizer:
+        """tokenizer.json. Raises UserError if it is not the tokenizer that meta.json names."""
+        tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
+        expected = self.meta.get("tokenizer")
+        if tokenizer.fingerprint != expected:
+            found = f"{self.folder}/tokenizer.json with fingerprint {tokenizer.fingerprint}"
+            raise UserError(found, f"{expected}", REMAKE)
+        return tokenizer
+
+    def tokenized(self, max_length: int) -> list[list[torch.Tensor]]:
+        """For each image, a list of its captions as ids."""
+        every = [caption for record in self.records for caption in record["captions"]]
+        ids = iter(self.encode(every, max_length))
+        return [[next(ids) for _ in record["captions"]] for record in self.records]
 
     def __len__(self) -> int:
         return len(self.records)
 
     def encode(self, texts: list[str], max_length: int) -> list[torch.Tensor]:
-        """Ids of each text with [BOS] and [EOS], cut to `max_length`: (n,) int64."""
-        flat = self.tokenizer.encode_batch(texts)
-        return [
-            torch.tensor(
-                [self.tokenizer.bos, *map(int, one)][: max_length - 1] + [self.tokenizer.eos]
-            )
-            for one in flat
-        ]
+        """The ids of each text with [BOS] and [EOS], cut to `max_length`: a list of (n,) int64."""
+        result = []
+        for ids in self.tokenizer.encode_batch(texts):
+            row = [self.tokenizer.bos, *map(int, ids)][: max_length - 1]
+            result.append(torch.tensor([*row, self.tokenizer.eos]))
+        return result
 
     def retell(self, texts: list[str], max_length: int) -> None:
-        """Each image has this one caption from now on, in place of people's: what a teacher wrote."""
-        self.texts = Texts([[one] for one in self.encode(texts, max_length)], self.tokenizer.pad)
+        """Replace the captions: each image has a single caption from now on, written by a
+        teacher."""
+        ids = self.encode(texts, max_length)
+        self.texts = Texts([[caption] for caption in ids], self.tokenizer.pad)
 
     @property
     def tokens(self) -> list[list[torch.Tensor]]:
@@ -266,27 +313,36 @@ class CaptionData:
         return self.texts.longest
 
     def length_histogram(self) -> np.ndarray:
+        """The number of captions of each length: (longest + 1,) int64."""
         return np.bincount(self.texts.lengths)
 
     def features_of(self, numbers) -> torch.Tensor:
-        """Features of the split's images: (B, P, width) float16, as they are on disk."""
+        """Features of images `numbers` (B,) of this split: (B, P, width) float16, as on disk."""
         return torch.from_numpy(self.features[self.rows[np.asarray(numbers)]])
 
     def batch(self, numbers, which, pad_multiple: int = 1) -> dict:
-        """Captions which (n, m) of images numbers (n,) as `Texts.batch` gives and `data.place` reads them, and `features` (n, P, width) float16."""
+        """Captions `which` (n, m) of images `numbers` (n,): a batch for `loop.batches.to_device`.
+
+        Besides what `Texts.batch` gives: features (n, P, width) float16, and weight, the number of
+        tokens that the loss counts.
+        """
         batch = self.texts.batch(numbers, which, pad_multiple)
-        return {
-            **batch,
-            "features": self.features_of(numbers),
-            "weight": float((batch["lengths"] - 1).sum()),
-        }
+        batch["features"] = self.features_of(numbers)
+        batch["weight"] = float((batch["lengths"] - 1).sum())  # [BOS] is given
+        return batch
+
+
+# ---- batches ----------------------------------------------------------------------------------
 
 
 class CaptionBatches:
-    """batches(step): this process's micro-batches of a step, a pure function of (seed, step). Each epoch shows every image once,
-    with `captions_per_image` of its captions drawn at random, different ones if it has so many.
+    """batches(step): the micro-batches of a step for this process, a pure function of (seed, step).
 
-    data: has `texts` and batch(numbers, which, pad_multiple)."""
+    Each epoch shows every image once, with `captions_per_image` of its captions, drawn at random.
+
+    data: has `texts` and batch(numbers, which, pad_multiple). batch_size: captions per step, over
+    all micro-batches. accumulate: micro-batches per step.
+    """
 
     def __init__(
         self,
@@ -297,39 +353,46 @@ class CaptionBatches:
         captions_per_image: int = 1,
         pad_multiple: int = 1,
     ):
-        self.data, self.accumulate, self.seed, self.each, self.pad_multiple = (
-            data,
-            accumulate,
-            seed,
-            captions_per_image,
-            pad_multiple,
-        )
-        self.images = min(max(1, batch_size // captions_per_image), len(data))
-        self.epoch_steps = max(1, len(data) // self.images)
-        self.epoch, self.order = -1, np.empty(0, dtype=np.int64)
+        self.data = data
+        self.accumulate = accumulate
+        self.seed = seed
+        self.captions_per_image = captions_per_image
+        self.pad_multiple = pad_multiple
+        self.images_per_step = min(max(1, batch_size // captions_per_image), len(data))
+        self.epoch_steps = max(1, len(data) // self.images_per_step)
+        self.epoch = -1
+        self.order = np.empty(0, dtype=np.int64)
 
     def __call__(self, step: int) -> list[dict]:
-        epoch, place = divmod(step, self.epoch_steps)
-        if epoch != self.epoch:
-            self.epoch, self.order = (
-                epoch,
-                np.random.default_rng([self.seed, epoch]).permutation(len(self.data)),
-            )
-        numbers = self.order[place * self.images : (place + 1) * self.images]
-        rng = np.random.default_rng([self.seed, 1, step])
+        numbers = self.images_of(step)
         texts = self.data.texts
-        which = np.array([self.some(len(texts.tokens[n]), rng) for n in numbers])  # (images, m)
-        longest = texts.lengths[texts.rows(numbers, which)].max(1)
-        # Short captions with short ones: of a batch's positions 75% are tokens with four micro-batches, 55% without.
-        parts = np.array_split(
-            np.argsort(longest, kind="stable"), min(self.accumulate, len(numbers))
-        )
-        return [
-            self.data.batch(numbers[part], which[part], self.pad_multiple) | where
-            for part, where in distributed.deal(parts, self.each)
-        ]
+        # The order of an epoch is drawn from (seed, epoch); the 1 keeps the captions' draws apart.
+        rng = np.random.default_rng([self.seed, 1, step])
+        which = np.array(
+            [self.draw(len(texts.tokens[number]), rng) for number in numbers]
+        )  # (n, m)
+        longest = texts.lengths[texts.rows(numbers, which)].max(1)  # (n,)
+        # Images with short captions go together, because padding is wasted work: with four
+        # micro-batches, tokens fill 75% of the positions; without sorting, 55%.
+        order = np.argsort(longest, kind="stable")
+        parts = np.array_split(order, min(self.accumulate, len(numbers)))
+        result = []
+        for part, share_of_step in distributed.deal(parts, self.captions_per_image):
+            batch = self.data.batch(numbers[part], which[part], self.pad_multiple)
+            result.append(batch | share_of_step)
+        return result
 
-    def some(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """`each` of `count` captions: a shuffle, begun again where there are too few."""
-        rounds = [rng.permutation(count) for _ in range(-(-self.each // count))]
-        return np.concatenate(rounds)[: self.each]
+    def images_of(self, step: int) -> np.ndarray:
+        """The numbers of the images of a step: (images_per_step,) int64."""
+        epoch, index = divmod(step, self.epoch_steps)
+        if epoch != self.epoch:
+            rng = np.random.default_rng([self.seed, epoch])
+            self.epoch, self.order = epoch, rng.permutation(len(self.data))
+        first = index * self.images_per_step
+        return self.order[first : first + self.images_per_step]
+
+    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """`captions_per_image` of `count` captions. Captions repeat only if there are too few."""
+        rounds = -(-self.captions_per_image // count)
+        shuffles = [rng.permutation(count) for _ in range(rounds)]
+        return np.concatenate(shuffles)[: self.captions_per_image]

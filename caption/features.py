@@ -1,11 +1,18 @@
-"""Features of a captions folder: computed once by a frozen encoder, in parts, and continued after a stop."""
+"""Features of a captions folder: computed once by a frozen encoder, continued after a stop.
+
+Writes features.npy (N, P, width) float16, features.checksums.npy (N,) uint32 and features.json. The
+last names the encoder and counts the finished rows. It is written after the rows are on disk, so a
+row that it counts is there, whatever killed the process.
+"""
 
 import contextlib
 import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,93 +28,106 @@ from loop import hardware
 from net import image_encoders
 from net.image_encoders import Encoder, Preprocess
 
-CHUNK = 256  # images between two saved states of the cache
+CHUNK = 256  # images between two saved states of the features
+REMOVE = "remove features.npy and features.json"
 
 
 def check_encoder(name: str, key: str, saved: dict, path) -> None:
-    """Refuse features of another encoder than the one that the checkpoint `saved`, from `path`, was trained on.
+    """Refuse features of another encoder than the captioner `saved`, from `path`, was trained on.
 
-    name, key: of the encoder at hand. Raises UserError.
+    name, key: of the encoder at hand. The key tells weights and preprocessing apart, the name does
+    not. Raises UserError.
     """
-    theirs = saved["encoder"]
-    if key != theirs["key"]:
+    expected = saved["encoder"]
+    if key != expected["key"]:
         raise UserError(
             f"features of the encoder {name} with key {key}",
-            f"features of {theirs['encoder']} with key {theirs['key']}, on which {path} was trained",
+            f"the encoder of {path}: {expected['encoder']} with key {expected['key']}",
             "name a checkpoint and data of the same encoder, or get that encoder's files",
         )
 
 
 def open_encoder(saved: dict, path, device="cpu") -> Encoder:
-    """The encoder of the captioner `saved`, from `path`. Raises UserError if its weights or preprocessing differ."""
+    """The encoder of the captioner `saved`, from `path`.
+
+    Raises UserError if there is no such encoder, or its weights or preprocessing are others.
+    """
     encoder = image_encoders.load(saved["encoder"]["encoder"], device)
     check_encoder(encoder.name, encoder.key, saved, path)
     return encoder
 
 
 def read_pixels(preprocess: Preprocess, path, view: list[float] | None = None) -> np.ndarray:
-    return preprocess(look(open_image(path, at_least=preprocess.size), view) if view else path)
+    """The pixels that an encoder reads: (size, size, 3) uint8.
+
+    view: a crop of the image, or None.
+    """
+    if view:
+        return preprocess(look(open_image(path, at_least=preprocess.size), view))
+    return preprocess(path)
+
+
+# ---- arrays that are filled row by row --------------------------------------------------------
 
 
 class ArrayFile:
-    """A .npy that is filled row by row. Written, not mapped: a full disk is then an error and not a signal that kills.
+    """A .npy file that is filled row by row.
 
-    begun: go on with the one that is there. Raises UserError if it cannot be written, has another shape, or there is no room for it.
+    The rows are written, not memory-mapped: a full disk is then an error, and not a signal that
+    kills the process. begun: continue the file that is there.
+    Raises UserError if the file cannot be written, has another shape, or does not fit on the disk.
     """
 
     def __init__(self, path: Path, dtype, shape: tuple[int, ...], begun: bool):
-        self.path, self.dtype, self.row = (
-            path,
-            np.dtype(dtype),
-            int(np.prod(shape[1:])) * np.dtype(dtype).itemsize,
-        )
+        self.path = path
+        self.dtype = np.dtype(dtype)
+        self.row_bytes = int(np.prod(shape[1:])) * self.dtype.itemsize
         with self.errors():
-            self.file = open(path, "r+b" if begun else "w+b")
-            if begun:
-                found = np.lib.format.open_memmap(path, mode="r")
-                if found.shape != shape or found.dtype != self.dtype:
-                    raise UserError(
-                        f"{path} of shape {found.shape}",
-                        f"{shape}",
-                        "remove features.npy and features.json",
-                    )
-                self.first = found.offset
-                return
-            about = {
-                "descr": np.lib.format.dtype_to_descr(self.dtype),
-                "fortran_order": False,
-                "shape": shape,
-            }
-            np.lib.format.write_array_header_1_0(self.file, about)
-            self.first = self.file.tell()
-            whole = self.first + shape[0] * self.row
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(
-                    self.file.fileno(), 0, whole
-                )  # no room is better known now than after a night's work
-            self.file.truncate(whole)
+            self.file = open(path, "r+b" if begun else "w+b")  # noqa: SIM115 (closed by __exit__)
+            self.first = self.check(shape) if begun else self.reserve(shape)
+
+    def check(self, shape: tuple[int, ...]) -> int:
+        """Hold the file that is there to its shape; return the offset of its first row in bytes."""
+        array = np.lib.format.open_memmap(self.path, mode="r")
+        if array.shape != shape or array.dtype != self.dtype:
+            raise UserError(f"{self.path} of shape {array.shape}", f"{shape}", REMOVE)
+        return array.offset
+
+    def reserve(self, shape: tuple[int, ...]) -> int:
+        """Write the header and reserve all rows; return the offset of the first row in bytes."""
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": shape,
+        }
+        np.lib.format.write_array_header_1_0(self.file, header)
+        first = self.file.tell()
+        end = first + shape[0] * self.row_bytes
+        # A full disk is better known now than after a night of work.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self.file.fileno(), 0, end)
+        self.file.truncate(end)
+        return first
 
     @contextlib.contextmanager
-    def errors(self):
+    def errors(self) -> Iterator[None]:
+        """Turn the system's errors into UserErrors that name the file."""
         try:
             yield
         except OSError as error:
             raise files.os_error(error, self.path) from error
         except ValueError as error:
-            raise UserError(
-                f"{self.path}, which is damaged or truncated",
-                "a whole .npy file",
-                "remove features.npy and features.json",
-            ) from error
+            found = f"{self.path}, which is damaged or truncated"
+            raise UserError(found, "a whole .npy file", REMOVE) from error
 
     def put(self, number: int, rows: np.ndarray) -> None:
-        """Write rows (n, …) from row `number` on."""
+        """Write rows (n, ...) from row `number` on."""
         with self.errors():
-            self.file.seek(self.first + number * self.row)
+            self.file.seek(self.first + number * self.row_bytes)
             self.file.write(np.ascontiguousarray(rows, self.dtype).tobytes())
 
     def flush(self) -> None:
-        """Return when all that was put is on the disk."""
+        """Return when all rows are on the disk."""
         with self.errors():
             self.file.flush()
             os.fsync(self.file.fileno())
@@ -115,18 +135,70 @@ class ArrayFile:
     def __enter__(self):
         return self
 
-    def __exit__(self, *exc):
-        with contextlib.suppress(OSError):  # closing flushes, which fails again on a full disk
+    def __exit__(self, *exception):
+        # Closing flushes, which fails again on a full disk and would hide the first error.
+        with contextlib.suppress(OSError):
             self.file.close()
 
 
+class Output:
+    """The three files of features in `home`, written together.
+
+    about: the entries of features.json. done: finished rows of an earlier run; 0 begins the files.
+    """
+
+    def __init__(self, home: Path, count: int, about: dict, done: int = 0):
+        self.home = home
+        self.about = about
+        shape = (count, about["patches"], about["width"])
+        self.rows = ArrayFile(home / "features.npy", np.float16, shape, begun=done > 0)
+        self.checksums = ArrayFile(home / data.CHECKSUMS, np.uint32, shape[:1], begun=done > 0)
+
+    def put(self, number: int, features: np.ndarray) -> None:
+        """Write features (n, P, width) float16 and their checksums from row `number` on."""
+        self.rows.put(number, features)
+        self.checksums.put(number, data.row_checksums(features))
+
+    def save(self, done: int) -> None:
+        """Say in features.json that `done` rows are finished, after they are on the disk."""
+        self.rows.flush()
+        self.checksums.flush()
+        files.write_sealed(self.home / "features.json", {**self.about, "done": done})
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.rows.__exit__(*exception)
+        self.checksums.__exit__(*exception)
+
+
+# ---- computing --------------------------------------------------------------------------------
+
+
+@dataclass
+class Job:
+    """Features to compute. home: where they are written; folder: where the images are."""
+
+    home: Path
+    folder: Path
+    records: list[dict]
+    about: dict
+    workers: int
+    batch_size: int
+
+
 def claim(out: Path, shard: tuple[int, int]) -> Path:
-    """`files.claim`, but for a part of the features, which other processes compute beside it: the folder must be there. Raises UserError."""
-    if shard[1] == 1:
+    """`files.claim`, unless several processes share the folder: then its captions must be there.
+
+    shard (i, n): this process computes part i of n. Raises UserError.
+    """
+    number, count = shard
+    if count == 1:
         return files.claim(out)
     if not (out / "meta.json").exists():
         raise UserError(
-            f"--shard {shard[0]}/{shard[1]} without captions in {out}",
+            f"--shard {number}/{count} without captions in {out}",
             "a folder with its captions",
             "run the script once with --encoder none, then each part",
         )
@@ -134,8 +206,14 @@ def claim(out: Path, shard: tuple[int, int]) -> Path:
 
 
 def part_of(folder: Path, number: int, count: int) -> Path:
-    """Where a part of the features is until all parts are there."""
+    """The folder that holds a part of the features until all parts are there."""
     return folder / f"features_{number}_of_{count}"
+
+
+def bounds_of(number: int, count: int, total: int) -> tuple[int, int]:
+    """The first row of part `number` of `count` equal parts of `total` rows, and the row behind
+    it."""
+    return total * number // count, total * (number + 1) // count
 
 
 def cache_features(
@@ -146,14 +224,15 @@ def cache_features(
     workers: int = 0,
     batch_size: int = 0,
 ) -> None:
-    """Compute features.npy for every line of captions.jsonl, or go on where a killed run was.
+    """Compute the features of every line of captions.jsonl, or continue where a killed run was.
 
-    float16 (N, P, width), and beside it a CRC-32 of each row. features.json names the encoder's key and how many are done: it is
-    written after the rows are on disk, so what it counts is there. shard (i, n): only the i-th of n equal parts, which
-    other processes and machines with the same folder complete; who ends last joins them. batch_size 0: as suits the device.
-    Raises UserError if the cache was begun with another encoder, or there is no room for all of it.
+    shard (i, n): only part i of n equal parts. Other processes, or machines with the same folder,
+    compute the other parts; the process that ends last joins them. workers: processes that read
+    images; 0 means a process per core. batch_size: images per batch of the encoder; 0: by device.
+    Raises UserError if the features were begun with another encoder, or do not fit on the disk.
     """
     folder, (number, count) = Path(folder), shard
+    # Larger batches are no faster on a CPU.
     batch_size = batch_size or (32 if encoder.device.type == "cpu" else CHUNK)
     meta, records = data.read_meta(folder), data.read_records(folder)
     about = {
@@ -165,152 +244,124 @@ def cache_features(
         "checksums": True,
         "done": 0,
     }
-    if (folder / "features.json").exists():
-        before = files.read_sealed(folder / "features.json", "image features", "remove it")
-        check_key(before, encoder, folder)
-        if (
-            before.get("done") == len(records)
-            and before.get("fingerprint") == meta["fingerprint"]
-            and (folder / "features.npy").exists()
-        ):
-            data.read_features(folder, meta)  # whole, or an error that says what is not
-            return
-    if count == 1:
-        compute(encoder, folder, folder, records, about, workers, batch_size)
+    if done_before(encoder, folder, about) == len(records) and (folder / "features.npy").exists():
+        data.read_features(folder, meta)  # raises an error that says what is wrong with them
         return
-    mine = records[len(records) * number // count : len(records) * (number + 1) // count]
+    if count == 1:
+        compute(encoder, Job(folder, folder, records, about, workers, batch_size))
+        return
+    first, end = bounds_of(number, count, len(records))
     home = files.claim(part_of(folder, number, count))
-    compute(encoder, home, folder, mine, about, workers, batch_size)
+    compute(encoder, Job(home, folder, records[first:end], about, workers, batch_size))
     join(folder, len(records), count, about)
 
 
-def check_key(before: dict, encoder: Encoder, folder: Path) -> None:
+def done_before(encoder: Encoder, home: Path, about: dict) -> int:
+    """How many rows an earlier run finished. Raises UserError if they are of another encoder."""
+    if not (home / "features.json").exists():
+        return 0
+    before = files.read_sealed(home / "features.json", "image features", "remove it")
     if before.get("key") != encoder.key:
         raise UserError(
-            f"features of the encoder {before.get('encoder')} ({before.get('key')}) in {folder}",
-            f"those of {encoder.name} ({encoder.key})",
-            "choose another folder, or remove features.npy and features.json",
+            f"features of the encoder {before.get('encoder')} ({before.get('key')}) in {home}",
+            f"features of {encoder.name} ({encoder.key})",
+            f"choose another folder, or {REMOVE}",
         )
+    return before.get("done", 0) if before.get("fingerprint") == about["fingerprint"] else 0
 
 
-def compute(
-    encoder: Encoder,
-    home: Path,
-    folder: Path,
-    records: list[dict],
-    about: dict,
-    workers: int,
-    batch_size: int,
-) -> None:
-    """features.npy, its checksums and features.json in `home`, of the records' pictures (in `folder`), from where a killed run was."""
-    paths, looks = (
-        [data.image_path(folder, record) for record in records],
-        [record.get("view") for record in records],
-    )
-    shape, done = (len(paths), encoder.patches, encoder.width), 0
-    if (home / "features.json").exists():
-        before = files.read_sealed(home / "features.json", "image features", "remove it")
-        check_key(before, encoder, home)
-        there = (home / "features.npy").exists() and (home / data.CHECKSUMS).exists()
-        done = (
-            before.get("done", 0)
-            if before.get("fingerprint") == about["fingerprint"] and there
-            else 0
-        )
+def compute(encoder: Encoder, job: Job) -> None:
+    """Compute the features of `job`, from where a killed run was, and print the speed."""
+    home, count = job.home, len(job.records)
+    paths = [data.image_path(job.folder, record) for record in job.records]
+    views = [record.get("view") for record in job.records]
+    done = done_before(encoder, home, job.about)
+    if not ((home / "features.npy").exists() and (home / data.CHECKSUMS).exists()):
+        done = 0
     if not done:
-        (home / "features.json").unlink(
-            missing_ok=True
-        )  # it would call rows done that are still zero
-    rows = ArrayFile(home / "features.npy", np.float16, shape, begun=done > 0)
-    sums = ArrayFile(home / data.CHECKSUMS, np.uint32, shape[:1], begun=done > 0)
-    encoding, clock = 0.0, time.perf_counter()
+        # An old features.json would call rows finished that are still zero.
+        (home / "features.json").unlink(missing_ok=True)
+    seconds_encoding, clock = 0.0, time.perf_counter()
     with (
-        rows,
-        sums,
-        ProcessPoolExecutor(workers or None) as pool,
-        tqdm(total=len(paths), initial=done, desc="features", unit="image") as bar,
+        Output(home, count, job.about, done) as output,
+        ProcessPoolExecutor(job.workers or None) as pool,
+        tqdm(total=count, initial=done, desc="features", unit="image") as bar,
     ):
-        for first in range(done, len(paths), CHUNK):
-            part = paths[first : first + CHUNK]
-            pixels = pool.map(
-                partial(read_pixels, encoder.preprocess),
-                part,
-                looks[first : first + CHUNK],
-                chunksize=8,
-            )
-            for start in range(first, first + len(part), batch_size):
-                size = min(batch_size, first + len(part) - start)
-                batch = np.stack([next(pixels) for _ in range(size)])
+        for first in range(done, count, CHUNK):
+            end = min(first + CHUNK, count)
+            read = partial(read_pixels, encoder.preprocess)
+            pixels = pool.map(read, paths[first:end], views[first:end], chunksize=8)
+            for start in range(first, end, job.batch_size):
+                size = min(job.batch_size, end - start)
+                batch = np.stack([next(pixels) for _ in range(size)])  # (B, size, size, 3) uint8
                 began = time.perf_counter()
-                found = encoder.encode(batch).half().cpu().numpy()
-                encoding += time.perf_counter() - began
-                rows.put(start, found)
-                sums.put(start, data.row_checksums(found))
+                features = encoder.encode(batch).half().cpu().numpy()  # (B, P, width)
+                seconds_encoding += time.perf_counter() - began
+                output.put(start, features)
                 bar.update(size)
-            rows.flush()
-            sums.flush()
-            files.write_sealed(home / "features.json", {**about, "done": first + len(part)})
-    if len(paths) - done >= CHUNK:  # fewer tell nothing of a rate
-        print(
-            speed(encoder, len(paths) - done, time.perf_counter() - clock, encoding),
-            file=sys.stderr,
-        )
+            output.save(end)
+    if count - done >= CHUNK:  # fewer images say nothing about a speed
+        seconds = time.perf_counter() - clock
+        print(speed(encoder, count - done, seconds, seconds_encoding), file=sys.stderr)
 
 
 def speed(encoder: Encoder, images: int, seconds: float, encoding: float) -> str:
-    """How fast a cache was filled, and what held it: the encoder's arithmetic, if the share of the product is near what it reaches alone."""
-    pixels = np.zeros((1, encoder.preprocess.size, encoder.preprocess.size, 3), np.uint8)
+    """A line that says how fast features were computed, and what limits the speed.
+
+    seconds: in all; encoding: of them, in the encoder. The encoder is the limit if its share of the
+    time is large and its arithmetic is near the machine's matrix product.
+    """
+    side = encoder.preprocess.size
     with FlopCounterMode(display=False) as counter:
-        encoder.encode(pixels)
-    work, product = counter.get_total_flops() * images, hardware.product_rate(encoder.device)
+        encoder.encode(np.zeros((1, side, side, 3), np.uint8))
+    work = counter.get_total_flops() * images
+    product = hardware.product_rate(encoder.device)
     return (
-        f"features: {images:,} images, {images / seconds:.1f} a second; the encoder's arithmetic, {work / images / 1e9:.2f} GFLOP an image, took "
-        f"{100 * encoding / seconds:.0f}% of the time at {100 * work / encoding / product:.0f}% of this machine's matrix product "
+        f"features: {images:,} images, {images / seconds:.1f} per second; the encoder's "
+        f"arithmetic, {work / images / 1e9:.2f} GFLOP per image, "
+        f"took {100 * encoding / seconds:.0f}% of the time "
+        f"at {100 * work / encoding / product:.0f}% of this machine's matrix product "
         f"({product / 1e9:,.0f} GFLOP/s, float32)"
     )
 
 
-def join(folder: Path, total: int, count: int, about: dict) -> None:
-    """features.npy from its parts, every row held to its checksum; or a line that says which parts are still missing.
+# ---- joining parts ----------------------------------------------------------------------------
 
-    Of two processes that end together both may do it: they write the same bytes.
+
+def join(folder: Path, total: int, count: int, about: dict) -> None:
+    """Join the parts into features.npy, or print which parts are missing.
+
+    Every row is compared with its checksum. Two processes that end together may both join: they
+    write the same bytes. Raises UserError if a part was changed.
     """
-    missing, parts = [], []
+    missing = []
     for number in range(count):
-        home, size = (
-            part_of(folder, number, count),
-            total * (number + 1) // count - total * number // count,
-        )
-        there = (
-            files.read_sealed(home / "features.json", "a part's features", "compute it again")
-            if (home / "features.json").exists()
-            else {}
-        )
-        if there != {**about, "done": size}:
+        first, end = bounds_of(number, count, total)
+        path = part_of(folder, number, count) / "features.json"
+        do = "compute it again"
+        found = files.read_sealed(path, "a part's features", do) if path.exists() else {}
+        if found != {**about, "done": end - first}:
             missing.append(f"{number}/{count}")
-        parts.append((home, size))
     if missing:
-        print(f"{folder}: features of {', '.join(missing)} are still to come", file=sys.stderr)
+        print(
+            f"{folder}: the parts {', '.join(missing)} of the features are missing", file=sys.stderr
+        )
         return
-    shape, first = (total, about["patches"], about["width"]), 0
-    rows = ArrayFile(folder / "features.npy", np.float16, shape, begun=False)
-    sums = ArrayFile(folder / data.CHECKSUMS, np.uint32, shape[:1], begun=False)
-    with rows, sums:
-        for home, size in parts:
-            some = data.Features(
-                home / "features.npy",
-                *(
-                    folders.open_array(home / name, "compute that part again")
-                    for name in ("features.npy", data.CHECKSUMS)
-                ),
-            )
-            for start in range(0, size, CHUNK):
-                found = some[np.arange(start, min(start + CHUNK, size))]
-                rows.put(first + start, found)
-                sums.put(first + start, data.row_checksums(found))
-            first += size
-        rows.flush()
-        sums.flush()
-    files.write_sealed(folder / "features.json", {**about, "done": total})
-    for home, _ in parts:
-        shutil.rmtree(home, ignore_errors=True)
+    with Output(folder, total, about) as output:
+        for number in range(count):
+            first, end = bounds_of(number, count, total)
+            part = open_part(part_of(folder, number, count))
+            for start in range(first, end, CHUNK):
+                numbers = np.arange(start, min(start + CHUNK, end)) - first
+                output.put(start, part[numbers])
+        output.save(total)
+    for number in range(count):
+        shutil.rmtree(part_of(folder, number, count), ignore_errors=True)
+
+
+def open_part(home: Path) -> data.Features:
+    """The features of a part. Raises UserError if a file of it is damaged."""
+    do = "compute that part again"
+    array = folders.open_array(home / "features.npy", do)
+    checksums = folders.open_array(home / data.CHECKSUMS, do)
+    return data.Features(home / "features.npy", array, checksums)

@@ -1,8 +1,9 @@
-"""What frozen features know: the ceiling of a captioner that reads nothing else (floor 2).
+"""What frozen features know: the ceiling of a captioner that reads nothing else.
 
-A small attention probe is told where an object is, looks at the patches, and names the object's size, fill, colour and
-shape. It is trained on the train split and scored on others. A captioner must find the objects as well, so per
-attribute it can hardly do better; where the probe fails, the encoder is the limit and no decoder mends it.
+A small attention probe is told where an object is. It looks at the patches and names the object's
+size, fill, colour and shape. It is trained on the train split and scored on others. A captioner
+must find the objects as well, so it can hardly do better per attribute. Where the probe fails,
+the encoder is the limit, and no decoder helps.
 """
 
 import numpy as np
@@ -17,7 +18,10 @@ from worlds.scenes import CLASSES
 
 
 class Probe(nn.Module):
-    """(B, 2) where in 0..1 and patches (B, P, width) -> logits of each attribute, (B, classes)."""
+    """Attributes of an object from the patches, asked by its position.
+
+    where (B, 2) in 0..1 and features (B, P, width) -> {attribute: logits (B, classes)}.
+    """
 
     def __init__(self, width: int, hidden: int = 192):
         super().__init__()
@@ -25,68 +29,92 @@ class Probe(nn.Module):
         self.patch, self.norm = nn.Linear(width, hidden), nn.LayerNorm(hidden)
         self.look = nn.MultiheadAttention(hidden, 4, batch_first=True)
         self.body = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 2 * hidden), nn.GELU())
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(2 * hidden, len(values)) for name, values in CLASSES.items()}
-        )
+        heads = {name: nn.Linear(2 * hidden, len(values)) for name, values in CLASSES.items()}
+        self.heads = nn.ModuleDict(heads)
 
-    def forward(self, where: Tensor, patches: Tensor) -> dict[str, Tensor]:
-        query, seen = self.where(where)[:, None], self.norm(self.patch(patches))
-        x = self.body((query + self.look(query, seen, seen, need_weights=False)[0])[:, 0])
+    def forward(self, where: Tensor, features: Tensor) -> dict[str, Tensor]:
+        query = self.where(where)[:, None]  # (B, 1, hidden)
+        patches = self.norm(self.patch(features))  # (B, P, hidden)
+        attended, _ = self.look(query, patches, patches, need_weights=False)
+        x = self.body((query + attended)[:, 0])  # (B, 2·hidden)
         return {name: head(x) for name, head in self.heads.items()}
 
 
-def objects(data: CaptionData) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Every object of a split: its image's number (N,), where it is (N, 2) float32, its classes (N,) int64 each."""
-    found = [
-        (row, one) for row, record in enumerate(data.records) for one in record["scene"]["objects"]
-    ]
-    where = np.array([[one["x"], one["y"]] for _, one in found], np.float32)
-    return (
-        np.array([row for row, _ in found]),
-        where,
-        {
-            name: np.array([values.index(one[name]) for _, one in found])
-            for name, values in CLASSES.items()
-        },
-    )
+class Objects:
+    """Every object of a split of drawn scenes, and its image's features.
+
+    image: (N,) image numbers. where: (N, 2) float32 in 0..1. classes: for each attribute, (N,)
+    int64.
+    """
+
+    def __init__(self, data: CaptionData, statistics: dict, device):
+        self.data, self.statistics, self.device = data, statistics, device
+        objects, images = [], []
+        for number, record in enumerate(data.records):
+            objects += record["scene"]["objects"]
+            images += [number] * len(record["scene"]["objects"])
+        self.image = np.array(images)
+        self.where = np.array([[item["x"], item["y"]] for item in objects], np.float32)
+        self.classes = {}
+        for name, values in CLASSES.items():
+            self.classes[name] = np.array([values.index(item[name]) for item in objects])
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """What the probe reads of objects `rows` (B,): where (B, 2), features (B, P, width)."""
+        where = torch.from_numpy(self.where[rows]).to(self.device)
+        features = self.data.features_of(self.image[rows])
+        return where, writer.standardise(features, self.statistics, self.device)
 
 
 def ceiling(
     folder, splits: list[str], steps: int, *, batch_size: int = 256, seed: int = 0, device="cpu"
 ) -> dict[str, dict[str, float]]:
-    """Train the probe for so many steps; the share of objects of each split whose attributes it names rightly."""
-    data = CaptionData(folder, "train")
-    statistics = writer.feature_statistics(data.features, data.rows)
+    """Train the probe for `steps` steps and score it on `splits`.
+
+    Returns {split: {attribute_accuracy: share of its objects, ..., objects: how many there are}}.
+    """
+    train = CaptionData(folder, "train")
+    statistics = writer.feature_statistics(train.features, train.rows)
     torch.manual_seed(seed)
-    probe, order = Probe(data.encoder["width"]).to(device), np.random.default_rng(seed)
+    probe = Probe(train.encoder["width"]).to(device)
+    fit(probe, Objects(train, statistics, device), steps, batch_size, seed)
+    result = {}
+    for split in splits:
+        held_out = Objects(CaptionData(folder, split), statistics, device)
+        result[split] = accuracy(probe, held_out, batch_size)
+    return result
+
+
+def fit(probe: Probe, objects: Objects, steps: int, batch_size: int, seed: int) -> None:
+    """Train the probe on objects drawn at random."""
+    rng = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(probe.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    rows, where, classes = objects(data)
-    see = lambda data, rows: writer.standardise(data.features_of(rows), statistics, device)
     for _ in tqdm(range(steps), unit="step", desc="probe"):
-        some = order.integers(len(rows), size=batch_size)
-        logits = probe(torch.from_numpy(where[some]).to(device), see(data, rows[some]))
-        loss = sum(
-            F.cross_entropy(logits[name], torch.from_numpy(classes[name][some]).to(device))
-            for name in CLASSES
-        )
+        rows = rng.integers(len(objects), size=batch_size)
+        logits = probe(*objects.batch(rows))
+        losses = []
+        for name, classes in objects.classes.items():
+            target = torch.from_numpy(classes[rows]).to(objects.device)
+            losses.append(F.cross_entropy(logits[name], target))
+        loss = sum(losses)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    result = {}
-    with torch.no_grad():
-        for split in splits:
-            held_out = CaptionData(folder, split)
-            rows, where, classes = objects(held_out)
-            hits = {name: 0 for name in CLASSES}
-            for part in np.array_split(np.arange(len(rows)), -(-len(rows) // batch_size)):
-                logits = probe(torch.from_numpy(where[part]).to(device), see(held_out, rows[part]))
-                for name in CLASSES:
-                    hits[name] += int(
-                        (logits[name].argmax(-1).cpu().numpy() == classes[name][part]).sum()
-                    )
-            result[split] = {
-                f"{name}_accuracy": count / len(rows) for name, count in hits.items()
-            } | {"objects": len(rows)}
-    return result
+
+
+@torch.no_grad()
+def accuracy(probe: Probe, objects: Objects, batch_size: int) -> dict[str, float]:
+    """The share of objects whose attribute the probe names rightly, for each attribute."""
+    hits = dict.fromkeys(CLASSES, 0)
+    for rows in np.array_split(np.arange(len(objects)), -(-len(objects) // batch_size)):
+        logits = probe(*objects.batch(rows))
+        for name, classes in objects.classes.items():
+            guess = logits[name].argmax(-1).cpu().numpy()
+            hits[name] += int((guess == classes[rows]).sum())
+    result = {f"{name}_accuracy": count / len(objects) for name, count in hits.items()}
+    return result | {"objects": len(objects)}

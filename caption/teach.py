@@ -1,13 +1,15 @@
-"""What a captioner learns beyond people's captions: another captioner's captions, and the score itself.
+"""What a captioner learns besides people's captions: a teacher's captions, and the score.
 
-**A teacher.** Sequence-level distillation (Kim & Rush 2016, arXiv 1606.07947) made translators that write all
-words at once as good as those that write one word at a time (Gu et al. 2018, arXiv 1711.02281). People describe
-an image in five ways; a teacher describes it in one, so words that are drawn in one call agree. The captions are
-kept in the run folder (taught.json): people can look at them, and a resumed run finds them again.
+**A teacher.** Sequence-level distillation (Kim & Rush 2016, arXiv 1606.07947) made translators
+that write all words at once as good as those that write one word at a time (Gu et al. 2018, arXiv
+1711.02281). People describe an image in five ways; a teacher describes it in one, so words that
+are drawn in one call agree. The captions are kept in the run folder (taught.json): people can
+look at them, and a resumed run finds them again.
 
-**A reward.** Self-critical sequence training (Rennie et al. 2017, arXiv 1612.00563, eq. 8) weighs the
-log-probability of a drawn caption with how much better it scores than the greedy caption. A masked denoiser gives
-both in one call: the drawn tokens and the likeliest tokens of the same logits, put into the same masked caption.
+**A reward.** Self-critical sequence training (Rennie et al. 2017, arXiv 1612.00563, eq. 8) weighs
+the log-probability of a drawn caption with how much better it scores than the greedy caption. A
+masked denoiser gives both in one call: the drawn tokens and the likeliest tokens of the same
+logits, put into the same masked caption.
 """
 
 import sys
@@ -28,53 +30,56 @@ from caption.data import CaptionData
 from loop import checkpoint, distributed, hardware
 
 FILE = "taught.json"
-ROWS = {
-    "cpu": 128,
-    "cuda": 1024,
-    "mps": 128,
-}  # pictures at once; larger batches on a GPU are a choice, not measured
+# Images per batch. A larger batch on a GPU is a choice, not measured.
+ROWS = {"cpu": 128, "cuda": 1024, "mps": 128}
+LENGTH_ROWS = 512  # images per call of the length head, which is small
+
+
+# ---- a teacher's captions ---------------------------------------------------------------------
 
 
 @torch.no_grad()
 def write_captions(
     model, tokenizer, saved: dict, split: CaptionData, settings: SampleConfig, seed: int = 0
 ) -> list[str]:
-    """What a captioner writes for each picture, from its features; under torchrun each process writes a share."""
-    seen = lambda part: writer.standardise(
-        split.features_of(part), saved["statistics"], model.device
-    )  # noqa: E731
-    numbers = np.arange(len(split))
-    if saved["objective"] == "diffusion":  # those of a length together: hardly any padding
-        sizes = [
-            model.length_logits(seen(part)).argmax(-1).cpu().numpy()
-            for part in np.array_split(numbers, -(-len(numbers) // 512))
-        ]
-        numbers = np.argsort(np.concatenate(sizes), kind="stable")
-    some = lambda part: [
-        one.text
-        for one in writer.write(
+    """The captioner's caption of each image of a split.
+
+    Under torchrun each process writes a share, and every process returns all captions. A caption
+    does not depend on the batch that it is written in.
+    """
+
+    def standardised(numbers: np.ndarray) -> Tensor:
+        features = split.features_of(numbers)
+        return writer.standardise(features, saved["statistics"], model.device)
+
+    def captions(numbers: np.ndarray) -> list[str]:
+        written = writer.write(
             model,
             tokenizer,
             saved["objective"],
-            seen(part),
+            standardised(numbers),
             settings,
-            seed=seed,  # noqa: E731
-            first=int(part[0]),
+            seed=seed,
+            first=int(numbers[0]),
         )
-    ]
-    bar = lambda parts: tqdm(
-        parts,
-        desc=f"teacher, {split.split}",
-        unit="batch",
-        file=sys.stderr,
-        disable=not distributed.leads(),
-    )  # noqa: E731
+        return [caption.text for caption in written]
+
+    def progress(batches: list) -> tqdm:
+        title, hidden = f"teacher, {split.split}", not distributed.leads()
+        return tqdm(batches, desc=title, unit="batch", file=sys.stderr, disable=hidden)
+
+    numbers = np.arange(len(split))
+    if saved["objective"] == "diffusion":
+        # Images whose captions have one length go together: hardly any padding is computed.
+        lengths = []
+        for part in np.array_split(numbers, -(-len(numbers) // LENGTH_ROWS)):
+            lengths.append(model.length_logits(standardised(part)).argmax(-1).cpu().numpy())
+        numbers = np.argsort(np.concatenate(lengths), kind="stable")
     rows = min(ROWS[model.device.type], -(-len(split) // distributed.world()))
-    told = distributed.shared(
-        [numbers[first : first + rows] for first in range(0, len(numbers), rows)], some, bar
-    )
-    texts = dict(zip(numbers.tolist(), (text for part in told for text in part), strict=True))
-    return [texts[number] for number in range(len(split))]
+    batches = [numbers[first : first + rows] for first in range(0, len(numbers), rows)]
+    texts: list[str] = sum(distributed.shared(batches, captions, progress), [])
+    by_number = dict(zip(numbers.tolist(), texts, strict=True))
+    return [by_number[number] for number in range(len(split))]
 
 
 def use_teacher(
@@ -86,57 +91,85 @@ def use_teacher(
     cfg: TrainConfig,
     resumed: bool,
 ) -> None:
-    """Give the pictures of these splits the captions of the captioner or twin at `path`, or, resumed, those in the run folder `out`.
+    """Replace the captions of these splits by the captions of the captioner or twin at `path`.
 
-    Raises UserError if it reads other tokens or features, or the folder's captions are not those of these pictures.
+    The captions are written to the run folder `out`; a resumed run reads them there again.
+    Raises UserError if the teacher has another tokenizer or encoder, or if the folder's captions
+    are not of these images.
     """
     if resumed:
-        told = files.read_json(
-            out / FILE, "what the teacher wrote when the run began", "begin again without --resume"
-        )
+        what = "the teacher's captions, written when the run began"
+        taught = files.read_json(out / FILE, what, "begin again without --resume")
     else:
-        model, tokenizer, saved = checkpoint.open_model(path, device, kinds=("caption",))
-        folders.check_tokenizer(tokenizer.fingerprint, splits[0].tokenizer.fingerprint, path)
-        mine = splits[0].encoder
-        features.check_encoder(mine["encoder"], mine["key"], saved, path)
-        settings = SampleConfig(
-            **config.CAPTIONS | ({"revise": 1} if saved["objective"] == "diffusion" else {})
-        )
-        precision, _ = hardware.choose_precision(cfg.precision, device)
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            told = {
-                one.split: write_captions(model, tokenizer, saved, one, settings, cfg.seed)
-                for one in splits
-            }
+        taught = teacher_captions(splits, path, device, cfg)
         if distributed.leads():
-            files.write_json(out / FILE, told)
-    for one in splits:
-        texts = told.get(one.split)
-        if (
-            not isinstance(texts, list)
-            or len(texts) != len(one)
-            or not all(isinstance(text, str) for text in texts)
-        ):
+            files.write_json(out / FILE, taught)
+    for split in splits:
+        texts = taught.get(split.split)
+        if not is_list_of_texts(texts, len(split)):
             raise UserError(
-                f"other captions for {one.split} in {out / FILE}",
-                f"one for each of its {len(one)}",
+                f"other captions for {split.split} in {out / FILE}",
+                f"a caption for each of its {len(split)} images",
                 "begin again without --resume",
             )
-        one.retell(texts, max_length)
+        split.retell(texts, max_length)
+
+
+def teacher_captions(
+    splits: list[CaptionData], path, device, cfg: TrainConfig
+) -> dict[str, list[str]]:
+    """{split: its captions} by the captioner or twin at `path`.
+
+    Raises UserError if it does not fit.
+    """
+    model, tokenizer, saved = checkpoint.open_model(path, device, kinds=("caption",))
+    folders.check_tokenizer(tokenizer.fingerprint, splits[0].tokenizer.fingerprint, path)
+    encoder = splits[0].encoder
+    features.check_encoder(encoder["encoder"], encoder["key"], saved, path)
+    settings = SampleConfig(**config.CAPTIONS)
+    if saved["objective"] == "diffusion":
+        settings.revise = 1  # a look back mends some captions; a twin has none
+    precision, _ = hardware.choose_precision(cfg.precision, device)
+    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        taught = {}
+        for split in splits:
+            texts = write_captions(model, tokenizer, saved, split, settings, cfg.seed)
+            taught[split.split] = texts
+    return taught
+
+
+def is_list_of_texts(value, count: int) -> bool:
+    """Whether a value from a JSON file is a list of `count` strings."""
+    if not isinstance(value, list) or len(value) != count:
+        return False
+    return all(isinstance(text, str) for text in value)
+
+
+# ---- the score as a reward --------------------------------------------------------------------
 
 
 class Reward:
-    """CIDEr-D against an image's training captions, document frequencies those of the training set."""
+    """CIDEr-D of a caption against the image's training captions.
+
+    captions: for each image, its captions. Document frequencies are those of the training set.
+    """
 
     def __init__(self, captions: list[list[str]]):
         words = [[coco.tokenize(text) for text in texts] for texts in captions]
         self.cider = coco.CiderD(words)
-        self.vectors = [[self.cider.vectors(one) for one in texts] for texts in words]
+        self.vectors = []
+        for references in words:
+            self.vectors.append([self.cider.vectors(reference) for reference in references])
 
     def __call__(self, text: str, image: int, without: int) -> float:
-        """0 to 10. Caption number `without` is no reference, for it is what the text was made from; unless it is the only one."""
-        others = [one for number, one in enumerate(self.vectors[image]) if number != without]
-        return self.cider.score(coco.tokenize(text), others or self.vectors[image])
+        """CIDEr-D of `text` for image number `image`, 0 to 10.
+
+        Caption number `without` is left out: the text was made from it. It stays if the image has
+        no other caption.
+        """
+        references = self.vectors[image]
+        others = [vector for number, vector in enumerate(references) if number != without]
+        return self.cider.score(coco.tokenize(text), others or references)
 
 
 def self_critical_loss(
@@ -153,42 +186,48 @@ def self_critical_loss(
     estimator: str = "count",
     weight: str = "bound",
 ) -> tuple[Tensor, dict]:
-    """`diffusion.loss`, plus `share` times the self-critical loss, of one corruption and one call.
+    """`diffusion.loss` plus `share` times the self-critical loss, of one mask and one call.
 
-    tokens (B, L), free (B, L) bool; sources: image and caption number of each row. uniform: (B,) noise levels. estimator, weight: as in
-    `diffusion.loss`. Returns the mean loss and floats: the bound (`nats_per_token`), `masked_cross_entropy`, `reward` of what was drawn
-    and `greedy_reward`, CIDEr-D from 0 to 10.
+    tokens (B, L) int64; free (B, L) bool; sources: (image number, caption number) of each row.
+    uniform: (B,) noise levels. estimator, weight: as in `diffusion.loss`. Rennie et al. 2017, eq.
+    8: the loss is -(reward of the drawn caption - reward of the greedy caption) · log p(drawn
+    tokens). Returns the mean loss and floats: nats_per_token (the bound), masked_cross_entropy,
+    reward (of the drawn captions) and greedy_reward, both CIDEr-D from 0 to 10.
     """
-    drawn = diffusion.corrupt(free, uniform, rng, estimator)
-    log_p = denoise(
-        tokens.masked_fill(drawn.masked, tokenizer.mask), drawn.share, drawn.masked
-    ).log_softmax(-1)  # (M, V')
-    row = drawn.masked.nonzero()[:, 0]
-    nats = F.nll_loss(log_p, tokens[drawn.masked], reduction="none")
-    value, stats = diffusion.weigh(nats, drawn.weight[row].float(), free.sum(), weight)
+    corrupted = diffusion.corrupt(free, uniform, rng, estimator)
+    masked = corrupted.masked
+    logits = denoise(tokens.masked_fill(masked, tokenizer.mask), corrupted.share, masked)
+    log_p = logits.log_softmax(-1)  # (M, V'), for the M masked tokens
+    row = masked.nonzero()[:, 0]  # (M,)
+    nats = F.nll_loss(log_p, tokens[masked], reduction="none")
+    bound, stats = diffusion.weigh(nats, corrupted.weight[row].float(), free.sum(), weight)
+
+    def rewards_of(guess: Tensor) -> list[float]:
+        """The reward of each row, its masked tokens replaced by guess (M,)."""
+        filled = tokens.clone()
+        filled[masked] = guess
+        rows = zip(filled.tolist(), sources, strict=True)
+        return [reward(tokenizer.decode(ids), *source) for ids, source in rows]
+
     with torch.no_grad():
-        # Gumbel's argmax in float64 with the step's own generator: a resumed run draws the same.
-        noise = (
-            -torch.empty(log_p.shape, dtype=torch.float64)
-            .exponential_(generator=rng)
-            .log()
-            .to(log_p.device)
-        )
-        guesses = (log_p.double() + noise).argmax(-1), log_p.argmax(-1)
-        scores = []
-        for guess in guesses:
-            filled = tokens.clone()
-            filled[drawn.masked] = guess
-            scores.append(
-                [
-                    reward(tokenizer.decode(ids), *source)
-                    for ids, source in zip(filled.tolist(), sources, strict=True)
-                ]
-            )
-        gain = torch.tensor(np.subtract(*scores), dtype=torch.float32, device=tokens.device)  # (B,)
-    critical = -(gain[row] * log_p.gather(1, guesses[0][:, None])[:, 0]).sum() / free.sum()
-    means = {
-        name: float(np.mean(values))
-        for name, values in zip(("reward", "greedy_reward"), scores, strict=True)
-    }
-    return value + share * critical, {**stats, **means}
+        drawn = draw(log_p, rng)  # (M,)
+        reward_drawn = rewards_of(drawn)
+        reward_greedy = rewards_of(log_p.argmax(-1))
+        gain = torch.tensor(
+            np.subtract(reward_drawn, reward_greedy), dtype=torch.float32, device=tokens.device
+        )  # (B,)
+    log_p_drawn = log_p.gather(1, drawn[:, None])[:, 0]  # (M,)
+    critical = -(gain[row] * log_p_drawn).sum() / free.sum()
+    stats["reward"] = float(np.mean(reward_drawn))
+    stats["greedy_reward"] = float(np.mean(reward_greedy))
+    return bound + share * critical, stats
+
+
+def draw(log_p: Tensor, rng: torch.Generator) -> Tensor:
+    """A token from each row of log_p (M, V'), by Gumbel's argmax: (M,) int64.
+
+    In float64 and with the step's own generator, so that a resumed run draws the same tokens.
+    """
+    exponential = torch.empty(log_p.shape, dtype=torch.float64).exponential_(generator=rng)
+    gumbel = -exponential.log().to(log_p.device)
+    return (log_p.double() + gumbel).argmax(-1)

@@ -1,32 +1,42 @@
-"""How true captions of drawn scenes are: every statement is judged against the scene."""
+"""How true captions of drawn scenes are: every claim is judged against the scene."""
 
 from base import metrics
 from worlds import language
 from worlds.scenes import scene_from_dict
 
+# What `worlds.language.judge` says of a caption -> the name of the figure.
+SHARES = {"truthful": "truthful", "exact": "set_exact", "grammatical": "grammatical"}
+RATIOS = {"recall": "object_recall", "hallucinated": "hallucination"}
+
 
 def truth(texts: list[str], records: list[dict]) -> dict:
-    """How true captions are of their scenes: shares with 95% intervals over images (Wilson's for shares)."""
-    judged = [
-        language.judge(text, scene_from_dict(record["scene"]))
-        for text, record in zip(texts, records, strict=True)
-    ]
-    n = len(judged)
-    result = {"images": n}
-    for name in ("truthful", "exact", "grammatical"):
-        count = sum(one[name] for one in judged)
-        result["set_exact" if name == "exact" else name] = count / n
-        result[("set_exact" if name == "exact" else name) + "_ci95"] = metrics.share_interval(
-            count, n
-        )
-    for name in dict.fromkeys(key for one in judged for key in one["tallies"]):
-        right, total = (sum(one["tallies"].get(name, [0, 0])[i] for one in judged) for i in (0, 1))
-        result[f"{name}_accuracy"], result[f"{name}_accuracy_ci95"] = (
-            right / total,
-            metrics.share_interval(right, total),
-        )
-    for name, key in (("object_recall", "recall"), ("hallucination", "hallucinated")):
-        right, total = (sum(one[key][i] for one in judged) for i in (0, 1))
-        result[name] = right / max(1, total)
-    result["distinct_captions"] = len(set(texts)) / n
+    """Figures of captions, each caption judged against the scene of its record.
+
+    Returns shares from 0 to 1 with 95% intervals over images (Wilson's): truthful, set_exact,
+    grammatical, and {claim}_accuracy for each kind of claim that was made; object_recall,
+    hallucination and distinct_captions without intervals; and the number of images.
+    """
+    judged = []
+    for text, record in zip(texts, records, strict=True):
+        judged.append(language.judge(text, scene_from_dict(record["scene"])))
+    count = len(judged)
+    result: dict = {"images": count}
+    for key, name in SHARES.items():
+        right = sum(verdict[key] for verdict in judged)
+        result[name] = right / count
+        result[f"{name}_ci95"] = metrics.share_interval(right, count)
+    tallies = [verdict["tallies"] for verdict in judged]
+    for claim in dict.fromkeys(claim for tally in tallies for claim in tally):
+        right, total = summed([tally.get(claim, (0, 0)) for tally in tallies])
+        result[f"{claim}_accuracy"] = right / total
+        result[f"{claim}_accuracy_ci95"] = metrics.share_interval(right, total)
+    for key, name in RATIOS.items():
+        right, total = summed([verdict[key] for verdict in judged])
+        result[name] = right / max(1, total)  # captions may name no object at all
+    result["distinct_captions"] = len(set(texts)) / count
     return result
+
+
+def summed(pairs: list) -> tuple[int, int]:
+    """The sums of (right, total) pairs."""
+    return sum(right for right, _ in pairs), sum(total for _, total in pairs)

@@ -1,8 +1,9 @@
-"""A captioner: image features in, captions with their confidence out, and how true they are (floor 2).
+"""A captioner: image features in, captions and their confidence out.
 
-The image is standardised patch features (B, P, width). No image is all zeros: without biases its keys and values
-vanish, so cross-attention adds nothing. That is the blind model, and what guidance steers away from.
-A caption's length is drawn by no flood of [EOS]: a small head says p(length | image), and the likeliest is taken.
+The captioner reads standardised features (B, P, width). All-zero features mean "no image": without
+biases their keys and values are zero, so cross-attention adds nothing. That is the blind model, and
+guidance steers away from it. The length of a caption is no flood of [EOS]: a small head says
+p(length | image), and the likeliest length is taken.
 """
 
 import math
@@ -16,17 +17,26 @@ import diffusion
 from base.config import SampleConfig
 from base.templates import blank_rows
 from caption.coco import ngrams
+from caption.data import SHORTEST
 from diffusion import guide
 from loop.batches import to_device
 from net import twin
 from net.samplers import row_generators, sample
 
+# The size of the place code next to features of unit deviation. The larger it is, the sooner
+# relations are learnt (docs/log/captions.md). Checkpoints from before it had a size have it at 1.
 PLACE_SCALE = 4.0
+STATISTICS_IMAGES = 1000  # training images from which mean and deviation are computed
 
 
 @dataclass
 class Caption:
-    """ids with [BOS] and [EOS]; step and probability of each (step 0: given); bound: nats per token, or None."""
+    """A written caption.
+
+    ids: tokens with [BOS] and [EOS]. step, probability: for each token, the call that revealed it
+    (0: given) and its probability then. calls: calls of the denoiser. bound: nats per token, or
+    None.
+    """
 
     ids: list[int]
     step: list[int]
@@ -36,56 +46,73 @@ class Caption:
     bound: float | None = None
 
 
+# ---- features as the captioner reads them -----------------------------------------------------
+
+
 def feature_statistics(features: np.ndarray, rows: np.ndarray) -> dict:
-    """Mean and deviation of each channel over at most 1,000 training features, and the place code's size: plain values for the checkpoint."""
-    some = features[rows[np.linspace(0, len(rows) - 1, min(len(rows), 1000)).astype(int)]].astype(
-        np.float32
-    )
+    """Mean and deviation of each channel, and the size of the place code: plain values.
+
+    features (N, P, width); rows: the training images' rows, of which at most 1,000 are read. They
+    are spread evenly.
+    """
+    count = min(len(rows), STATISTICS_IMAGES)
+    spread = np.linspace(0, len(rows) - 1, count).astype(int)
+    chosen = features[rows[spread]].astype(np.float32)  # (n, P, width)
     return {
-        "feature_mean": some.mean((0, 1)).tolist(),
-        "feature_std": (some.std((0, 1)) + 1e-4).tolist(),
+        "feature_mean": chosen.mean((0, 1)).tolist(),
+        "feature_std": (chosen.std((0, 1)) + 1e-4).tolist(),  # a channel may be constant
         "place_scale": PLACE_SCALE,
     }
 
 
 def place_code(patches: int, width: int) -> Tensor:
-    """Where each patch is, as sines and cosines of its row and column, repeated over the channels: (P, width) in -1..1.
+    """Where each patch is: sines and cosines of its row and column, (P, width) in -1..1.
 
-    A number of patches that is no square has a [CLS] token first, whose code is 0.
+    The 16 channels repeat over the width. A number of patches that is no square has a [CLS] token
+    first, whose code is 0.
     """
     side = math.isqrt(patches)
     frequency = torch.tensor([0.5, 1.0, 2.0, 4.0]) * torch.pi / 2
     angle = torch.linspace(-1, 1, side)[:, None] * frequency
     wave = torch.cat([angle.sin(), angle.cos()], -1)  # (side, 8)
-    code = torch.cat(
-        [wave[:, None].expand(side, side, 8), wave[None].expand(side, side, 8)], -1
-    ).reshape(side * side, 16)
+    by_row = wave[:, None].expand(side, side, 8)
+    by_column = wave[None].expand(side, side, 8)
+    code = torch.cat([by_row, by_column], -1).reshape(side * side, 16)
     code = code.repeat(1, -(-width // 16))[:, :width]
     return torch.cat([torch.zeros(patches - side * side, width), code])
 
 
 def standardise(features: Tensor, statistics: dict, device) -> Tensor:
-    """Features (B, P, width) as the captioner reads them: of zero mean and unit deviation, plus the code of their place.
+    """Features (B, P, width) with zero mean and unit deviation per channel, plus the place code.
 
-    Without the code no relation was learnt in 57,600 captions: frozen features say what, and only faintly where. The larger it is
-    beside the features, the sooner relations are learnt (LOG.md). Checkpoints from before it had a size have it at 1.
+    Frozen features say clearly what is in a patch, and only faintly where the patch is. Without the
+    code no relation was learnt in 57,600 captions (docs/log/captions.md). statistics: from
+    `feature_statistics`, or an old checkpoint's without place_scale.
     """
-    mean, std = (
-        torch.tensor(statistics[name], device=device) for name in ("feature_mean", "feature_std")
-    )
-    return (features.to(device).float() - mean) / std + statistics.get(
-        "place_scale", 1.0
-    ) * place_code(*features.shape[1:]).to(device)
+    mean = torch.tensor(statistics["feature_mean"], device=device)
+    deviation = torch.tensor(statistics["feature_std"], device=device)
+    scale = statistics.get("place_scale", 1.0)
+    code = place_code(*features.shape[1:]).to(device)
+    return (features.to(device).float() - mean) / deviation + scale * code
 
 
 def hide(features: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    """Features (B, P, width) with a share of their patches zeroed, each by a draw of its own; with a share of 0 nothing is drawn."""
-    return (
-        features
-        * (torch.rand(features.shape[:2], generator=rng) >= share).to(features.device)[..., None]
-        if share
-        else features
-    )
+    """Features (B, P, width) with a share of the patches zeroed, each by its own draw.
+
+    A share of 0 draws nothing, so runs with and without the flag stay comparable.
+    """
+    if not share:
+        return features
+    kept = torch.rand(features.shape[:2], generator=rng) >= share  # (B, P)
+    return features * kept.to(features.device)[..., None]
+
+
+def likeliest_lengths(model, features: Tensor) -> Tensor:
+    """The likeliest caption length of each image, in tokens with [BOS] and [EOS]: (B,) int64."""
+    return model.length_logits(features).argmax(-1).clamp(min=SHORTEST)
+
+
+# ---- writing ----------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -104,53 +131,63 @@ def write(
 ) -> list[Caption]:
     """A caption for each image, or for each of `lengths`.
 
-    features: (B, P, width) standardised. lengths: (n·B,) tokens with [BOS] and [EOS], n captions of an image one after another;
-    None asks the length head for one. template: ids with [MASK] where the model writes, the same for all; it fixes the
-    length. guidance 1 is none.
+    features: (B, P, width), standardised. lengths: (n·B,) tokens with [BOS] and [EOS], the n
+    captions of an image one after another; None asks the length head. template: ids with [MASK]
+    where the model writes, the same for all images; it fixes the length. guidance: 1 means none.
+    first: the number of the first row, so that a row draws the same in any batch.
     """
-    device, B = features.device, len(features if lengths is None else lengths)
-    condition, rngs = model.keys_values(features), row_generators(seed, B, first)
+    rows = len(features if lengths is None else lengths)
+    rngs = row_generators(seed, rows, first)
+    # Keys and values are computed once per image, not once per call of the denoiser.
+    condition = model.keys_values(features)
     if objective == "ar":
-        prompt = torch.full((B, 1), tokenizer.bos, device=device)
-        drawn = twin.sample(
-            model,
-            prompt,
-            model.config.max_length,
-            eos=tokenizer.eos,
-            pad=tokenizer.pad,
-            rngs=rngs,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            condition=condition,
-        )
-        sizes = (drawn.tokens != tokenizer.pad).sum(1)
+        drawn = write_twin(model, tokenizer, condition, rows, settings, rngs)
+        lengths = (drawn.tokens != tokenizer.pad).sum(1)
+        return [caption_of(drawn, row, n, tokenizer) for row, n in enumerate(lengths.tolist())]
+    if template is not None:
+        tokens = torch.tensor(template, device=features.device).repeat(rows, 1)  # (B, L)
+        lengths = torch.full((rows,), len(template), device=features.device)
     else:
-        if template is not None:
-            sizes = torch.full((B,), len(template), device=device)
-        else:
-            sizes = (
-                model.length_logits(features).argmax(-1).clamp(min=3)
-                if lengths is None
-                else lengths.to(device)
-            )
-        tokens = torch.from_numpy(blank_rows(sizes.cpu().numpy(), tokenizer)).to(device)
-        if template is not None:
-            tokens[:] = torch.tensor(template, device=device)
-        denoise = model.bind(sizes, condition)
-        if guidance != 1.0:
-            denoise = guide(denoise, model.bind(sizes), guidance)
-        drawn = sample(denoise, tokens, settings, mask_id=tokenizer.mask, rngs=rngs)
-    result = []
-    for row, size in enumerate(sizes.tolist()):
-        ids, step = drawn.tokens[row, :size].tolist(), drawn.step[row, :size].tolist()
-        probability = [
-            float(p) if s else 1.0
-            for p, s in zip(drawn.log_prob[row, :size].exp(), step, strict=True)
-        ]
-        result.append(
-            Caption(ids, step, probability, int(drawn.used[row]), tokenizer.decode(ids).strip())
-        )
-    return result
+        if lengths is None:
+            lengths = likeliest_lengths(model, features)
+        lengths = lengths.to(features.device)
+        blank = blank_rows(lengths.tolist(), tokenizer)  # (B, L)
+        tokens = torch.from_numpy(blank).to(features.device)
+    denoise = model.bind(lengths, condition)
+    if guidance != 1.0:
+        denoise = guide(denoise, model.bind(lengths), guidance)
+    drawn = sample(denoise, tokens, settings, mask_id=tokenizer.mask, rngs=rngs)
+    return [caption_of(drawn, row, n, tokenizer) for row, n in enumerate(lengths.tolist())]
+
+
+def write_twin(model, tokenizer, condition: list, rows: int, settings: SampleConfig, rngs: list):
+    """Captions of the autoregressive twin: what `net.twin.sample` gives, for `rows` rows."""
+    return twin.sample(
+        model,
+        torch.full((rows, 1), tokenizer.bos, device=model.device),
+        model.config.max_length,
+        eos=tokenizer.eos,
+        pad=tokenizer.pad,
+        rngs=rngs,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        condition=condition,
+    )
+
+
+def caption_of(drawn, row: int, length: int, tokenizer) -> Caption:
+    """The first `length` tokens of a sampled row as a Caption."""
+    ids = drawn.tokens[row, :length].tolist()
+    step = drawn.step[row, :length].tolist()
+    drawn_probability = drawn.log_prob[row, :length].exp()
+    probability = []
+    for value, call in zip(drawn_probability, step, strict=True):
+        probability.append(float(value) if call else 1.0)  # a given token is certain
+    text = tokenizer.decode(ids).strip()
+    return Caption(ids, step, probability, int(drawn.used[row]), text)
+
+
+# ---- likelihood -------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -164,54 +201,83 @@ def bounds(
     draws: int = 8,
     seed: int = 0,
 ) -> np.ndarray:
-    """Nats of each caption given its image (None: given none): the bound, or the twin's exact figure, (n·B,) float64.
+    """Nats of each caption given its image: the bound, or the twin's exact figure, (n·B,) float64.
 
-    n·B texts go with B features, n after one another. Every row uses the same noise levels, so that captions of one length
-    are compared under like masks.
+    features: (B, P, width), or None for no image (the blind model). texts: n·B lists of ids, the n
+    captions of an image one after another. draws: noise levels per caption. Every row of one length
+    meets the same noise levels and masks, so that captions can be compared.
     """
-    rows = torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor(one) for one in texts], batch_first=True, padding_value=tokenizer.pad
-    )
-    tokens, lengths, free = to_device(
-        {"tokens": rows, "lengths": torch.tensor([len(one) for one in texts])}, model.device
-    )
+    rows = [torch.tensor(ids) for ids in texts]
+    padded = torch.nn.utils.rnn.pad_sequence(
+        rows, batch_first=True, padding_value=tokenizer.pad
+    )  # (n·B, L)
+    lengths = torch.tensor([len(ids) for ids in texts])
+    tokens, _, free = to_device({"tokens": padded, "lengths": lengths}, model.device)
+    lengths = lengths.to(tokens.device)
     condition = None if features is None else model.keys_values(features)
     if objective == "ar":
         return twin.likelihoods(model, tokens, free, condition).numpy()
+    captions_per_image = 1 if features is None else len(texts) // len(features)
     result = torch.zeros(len(texts), dtype=torch.float64)
-    sizes = torch.tensor([len(one) for one in texts], device=tokens.device)
-    for n in (
-        sizes.unique().tolist()
-    ):  # the rows of one length, under the same masks whatever else is in the batch
-        rows, rng = (sizes == n).nonzero()[:, 0], torch.Generator().manual_seed(seed)
-        theirs = rows // (len(texts) // len(features)) if features is not None else rows
-        denoise = model.bind(None, condition and [(k[theirs], v[theirs]) for k, v in condition])
-        shift = torch.rand(1, generator=rng, dtype=torch.float64)
-        for draw in range(draws):
-            one = diffusion.corrupt(free[rows[:1], :n], (draw + shift) / draws, rng)
-            masked, share = one.masked.expand(len(rows), -1), one.share.expand(len(rows))
-            nats, _ = diffusion.masked_losses(
-                denoise, tokens[rows, :n], masked, share, tokenizer.mask
-            )
-            result[rows.cpu()] += (
-                nats.view(len(rows), -1).sum(1).double() * one.weight / draws
-            ).cpu()
+    # The rows of one length go together: their masks do not depend on the rest of the batch.
+    for length in lengths.unique().tolist():
+        same = (lengths == length).nonzero()[:, 0]  # (m,) rows
+        image = same // captions_per_image
+        theirs = condition and [(key[image], value[image]) for key, value in condition]
+        denoise = model.bind(None, theirs)
+        nats = bounds_of_one_length(
+            denoise, tokens[same, :length], free[same[:1], :length], tokenizer.mask, draws, seed
+        )
+        result[same.cpu()] = nats.cpu()
     return result.numpy()
 
 
-@torch.no_grad()
+def bounds_of_one_length(
+    denoise, tokens: Tensor, free: Tensor, mask_id: int, draws: int, seed: int
+) -> Tensor:
+    """The bound of each row of tokens (m, L), over `draws` noise levels: (m,) float64.
+
+    free: (1, L) bool, the positions that are masked and counted. The levels are stratified: one in
+    each of `draws` equal parts of [0, 1], all shifted by the same random number.
+    """
+    rows = len(tokens)
+    rng = torch.Generator().manual_seed(seed)
+    shift = torch.rand(1, generator=rng, dtype=torch.float64)
+    result = torch.zeros(rows, dtype=torch.float64)
+    for draw in range(draws):
+        corrupted = diffusion.corrupt(free, (draw + shift) / draws, rng)
+        masked = corrupted.masked.expand(rows, -1)
+        share = corrupted.share.expand(rows)
+        nats, _ = diffusion.masked_losses(denoise, tokens, masked, share, mask_id)
+        per_row = nats.view(rows, -1).sum(1).double()
+        result += (per_row * corrupted.weight / draws).cpu()
+    return result
+
+
+# ---- the best of several captions -------------------------------------------------------------
+
+
 def consensus(texts: list[str]) -> list[float]:
-    """How like the others each text is: mean share of common 1- to 4-grams, 0 to 1. Of several captions the one that most
-    agree with has the least expected loss (minimum Bayes risk, Kumar & Byrne 2004)."""
+    """How similar each text is to the others, 0 to 1: the mean share of common 1- to 4-grams.
+
+    The caption that most of the others agree with has the least expected loss (minimum Bayes risk,
+    Kumar & Byrne 2004).
+    """
     grams = [[ngrams(text.split(), n) for n in range(1, 5)] for text in texts]
-    like = lambda a, b: (
-        sum(2 * (x & y).total() / max(1, x.total() + y.total()) for x, y in zip(a, b, strict=True))
-        / 4
-    )
-    return [
-        sum(like(one, other) for other in grams if other is not one) / max(1, len(texts) - 1)
-        for one in grams
-    ]
+    result = []
+    for number, mine in enumerate(grams):
+        others = [other for index, other in enumerate(grams) if index != number]
+        total = sum(similarity(mine, other) for other in others)
+        result.append(total / max(1, len(texts) - 1))
+    return result
+
+
+def similarity(mine: list, other: list) -> float:
+    """The share of common n-grams of two texts (Dice), averaged over n = 1 to 4."""
+    shares = []
+    for a, b in zip(mine, other, strict=True):
+        shares.append(2 * (a & b).total() / max(1, a.total() + b.total()))
+    return sum(shares) / 4
 
 
 @torch.no_grad()
@@ -229,13 +295,15 @@ def best_of(
     seed: int = 0,
     first: int = 0,
 ) -> list[Caption]:
-    """The best of several captions an image, of its likeliest lengths: by log p(length) - bound, or the one most like the others.
+    """The best of several captions per image, written at the image's likeliest lengths.
 
-    choose: bound or consensus.
-    penalty: α of bound(caption | image) - α·bound(caption | no image), against captions that fit any image. 0.5 said more
-    at no loss of truth (scenes: 85% of captions named every object, 74% with 0; LOG.md).
+    features: (B, P, width), standardised. choose: "bound" keeps the caption with the largest
+    log p(length) - bound; "consensus" keeps the caption that is most like the others. penalty: α of
+    bound(caption | image) - α·bound(caption | no image), against captions that fit any image. On
+    drawn scenes, 0.5 said more at no loss of truth: 85% of captions named every object, compared
+    with 74% at 0 (docs/log/captions.md).
     """
-    candidates = min(candidates, model.config.max_length + 1)
+    candidates = min(candidates, model.config.max_length + 1)  # the head knows no other lengths
     log_p, length = model.length_logits(features).log_softmax(-1).topk(candidates, -1)
     written = write(
         model,
@@ -244,29 +312,28 @@ def best_of(
         features,
         settings,
         guidance=guidance,
-        lengths=length.flatten().clamp(min=3),
+        lengths=length.flatten().clamp(min=SHORTEST),
         seed=seed,
         first=first * candidates,
     )
-    ids = [one.ids for one in written]
+    ids = [caption.ids for caption in written]
     nats = bounds(model, tokenizer, "diffusion", features, ids, draws=draws, seed=seed)
-    for one, value in zip(written, nats, strict=True):
-        one.bound = float(value) / (len(one.ids) - 1)
-    blind = (
-        bounds(model, tokenizer, "diffusion", None, ids, draws=draws, seed=seed)
-        if penalty and choose == "bound"
-        else 0.0
-    )
-    cost = (nats - log_p.flatten().double().cpu().numpy() - penalty * blind).reshape(-1, candidates)
+    set_bounds(written, nats)
     if choose == "consensus":
-        cost = np.array(
-            [
-                [
-                    -value
-                    for value in consensus([one.text for one in written[row : row + candidates]])
-                ]
-                for row in range(0, len(written), candidates)
-            ]
-        )
-    best = cost.argmin(1)
-    return [written[row * candidates + place_in] for row, place_in in enumerate(best)]
+        costs = []
+        for start in range(0, len(written), candidates):
+            texts = [caption.text for caption in written[start : start + candidates]]
+            costs.append([-value for value in consensus(texts)])
+    else:
+        blind = 0.0
+        if penalty:
+            blind = bounds(model, tokenizer, "diffusion", None, ids, draws=draws, seed=seed)
+        costs = nats - log_p.flatten().double().cpu().numpy() - penalty * blind
+    best = np.reshape(costs, (-1, candidates)).argmin(1)  # (B,)
+    return [written[row * candidates + index] for row, index in enumerate(best)]
+
+
+def set_bounds(written: list[Caption], nats: np.ndarray) -> None:
+    """Give each caption its bound in nats per token; [BOS] is given and does not count."""
+    for caption, value in zip(written, nats, strict=True):
+        caption.bound = float(value) / (len(caption.ids) - 1)

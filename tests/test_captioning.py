@@ -685,7 +685,7 @@ def test_another_encoder_is_refused(data, run, tmp_path, monkeypatch):
     picture = str(folder / "images" / "val" / "000000.png")
     generate_caption.main(["--checkpoint", str(best), "--image", picture])
     save_encoder(tmp_path / "enc", "clip", hidden_size=48)
-    with pytest.raises(UserError, match="the one that .* was trained on"):
+    with pytest.raises(UserError, match="the encoder of .*run/best.pt: "):
         generate_caption.main(["--checkpoint", str(best), "--image", picture])
     with pytest.raises(UserError, match="features of the encoder"):
         make_captions(folder, "--levels", "1", "--encoder", str(tmp_path / "enc"))

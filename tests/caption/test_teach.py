@@ -116,7 +116,7 @@ def test_another_teacher_is_refused_by_name(data, run, tmp_path):
     )
     for folder, name, message in (
         (words, run, "made with tokenizer"),
-        (encoder, run, "expected features of embedded with key"),
+        (encoder, run, "the encoder of .*: embedded with key"),
         (data, tmp_path / "none.pt", "none.pt"),
     ):
         with pytest.raises(UserError, match=message):

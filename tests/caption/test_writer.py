@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from base.config import SampleConfig
-from caption import probe, scores, truth, writer
+from caption import scores, writer
 from caption.data import CaptionData
 from loop.checkpoint import open_model
 from tests.making.captioned import make_captioner, make_captions
@@ -199,79 +199,6 @@ def test_reranked_captions_do_not_depend_on_the_batch(world):
     assert [one.ids for one in writer.best_of(model, tokenizer, seen, GREEDY, 1)] == [
         one.ids for one in writer.write(model, tokenizer, "diffusion", seen, GREEDY)
     ]
-
-
-def test_truth_counts(world):
-    scene = {
-        "noise": 0,
-        "seed": 0,
-        "objects": [
-            {
-                "shape": "square",
-                "colour": "blue",
-                "size": "large",
-                "fill": "solid",
-                "x": 0.7,
-                "y": 0.5,
-                "radius": 0.2,
-                "angle": 0.0,
-            },
-            {
-                "shape": "circle",
-                "colour": "red",
-                "size": "small",
-                "fill": "outlined",
-                "x": 0.2,
-                "y": 0.5,
-                "radius": 0.08,
-                "angle": 0.0,
-            },
-        ],
-    }
-    texts = [
-        "a red circle left of a blue square",
-        "a red circle right of a blue square",
-        "a red circle",
-        "a small green circle",
-        "red red",
-    ]
-    found = truth.truth(texts, [{"scene": scene}] * 5)
-    assert (found["truthful"], found["set_exact"], found["grammatical"]) == (0.4, 0.2, 0.8)
-    assert (
-        found["relation_accuracy"] == 0.5
-        and found["colour_accuracy"] == 5 / 6
-        and found["shape_accuracy"] == 1.0
-        and found["size_accuracy"] == 1.0
-    )
-    assert (
-        found["object_recall"] == 5 / 10
-        and found["hallucination"] == 1 / 6
-        and found["distinct_captions"] == 1.0
-    )
-    low, high = found["truthful_ci95"]
-    assert low < 0.4 < high
-
-
-def test_the_probe_reads_scenes(world):
-    """It reads every object of every scene, with its own classes, and scores each attribute."""
-    folder = world[0]
-    data = CaptionData(folder, "train")
-    assert set(probe.ceiling(folder, ["val"], 3)["val"]) == {
-        "size_accuracy",
-        "fill_accuracy",
-        "colour_accuracy",
-        "shape_accuracy",
-        "objects",
-    }
-    rows, where, classes = probe.objects(data)
-    assert len(rows) == sum(
-        len(record["scene"]["objects"]) for record in data.records
-    ) and where.shape == (len(rows), 2)
-    assert all(
-        probe.CLASSES[name][value] == data.records[rows[i]]["scene"]["objects"][0][name]
-        for name, values in classes.items()
-        for i, value in [(0, values[0])]
-    )
 
 
 def test_consensus_is_what_most_agree_on():
