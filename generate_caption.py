@@ -1,309 +1,198 @@
-"""Caption pictures with a trained captioner: your own, a whole folder, or the ones that it was held out from.
+"""Caption images with a trained captioner: a single image, a folder, or a held-out split.
 
-Reads   a checkpoint of train_captioning.py (default: the newest below this folder), and pictures
-Writes  captions to the screen; --json lines; --coco a COCO results file; --html a gallery that plays the unmasking
+Reads   a checkpoint of train_captioning.py (default: the newest below this folder), and images
+Writes  captions to the screen; --json lines; --coco a COCO results file; --html a gallery page
 
 Seconds on a laptop:
     python generate_caption.py --use_val_set --num_samples 5
     python generate_caption.py --image picture.png --num_samples 3
     python generate_caption.py --image picture.png --template "a [MASK] red [MASK]"
-A folder, batched; a second run with the same --json goes on where the first stopped:
+A folder, in batches; a second run with the same --json continues where the first run stopped:
     python generate_caption.py --image_dir photos --json captions.jsonl --html gallery.html
 
-Beside each caption stands its bound in nats per token given the picture: the lower, the surer.
+Each caption is printed with its bound in nats per token, given the image. A low bound means that
+the captioner is sure.
 """
 
-import json
-import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from base import config, files, flags, images
+from base import config, files, flags
 from base.config import SampleConfig
 from base.files import UserError
+from base.flags import setting
 from base.templates import template_row
-from caption import data, features, writer
+from caption import features, outputs, sources, writer
+from caption.sources import Source
+from caption.writer import Caption
 from loop import checkpoint, hardware
+from net.image_encoders import Encoder
 from show import pages
-from worlds import language
-from worlds.scenes import scene_from_dict
+
+
+@dataclass
+class Options:
+    """How captions are written, and where they go."""
+
+    checkpoint: str | None = setting(None, "a captioner; none: the newest below this folder")
+    template: str | None = setting(
+        None, 'a caption with blanks, as in "a [MASK] red [MASK]"; [MASK*3] is three tokens'
+    )
+    guidance: float = setting(1.0, "away from the blind model; 1 means no guidance")
+    rerank: int = setting(1, "captions of different lengths per image; one is kept", at_least=1)
+    choose: str = setting(
+        "bound",
+        "with --rerank: keep the likeliest caption, or the caption most like the others",
+        choices=config.CHOOSE,
+    )
+    penalty: float = setting(0.5, "with --rerank: weight of the blind model's bound")
+    batch_size: int = setting(32, "images per batch; it does not change captions", at_least=1)
+    html: str | None = setting(None, "write a gallery page that plays the unmasking")
+    json: str | None = setting(None, "write one JSON object per line, after each batch")
+    coco: str | None = setting(None, "write a COCO results file: [{image_id, caption}]")
+    strict: bool = setting(False, "end with status 1 if an image had to be skipped")
+    seed: int = setting(0, "decides the captions at a --temperature above 0")
+    device: str = setting("auto", "auto, cpu, cuda, mps")
+    threads: int = setting(0, "CPU threads; 0 means torch's own choice", at_least=0)
+
+    def __post_init__(self):
+        flags.check(self)
+
+
+@dataclass
+class Captioner:
+    """A captioner, its checkpoint (path and content) and its image encoder."""
+
+    path: Path
+    model: torch.nn.Module
+    tokenizer: object
+    saved: dict
+    encoder: Encoder
+    template: list[int] | None = None
+
+    @property
+    def objective(self) -> str:
+        return self.saved["objective"]
 
 
 def parse_args(argv):
     parser = flags.Parser(__doc__)
-    parser.add_argument("--checkpoint", help="default: the newest captioner below this folder")
-    parser.add_argument("--image", help="one picture")
-    parser.add_argument("--image_dir", help="all pictures in a folder and below it")
-    parser.add_argument(
-        "--use_val_set",
-        action="store_true",
-        help="pictures of --split in --data_dir, with their references",
-    )
-    parser.add_argument(
-        "--data_dir",
-        default="data_captions_synthetic",
-        help="for --use_val_set (default %(default)s)",
-    )
-    parser.add_argument("--split", default="val", help="for --use_val_set (default %(default)s)")
-    parser.add_argument(
-        "--num_samples",
-        type=int,
-        default=0,
-        help="captions of --image (default 1), or pictures to caption (default all)",
-    )
-    parser.add_argument(
-        "--template",
-        help='a caption with blanks, as in "a [MASK] red [MASK]"; [MASK*3] is three tokens',
-    )
-    parser.add_argument(
-        "--guidance",
-        type=float,
-        default=1.0,
-        help="away from the blind model: 1 is none (default 1)",
-    )
-    parser.add_argument(
-        "--rerank",
-        type=int,
-        default=1,
-        help="write so many lengths a picture and keep one (default 1)",
-    )
-    parser.add_argument(
-        "--choose",
-        default="bound",
-        choices=config.CHOOSE,
-        help="keep the likeliest, or the one most like the rest (default bound)",
-    )
-    parser.add_argument(
-        "--penalty",
-        type=float,
-        default=0.5,
-        help="of the blind model's bound in reranking (default 0.5)",
-    )
-    parser.add_argument(
-        "--batch_size",
-        type=int,
-        default=32,
-        help="pictures at once; does not change captions (default 32)",
-    )
-    parser.add_argument("--html", help="write a gallery that plays the unmasking")
-    parser.add_argument("--json", help="write one JSON object a line, as pictures are done")
-    parser.add_argument("--coco", help="write a COCO results file: [{image_id, caption}]")
-    parser.add_argument(
-        "--strict", action="store_true", help="end with status 1 if a picture had to be skipped"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=0)
+    parser.add_settings(Source)
+    parser.add_settings(Options)
     parser.add_settings(SampleConfig, **config.CAPTIONS)
     return parser.parse_args(argv)
 
 
-def sources(args) -> list[tuple[str, dict]]:
-    """(path, record) of each picture; the record is empty unless the picture belongs to a split."""
-    if sum(map(bool, (args.image, args.image_dir, args.use_val_set))) != 1:
-        raise UserError(
-            "no picture, or several kinds",
-            "one of --image, --image_dir, --use_val_set",
-            "choose one",
-        )
-    if args.image:
-        return [(args.image, {})] * max(1, args.num_samples)
-    if args.image_dir:
-        found = [(str(path), {}) for path in images.list_images(args.image_dir)]
-    else:
-        meta = data.read_meta(args.data_dir)
-        if args.split not in meta["splits"]:
-            raise UserError(
-                f"no split {args.split!r} in {args.data_dir}",
-                "one of " + ", ".join(meta["splits"]),
-                "choose one of these",
-            )
-        records = [
-            record for record in data.read_records(args.data_dir) if record["split"] == args.split
-        ]
-        found = [(str(data.image_path(args.data_dir, record)), record) for record in records]
-    return found[: args.num_samples or None]
+def open_captioner(options: Options) -> Captioner:
+    """The captioner and its encoder. Raises UserError if they do not fit the options."""
+    path = Path(options.checkpoint) if options.checkpoint else checkpoint.newest(("caption",))
+    device = hardware.choose_device(options.device)
+    model, tokenizer, saved = checkpoint.open_model(path, device, kinds=("caption",))
+    print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
+    if saved["objective"] == "ar" and (
+        options.template or options.guidance != 1 or options.rerank > 1
+    ):
+        found = "--template, --guidance or --rerank for a twin"
+        raise UserError(found, "none of them", "drop them: they are the diffusion model's")
+    encoder = features.open_encoder(saved, path, model.device)
+    template = None
+    if options.template:
+        template = template_row(options.template, tokenizer, model.config.max_length)
+    return Captioner(path, model, tokenizer, saved, encoder, template)
 
 
-def open_batch(encoder, part: list[tuple[str, dict]], skipped: list[str]):
-    """The pictures of a batch that can be read, and their features; the others are named and noted."""
-    kept, pixels = [], []
-    for path, record in part:
-        try:
-            picture = images.open_image(path)
-        except (UserError, OSError) as error:
-            message = str(error if isinstance(error, UserError) else files.os_error(error, path))
-            tqdm.write(f"skipped: {message}", file=sys.stderr)
-            skipped.append(path)
-            continue
-        kept.append((path, record, picture))
-        pixels.append(picture)
-    return kept, encoder.features(pixels) if pixels else None
-
-
-def caption_batch(
-    args, model, tokenizer, saved, features, settings, first: int
-) -> list[writer.Caption]:
-    """Write and score the captions of a batch."""
-    seen = writer.standardise(features, saved["statistics"], model.device)
-    template = (
-        template_row(args.template, tokenizer, model.config.max_length) if args.template else None
-    )
-    if args.rerank > 1 and template is None and saved["objective"] == "diffusion":
-        return writer.best_of(
-            model,
-            tokenizer,
-            seen,
-            settings,
-            args.rerank,
-            choose=args.choose,
-            guidance=args.guidance,
-            penalty=args.penalty,
-            seed=args.seed,
-            first=first,
-        )
-    written = writer.write(
-        model,
-        tokenizer,
-        saved["objective"],
-        seen,
-        settings,
-        guidance=args.guidance,
-        template=template,
-        seed=args.seed,
-        first=first,
-    )
-    nats = writer.bounds(model, tokenizer, saved["objective"], seen, [one.ids for one in written])
-    for one, value in zip(written, nats, strict=True):
-        one.bound = float(value) / (len(one.ids) - 1)
+def write_captions(
+    captioner: Captioner, seen: torch.Tensor, settings: SampleConfig, options: Options, first: int
+) -> list[Caption]:
+    """A caption with its bound for each image. seen: features (B, P, width); first: row number."""
+    model, tokenizer = captioner.model, captioner.tokenizer
+    seen = writer.standardise(seen, captioner.saved["statistics"], model.device)
+    common = {"guidance": options.guidance, "seed": options.seed, "first": first}
+    if options.rerank > 1 and captioner.template is None:
+        common |= {"choose": options.choose, "penalty": options.penalty}
+        return writer.best_of(model, tokenizer, seen, settings, options.rerank, **common)
+    objective, template = captioner.objective, captioner.template
+    written = writer.write(model, tokenizer, objective, seen, settings, template=template, **common)
+    ids = [caption.ids for caption in written]
+    writer.set_bounds(written, writer.bounds(model, tokenizer, objective, seen, ids))
     return written
 
 
-def item(number: int, path: str, record: dict, picture, one: writer.Caption, tokenizer) -> dict:
-    """What the gallery shows of a picture."""
-    keep = [
-        i for i, id in enumerate(one.ids) if id not in (tokenizer.bos, tokenizer.eos, tokenizer.pad)
-    ]
-    judged = (
-        language.judge(one.text, scene_from_dict(record["scene"])) if record.get("scene") else None
-    )
-    notes = [f"not so: {words}" for words in judged["false"]] if judged else []
-    return {
-        "image": images.data_uri(picture),
-        "name": f"{record.get('split', '')} {Path(path).name}".strip(),
-        "caption": one.text,
-        "pieces": [tokenizer.piece(one.ids[i]) for i in keep],
-        "step": [one.step[i] for i in keep],
-        "probability": [one.probability[i] for i in keep],
-        "score": -one.bound,
-        "references": record.get("captions", []),
-        "verdict": judged
-        and {"truthful": judged["truthful"], "exact": judged["exact"], "notes": notes},
+def write_gallery(path: str, items: list[dict], captioner: Captioner, settings, guidance) -> None:
+    """The page that plays the unmasking, with the facts that the captions depend on."""
+    facts = {
+        "checkpoint": captioner.path.name,
+        "trained for": f"{captioner.saved['step']} steps",
+        "encoder": captioner.encoder.name,
+        "sampler": settings.sampler,
+        "steps": settings.steps,
+        "temperature": settings.temperature,
+        "guidance": guidance,
     }
+    files.write_text(path, pages.gallery(items, facts))
+    print(f"wrote {path}", file=sys.stderr)
 
 
-def already_done(path: str | None) -> list[dict]:
-    """The lines of an earlier, stopped run with the same --json."""
-    if not path or not Path(path).exists():
-        return []
-    lines = []
-    for line in Path(path).read_text(encoding="utf-8").split("\n"):
-        try:
-            lines.append(json.loads(line))
-        except ValueError:  # the line that a kill cut short
-            break
-    return lines
+def caption_all(
+    captioner: Captioner,
+    found: list[tuple[str, dict]],
+    settings: SampleConfig,
+    options: Options,
+    rows: list[dict],
+) -> tuple[list[dict], list[str]]:
+    """Caption all images, print the captions and append them to `rows`.
+
+    After each batch, --json is written. Returns the gallery's items and the skipped paths.
+    """
+    items: list[dict] = []
+    skipped: list[str] = []
+    starts = range(0, len(found), options.batch_size)
+    for start in tqdm(starts, unit="batch", disable=len(starts) <= 1):
+        opened = sources.open_images(found[start : start + options.batch_size], skipped)
+        if not opened:
+            continue
+        seen = captioner.encoder.features([image for _, _, image in opened])  # (B, P, width)
+        written = write_captions(captioner, seen, settings, options, len(rows))
+        for (path, record, image), caption in zip(opened, written, strict=True):
+            rows.append(outputs.row(path, record, caption))
+            if options.html:
+                item = outputs.gallery_item(path, record, image, caption, captioner.tokenizer)
+                items.append(item)
+            print(f"{path}: {caption.text}   ({caption.bound:.2f} nats/token)")
+        if options.json:
+            outputs.write_rows(options.json, rows)
+    return items, skipped
 
 
 def main(argv=None):
-    args = parse_args(argv)
-    for flag, least in (("num_samples", 0), ("batch_size", 1), ("rerank", 1)):
-        if getattr(args, flag) < least:
-            raise UserError(
-                f"--{flag} {getattr(args, flag)}", f"at least {least}", "choose such a number"
-            )
-    default_temperature = (
-        {"temperature": 0.8} if args.image and args.num_samples > 1 else {}
-    )  # several captions of one picture should differ
-    settings = flags.resolve(SampleConfig, args, config.CAPTIONS, default_temperature)
-    found = sources(args)
-    if args.image:
-        images.open_image(args.image)  # the one picture must be good: an error, not a skip
-    for path in filter(None, (args.html, args.json, args.coco)):
+    arguments = parse_args(argv)
+    source = flags.resolve(Source, arguments)
+    options = flags.resolve(Options, arguments)
+    # Several captions of a single image should differ.
+    several = {"temperature": 0.8} if source.image and source.num_samples > 1 else {}
+    settings = flags.resolve(SampleConfig, arguments, several)
+    found = sources.images_of(source)
+    for path in filter(None, (options.html, options.json, options.coco)):
         files.writable_folder(Path(path).parent)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    path = Path(args.checkpoint) if args.checkpoint else checkpoint.newest(("caption",))
-    model, tokenizer, saved = checkpoint.open_model(
-        path, hardware.choose_device(args.device), kinds=("caption",)
-    )
-    print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
-    if saved["objective"] == "ar" and (args.template or args.guidance != 1 or args.rerank > 1):
-        raise UserError(
-            "--template, --guidance or --rerank for a twin",
-            "none of them",
-            "drop them: they are the diffusion model's",
-        )
-    encoder = features.open_encoder(saved, path, model.device)
-    before = already_done(args.json) if args.image_dir else []
-    rows, items, skipped = list(before), [], []
-    names = {row["image"] for row in before}
-    todo = [one for one in found if one[0] not in names]
-    for first in tqdm(
-        range(0, len(todo), args.batch_size), unit="batch", disable=len(todo) <= args.batch_size
-    ):
-        kept, seen = open_batch(encoder, todo[first : first + args.batch_size], skipped)
-        if seen is None:
-            continue
-        written = caption_batch(args, model, tokenizer, saved, seen, settings, len(rows))
-        for (name, record, picture), one in zip(kept, written, strict=True):
-            rows.append(
-                {
-                    "image": name,
-                    "caption": one.text,
-                    "bound": round(one.bound, 4),
-                    "calls": one.calls,
-                    "references": record.get("captions", []),
-                }
-            )
-            if args.html:
-                items.append(item(len(items), name, record, picture, one, tokenizer))
-            print(f"{name}: {one.text}   ({one.bound:.2f} nats/token)")
-        if args.json:
-            files.write_text(
-                args.json, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            )
-    if args.coco:
-        number = lambda name: int(
-            (re.findall(r"\d+", Path(name).stem) or [0])[-1]
-        )  # COCO_val2014_000000000042 is 42
-        with files.replacing(args.coco, "w") as file:
-            json.dump(
-                [{"image_id": number(row["image"]), "caption": row["caption"]} for row in rows],
-                file,
-            )
-    if args.html:
-        facts = {
-            "checkpoint": path.name,
-            "trained for": f"{saved['step']} steps",
-            "encoder": encoder.name,
-            "sampler": settings.sampler,
-            "steps": settings.steps,
-            "temperature": settings.temperature,
-            "guidance": args.guidance,
-        }
-        files.write_text(args.html, pages.gallery(items, facts))
-        print(f"wrote {args.html}", file=sys.stderr)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    captioner = open_captioner(options)
+    rows = outputs.read_rows(options.json) if source.image_dir else []
+    done = {row["image"] for row in rows}
+    todo = [(path, record) for path, record in found if path not in done]
+    items, skipped = caption_all(captioner, todo, settings, options, rows)
+    if options.coco:
+        outputs.write_coco(options.coco, rows)
+    if options.html:
+        write_gallery(options.html, items, captioner, settings, options.guidance)
     if skipped:
-        print(
-            f"{len(skipped)} of {len(todo)} pictures skipped: "
-            + ", ".join(Path(name).name for name in skipped),
-            file=sys.stderr,
-        )
-        return 1 if args.strict else 0
+        names = ", ".join(Path(path).name for path in skipped)
+        print(f"{len(skipped)} of {len(todo)} images skipped: {names}", file=sys.stderr)
+        return 1 if options.strict else 0
 
 
 if __name__ == "__main__":

@@ -42,9 +42,6 @@ SHORTEST = 3
 UNLIMITED = 1 << 30
 
 
-# ---- the folder -------------------------------------------------------------------------------
-
-
 def write_folder(folder, records: list[dict], tokenizer: Tokenizer, settings: dict) -> dict:
     """Write captions.jsonl, tokenizer.json and, last, meta.json. Returns the content of meta.json.
 
@@ -105,6 +102,15 @@ def read_records(folder) -> list[dict]:
     return records
 
 
+def texts_of(records: list[dict], split: str) -> list[str]:
+    """All captions of a split."""
+    texts = []
+    for record in records:
+        if record["split"] == split:
+            texts += record["captions"]
+    return texts
+
+
 def is_record(record) -> bool:
     """Whether a line of captions.jsonl has an image, a split and at least one caption, none
     empty."""
@@ -123,9 +129,6 @@ def image_path(folder, record: dict) -> Path:
     An absolute path is allowed: the user named that folder to the script that made the records.
     """
     return files.inside(folder, record["image"], absolute=True)
-
-
-# ---- features ---------------------------------------------------------------------------------
 
 
 def row_checksums(rows: np.ndarray) -> np.ndarray:
@@ -192,9 +195,6 @@ def read_features(folder, meta: dict) -> tuple[Features, dict]:
 def open_rows(path: Path, what: str) -> np.ndarray:
     """A .npy file, memory-mapped. Raises UserError if it is missing or damaged."""
     return folders.open_array(files.existing(path, what, REMAKE), REMAKE)
-
-
-# ---- captions as tokens -----------------------------------------------------------------------
 
 
 class Texts:
@@ -330,9 +330,6 @@ class CaptionData:
         batch["features"] = self.features_of(numbers)
         batch["weight"] = float((batch["lengths"] - 1).sum())  # [BOS] is given
         return batch
-
-
-# ---- batches ----------------------------------------------------------------------------------
 
 
 class CaptionBatches:

@@ -1,0 +1,77 @@
+"""Images to caption: a single image, the images of a folder, or a split with its references."""
+
+import sys
+from dataclasses import dataclass
+
+from PIL import Image
+from tqdm import tqdm
+
+from base import files, flags, images
+from base.files import UserError
+from base.flags import setting
+from caption import data
+
+
+@dataclass
+class Source:
+    """The images: --image, --image_dir or --use_val_set."""
+
+    image: str | None = setting(None, "a single image")
+    image_dir: str | None = setting(None, "all images in a folder and below it")
+    use_val_set: bool = setting(False, "images of --split in --data_dir, with their references")
+    data_dir: str = setting("data_captions_synthetic", "the folder for --use_val_set")
+    split: str = setting("val", "the split for --use_val_set")
+    num_samples: int = setting(
+        0, "captions of --image, or images to caption; 0: one caption, all images", at_least=0
+    )
+
+    def __post_init__(self):
+        flags.check(self)
+
+
+def images_of(source: Source) -> list[tuple[str, dict]]:
+    """(path, record) of each image; the record is empty unless the image belongs to a split.
+
+    Raises UserError if not exactly one kind of source is given, or it holds no image.
+    """
+    if [bool(source.image), bool(source.image_dir), source.use_val_set].count(True) != 1:
+        expected = "one of --image, --image_dir, --use_val_set"
+        raise UserError("no image, or several kinds of them", expected, "choose one")
+    if source.image:
+        images.open_image(source.image)  # a single bad image is an error, not skipped
+        return [(source.image, {})] * max(1, source.num_samples)
+    if source.image_dir:
+        found = [(str(path), {}) for path in images.list_images(source.image_dir)]
+    else:
+        found = images_of_split(source.data_dir, source.split)
+    return found[: source.num_samples or None]
+
+
+def images_of_split(data_dir: str, split: str) -> list[tuple[str, dict]]:
+    """(path, record) of each image of a split. Raises UserError if there is no such split."""
+    splits = data.read_meta(data_dir)["splits"]
+    if split not in splits:
+        expected = "one of " + ", ".join(splits)
+        raise UserError(f"no split {split!r} in {data_dir}", expected, "choose one of these")
+    found = []
+    for record in data.read_records(data_dir):
+        if record["split"] == split:
+            found.append((str(data.image_path(data_dir, record)), record))
+    return found
+
+
+def open_images(
+    batch: list[tuple[str, dict]], skipped: list[str]
+) -> list[tuple[str, dict, Image.Image]]:
+    """(path, record, image) of the images that can be read; the others go to `skipped`."""
+    opened = []
+    for path, record in batch:
+        try:
+            image = images.open_image(path)
+        except (UserError, OSError) as error:
+            message = error if isinstance(error, UserError) else files.os_error(error, path)
+            tqdm.write(f"skipped: {message}", file=sys.stderr)
+            skipped.append(path)
+        else:
+            opened.append((path, record, image))
+    return opened
