@@ -56,7 +56,7 @@ train_conditional.py --data_dir pairs --denoiser twin/best.pt --objective ar --o
     {SHORT}
 generate_conditional.py --checkpoint context/best.pt --prompt "Ann had a cat." --json
     continued.jsonl
-evaluate.py --checkpoint context/best.pt --data_dir pairs --documents 4 --step_counts 4 --json
+evaluate.py --checkpoint context/best.pt --data_dir pairs --documents 4 --json
     pairs.json
 prep_caption_synthetic.py --out scenes --num_train 64 --num_val 12 --vocab_size 320 --workers 1
 train_captioning.py --data_dir scenes --out captioner {TINY} {STEPS} --eval_images 8
