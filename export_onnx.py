@@ -28,7 +28,8 @@ from base import bundle, config, files, flags
 from base.config import SampleConfig
 from base.files import UserError
 from base.folders import check_tokenizer
-from base.runtime import SAMPLERS, Runner
+from base.decoding import SAMPLERS
+from base.runtime import Runner
 from caption import data as caption_data
 from caption import features
 from edge import engines, graphs, operators, parity, quantization

@@ -1,7 +1,7 @@
-"""Caption pictures, or fill blanks in a text, from a bundle: no torch, no other file than the bundle's own.
+"""Caption images, or fill blanks in a text, from a bundle: without torch, from its files alone.
 
-Reads   a bundle made by export_onnx.py, every file of which is checked first; pictures, a folder of them, or a camera
-Writes  texts to the screen; --json one line each
+Reads   a bundle made by export_onnx.py, whose files are all checked first; images, or a camera
+Writes  texts to the screen; --json one line per text
 
 In a bundle's folder, after pip install -r requirements-jetson.txt:
     python infer_onnx.py --bundle . --self_test
@@ -11,187 +11,124 @@ In a bundle's folder, after pip install -r requirements-jetson.txt:
 A text model's bundle:
     python infer_onnx.py --bundle . --text "Once upon a time [MASK*40]" --temperature 0.8 --seed 3
 
-The same seed writes what generate.py and generate_caption.py write.
+The same seed writes the same texts as generate.py and generate_caption.py.
 """
 
+import functools
 import json
 import sys
 import time
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
-from base import bundle, files, flags, images, runtime
+from base import files, flags, images, runtime
+from base.bundle import PROVIDERS
 from base.config import SampleConfig
 from base.files import UserError
+from base.flags import setting
 from base.runtime import Runner
 from base.templates import template_row
 
-BATCH = 8
+BATCH = 8  # images at once; does not change the captions
+# The graphs know none of these; top_p, for one, would need a sort that slows each step.
+NOT_IN_GRAPHS = ("top_p", "block_size", "factor", "entropy_bound", "remask", "remask_strength")
+
+
+@dataclass
+class Job:
+    """What to write, and on what."""
+
+    bundle: str = setting(".", "folder of the bundle", metavar="FOLDER")
+    image: str | None = setting(None, "an image", metavar="FILE")
+    image_dir: str | None = setting(
+        None,
+        "all images in a folder and below it; a damaged image is named and left out",
+        metavar="FOLDER",
+    )
+    camera: str | None = setting(
+        None, "a V4L2 number or device, or a GStreamer pipeline; needs OpenCV", metavar="NAME"
+    )
+    text: str | None = setting(
+        None,
+        'a text with blanks, "[MASK]" or "[MASK*20]"; with images: the frame of all captions',
+        metavar="TEXT",
+    )
+    num_samples: int = setting(
+        1, "texts of --image or --text; frames of --camera, 0: until Ctrl-C", at_least=0
+    )
+    json: str | None = setting(None, "write one JSON object per line", metavar="FILE")
+    self_test: bool = setting(
+        False, "compare checksums and golden outputs, measure speed and memory"
+    )
+    provider: str = setting("cpu", "what computes", choices=PROVIDERS)
+    low_memory: bool = setting(False, "a fifth less memory, slower: weights are kept once")
+    threads: int = setting(0, "CPU threads; 0: onnxruntime's own choice", at_least=0)
+    seed: int = setting(0, "same seed, same texts")
+
+    def __post_init__(self):
+        flags.check(self)
 
 
 def parse_args(argv):
     parser = flags.Parser(__doc__)
-    parser.add_argument("--bundle", default=".", help="folder of the bundle (default: this one)")
-    parser.add_argument("--image", help="one picture")
-    parser.add_argument(
-        "--image_dir",
-        help="all pictures in a folder and below it; a bad one is named and the rest goes on",
-    )
-    parser.add_argument(
-        "--camera", help="a V4L2 number or device, or a GStreamer pipeline; needs OpenCV"
-    )
-    parser.add_argument(
-        "--text",
-        help='a text with blanks, "[MASK]" or "[MASK*20]": of a text model, or the captions\' common frame',
-    )
-    parser.add_argument(
-        "--num_samples",
-        type=int,
-        default=1,
-        help="texts of --image or --text; frames of --camera, 0: until Ctrl-C (default 1)",
-    )
-    parser.add_argument("--json", help="write one JSON object a line")
-    parser.add_argument(
-        "--self_test",
-        action="store_true",
-        help="compare checksums and golden outputs, measure speed and memory",
-    )
-    parser.add_argument(
-        "--provider", default="cpu", metavar="cpu|cuda|tensorrt", help="what computes (default cpu)"
-    )
-    parser.add_argument(
-        "--low_memory",
-        action="store_true",
-        help="a fifth less memory, slower: weights are kept once",
-    )
-    parser.add_argument(
-        "--threads", type=int, default=0, help="CPU threads; 0: onnxruntime's own choice"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_settings(
-        SampleConfig,
-        skip=("top_p", "block_size", "factor", "entropy_bound", "remask", "remask_strength"),
-    )
+    parser.add_settings(Job)
+    own = {field.name: "the bundle's own" for field in fields(SampleConfig)}
+    parser.add_settings(SampleConfig, skip=NOT_IN_GRAPHS, said=own)
     return parser.parse_args(argv)
 
 
-def open_camera(name: str):
-    """A generator of frames as pictures. Raises UserError without OpenCV or without a camera."""
-    try:
-        import cv2
-    except ImportError as error:
+def check(job: Job, conditioned: bool) -> None:
+    """Refuse flags that contradict each other or the bundle. conditioned: it captions images."""
+    if job.num_samples == 0 and not job.camera:
+        raise UserError("--num_samples 0 without --camera", "at least 1", "choose such a number")
+    kinds = sum(map(bool, (job.image, job.image_dir, job.camera)))
+    if conditioned and kinds != 1:
         raise UserError(
-            "no OpenCV, which --camera needs",
-            "the module cv2",
-            "apt install python3-opencv (JetPack has it), or use --image",
-        ) from error
-    from PIL import Image
-
-    source = (
-        cv2.VideoCapture(int(name))
-        if name.isdigit()
-        else cv2.VideoCapture(name, cv2.CAP_GSTREAMER if "!" in name else cv2.CAP_ANY)
-    )
-    if not source.isOpened():
-        raise UserError(
-            f"no camera {name}",
-            "a V4L2 number such as 0, a device, or a GStreamer pipeline",
-            "see v4l2-ctl --list-devices",
+            "no image, or several kinds",
+            "one of --image, --image_dir, --camera",
+            "choose one, or --self_test",
         )
-    source.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest frame, not one that has waited
-    while True:
-        there, frame = source.read()
-        if not there:
-            raise UserError(
-                f"no frame from the camera {name}", "a picture", "check the cable and the pipeline"
-            )
-        yield Image.fromarray(frame[:, :, ::-1])  # OpenCV's order is BGR
+    if not conditioned and (kinds or not job.text):
+        raise UserError(
+            "images for a text model" if kinds else "no text",
+            "a text with blanks",
+            'give one, as in --text "Once upon a time [MASK*40]"',
+        )
+    if job.json:
+        files.writable_folder(Path(job.json).parent)
 
 
-def camera(args, runner: Runner, write) -> None:
-    """A caption a frame, with the rate."""
-    for number, frame in enumerate(open_camera(args.camera)):
+def watch(job: Job, runner: Runner, write) -> None:
+    """A caption per frame of the camera, with the rate."""
+    for number, frame in enumerate(images.open_camera(job.camera), 1):
         clock = time.perf_counter()
-        (one,) = write(runner.pixels(frame)[None], 0)
-        print(f"{one.text}   ({1 / (time.perf_counter() - clock):.1f} a second)", flush=True)
-        if number + 1 == args.num_samples:
+        caption = write(runner.pixels(frame)[None], first=0)[0].text
+        print(f"{caption}   ({1 / (time.perf_counter() - clock):.1f} per second)", flush=True)
+        if number == job.num_samples:
             return
 
 
-def self_test(args, runner: Runner) -> int:
-    """Checksums were right or we were not here. Golden outputs, speed, memory; status 1 if fewer agree than the bundle promises."""
-    golden, mask, good = bundle.golden(runner.folder), runner.tokenizer.mask, True
-    print(f"files: {len(runner.facts['files'])} as exported")
-    if "picture" in golden:
-        pixels = runner.pixels(golden["picture"].tobytes()).astype(int)
-        off = int(np.abs(pixels - golden["images"][0]).max())
-        good &= off <= 2  # Pillow's decoders and resizers may differ by a level between releases
-        print(f"decode and resize: largest difference {off} of 255")
-    noisy = {"sampler": "confidence", "steps": 8, "temperature": 0.8}
-    for name, changes in (("as_shipped", {}), ("with_noise", noisy)):
-        settings, expected = SampleConfig(**{**runner.facts["sampling"], **changes}), golden[name]
-        if "tokens" in golden:
-            settings.steps = min(settings.steps, 16)
-            filled = runner.fill(golden["tokens"], golden["lengths"], {}, settings)[0]
-            found = [
-                row[:length].tolist() for row, length in zip(filled, golden["lengths"], strict=True)
-            ]
-        else:
-            found = [
-                one.ids
-                for one in runner.write(
-                    golden["images"] if "images" in golden else None,
-                    settings,
-                    rows=len(expected),
-                    length=min(64, runner.length),
-                )
-            ]
-        same = sum(
-            ids == row[: len(ids)].tolist() and mask not in ids
-            for ids, row in zip(found, expected, strict=True)
-        )
-        # Another machine's logits differ in the last digits: a near tie, or a random number near a boundary, may fall the other way.
-        usual, limit = (0.75, "drawn") if settings.temperature else (0.9, "texts")
-        limit = runner.facts["tolerances"].get(
-            limit, usual
-        )  # None: the gate does not judge these either
-        good &= limit is None or same >= min(limit, usual) * len(expected)
-        print(
-            f"golden, {name.replace('_', ' ')}: {same} of {len(expected)} equal to the trained model's, token for token"
-            + (" (not judged: a draw near a boundary falls the other way)" if limit is None else "")
-        )
-    seconds = []
-    for _ in range(12):
-        clock = time.perf_counter()
-        runner.write(golden["images"][:1] if "images" in golden else None, runner.settings)
-        seconds.append(time.perf_counter() - clock)
-    print(
-        f"speed: {1000 * float(np.median(seconds[2:])):.1f} ms a text, median of 10, batch 1, {args.provider}"
-    )
-    print(f"memory: {runtime.peak_mib():.0f} MiB at most")
-    print("self-test passed" if good else "self-test FAILED: do not use this bundle here")
-    return 0 if good else 1
-
-
-def pictures(args, runner: Runner):
-    """(names, pixels) of batches of the pictures asked for."""
-    if args.image:
-        pixels = runner.pixels(args.image)
-        for first in range(0, args.num_samples, BATCH):
-            count = min(BATCH, args.num_samples - first)
-            yield [args.image] * count, np.stack([pixels] * count)
+def batches(job: Job, runner: Runner):
+    """(names, pixels) of batches; a text model's pixels are None."""
+    if not runner.conditioned:
+        yield ["text"] * job.num_samples, None
+        return
+    if job.image:
+        pixels = runner.pixels(job.image)
+        for first in range(0, job.num_samples, BATCH):
+            count = min(BATCH, job.num_samples - first)
+            yield [job.image] * count, np.stack([pixels] * count)
         return
     names, batch = [], []
-    for path in images.list_images(args.image_dir):
+    for path in images.list_images(job.image_dir):
         try:
             batch.append(runner.pixels(path))
             names.append(str(path))
         except (UserError, OSError) as error:
-            print(
-                f"skipped: {error if isinstance(error, UserError) else files.os_error(error, path)}",
-                file=sys.stderr,
-            )
+            message = error if isinstance(error, UserError) else files.os_error(error, path)
+            print(f"skipped: {message}", file=sys.stderr)
         if len(batch) == BATCH:
             yield names, np.stack(batch)
             names, batch = [], []
@@ -199,62 +136,47 @@ def pictures(args, runner: Runner):
         yield names, np.stack(batch)
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    if args.num_samples < (0 if args.camera else 1) or args.threads < 0:
-        raise UserError(
-            f"--num_samples {args.num_samples} --threads {args.threads}",
-            "at least 1 sample, at least 0 threads",
-            "choose such numbers",
-        )
-    runner = Runner(Path(args.bundle), args.provider, args.threads, low_memory=args.low_memory)
-    settings = flags.resolve(SampleConfig, args, runner.facts["sampling"])
-    if args.self_test:
-        return self_test(args, runner)
-    asked = [flag for flag in ("image", "image_dir", "camera") if getattr(args, flag)]
-    if runner.conditioned and len(asked) != 1:
-        raise UserError(
-            "no picture, or several kinds",
-            "one of --image, --image_dir, --camera",
-            "choose one, or --self_test",
-        )
-    if not runner.conditioned and (asked or not args.text):
-        raise UserError(
-            "pictures for a text model" if asked else "no text",
-            "a text with blanks",
-            'give one, as in --text "Once upon a time [MASK*40]"',
-        )
-    if args.json:
-        files.writable_folder(Path(args.json).parent)
-    template = template_row(args.text, runner.tokenizer, runner.length) if args.text else None
-    write = lambda pixels, first, rows=1: runner.write(
-        pixels, settings, template=template, seed=args.seed, first=first, rows=rows
-    )
-    if args.camera:
-        return camera(args, runner, write)
-    lines = []
-    for names, pixels in (
-        pictures(args, runner) if runner.conditioned else [(["text"] * args.num_samples, None)]
-    ):
-        for name, one in zip(names, write(pixels, len(lines), len(names)), strict=True):
-            lines.append(
-                {
-                    "image": name,
-                    "caption": one.text,
-                    "tokens": one.ids,
-                    "step": one.step,
-                    "probability": [round(p, 6) for p in one.probability],
-                }
-            )
-            print(f"{name}: {one.text}" if runner.conditioned else one.text)
-        if args.json:
-            files.write_text(
-                args.json, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            )
+def record(name: str, text: runtime.Written) -> dict:
+    """What --json writes for a text."""
+    return {
+        "image": name,
+        "caption": text.text,
+        "tokens": text.ids,
+        "step": text.step,
+        "probability": [round(value, 6) for value in text.probability],
+    }
+
+
+def write_all(job: Job, runner: Runner, write) -> None:
+    """Write the texts batch by batch, and --json after each. Raises UserError if there is none."""
+    lines: list[str] = []
+    for names, pixels in batches(job, runner):
+        texts = write(pixels, first=len(lines), rows=len(names))
+        for name, text in zip(names, texts, strict=True):
+            lines.append(json.dumps(record(name, text), ensure_ascii=False) + "\n")
+            print(f"{name}: {text.text}" if runner.conditioned else text.text)
+        if job.json:
+            files.write_text(job.json, "".join(lines))
     if not lines:
         raise UserError(
-            f"no picture in {args.image_dir} that can be read", "at least one", "check the files"
+            f"no image in {job.image_dir} that can be read", "at least one", "check the files"
         )
+
+
+def main(argv=None):
+    arguments = parse_args(argv)
+    job = flags.resolve(Job, arguments)
+    runner = Runner(Path(job.bundle), job.provider, job.threads, low_memory=job.low_memory)
+    settings = flags.resolve(SampleConfig, arguments, runner.facts["sampling"])
+    if job.self_test:
+        return runtime.self_test(runner)
+    check(job, runner.conditioned)
+    template = template_row(job.text, runner.tokenizer, runner.length) if job.text else None
+    write = functools.partial(runner.write, settings=settings, template=template, seed=job.seed)
+    if job.camera:
+        watch(job, runner, write)
+    else:
+        write_all(job, runner, write)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,16 @@ LARGEST = 1 << 30  # bytes of golden outputs once unpacked
 AGAIN = "copy the bundle again, or export it again with export_onnx.py"
 ASIDE = ".old"  # what an older bundle's folder ends in while a new one takes its place
 LEFT_BEHIND = {"__pycache__", "engines"}
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+ELSEWHERE = {
+    "cuda": "install onnxruntime-gpu for this machine (docs/jetson.md), or use --provider cpu",
+    "tensorrt": "install an onnxruntime-gpu with TensorRT (docs/jetson.md), or use --provider cpu",
+    "cpu": "install onnxruntime again",
+}
 SHAPE = {
     "kind": str,
     "objective": str,
@@ -155,3 +165,93 @@ def golden(folder) -> dict[str, np.ndarray]:
         raise UserError(
             f"{path}, which is damaged", "the file as it was exported", AGAIN
         ) from error
+
+
+def check_provider(provider: str) -> None:
+    """Raise UserError unless this onnxruntime has the provider."""
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    known = [name for name, long_name in PROVIDERS.items() if long_name in available]
+    if provider not in known:
+        raise UserError(
+            f"--provider {provider}, which this onnxruntime lacks",
+            " or ".join(known),
+            ELSEWHERE.get(provider, "choose one of these"),
+        )
+
+
+def provider_list(provider: str, cache: Path | None) -> list:
+    """The providers of a session, the wanted one first. cache: the folder of TensorRT's engines."""
+    if provider == "cpu":
+        return [PROVIDERS["cpu"]]
+    if provider == "cuda":
+        return [PROVIDERS["cuda"], PROVIDERS["cpu"]]
+    cache.mkdir(parents=True, exist_ok=True)
+    options = {
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": str(cache),
+        "trt_timing_cache_enable": True,
+        "trt_timing_cache_path": str(cache),
+        "trt_fp16_enable": False,  # the precision is in the graph
+    }
+    return [(PROVIDERS["tensorrt"], options), PROVIDERS["cuda"], PROVIDERS["cpu"]]
+
+
+def open_graph(
+    path,
+    provider: str = "cpu",
+    threads: int = 0,
+    cache: Path | None = None,
+    build: str | None = None,
+    low_memory: bool = False,
+):
+    """An ONNX Runtime session of one graph.
+
+    build: the bundle that the graph must say it belongs to. low_memory: weights are kept once, not
+    also in the layout that products read faster (docs/log/edge.md has the figures). Raises
+    UserError if the provider is missing or does not take the graph, or if the graph cannot be read.
+    """
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    check_provider(provider)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors only
+    if low_memory:
+        options.enable_cpu_mem_arena = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    providers = provider_list(provider, cache)
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's own exceptions share no base class
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"{path}, which onnxruntime {onnxruntime.__version__} does not run ({lines[0][:200]})",
+            "a graph that it knows",
+            "install the version in requirements-jetson.txt, or export again",
+        ) from error
+    check_session(session, path, provider, build)
+    return session
+
+
+def check_session(session, path, provider: str, build: str | None) -> None:
+    """Raise UserError if the session runs elsewhere, or the graph is another bundle's.
+
+    onnxruntime falls back to the CPU without a word: its users meet this trap most often.
+    """
+    actual = session.get_providers()[0]
+    if actual != PROVIDERS[provider]:
+        raise UserError(
+            f"--provider {provider}, in whose place onnxruntime took {actual}",
+            provider,
+            ELSEWHERE[provider],
+        )
+    graph_build = session.get_modelmeta().custom_metadata_map.get("build")
+    if build is not None and graph_build != build:
+        raise UserError(
+            f"{path} of another bundle ({graph_build})",
+            f"a graph of the bundle {build}",
+            AGAIN,
+        )

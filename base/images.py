@@ -7,6 +7,7 @@ and not clipped. Nothing is decoded before its header was found to be of bearabl
 import base64
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,34 @@ def list_images(folder) -> list[Path]:
             f"no picture in {folder}", "files ending in " + " ".join(SUFFIXES), "check the path"
         )
     return found
+
+
+def open_camera(name: str) -> Iterator[Image.Image]:
+    """A generator of frames as images. Raises UserError without OpenCV or without a camera."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise UserError(
+            "no OpenCV, which --camera needs",
+            "the module cv2",
+            "apt install python3-opencv (JetPack has it), or use --image",
+        ) from error
+    backend = cv2.CAP_GSTREAMER if "!" in name else cv2.CAP_ANY
+    source = cv2.VideoCapture(int(name)) if name.isdigit() else cv2.VideoCapture(name, backend)
+    if not source.isOpened():
+        raise UserError(
+            f"no camera {name}",
+            "a V4L2 number such as 0, a device, or a GStreamer pipeline",
+            "see v4l2-ctl --list-devices",
+        )
+    source.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest frame, not a frame that has waited
+    while True:
+        arrived, frame = source.read()
+        if not arrived:
+            raise UserError(
+                f"no frame from the camera {name}", "an image", "check the cable and the pipeline"
+            )
+        yield Image.fromarray(frame[:, :, ::-1])  # OpenCV's order is BGR
 
 
 def resize_crop(

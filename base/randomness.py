@@ -1,8 +1,8 @@
 """Seeds: each random stream of the project follows from the user's --seed through a function here.
 
-A stream belongs to a place: a row of a batch, or a step of a training run. The same place gets the same
-numbers on every machine, whatever the batch size and whatever ran before. So a row draws alone what
-it draws in company, and a run that was stopped continues as if it had never stopped.
+A stream belongs to a place: a row of a batch, or a step of a training run. The same place gets the
+same numbers on every machine, whatever the batch size and whatever ran before. So a row draws alone
+what it draws in company, and a run that was stopped continues as if it had never stopped.
 
 The multipliers are odd, in fact prime: two places get equal seeds only if their differences cancel
 exactly. Two rows of neighbouring seeds cannot meet before row 1,000,003. Changing a multiplier
@@ -38,10 +38,10 @@ def dropout_seed(seed: int, step: int, stream: int = 0) -> int:
 
 
 def row_uniforms(seed: int, rows: int, first: int, count: int) -> np.ndarray:
-    """The first `count` uniform numbers of each row, from row number `first` on: (rows, count) float64.
+    """`count` uniform numbers for each row, from row number `first` on: (rows, count) float64.
 
     They are the numbers that torch.rand(dtype=float64) draws from a generator with `row_seed`, so a
-    bundle without torch writes the same texts. torch takes two 32-bit words and keeps their low 53 bits.
+    bundle without torch writes the same texts. torch keeps the low 53 bits of two 32-bit words.
     """
     result = np.empty((rows, count))
     for row in range(rows):

@@ -3,8 +3,8 @@
     "a [MASK] red [MASK*3]"    a blank of one token, and a blank of three
     "She went to the [MASK*]"  a blank of free length, where the command can choose the length
 
-A row is [BOS], given tokens and [MASK]s, [EOS], and [PAD] up to the length of its batch. The letters
-"[MASK]" mean a blank in a template only; in any other text they are ordinary text.
+A row is [BOS], given tokens and [MASK]s, [EOS], and [PAD] up to the length of its batch. The
+letters "[MASK]" mean a blank in a template only; in any other text they are ordinary text.
 """
 
 import re
@@ -24,8 +24,8 @@ LONGEST = 1 << 20  # tokens of a blank: more than any model holds
 def split(text: str, *, free: bool = False) -> tuple[list[str], list[int | None]]:
     """The k + 1 texts around the k blanks of a template, and the blanks' lengths in tokens.
 
-    free: whether "[MASK*]", whose length is FREE, is allowed. Raises UserError if there is no blank, or a
-    wrong blank such as "[MASK*".
+    free: whether "[MASK*]", whose length is FREE, is allowed. Raises UserError if there is no
+    blank, or a wrong blank such as "[MASK*".
     """
     texts, lengths, end = [], [], 0
     for blank in BLANK.finditer(text):
@@ -42,7 +42,7 @@ def split(text: str, *, free: bool = False) -> tuple[list[str], list[int | None]
 
 
 def blank_length(blank: re.Match, free: bool) -> int | None:
-    """The tokens of one blank. Raises UserError for none, and for a free length where it is not allowed."""
+    """The tokens of a blank. Raises UserError for 0, and for a free length unless `free`."""
     digits = blank[1]
     if digits is None:
         return 1
@@ -94,7 +94,8 @@ def template_row(
 def blank_rows(lengths, tokenizer: Tokenizer, width: int = 0) -> np.ndarray:
     """Rows of [BOS], [MASK]s, [EOS] and then [PAD]: (B, L) int64.
 
-    lengths: (B,) tokens per row, [BOS] and [EOS] included. width: L, if it is not the longest row's.
+    lengths: (B,) tokens per row, [BOS] and [EOS] included. width: L, if it is not the longest
+    row's.
     """
     lengths = np.asarray(lengths)[:, None]  # (B, 1)
     position = np.arange(width or int(lengths.max()))  # (L,)

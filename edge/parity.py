@@ -325,7 +325,7 @@ def compare_texts(
 
 def compare_single(trained: Trained, runner: Runner, material: Material, seed: int = 0) -> dict:
     """The single file, image in and tokens out, against torch."""
-    from base.runtime import loop_inputs
+    from base.decoding import loop_inputs
 
     whole = np.full((len(material.images), runner.length), runner.tokenizer.mask)
     settings = replace(runner.settings, revise=0)  # one graph, one pass

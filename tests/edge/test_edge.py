@@ -20,7 +20,7 @@ from PIL import Image
 import export_onnx
 import generate_caption
 import infer_onnx
-from base import bundle, runtime
+from base import bundle, decoding
 from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from base.runtime import Runner
@@ -116,7 +116,7 @@ def test_schedule_is_the_samplers():
 
     for name in ("linear", "cosine", "polynomial"):
         for steps in (1, 3, 6, 32):
-            table = runtime.schedule_table(SampleConfig(steps=steps, schedule=name), 9)
+            table = decoding.schedule_table(SampleConfig(steps=steps, schedule=name), 9)
             masked = torch.arange(10)[:, None] > torch.arange(9)
             for step in range(steps):
                 shown = paced(
@@ -743,7 +743,7 @@ def test_int8_and_fp16_bundles(made, data, captioner, monkeypatch, tmp_path):
         if len(one.dims) == 2 and min(one.dims) >= 16
     ]
     assert kinds.count(onnx.TensorProto.FLOAT16) == 7  # all products with weights
-    session = runtime.open_graph(tmp_path / "step.onnx", threads=1, build="b")
+    session = bundle.open_graph(tmp_path / "step.onnx", threads=1, build="b")
     found = session.run(
         ["logits"],
         {name: feeds[3][name].numpy() for name in (one.name for one in session.get_inputs())},
