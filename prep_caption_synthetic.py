@@ -34,7 +34,7 @@ from base.tokenizer import Tokenizer
 from caption import data, features
 from loop import hardware
 from net import image_encoders
-from worlds import language, scenes
+from worlds import drawing, language, scenes
 
 HELD = ("held_pair", "held_relation", "held_count", "long", "noise3", "swap")
 # A split's number is part of its random seed, so the order must never change.
@@ -148,7 +148,7 @@ def make_record(folder: Path, wanted: Scenes, split: str, number: int) -> dict:
     if not path.exists():  # a killed run continues where it was
         # Renaming is atomic: an image that exists is whole.
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        scenes.draw(scene).save(temporary, "PNG", compress_level=1)
+        drawing.draw(scene).save(temporary, "PNG", compress_level=1)
         os.replace(temporary, path)
     return {"image": name, "split": split, "captions": texts, "scene": scene.to_dict()}
 

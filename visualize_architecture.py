@@ -24,7 +24,7 @@ from loop import checkpoint
 from model import Denoiser
 from net import image_encoders, samplers
 from show import diagrams
-from worlds import language, scenes
+from worlds import drawing, language, scenes
 
 SCENES = {
     "vocab_size": 512,
@@ -320,7 +320,7 @@ def main(argv=None):
             ["[BOS]", *seen(there), ""]
             for there in unmasking(n, n, args.seed, "left_to_right")[3:5]
         )
-    facts_of_encoder = encode(encoder, scenes.draw(scene)) if encoder else None
+    facts_of_encoder = encode(encoder, drawing.draw(scene)) if encoder else None
     paths = diagrams.captioning(
         out / "architecture_captioning",
         facts,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from base import files, images
 from caption.writer import Caption
-from worlds import language
+from worlds import judge
 from worlds.scenes import scene_from_dict
 
 
@@ -57,7 +57,7 @@ def gallery_item(path: str, record: dict, image, caption: Caption, tokenizer) ->
     shown = [i for i, id in enumerate(caption.ids) if id not in hidden]
     verdict = None
     if record.get("scene"):
-        judged = language.judge(caption.text, scene_from_dict(record["scene"]))
+        judged = judge.judge(caption.text, scene_from_dict(record["scene"]))
         notes = [f"not so: {words}" for words in judged["false"]]
         verdict = {"truthful": judged["truthful"], "exact": judged["exact"], "notes": notes}
     return {

@@ -1,10 +1,10 @@
 """How true captions of drawn scenes are: every claim is judged against the scene."""
 
 from base import metrics
-from worlds import language
+from worlds import judge
 from worlds.scenes import scene_from_dict
 
-# What `worlds.language.judge` says of a caption -> the name of the figure.
+# What `worlds.judge.judge` says of a caption -> the name of the figure.
 SHARES = {"truthful": "truthful", "exact": "set_exact", "grammatical": "grammatical"}
 RATIOS = {"recall": "object_recall", "hallucinated": "hallucination"}
 
@@ -18,7 +18,7 @@ def truth(texts: list[str], records: list[dict]) -> dict:
     """
     judged = []
     for text, record in zip(texts, records, strict=True):
-        judged.append(language.judge(text, scene_from_dict(record["scene"])))
+        judged.append(judge.judge(text, scene_from_dict(record["scene"])))
     count = len(judged)
     result: dict = {"images": count}
     for key, name in SHARES.items():

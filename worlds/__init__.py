@@ -1,1 +1,1 @@
-"""Worlds that are true by construction: scenes, and the language that describes them. No torch."""
+"""Worlds that are true by construction: scenes, images, captions, truth. No torch."""
