@@ -1,0 +1,119 @@
+"""Whole samples of a text model: the denoiser fills rows of blanks, the twin continues a prompt."""
+
+from dataclasses import dataclass
+
+import torch
+
+from base.config import SampleConfig
+from base.files import UserError
+from net import twin
+from net.samplers import row_generators, sample
+
+
+@dataclass
+class Drawn:
+    """A finished sample of n tokens.
+
+    ids: [BOS] and [EOS] included. step: the call that revealed each id, 0 if it was given.
+    probability: the model's own for each id, 1 if it was given. frames: the ids after each call, if
+    asked for. calls: the calls that revealed something.
+    """
+
+    ids: list[int]
+    step: list[int]
+    probability: list[float]
+    frames: list[list[int]]
+    calls: int
+
+
+def write(
+    model,
+    tokenizer,
+    objective: str,
+    rows: list[list[int]],
+    settings: SampleConfig,
+    *,
+    seed: int = 0,
+    first: int = 0,
+    keep_frames: bool = False,
+) -> list[Drawn]:
+    """Write into the [MASK]s of each row of ids. A row's sample does not depend on the other rows.
+
+    objective: the checkpoint's, "diffusion" or "ar". first: the number of the first row; with the
+    seed it decides the rows' random numbers. Raises UserError for the twin and words behind a
+    blank.
+    """
+    if objective == "ar":
+        return left_to_right(model, tokenizer, settings, rows, seed, first)
+    return unmask(model, tokenizer, settings, rows, seed, first, keep_frames)
+
+
+def left_to_right(
+    model, tokenizer, settings: SampleConfig, rows: list[list[int]], seed: int, first: int
+) -> list[Drawn]:
+    """The twin's samples. Raises UserError unless each row is a prompt and then blanks to its
+    end.
+    """
+    length = len(rows[0])
+    prompt = rows[0][: rows[0].index(tokenizer.mask)]
+    if any(id not in (tokenizer.mask, tokenizer.eos) for id in rows[0][len(prompt) :]):
+        raise UserError(
+            "a template with words behind a blank",
+            "blanks at the end only, since this checkpoint is an autoregressive twin",
+            "use a denoiser's checkpoint to fill the middle",
+        )
+    drawn = twin.sample(
+        model,
+        torch.tensor([prompt] * len(rows), device=model.device),
+        length,
+        eos=tokenizer.eos,
+        pad=tokenizer.pad,
+        rngs=row_generators(seed, len(rows), first),
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+    )
+    samples = []
+    for row, ids in enumerate(drawn.tokens.tolist()):
+        n = ids.index(tokenizer.pad) if tokenizer.pad in ids else length
+        step = drawn.step[row].tolist()
+        frames = []
+        for known in range(len(prompt) + 1, n + 1):
+            frames.append(ids[:known] + [tokenizer.mask] * (n - known))
+        probability = drawn.log_prob[row, :n].exp().tolist()
+        samples.append(Drawn(ids[:n], step[:n], probability, frames, max(step)))
+    return samples
+
+
+def unmask(
+    model,
+    tokenizer,
+    settings: SampleConfig,
+    rows: list[list[int]],
+    seed: int,
+    first: int,
+    keep_frames: bool,
+) -> list[Drawn]:
+    """The denoiser's samples: rows of different lengths in one batch, their padding invisible."""
+    lengths = torch.tensor([len(row) for row in rows], device=model.device)
+    longest = int(lengths.max())
+    tokens = torch.full((len(rows), longest), tokenizer.pad, device=model.device)  # (B, L)
+    for line, row in zip(tokens, rows, strict=True):
+        line[: len(row)] = torch.tensor(row)
+    padded = int(lengths.min()) < longest
+    drawn = sample(
+        model.bind(lengths if padded else None),
+        tokens,
+        settings,
+        mask_id=tokenizer.mask,
+        rngs=row_generators(seed, len(rows), first),
+        eos=tokenizer.eos if settings.block_size else None,
+        pad=tokenizer.pad,
+        keep_frames=keep_frames,
+    )
+    samples = []
+    for row, n in enumerate(lengths.tolist()):
+        ids, step = drawn.tokens[row, :n].tolist(), drawn.step[row, :n].tolist()
+        probability = drawn.log_prob[row, :n].exp().tolist()
+        frames = [frame[row, :n].tolist() for frame in drawn.frames]
+        samples.append(Drawn(ids, step, probability, frames, int(drawn.used[row])))
+    return samples
