@@ -70,6 +70,11 @@ def parse_args(argv):
         help="write build_engines.sh with the trtexec commands for the device",
     )
     parser.add_argument(
+        "--compact",
+        action="store_true",
+        help="keep only the graphs that write texts on a CPU: no --revise, no TensorRT",
+    )
+    parser.add_argument(
         "--opset",
         type=int,
         default=18,
@@ -222,6 +227,16 @@ def write_golden(
         np.savez_compressed(file, **arrays)
 
 
+def make_compact(folder: Path, facts: dict) -> None:
+    """Remove the graphs that writing texts on a CPU does not need, after the gate has judged all."""
+    needed = ("encoder", "condition", "loop", "next")
+    kept = {name: file for name, file in facts["graphs"]["cpu"].items() if name in needed}
+    for path in folder.glob("*.onnx"):
+        if path.name not in kept.values():
+            path.unlink()
+    facts["graphs"] = {"cpu": kept, "tensorrt": {}}
+
+
 def main(argv=None):
     args = parse_args(argv)
     if args.opset not in graphs.OPSETS:
@@ -261,6 +276,12 @@ def main(argv=None):
             f"--sampler {settings.sampler}",
             "one that the graphs know: " + ", ".join(SAMPLERS),
             "choose one of these",
+        )
+    if args.compact and (args.tensorrt or settings.revise):
+        raise UserError(
+            "--compact with --tensorrt or --revise",
+            "only one of them: both need step.onnx, which --compact leaves out",
+            "drop one",
         )
     folder = args.data_dir or ("data_captions_synthetic" if trained.encoder else "data_full")
     material = real_inputs(trained, folder, args.split, args.inputs)
@@ -324,6 +345,8 @@ def main(argv=None):
         facts["parity"] = parity.gate(trained, made, material, args.seed)
         facts["scores"] = parity.scores(trained, Runner(made, check=False), material)
         write_golden(trained, made, material, settings)
+        if args.compact:
+            make_compact(made, facts)
         bundle.seal(made, facts)
         Runner(made)
         bundle.publish(made, out)
