@@ -1,7 +1,8 @@
-"""How fast a bundle is here, stage by stage, beside torch and beside the twin, and what an Orin Nano could reach (floor 2).
+"""How fast a bundle is on this machine, stage by stage, and what a device could reach at best.
 
-All sides of a comparison alternate in one process, warmed up; percentiles are over single calls. Memory and the time from start
-to the first caption are those of a process of its own.
+A bundle is compared with torch and with the twin. All sides alternate in one process after a
+warm-up; percentiles are over single calls. Memory and the time from start to the first caption
+belong to a process of their own.
 """
 
 import statistics
@@ -9,99 +10,125 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from base import bundle
+from base import bundle, metrics
 from base.runtime import Runner
 from caption import features, writer
 from edge import roofline
 from loop import checkpoint
 
 STAGES = ("decode", "resize", "encoder", "condition", "loop", "next")
+WARM_UP = 3  # uncounted rounds
+PERCENTILES = (50, 90, 99)
 
 
-def torch_side(path):
-    """generate_caption.py's way from a picture's bytes to its caption."""
+def torch_side(path) -> Callable:
+    """generate_caption.py's way from images' bytes to their captions: a function (images,
+    settings)."""
     model, tokenizer, saved = checkpoint.open_model(path, kinds=("caption",))
     encoder = features.open_encoder(saved, path)
 
-    def caption(pictures, settings):
-        seen = writer.standardise(encoder.features(pictures), saved["statistics"], "cpu")
+    def caption(images, settings):
+        seen = writer.standardise(encoder.features(images), saved["statistics"], "cpu")
         return writer.write(model, tokenizer, saved["objective"], seen, settings)
 
     return caption
 
 
-def percentiles(times: list[float]) -> dict:
-    return {f"p{q}_ms": float(np.percentile(times, q)) * 1000 for q in (50, 90, 99)}
+def percentiles(times: list[float]) -> dict[str, float]:
+    return {f"p{q}_ms": 1000 * float(np.percentile(times, q)) for q in PERCENTILES}
+
+
+class BundleSide:
+    """A bundle that captions the same image again and again, and notes its stages and its calls."""
+
+    def __init__(self, runner: Runner, image: bytes, settings, batch: int):
+        self.runner, self.image, self.settings, self.batch = runner, image, settings, batch
+        self.calls = 0
+        self.stages: dict[str, list[float]] = {}
+
+    def __call__(self) -> None:
+        self.runner.seconds.clear()
+        pixels = np.stack([self.runner.pixels(self.image) for _ in range(self.batch)])
+        written = self.runner.write(pixels, self.settings)
+        self.calls = max(text.calls for text in written)
+
+    def note(self) -> None:
+        """Keep the stages' seconds of the last call."""
+        for stage, seconds in self.runner.seconds.items():
+            self.stages.setdefault(stage, []).append(seconds)
+
+    def stages_ms(self) -> dict[str, float]:
+        """The median milliseconds of each stage."""
+        return {stage: 1000 * statistics.median(spent) for stage, spent in self.stages.items()}
 
 
 def compare(folders: list, twin, trained, threads: int, batch: int, repeats: int) -> list[dict]:
-    """Bundles, the twin's bundle and torch in turn, from the first bundle's golden picture to texts, sampled as that bundle says."""
+    """Bundles, the twin's bundle and torch in turn, from the first bundle's golden image to texts.
+
+    All of them sample as the first bundle says. trained: from `torch_side`, or None.
+    """
     torch.set_num_threads(threads)
     runners = {str(folder): Runner(folder, threads=threads) for folder in folders}
-    runners |= {"twin's bundle": Runner(twin, threads=threads)} if twin else {}
-    base, *_ = runners
-    settings, picture, calls = (
-        runners[base].settings,
-        bundle.golden(folders[0])["picture"].tobytes(),
-        {},
-    )
-
-    def from_bundle(name):
-        runner = runners[name]
-        runner.seconds.clear()
-        calls[name] = max(
-            one.calls
-            for one in runner.write(
-                np.stack([runner.pixels(picture) for _ in range(batch)]), settings
-            )
-        )
-
-    sides = {name: lambda name=name: from_bundle(name) for name in runners}
+    first = next(iter(runners))
+    if twin:
+        runners["twin's bundle"] = Runner(twin, threads=threads)
+    settings = runners[first].settings
+    image = bundle.golden(folders[0])["picture"].tobytes()
+    sides: dict[str, Callable] = {}
+    for name, runner in runners.items():
+        sides[name] = BundleSide(runner, image, settings, batch)
     if trained:
-        sides["torch"] = lambda: trained([picture] * batch, settings)
-    times, parts = {name: [] for name in sides}, {name: {} for name in runners}
-    for turn in range(repeats + 3):
-        for name, work in sides.items():
+        sides["torch"] = lambda: trained([image] * batch, settings)
+
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(repeats + WARM_UP):
+        for name, side in sides.items():
             clock = time.perf_counter()
-            work()
-            if turn >= 3:  # the first rounds warm up
-                times[name].append(time.perf_counter() - clock)
-                for stage, spent in (runners[name].seconds if name in runners else {}).items():
-                    parts[name].setdefault(stage, []).append(spent)
-    first = statistics.median(times[base])
-    middles = {
-        name: {stage: 1000 * statistics.median(spent) for stage, spent in spents.items()}
-        for name, spents in parts.items()
-    }
-    return [
-        {
-            "what": name,
-            "threads": threads,
-            "batch": batch,
-            **percentiles(seconds),
-            "texts_per_second": batch / statistics.median(seconds),
-            "ratio_to_bundle": statistics.median(seconds) / first,
-            "calls": calls.get(name),
-            "stages_ms": middles.get(name, {}),
-        }
-        for name, seconds in times.items()
-    ]
+            side()
+            seconds = time.perf_counter() - clock
+            if turn >= WARM_UP:
+                times[name].append(seconds)
+                if isinstance(side, BundleSide):
+                    side.note()
+    rows = []
+    for name, side in sides.items():
+        middle, ours = statistics.median(times[name]), isinstance(side, BundleSide)
+        rows.append(
+            {
+                "what": name,
+                "threads": threads,
+                "batch": batch,
+                **percentiles(times[name]),
+                "texts_per_second": batch / middle,
+                "ratio_to_bundle": middle / statistics.median(times[first]),
+                "calls": side.calls if ours else None,
+                "stages_ms": side.stages_ms() if ours else {},
+            }
+        )
+    return rows
+
+
+# Run by a small process: the peak of a child begins at the peak of the process that forked it.
+ALONE = """
+import resource, subprocess, sys, time
+clock = time.perf_counter()
+quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+status = subprocess.run([sys.executable, *sys.argv[1:]], **quiet).returncode
+seconds = time.perf_counter() - clock
+print(status, seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 
 
 def alone(words: list[str]) -> dict:
-    """Seconds and peak MiB of a process. A small one starts it: a child's peak begins at that of the process that it was forked from."""
-    code = (
-        "import resource, subprocess, sys, time; clock = time.perf_counter(); "
-        "status = subprocess.run([sys.executable, *sys.argv[1:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode; "
-        "print(status, time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
+    """Seconds, peak MiB and status of a Python process with these words."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *words],
+        [sys.executable, "-c", ALONE, *words],
         capture_output=True,
         text=True,
         check=True,
@@ -112,122 +139,141 @@ def alone(words: list[str]) -> dict:
 
 
 def first_caption(folders: list, path, threads: int) -> list[dict]:
-    """From start to the first caption, loading included: bundles and torch, each in a process of its own."""
-    with tempfile.TemporaryDirectory() as made:
-        picture = Path(made) / "golden"
-        picture.write_bytes(bundle.golden(folders[0])["picture"].tobytes())
-        more = ["--image", str(picture), "--threads", str(threads)]
-        rows = [
-            {
-                "what": f"{folder}, start to first caption",
-                **alone(["infer_onnx.py", "--bundle", str(Path(folder).resolve()), *more]),
-            }
-            for folder in folders
-        ]
+    """From start to the first caption, loading included: bundles and torch, each in its own
+    process."""
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder) / "golden"
+        image.write_bytes(bundle.golden(folders[0])["picture"].tobytes())
+        more = ["--image", str(image), "--threads", str(threads)]
+        commands = {}
+        for name in folders:
+            commands[name] = ["infer_onnx.py", "--bundle", str(Path(name).resolve()), *more]
         if path:
-            rows.append(
-                {
-                    "what": "torch, start to first caption",
-                    **alone(
-                        ["generate_caption.py", "--checkpoint", str(Path(path).resolve()), *more]
-                    ),
-                }
-            )
+            checkpoint_flag = ["--checkpoint", str(Path(path).resolve())]
+            commands["torch"] = ["generate_caption.py", *checkpoint_flag, *more]
+        rows = []
+        for name, words in commands.items():
+            rows.append({"what": f"{name}, start to first caption", **alone(words)})
     return rows
 
 
 def machine(threads: int) -> roofline.Device:
-    """This machine's bandwidth (a copy of 256 MB) and float32 rate (a product of 1,024³), best of several."""
+    """This machine's bandwidth (a copy of 256 MB) and float32 rate (a product of 1,024³).
+
+    Each is the best of five.
+    """
     torch.set_num_threads(threads)
-    big, square, best = torch.ones(1 << 26), torch.ones(1024, 1024), {"copy": 9e9, "product": 9e9}
+    big, square = torch.ones(1 << 26), torch.ones(1024, 1024)
     target = torch.empty_like(big)
+    copy = best_of_five(lambda: target.copy_(big))
+    product = best_of_five(lambda: square @ square)
+    rate = 2 * 1024**3 / product
+    return roofline.Device("here", 2 * big.nbytes / copy, rate, rate, rate)
+
+
+def best_of_five(work: Callable) -> float:
+    """The least seconds of five calls."""
+    best = float("inf")
     for _ in range(5):
-        for name, work in (
-            ("copy", lambda: target.copy_(big)),
-            ("product", lambda: square @ square),
-        ):
-            clock = time.perf_counter()
-            work()
-            best[name] = min(best[name], time.perf_counter() - clock)
-    rate = 2 * 1024**3 / best["product"]
-    return roofline.Device("here", 2 * big.nbytes / best["copy"], rate, rate, rate)
+        clock = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - clock)
+    return best
 
 
 def bounds(runner: Runner, row: dict, device: roofline.Device) -> list[dict]:
-    """The roofline of each stage here, with measured / roofline, and of an Orin Nano at the bundle's precision: predicted."""
-    length = int(runner.condition(bundle.golden(runner.folder)["images"][:1])[1][0])
+    """The roofline of each stage here, with measured / roofline, and predicted for an Orin Nano.
+
+    row: the first bundle's, from `compare`. The Orin's figures are at the bundle's precision.
+    """
+    images = bundle.golden(runner.folder)["images"][:1]
+    length = int(runner.condition(images)[1][0])
     precision = runner.facts["precision"]
+    stages = roofline.stages(runner.folder, runner.facts, row["calls"], length)
     result = []
-    for stage, (size, operations) in roofline.stages(
-        runner.folder, runner.facts, row["calls"], length
-    ).items():
+    for stage, (size, operations) in stages.items():
         least = 1000 * roofline.seconds(size, operations, device, "fp32")
+        # The loop graph makes all calls of the step.
         measured = row["stages_ms"].get("loop" if stage == "step" else stage)
-        result.append(
-            {
-                "stage": stage,
-                "mb": size / 1e6,
-                "gflop": operations / 1e9,
-                "roofline_ms": least,
-                "measured_ms": measured,
-                "measured_over_roofline": measured / least if measured else None,
-                **{
-                    one.name: 1000 * roofline.seconds(size, operations, one, precision)
-                    for one in roofline.ORIN
-                },
-            }
-        )
+        line = {
+            "stage": stage,
+            "mb": size / 1e6,
+            "gflop": operations / 1e9,
+            "roofline_ms": least,
+            "measured_ms": measured,
+            "measured_over_roofline": measured / least if measured else None,
+        }
+        for orin in roofline.ORIN:
+            line[orin.name] = 1000 * roofline.seconds(size, operations, orin, precision)
+        result.append(line)
     return result
 
 
 def measure(
     folders: list, twin, path, *, repeats: int, thread_counts=(1, 2), batches=(1, 8)
 ) -> dict:
-    """Everything, as one plain dict: times and starts of all, the roofline of the first bundle."""
+    """Everything as one plain dict: times and starts of all sides, the roofline of the first
+    bundle.
+
+    folders: captioners' bundles. twin: the twin's bundle, or None. path: a checkpoint, or None.
+    """
     trained, rows = torch_side(path) if path else None, []
     for threads in thread_counts:
         for batch in batches:
             rows += compare(folders, twin, trained, threads, batch, repeats)
     starts = first_caption(folders, path, thread_counts[-1])
-    limits = bounds(
-        Runner(folders[0], threads=thread_counts[0]), rows[0], machine(thread_counts[0])
-    )
+    threads = thread_counts[0]
+    limits = bounds(Runner(folders[0], threads=threads), rows[0], machine(threads))
     return {"rows": rows, "starts": starts, "roofline": limits}
 
 
+def speed_table(rows: list[dict]) -> str:
+    """Markdown: percentiles, texts per second, ratio to the first bundle, stages."""
+    header = ["what", "threads", "batch", "p50 / p90 / p99", "texts/s", "time ÷ first's"]
+    table = [[*header, "stages, ms"]]
+    for row in rows:
+        times = " / ".join(f"{row[f'p{q}_ms']:.1f}" for q in PERCENTILES)
+        known = [name for name in STAGES if name in row["stages_ms"]]
+        table.append(
+            [
+                row["what"],
+                str(row["threads"]),
+                str(row["batch"]),
+                f"{times} ms",
+                f"{row['texts_per_second']:.1f}",
+                f"{row['ratio_to_bundle']:.2f}",
+                ", ".join(f"{name} {row['stages_ms'][name]:.1f}" for name in known),
+            ]
+        )
+    return metrics.markdown(table)
+
+
+def roofline_table(rows: list[dict]) -> str:
+    """Markdown: bytes, operations, the bound and the measured time of each stage."""
+    orin = [device.name for device in roofline.ORIN]
+    header = ["stage", "MB", "GFLOP", "roofline here", "measured", "÷ roofline"]
+    table = [[*header, *(f"{name}: predicted" for name in orin)]]
+    for row in rows:
+        measured = ["", ""]
+        if row["measured_ms"]:
+            measured = [f"{row['measured_ms']:.2f} ms", f"{row['measured_over_roofline']:.1f}"]
+        table.append(
+            [
+                row["stage"],
+                f"{row['mb']:.1f}",
+                f"{row['gflop']:.2f}",
+                f"{row['roofline_ms']:.2f} ms",
+                *measured,
+                *(f"{row[name]:.2f} ms" for name in orin),
+            ]
+        )
+    return metrics.markdown(table)
+
+
 def tables(found: dict) -> str:
-    """Three Markdown tables: speed, start and memory, roofline."""
-    lines = [
-        "| what | threads | batch | p50 / p90 / p99 | texts/s | time ÷ first's | stages, ms |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in found["rows"]:
-        stages = ", ".join(
-            f"{name} {row['stages_ms'][name]:.1f}" for name in STAGES if name in row["stages_ms"]
-        )
-        lines.append(
-            f"| {row['what']} | {row['threads']} | {row['batch']} | {row['p50_ms']:.1f} / {row['p90_ms']:.1f} / {row['p99_ms']:.1f} ms "
-            f"| {row['texts_per_second']:.1f} | {row['ratio_to_bundle']:.2f} | {stages} |"
-        )
-    lines += ["", "| process of its own | seconds | peak memory |", "|---|---|---|"]
-    lines += [
-        f"| {row['what']} | {row['seconds']:.2f} | {row['peak_mib']:.0f} MiB |"
-        for row in found["starts"]
-    ]
-    orin = list(found["roofline"][0])[-2:]
-    lines += [
-        "",
-        f"| stage | MB | GFLOP | roofline here | measured | ÷ roofline | {orin[0]}: predicted | {orin[1]}: predicted |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in found["roofline"]:
-        measured = (
-            (f"{row['measured_ms']:.2f} ms", f"{row['measured_over_roofline']:.1f}")
-            if row["measured_ms"]
-            else ("", "")
-        )
-        lines.append(
-            f"| {row['stage']} | {row['mb']:.1f} | {row['gflop']:.2f} | {row['roofline_ms']:.2f} ms | {measured[0]} | {measured[1]} "
-            f"| {row[orin[0]]:.2f} ms | {row[orin[1]]:.2f} ms |"
-        )
-    return "\n".join(lines)
+    """Three Markdown tables of `measure`'s figures: speed, start and memory, roofline."""
+    starts = [["process of its own", "seconds", "peak memory"]]
+    for row in found["starts"]:
+        starts.append([row["what"], f"{row['seconds']:.2f}", f"{row['peak_mib']:.0f} MiB"])
+    parts = [speed_table(found["rows"]), metrics.markdown(starts)]
+    return "\n\n".join([*parts, roofline_table(found["roofline"])])

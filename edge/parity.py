@@ -1,11 +1,16 @@
-"""The gate: a bundle is worth shipping only if its graphs say what the trained model says (floor 2).
+"""The gate: a bundle may leave only if its graphs say what the trained model says.
 
-Features, keys and logits are compared as largest error over largest value; the next words' distributions by their divergence,
-the mean Kullback-Leibler KL(torch || bundle) over masked tokens in nats; texts token for token, through the very samplers that
-generate.py and generate_caption.py use, with the same uniform numbers. All inputs are real: held-out pictures and rows.
+- Features, keys and logits are compared by their largest error, relative to the largest value.
+- The distributions of the next words are compared by their divergence: the mean KL(torch || bundle)
+  over masked tokens, in nats.
+- Texts are compared token for token. Both sides use the same uniform numbers, and torch uses the
+  samplers of generate.py and generate_caption.py.
+
+A row of the report is a dict: what, inputs, limit, and either error (a largest error or a
+divergence) or identical (a share).
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +18,21 @@ import torch
 
 from base.config import SampleConfig
 from base.files import UserError
-from base.runtime import Runner
+from base.runtime import Runner, loop_inputs
 from caption import scores as caption_scores
 from caption import writer
+from edge.graphs import SHORTEST
+from edge.inputs import CUT, Material, Trained, with_holes
 from net import twin
 from net.samplers import row_generators, sample
 
-# precision: largest error of features (they are rounded to float16), of keys and logits, the divergence, and the least share of equal
-# lengths and of equal texts: the likeliest, and drawn ones. A draw that falls between a boundary of the distribution function and the same
-# one moved by the logits' error is another token, and there are as many boundaries as tokens: with 4,000, 0 to 3 of 200 captions at FP32
-# (LOG.md). So at lower precisions drawn texts are shown and not judged (None): what they are drawn from is, by its divergence.
+# Per precision: the largest error of features, and of keys and logits; the largest divergence; the
+# least share of equal lengths, of equal likeliest texts, and of equal drawn texts.
+#
+# A tiny error of the logits moves the cumulative distribution. A random number near a boundary then
+# picks another token, and there are as many boundaries as tokens: with 4,000 of them, 0 to 3 of 200
+# captions differ at FP32 (docs/log/edge.md). So at lower precisions drawn texts are shown and not
+# judged (None). The divergence judges the distribution that they are drawn from.
 TOLERANCES = {
     "fp32": {
         "features": 2e-3,
@@ -49,101 +59,51 @@ TOLERANCES = {
         "drawn": None,
     },
 }
-CUT = 64  # tokens of a text that are compared, so that 64 rows of 256 tokens take no hour
 SHARES = (0.15, 0.35, 0.55, 0.75, 1.0)  # masked shares at which logits are compared
+HOLES = 0.6  # the masked share of a text whose holes both sides fill
+FEW_STEPS = 16  # of a text model, whose own number of steps may be hundreds
+SCORES = ("images", "truthful", "set_exact", "bleu_4", "cider")
 
-
-@dataclass
-class Material:
-    """Real inputs. rows: ids with [BOS] and [EOS]; images (n, S, S, 3) uint8 that they belong to, or None; paths of the pictures."""
-
-    rows: list[list[int]]
-    images: np.ndarray | None = None
-    paths: list = field(default_factory=list)
-    records: list = field(default_factory=list)
-
-    def first(self, count: int) -> "Material":
-        return Material(
-            self.rows[:count],
-            None if self.images is None else self.images[:count],
-            self.paths[:count],
-            self.records[:count],
-        )
-
-
-@dataclass
-class Trained:
-    """What a checkpoint opens to."""
-
-    model: torch.nn.Module
-    tokenizer: object
-    saved: dict
-    encoder: object = None
-
-    @property
-    def objective(self) -> str:
-        return self.saved["objective"]
-
-    def features(self, images: np.ndarray) -> torch.Tensor:
-        """Features as generate_caption.py has them: (B, P, width) float32."""
-        return self.encoder.encode(images).half().float()
-
-    def seen(self, features: torch.Tensor) -> torch.Tensor:
-        return writer.standardise(features, self.saved["statistics"], "cpu")
-
-
-def holes(
-    rows: list[list[int]], tokenizer, share: float, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows with a share of their tokens masked, never [BOS] or [EOS]: (B, L) int32 and lengths (B,) int32."""
-    rng, lengths = np.random.default_rng(seed), np.array([len(row) for row in rows], np.int32)
-    tokens = np.full((len(rows), lengths.max()), tokenizer.pad, np.int32)
-    for line, row in zip(tokens, rows, strict=True):
-        line[: len(row)] = row
-        where = rng.permutation(np.arange(1, max(2, len(row) - 1)))
-        line[where[: max(1, round(share * len(where)))]] = tokenizer.mask
-    return tokens, lengths
+Texts = list[tuple[list[int], list[int]]]  # per text: its ids, and the call that revealed each
 
 
 def cases(settings: SampleConfig, conditioned: bool, objective: str) -> dict[str, SampleConfig]:
-    """The ways of sampling that the gate tries: the bundle's own, few and many steps, its own pace, with noise."""
-    if objective == "ar":  # only the temperature means anything to a twin
+    """The ways of sampling that the gate tries: as shipped, few and many steps, own pace, with
+    noise."""
+    if objective == "ar":  # a twin reads the temperature alone
         return {"as shipped": settings, "with noise": replace(settings, temperature=0.8)}
+    shipped = settings
+    if not conditioned and settings.steps > FEW_STEPS:
+        shipped = replace(settings, steps=FEW_STEPS)
     base = replace(settings, temperature=0.0)
-    few = {
-        "4 steps": replace(base, sampler="confidence", steps=4),
-        "8 steps": replace(base, sampler="confidence", steps=8),
+    confidence = replace(base, sampler="confidence", steps=8)
+    result = {
+        "as shipped": shipped,
+        "4 steps": replace(confidence, steps=4),
+        "8 steps": confidence,
         "until all are sure": replace(base, sampler="threshold", steps=32),
-        "with noise": replace(base, sampler="confidence", steps=8, temperature=0.8),
+        "with noise": replace(confidence, temperature=0.8),
         "random order, noise": replace(
             base, sampler="first_hitting", steps=8, temperature=1.0, revise=0
         ),
         "looking back": replace(base, revise=1),
     }
-    if settings.sampler != "entropy_bound":  # else that is how it is shipped
-        few["by entropy"] = replace(
+    if settings.sampler != "entropy_bound":  # else "as shipped" has tried it
+        result["by entropy"] = replace(
             base, sampler="entropy_bound", entropy_bound=0.2, schedule="cosine", steps=32
         )
-    return {
-        "as shipped": settings
-        if conditioned or settings.steps <= 16
-        else replace(settings, steps=16),
-        **few,
-    }
+    return result
 
 
 @torch.no_grad()
-def reference(
-    trained: Trained, material: Material, settings: SampleConfig, seed: int
-) -> list[tuple[list[int], list[int]]]:
-    """What torch writes for each input: ids and the call that revealed each."""
+def reference(trained: Trained, material: Material, settings: SampleConfig, seed: int) -> Texts:
+    """What torch writes for each input."""
     model, tokenizer = trained.model, trained.tokenizer
     if material.images is not None:
-        seen = trained.seen(trained.features(material.images))
-        return [
-            (one.ids, one.step)
-            for one in writer.write(model, tokenizer, trained.objective, seen, settings, seed=seed)
-        ]
+        seen = trained.standardised(trained.features(material.images))
+        captions = writer.write(model, tokenizer, trained.objective, seen, settings, seed=seed)
+        return [(caption.ids, caption.step) for caption in captions]
+    rngs = row_generators(seed, len(material.rows))
     if trained.objective == "ar":
         drawn = twin.sample(
             model,
@@ -151,145 +111,166 @@ def reference(
             min(CUT, model.config.max_length),
             eos=tokenizer.eos,
             pad=tokenizer.pad,
-            rngs=row_generators(seed, len(material.rows)),
+            rngs=rngs,
             temperature=settings.temperature,
         )
-        sizes = (drawn.tokens != tokenizer.pad).sum(1).numpy()
+        lengths = (drawn.tokens != tokenizer.pad).sum(1).numpy()
     else:
-        tokens, sizes = holes(material.rows, tokenizer, 0.6)
+        tokens, lengths = with_holes(material.rows, tokenizer, HOLES)
         drawn = sample(
-            model.bind(torch.from_numpy(sizes)),
+            model.bind(torch.from_numpy(lengths)),
             torch.from_numpy(tokens).long(),
             settings,
             mask_id=tokenizer.mask,
-            rngs=row_generators(seed, len(tokens)),
+            rngs=rngs,
         )
-    return [
-        (drawn.tokens[row, :n].tolist(), drawn.step[row, :n].tolist())
-        for row, n in enumerate(sizes)
-    ]
+    return as_texts(drawn.tokens, drawn.step, lengths)
 
 
-def from_bundle(
-    runner: Runner, material: Material, settings: SampleConfig, seed: int
-) -> list[tuple[list[int], list[int]]]:
+def as_texts(tokens, step, lengths) -> Texts:
+    """tokens, step (B, L) and lengths (B,) -> lists without the padding."""
+    texts = []
+    for row, length in enumerate(lengths):
+        texts.append((tokens[row, :length].tolist(), step[row, :length].tolist()))
+    return texts
+
+
+def from_bundle(runner: Runner, material: Material, settings: SampleConfig, seed: int) -> Texts:
     """What the bundle writes for the same inputs."""
-    if material.images is not None or runner.facts["objective"] == "ar":
-        return [
-            (one.ids, one.step)
-            for one in runner.write(
-                material.images,
-                settings,
-                seed=seed,
-                rows=len(material.rows),
-                length=min(CUT, runner.length),
-            )
-        ]
-    tokens, sizes = holes(material.rows, runner.tokenizer, 0.6)
-    filled, step, _, _ = runner.fill(tokens, sizes, {}, settings, seed)
-    return [(filled[row, :n].tolist(), step[row, :n].tolist()) for row, n in enumerate(sizes)]
+    if material.images is None and runner.facts["objective"] != "ar":
+        tokens, lengths = with_holes(material.rows, runner.tokenizer, HOLES)
+        filled, step, _, _ = runner.fill(tokens, lengths, {}, settings, seed)
+        return as_texts(filled, step, lengths)
+    written = runner.write(
+        material.images,
+        settings,
+        seed=seed,
+        rows=len(material.rows),
+        length=min(CUT, runner.length),
+    )
+    return [(text.ids, text.step) for text in written]
 
 
-def scores(trained: Trained, runner: Runner, material: Material) -> dict:
-    """How good the bundle's captions and torch's are on the same pictures: their truth where scenes say what is true, else BLEU-4 and CIDEr."""
+def scores(trained: Trained, runner: Runner, material: Material) -> dict[str, dict]:
+    """How good the bundle's captions and torch's are on the same images; {} for a text model.
+
+    Scenes have their truth; other images have BLEU-4 and CIDEr against their references.
+    """
     if material.images is None:
         return {}
-    result, wanted = {}, ("images", "truthful", "set_exact", "bleu_4", "cider")
-    for name, written in (
-        ("bundle", from_bundle(runner, material, runner.settings, 0)),
-        ("torch", reference(trained, material, runner.settings, 0)),
-    ):
-        judged = caption_scores.judge(
-            [trained.tokenizer.decode(ids).strip() for ids, _ in written],
-            material.records,
-            "the gate's inputs",
-        )
-        result[name] = {key: judged[key] for key in wanted if key in judged}
+    sides = {
+        "bundle": from_bundle(runner, material, runner.settings, 0),
+        "torch": reference(trained, material, runner.settings, 0),
+    }
+    result = {}
+    for name, texts in sides.items():
+        captions = [trained.tokenizer.decode(ids).strip() for ids, _ in texts]
+        judged = caption_scores.judge(captions, material.records, "the gate's inputs")
+        result[name] = {key: judged[key] for key in SCORES if key in judged}
     return result
 
 
 def error(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(
-        np.abs(found.astype(np.float64) - expected).max() / max(1e-9, np.abs(expected).max())
-    )
+    """The largest difference, divided by the largest expected value."""
+    difference = np.abs(found.astype(np.float64) - expected).max()
+    return float(difference / max(1e-9, np.abs(expected).max()))
 
 
 def divergence(found: np.ndarray, expected: np.ndarray) -> float:
-    """Mean KL(expected || found) in nats of the distributions that logits (M, V') stand for, in float64."""
-    q, p = (
-        torch.from_numpy(logits.astype(np.float64)).log_softmax(-1) for logits in (found, expected)
-    )
+    """Mean KL(expected || found) in nats of the distributions of logits (M, V'), in float64."""
+    q = torch.from_numpy(found.astype(np.float64)).log_softmax(-1)
+    p = torch.from_numpy(expected.astype(np.float64)).log_softmax(-1)
     return float((p.exp() * (p - q)).sum(-1).mean())
+
+
+def compared(what: str, found: np.ndarray, expected: np.ndarray, limit: float) -> dict:
+    """A row of the report about numbers."""
+    return {
+        "what": what,
+        "inputs": len(found),
+        "error": error(found, expected),
+        "limit": limit,
+    }
+
+
+@torch.no_grad()
+def compare_condition(
+    trained: Trained, runner: Runner, material: Material
+) -> tuple[list[dict], list, dict, dict]:
+    """Features, keys, values and lengths against the model's, each graph fed with torch's inputs.
+
+    Returns the rows, the model's condition, the graph's condition for torch's features, and the
+    graph's condition for its own features.
+    """
+    limits = runner.facts["tolerances"]
+    features = trained.features(material.images)
+    own_features = runner.run("encoder", {"image": material.images})[0]
+    seen = trained.standardised(features)
+    condition = trained.model.keys_values(seen)
+    expected = {key: value.numpy() for key, value in trained.graph_condition(condition).items()}
+    keys, values, lengths = runner.run("condition", {"features": features.numpy()})
+    likeliest = trained.model.length_logits(seen).argmax(-1).clamp(min=SHORTEST).numpy()
+    rows = [
+        compared("features", own_features, features.numpy(), limits["features"]),
+        compared("keys", keys, expected["keys"], limits["logits"]),
+        compared("values", values, expected["values"], limits["logits"]),
+        {
+            "what": "lengths",
+            "inputs": len(lengths),
+            "identical": float((lengths == likeliest).mean()),
+            "limit": limits["lengths"],
+        },
+    ]
+    own_keys, own_values, _ = runner.run("condition", {"features": own_features})
+    given = {"keys": keys, "values": values}
+    return rows, condition, given, {"keys": own_keys, "values": own_values}
+
+
+def masked_share(trained: Trained, material: Material, hidden: np.ndarray) -> np.ndarray:
+    """The share of each row's free tokens that is masked: hidden (B, L) -> (B,) float32."""
+    tokens, _ = with_holes(material.rows, trained.tokenizer, 1.0)
+    free = (tokens == trained.tokenizer.mask).sum(1)
+    return (hidden.sum(1) / np.maximum(1, free)).astype(np.float32)
 
 
 @torch.no_grad()
 def compare_numbers(trained: Trained, runner: Runner, material: Material) -> list[dict]:
-    """Features, keys, values, lengths and logits of the graphs against the model's, each graph fed with torch's own inputs.
+    """Every graph's numbers against the model's, each graph fed with torch's own inputs.
 
-    The divergence is that of the bundle alone, from the picture on.
+    The divergence alone is the whole bundle's, from the image on.
     """
-    rows, tolerance, condition, given, own = [], runner.facts["tolerances"], None, {}, {}
-    note = lambda what, found, expected, limit: rows.append(
-        {"what": what, "inputs": len(found), "error": error(found, expected), "limit": limit}
-    )
+    rows, condition, given, own = [], None, {}, {}
     if material.images is not None:
-        features = trained.features(material.images)
-        its_own = runner.run("encoder", {"image": material.images})[0]
-        note("features", its_own, features.numpy(), tolerance["features"])
-        seen = trained.seen(features)
-        condition = trained.model.keys_values(seen)
-        keys, values, lengths = runner.run("condition", {"features": features.numpy()})
-        head = trained.model.config.d_model // trained.model.config.heads
-        note(
-            "keys",
-            keys,
-            torch.stack([k.mT for k, _ in condition], 1).numpy() * head**-0.5,
-            tolerance["logits"],
-        )
-        note(
-            "values", values, torch.stack([v for _, v in condition], 1).numpy(), tolerance["logits"]
-        )
-        same = (lengths == trained.model.length_logits(seen).argmax(-1).clamp(min=3).numpy()).mean()
-        rows.append(
-            {
-                "what": "lengths",
-                "inputs": len(lengths),
-                "identical": float(same),
-                "limit": tolerance["lengths"],
-            }
-        )
-        given = {"keys": keys, "values": values}
-        own = dict(zip(given, runner.run("condition", {"features": its_own}), strict=False))
+        rows, condition, given, own = compare_condition(trained, runner, material)
     if trained.objective == "ar":
         return rows
+    limits = runner.facts["tolerances"]
     for share in SHARES:
-        tokens, sizes = holes(material.rows, trained.tokenizer, share)
-        hidden, real = tokens == trained.tokenizer.mask, np.arange(tokens.shape[1]) < sizes[:, None]
-        part = (
-            hidden.sum(1)
-            / np.maximum(
-                1,
-                (holes(material.rows, trained.tokenizer, 1.0)[0] == trained.tokenizer.mask).sum(1),
-            )
-        ).astype(np.float32)
+        tokens, lengths = with_holes(material.rows, trained.tokenizer, share)
+        hidden = tokens == trained.tokenizer.mask  # (B, L)
+        real = np.arange(tokens.shape[1]) < lengths[:, None]  # (B, L): not padding
+        state = {
+            "tokens": tokens,
+            "lengths": lengths,
+            "share": masked_share(trained, material, hidden),
+        }
         expected = trained.model(
             torch.from_numpy(tokens).long(),
-            lengths=torch.from_numpy(sizes),
-            share=torch.from_numpy(part),
+            lengths=torch.from_numpy(lengths),
+            share=torch.from_numpy(state["share"]),
             condition=condition,
         ).numpy()
-        state = {"tokens": tokens, "lengths": sizes, "share": part}
         found = runner.run("step", {**state, **given}, ["logits"])[0]
-        note(f"logits, {share:.0%} masked", found[real], expected[real], tolerance["logits"])
-        whole = (
-            runner.run("step", {**state, **own}, ["logits"])[0] if own else found
-        )  # from the picture on, in the bundle alone
+        what = f"logits, {share:.0%} masked"
+        rows.append(compared(what, found[real], expected[real], limits["logits"]))
+        if own:
+            found = runner.run("step", {**state, **own}, ["logits"])[0]
         rows.append(
             {
                 "what": f"divergence, {share:.0%} masked",
                 "inputs": int(hidden.sum()),
-                "limit": tolerance["divergence"],
-                "error": divergence(whole[hidden], expected[hidden]),
+                "limit": limits["divergence"],
+                "error": divergence(found[hidden], expected[hidden]),
             }
         )
     return rows
@@ -298,46 +279,43 @@ def compare_numbers(trained: Trained, runner: Runner, material: Material) -> lis
 def compare_texts(
     trained: Trained, runner: Runner, material: Material, *, seed: int = 0, only: str | None = None
 ) -> list[dict]:
-    """Whole texts, token for token; `steps`: the share in which every token was also revealed by the same call."""
-    rows = []
-    for name, settings in cases(
-        runner.settings, material.images is not None, trained.objective
-    ).items():
-        if only in (None, name):
-            expected, found = (
-                reference(trained, material, settings, seed),
-                from_bundle(runner, material, settings, seed),
-            )
-            pairs = list(zip(found, expected, strict=True))
-            rows.append(
-                {
-                    "what": f"texts, {name}",
-                    "inputs": len(pairs),
-                    "identical": sum(a[0] == b[0] for a, b in pairs) / len(pairs),
-                    "steps": sum(a == b for a, b in pairs) / len(pairs),
-                    "limit": runner.facts["tolerances"][
-                        "drawn" if settings.temperature else "texts"
-                    ],
-                }
-            )
+    """Whole texts, token for token, in each of `cases` or in one of them.
+
+    steps: the share in which the same call also revealed every token.
+    """
+    limits, rows = runner.facts["tolerances"], []
+    tried = cases(runner.settings, material.images is not None, trained.objective)
+    for name, settings in tried.items():
+        if only not in (None, name):
+            continue
+        expected = reference(trained, material, settings, seed)
+        found = from_bundle(runner, material, settings, seed)
+        pairs = list(zip(found, expected, strict=True))
+        same_ids = sum(ours[0] == theirs[0] for ours, theirs in pairs)
+        same_steps = sum(ours == theirs for ours, theirs in pairs)
+        rows.append(
+            {
+                "what": f"texts, {name}",
+                "inputs": len(pairs),
+                "identical": same_ids / len(pairs),
+                "steps": same_steps / len(pairs),
+                "limit": limits["drawn" if settings.temperature else "texts"],
+            }
+        )
     return rows
 
 
 def compare_single(trained: Trained, runner: Runner, material: Material, seed: int = 0) -> dict:
     """The single file, image in and tokens out, against torch."""
-    from base.decoding import loop_inputs
-
-    whole = np.full((len(material.images), runner.length), runner.tokenizer.mask)
-    settings = replace(runner.settings, revise=0)  # one graph, one pass
-    inputs = loop_inputs(settings, whole, runner.tokenizer.mask, runner.length, seed, 0)
-    filled, lengths = runner.run(
-        "captioner", {"image": material.images, **inputs}, ["filled", "lengths"]
-    )
+    blank = np.full((len(material.images), runner.length), runner.tokenizer.mask)
+    settings = replace(runner.settings, revise=0)  # the single file has no second pass
+    inputs = loop_inputs(settings, blank, runner.tokenizer.mask, runner.length, seed, 0)
+    inputs["image"] = material.images
+    filled, lengths = runner.run("captioner", inputs, ["filled", "lengths"])
     expected = reference(trained, material, settings, seed)
-    same = sum(
-        filled[row, :n].tolist() == ids
-        for row, (n, (ids, _)) in enumerate(zip(lengths, expected, strict=True))
-    )
+    same = 0
+    for row, length, (ids, _) in zip(filled, lengths, expected, strict=True):
+        same += row[:length].tolist() == ids
     return {
         "what": "texts, single file",
         "inputs": len(expected),
@@ -347,41 +325,47 @@ def compare_single(trained: Trained, runner: Runner, material: Material, seed: i
 
 
 def passes(row: dict) -> bool:
-    """Whether a comparison is within its limit, if it has one; one that is no number is not."""
+    """Whether a comparison is within its limit. No limit passes; an error that is no number does
+    not."""
     if row["limit"] is None:
         return True
-    return row["error"] <= row["limit"] if "error" in row else row["identical"] >= row["limit"]
+    if "error" in row:
+        return row["error"] <= row["limit"]
+    return row["identical"] >= row["limit"]
+
+
+def judge(rows: list[dict]) -> None:
+    """Raises UserError for the first row that is beyond its limit."""
+    for row in rows:
+        if passes(row):
+            continue
+        if "identical" in row:
+            result = f"{row['identical']:.1%} equal"
+        else:
+            result = f"an error of {row['error']:.2e}"
+        raise UserError(
+            f"{row['what']} with {result} over {row['inputs']} inputs",
+            f"{row['limit']} of torch's",
+            "nothing was written; train longer, or keep more in FP32",
+        )
 
 
 def gate(trained: Trained, folder: Path, material: Material, seed: int = 0) -> list[dict]:
-    """Every comparison. Raises UserError if one is beyond its limit."""
-    rows = []
-    for for_tensorrt in (False,) if trained.objective == "ar" else (False, True):
-        runner = Runner(folder, for_tensorrt=for_tensorrt, threads=torch.get_num_threads())
-        used = runner.facts["graphs"]
-        apart = used["tensorrt"].get("step") != used["cpu"].get(
-            "step"
-        )  # else their numbers were compared already
-        found = compare_numbers(trained, runner, material) if not for_tensorrt or apart else []
-        found += compare_texts(
-            trained, runner, material, seed=seed, only="as shipped" if for_tensorrt else None
-        )
-        if not for_tensorrt and "captioner" in runner.facts["graphs"]["cpu"]:
-            found.append(compare_single(trained, runner, material, seed))
-        rows += [
-            {**row, "what": row["what"] + (" (step by step)" if for_tensorrt else "")}
-            for row in found
-        ]
-    for row in rows:
-        if not passes(row):
-            said = (
-                f"{row['identical']:.1%} equal"
-                if "identical" in row
-                else f"an error of {row['error']:.2e}"
-            )
-            raise UserError(
-                f"{row['what']} with {said} over {row['inputs']} inputs",
-                f"{row['limit']} of torch's",
-                "nothing was written; train longer, or keep more in FP32",
-            )
+    """Every comparison of the bundle in `folder`. Raises UserError if one is beyond its limit."""
+    threads = torch.get_num_threads()
+    runner = Runner(folder, for_tensorrt=False, threads=threads)
+    rows = compare_numbers(trained, runner, material)
+    rows += compare_texts(trained, runner, material, seed=seed)
+    graphs = runner.facts["graphs"]
+    if "captioner" in graphs["cpu"]:
+        rows.append(compare_single(trained, runner, material, seed))
+    if trained.objective != "ar":
+        runner = Runner(folder, for_tensorrt=True, threads=threads)
+        stepwise = []
+        # If both step graphs are the same file, its numbers were compared above.
+        if graphs["tensorrt"].get("step") != graphs["cpu"].get("step"):
+            stepwise = compare_numbers(trained, runner, material)
+        stepwise += compare_texts(trained, runner, material, seed=seed, only="as shipped")
+        rows += [{**row, "what": row["what"] + " (step by step)"} for row in stepwise]
+    judge(rows)
     return rows

@@ -1,18 +1,21 @@
-"""What a device could reach at best: bytes and operations counted in the graphs themselves (floor 0; onnx when it is used).
+"""What a device could reach at best: bytes and operations, counted in the graphs themselves.
 
-A stage takes at least bytes / bandwidth and at least operations / rate. Bytes are the weights, read once a call; activations
-of one picture are small beside them. Figures of the Orin Nano 8GB: NVIDIA's data sheets, dense; float16 taken as half of INT8.
+A stage takes at least bytes / bandwidth, and at least operations / rate. Bytes are the weights,
+read once per call; the activations of one image are small compared with them.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
+
+PRODUCTS = ("MatMul", "Gemm", "MatMulInteger", "Conv", "ConvInteger")
 
 
 @dataclass(frozen=True)
 class Device:
-    """bandwidth in bytes a second; operations a second in float32 (None: not rated), float16 and INT8."""
+    """bandwidth in bytes per second; operations per second in float32, float16 and INT8."""
 
     name: str
     bandwidth: float
@@ -21,56 +24,69 @@ class Device:
     int8: float
 
 
+# Orin Nano 8GB: NVIDIA's data sheets, dense. float16 is taken as half of INT8.
 ORIN = (
     Device("Orin Nano, 15 W", 68e9, 1.3e12, 10e12, 20e12),
     Device("Orin Nano, 25 W", 102e9, 2.1e12, 17e12, 33e12),
 )
 
 
-def work(path, **sizes: int) -> tuple[int, float]:
-    """Bytes of weights and operations of one call at these sizes of the free axes, as in work(path, batch=1, length=12).
-
-    Operations are those of the products (two an element); products inside a Loop are not counted: use the step.
-    """
-    import onnx
-
+def with_sizes(path, sizes: dict[str, int]) -> onnx.ModelProto:
+    """A graph with its free axes set to these sizes and the shapes of all values inferred."""
     proto = onnx.load(path)
-    for one in proto.graph.input:
-        for place in one.type.tensor_type.shape.dim:
-            if place.dim_param:
-                place.dim_value = sizes[place.dim_param]
-    proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    weights = {one.name: one for one in proto.graph.initializer}
-    shapes = {
-        one.name: [place.dim_value for place in one.type.tensor_type.shape.dim]
-        for one in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
-    }
-    shapes |= {name: list(one.dims) for name, one in weights.items()}
+    for value in proto.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_value = sizes[dim.dim_param]
+    return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+
+
+def shapes_of(graph: onnx.GraphProto) -> dict[str, list[int]]:
+    """The shape of each value and weight of a graph, by name."""
+    shapes = {}
+    for value in [*graph.value_info, *graph.input, *graph.output]:
+        shapes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    for weight in graph.initializer:
+        shapes[weight.name] = list(weight.dims)
+    return shapes
+
+
+def weight_bytes(weight: onnx.TensorProto) -> int:
+    kind = onnx.helper.tensor_dtype_to_np_dtype(weight.data_type)
+    return int(np.prod(weight.dims)) * kind.itemsize
+
+
+def work(path, **sizes: int) -> tuple[int, float]:
+    """Bytes of weights, and operations, of one call of a graph.
+
+    sizes: of the free axes, as in work(path, batch=1, length=12). A multiplication and its addition
+    are two operations. Products inside a Loop are not counted: use the step.
+    """
+    graph = with_sizes(path, sizes).graph
+    shapes = shapes_of(graph)
     operations = 0.0
-    for node in proto.graph.node:
-        if (
-            node.op_type in ("MatMul", "Gemm", "MatMulInteger", "Conv", "ConvInteger")
-            and node.output[0] in shapes
-        ):
-            out = np.prod(shapes[node.output[0]], dtype=float)
-            left, right = shapes.get(node.input[0], [0]), shapes.get(node.input[1], [0])
-            operations += (
-                2 * out * (np.prod(right[1:], dtype=float) if "Conv" in node.op_type else left[-1])
-            )
-    size = sum(
-        int(np.prod(one.dims)) * onnx.helper.tensor_dtype_to_np_dtype(one.data_type).itemsize
-        for one in weights.values()
-    )
-    return size, operations
+    for node in graph.node:
+        if node.op_type not in PRODUCTS or node.output[0] not in shapes:
+            continue
+        outputs = np.prod(shapes[node.output[0]], dtype=float)
+        left, right = shapes.get(node.input[0], [0]), shapes.get(node.input[1], [0])
+        # Each output sums over the left's last axis, or over a convolution's whole kernel.
+        summed = np.prod(right[1:], dtype=float) if "Conv" in node.op_type else left[-1]
+        operations += 2 * outputs * summed
+    return sum(map(weight_bytes, graph.initializer)), operations
 
 
 def seconds(size: float, operations: float, device: Device, precision: str) -> float:
-    """The least time of a call."""
+    """The least time of a call of `size` bytes on a device."""
     return max(size / device.bandwidth, operations / getattr(device, precision))
 
 
 def stages(folder, facts: dict, calls: int, length: int) -> dict[str, tuple[float, float]]:
-    """(bytes, operations) of each stage of one text: encoder, condition, all calls of the step; or the twin's calls of next."""
+    """(bytes, operations) of each stage of one text, with all calls of the step or of the twin's
+    next.
+
+    calls: of the denoiser. length: tokens of the text.
+    """
     result = {}
     for name, file in facts["graphs"]["cpu"].items():
         if name in ("encoder", "condition", "step", "next"):
@@ -81,12 +97,16 @@ def stages(folder, facts: dict, calls: int, length: int) -> dict[str, tuple[floa
 
 
 def executed_flops(model, length: int) -> float:
-    """Matrix-product operations a token really costs the denoiser: embedding rows are looked up, not multiplied, and
-    the output matrix meets only the masked tokens, (L+1)/2L of them on average."""
-    blocks = sum(
-        weight.numel()
-        for name, weight in model.named_parameters()
-        if weight.ndim == 2 and name.startswith("blocks.")
-    )
-    head = model.config.output_size * model.config.d_model * (length + 1) / (2 * length)
-    return 6 * (blocks + head) + 12 * model.config.layers * length * model.config.d_model
+    """Matrix-product operations per token that a training step of the denoiser really executes.
+
+    The convention counts 6 per parameter. But embedding rows are looked up, not multiplied. And the
+    output matrix meets the masked tokens alone: (L + 1) / 2L of them on average.
+    """
+    blocks = 0
+    for name, weight in model.named_parameters():
+        if weight.ndim == 2 and name.startswith("blocks."):
+            blocks += weight.numel()
+    config = model.config
+    head = config.output_size * config.d_model * (length + 1) / (2 * length)
+    attention = 12 * config.layers * length * config.d_model
+    return 6 * (blocks + head) + attention

@@ -1,0 +1,92 @@
+"""All graphs of a bundle, written into its folder: built, lowered to a precision, exported, joined.
+
+A compact bundle keeps only the graphs that write texts on a CPU. The gate judges all graphs first.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from base import bundle
+from edge import graphs, onnx_files, quantization
+from edge.inputs import Trained, real_inputs, states
+from edge.loop_graph import LoopGraph
+from edge.networks import Network
+
+# What a CPU needs to write texts. The others serve TensorRT, --revise, and one-file pipelines.
+NEEDED = ("encoder", "condition", "loop", "next")
+# The facts that each graph repeats in its metadata, so that no graph is used in another bundle.
+IN_EACH_GRAPH = ("build", "kind", "objective", "precision", "tokenizer")
+
+
+def modules_of(trained: Trained, network: Network) -> dict:
+    """The torch module of every graph of this checkpoint, in the order in which they run."""
+    modules = {}
+    if trained.encoder is not None:
+        statistics, patches = trained.saved["statistics"], trained.encoder.patches
+        modules["encoder"] = graphs.EncoderGraph(trained.encoder)
+        modules["condition"] = graphs.ConditionGraph(trained.model, statistics, patches)
+    if trained.objective == "ar":
+        modules["next"] = graphs.NextGraph(network)
+    else:
+        modules["step"] = graphs.StepGraph(network)
+        modules["loop"] = LoopGraph(network, trained.tokenizer.mask)
+    return modules
+
+
+def sizes_of(trained: Trained) -> graphs.Sizes:
+    """What the shapes of this checkpoint's graphs follow from."""
+    sizes = graphs.Sizes(trained.model.config)
+    if trained.encoder is not None:
+        sizes.image_size = trained.encoder.preprocess.size
+        sizes.patches = trained.encoder.patches
+    return sizes
+
+
+def write_graphs(
+    trained: Trained, folder: Path, facts: dict, data_dir: str, calibration: int, compact: bool
+) -> None:
+    """Write every graph into `folder`, at facts["precision"] and facts["opset"].
+
+    calibration: training inputs of `data_dir` that INT8 is calibrated on.
+    compact: store the convolutions as INT8 too, if the precision is INT8. Adds to `facts` the
+    graphs by name, and what lowering the precision did.
+    """
+    network, feeds, images = Network(trained.model), [], None
+    modules = modules_of(trained, network)
+    if facts["precision"] == "int8":
+        material = real_inputs(trained, data_dir, "train", calibration)
+        feeds, images = list(states(trained, material)), material.images
+    if facts["precision"] != "fp32":
+        facts["lowered"] = quantization.lower(network, modules, feeds, images)
+    about = {name: facts[name] for name in IN_EACH_GRAPH} | {"format": bundle.FORMAT}
+    sizes, opset = sizes_of(trained), facts["opset"]
+    for name, module in modules.items():
+        clock, path = time.perf_counter(), folder / f"{name}.onnx"
+        onnx_files.export(module, name, path, sizes, opset, about)
+        seconds = time.perf_counter() - clock
+        print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, {seconds:.0f} s", file=sys.stderr)
+    if feeds:
+        quantization.quantize(folder, network, modules, facts["lowered"], feeds, images)
+        if compact and "encoder" in modules:
+            quantization.store_convolutions(folder / "encoder.onnx")
+    names = list(modules)
+    if set(onnx_files.JOINED) <= set(names):
+        length = trained.model.config.max_length
+        onnx_files.join(folder, facts["special"], length, opset, about)
+        names.append("captioner")
+    ending = ".tensorrt.onnx" if feeds else ".onnx"
+    for_tensorrt = [name for name in names if name in quantization.FOR_TENSORRT]
+    facts["graphs"] = {
+        "cpu": {name: f"{name}.onnx" for name in names},
+        "tensorrt": {name: name + ending for name in for_tensorrt},
+    }
+
+
+def make_compact(folder: Path, facts: dict) -> None:
+    """Remove the graphs that a CPU does not need to write texts, from `folder` and from `facts`."""
+    kept = {name: file for name, file in facts["graphs"]["cpu"].items() if name in NEEDED}
+    for path in folder.glob("*.onnx"):
+        if path.name not in kept.values():
+            path.unlink()
+    facts["graphs"] = {"cpu": kept, "tensorrt": {}}

@@ -1,0 +1,176 @@
+"""The denoiser's network as it runs at the edge: what model.py computes, arranged for ONNX Runtime
+and TensorRT.
+
+- Attention is written out: 281 nodes, where the fused operator exports 395.
+- Query, key and value are a single product, because they read the same input.
+- The gate of the cross-attention is folded into its output matrix.
+- RMSNorm is spelt with the operators that ONNX Runtime fuses into its own kernel.
+
+Shapes: B batch, L length, D width, H heads, N blocks, P patches, V' emittable tokens; head = D / H.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model import Block, Denoiser
+
+# Added to the scores of padding. It is finite in float16 too, where -inf would become NaN.
+HIDDEN = -1e4
+
+
+class Norm(nn.Module):
+    """RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467) as Pow, ReduceMean, Add, Sqrt, Div,
+    Mul."""
+
+    def __init__(self, norm: nn.RMSNorm):
+        super().__init__()
+        self.weight = nn.Parameter(norm.weight.detach().clone())
+        self.eps = torch.finfo(torch.float32).eps if norm.eps is None else norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / (x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt() * self.weight
+
+
+def linear(*weights: Tensor) -> nn.Linear:
+    """One product without bias for matrices (out_i, in) that read the same input."""
+    joined = torch.cat([weight.detach() for weight in weights])
+    result = nn.Linear(joined.shape[1], joined.shape[0], bias=False)
+    result.weight = nn.Parameter(joined.clone())
+    return result
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, L, D) -> (B, L, H, head)."""
+    return x.unflatten(-1, (heads, -1))
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864): x (B, H, L, head); cos, sin (L,
+    head)."""
+    left, right = x.chunk(2, -1)
+    return x * cos + torch.cat([right, left], -1) * sin
+
+
+def key_layout(keys: Tensor, heads_width: int) -> Tensor:
+    """Keys (..., P, head) of the condition as the graphs want them: (..., head, P), times
+    head^-0.5.
+
+    The scale of the scores is folded in here, once per image instead of once per call.
+    """
+    return keys.mT * heads_width**-0.5
+
+
+class EdgeBlock(nn.Module):
+    """One block of model.py: self-attention, cross-attention if there is a condition,
+    feed-forward."""
+
+    def __init__(self, block: Block):
+        super().__init__()
+        attention, mlp = block.attention, block.mlp
+        self.heads = attention.heads
+        self.crossed = block.cross is not None
+        self.gated = mlp.gate is not None
+
+        self.attention_norm = Norm(block.attention_norm)
+        self.query_norm = Norm(attention.query_norm)
+        self.key_norm = Norm(attention.key_norm)
+        self.qkv = linear(attention.query.weight, attention.key.weight, attention.value.weight)
+        self.out = linear(attention.out.weight)
+        # The scale of the scores sits in the gain of the queries' norm: no product of its own.
+        self.query_norm.weight.data *= (attention.out.weight.shape[0] // self.heads) ** -0.5
+
+        if self.crossed:
+            self.cross_norm = Norm(block.cross_norm)
+            self.cross_query_norm = Norm(block.cross.query_norm)
+            self.cross_query = linear(block.cross.query.weight)
+            self.cross_out = linear(block.cross.gate.detach() * block.cross.out.weight)
+
+        self.mlp_norm = Norm(block.mlp_norm)
+        self.up = linear(mlp.gate.weight, mlp.up.weight) if self.gated else linear(mlp.up.weight)
+        self.down = linear(mlp.down.weight)
+
+    def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, L, D) -> normalised queries and keys, and values, each (B, H, L, head), without
+        positions."""
+        parts = self.qkv(self.attention_norm(x)).chunk(3, -1)
+        q, k, v = (split_heads(part, self.heads) for part in parts)
+        return (
+            self.query_norm(q).transpose(1, 2),
+            self.key_norm(k).transpose(1, 2),
+            v.transpose(1, 2),
+        )
+
+    def mix(
+        self,
+        x: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        bias: Tensor,
+        keys: Tensor | None,
+        values: Tensor | None,
+    ) -> Tensor:
+        """The rest of the block: (B, L, D) -> (B, L, D).
+
+        q, k, v: (B, H, L, head), with positions. bias: added to the scores.
+        keys (B, H, head, P) and values (B, H, P, head): of the condition; None without one.
+        """
+        y = (q @ k.transpose(-1, -2) + bias).softmax(-1) @ v  # (B, H, L, head)
+        x = x + self.out(y.transpose(1, 2).flatten(2))
+        if keys is not None:
+            q = split_heads(self.cross_query(self.cross_norm(x)), self.heads)
+            q = self.cross_query_norm(q).transpose(1, 2)
+            y = (q @ keys).softmax(-1) @ values  # (B, H, L, head)
+            x = x + self.cross_out(y.transpose(1, 2).flatten(2))
+        hidden = self.up(self.mlp_norm(x))
+        if self.gated:
+            gate, hidden = hidden.chunk(2, -1)
+            return x + self.down(F.silu(gate) * hidden)
+        return x + self.down(F.gelu(hidden))
+
+
+def of_layer(condition: Tensor | None, layer: int) -> Tensor | None:
+    """The keys or values (B, N, H, ...) of one block: (B, H, ...); None without a condition."""
+    return None if condition is None else condition[:, layer]
+
+
+class Network(nn.Module):
+    """Tokens -> logits (B, L, V') float32: what `Denoiser.forward` computes without selection."""
+
+    def __init__(self, model: Denoiser):
+        super().__init__()
+        self.embedding = nn.Parameter(model.embedding.weight.detach().clone())
+        self.blocks = nn.ModuleList(EdgeBlock(block) for block in model.blocks)
+        self.norm = Norm(model.norm)
+        self.head = linear(model.embedding.weight[: model.config.output_size])
+        self.time = model.time
+        self.register_buffer("cos", model.rotary.cos.clone())
+        self.register_buffer("sin", model.rotary.sin.clone())
+
+    def forward(
+        self,
+        tokens: Tensor,
+        lengths: Tensor,
+        keys: Tensor | None,
+        values: Tensor | None,
+        share: Tensor | None = None,
+    ) -> Tensor:
+        """tokens (B, L) int32 -> logits (B, L, V').
+
+        lengths (B,) int32: positions behind them are padding, and nobody attends to them.
+        keys (B, N, H, head, P), values (B, N, H, P, head): from ConditionGraph; None without one.
+        share (B,): the masked share, read with time conditioning alone.
+        """
+        L = tokens.shape[1]
+        x = F.embedding(tokens, self.embedding)  # (B, L, D)
+        if self.time is not None:
+            x = x + self.time(share)
+        position = torch.arange(L, dtype=torch.int32)
+        bias = torch.where(position < lengths[:, None], 0.0, HIDDEN)[:, None, None]  # (B, 1, 1, L)
+        cos, sin = self.cos[:L], self.sin[:L]
+        for layer, block in enumerate(self.blocks):
+            q, k, v = block.heads_of(x)
+            q, k = turned(q, cos, sin), turned(k, cos, sin)
+            x = block.mix(x, q, k, v, bias, of_layer(keys, layer), of_layer(values, layer))
+        return self.head(self.norm(x))
