@@ -47,10 +47,7 @@ from base.files import UserError
 from base.tokenizer import Tokenizer
 from caption import data as caption_data
 from caption import features
-from edge import (
-    graphs,
-    parity,
-)
+from edge import onnx_files, parity, tensorrt
 from loop import (
     checkpoint,
     checksums,
@@ -316,15 +313,11 @@ class Export:
                 file.write((made / f"{name}.onnx").read_bytes())
 
         def export():
-            graphs.export, parity.gate, parity.scores = (
-                copy,
-                lambda *rest: facts["parity"],
-                lambda *rest: facts["scores"],
-            )
-            export_onnx.operators.check_ranges, export_onnx.Runner = (
-                lambda *rest, **words: facts["ranges"],
-                lambda folder, **words: None,
-            )
+            onnx_files.export = copy
+            parity.gate = lambda *rest: facts["parity"]
+            parity.scores = lambda *rest: facts["scores"]
+            tensorrt.check_ranges = lambda *rest, **words: facts["ranges"]
+            export_onnx.Runner = lambda folder, **words: None
             export_real(self.world, out)
 
         return export
