@@ -1,0 +1,40 @@
+"""One whole optimizer step on random tokens: what the tools time, and what plans are made from."""
+
+from collections.abc import Callable
+
+import torch
+
+import diffusion
+from base.config import TrainConfig
+from loop import fit
+from model import Denoiser
+from net import twin
+
+
+def optimizer_step(
+    model: Denoiser, tokens: torch.Tensor, precision: torch.dtype, *, is_twin: bool = False
+) -> Callable[[], object]:
+    """A function that does one optimizer step of the denoiser, or of the twin, on full rows.
+
+    tokens: (B, L) int64, without padding. The first token of each row is given, as [BOS] is.
+    """
+    cfg, device = TrainConfig(), tokens.device
+    optimizers = fit.make_optimizers(model, cfg)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    free = torch.ones_like(tokens, dtype=torch.bool)
+    free[:, 0] = False
+    batches = [{"weight": float(free.sum())}]
+
+    def autocast():
+        return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+    def loss(model, batch, rng):
+        if is_twin:
+            return twin.loss(model, tokens, free)
+        mask_id = model.config.vocab_size - 1
+        return diffusion.loss(model.bind(), tokens, free, mask_id=mask_id, rng=rng)
+
+    def step():
+        return fit.optimizer_step(model, loss, batches, cfg, 1, optimizers, scaler, autocast)
+
+    return step
