@@ -29,9 +29,10 @@ import torch
 
 from base import bundle, config, files, flags
 from base.config import SampleConfig
+from base.decoding import SAMPLERS
 from base.files import UserError
 from base.flags import check, setting
-from base.runtime import SAMPLERS, Runner
+from base.runtime import Runner
 from edge import building, description, onnx_files, parity, tensorrt
 from edge.inputs import Material, Trained, open_trained, real_inputs, states
 from loop import checkpoint

@@ -117,7 +117,7 @@ class Runner:
             raise UserError(
                 f"a bundle without the graph {name!r} for {kind}",
                 "one that was exported with it",
-                "use other settings, or export the bundle again with all graphs",
+                "drop --revise and --provider tensorrt, or export again without --compact",
             )
         return graphs[name]
 

@@ -13,7 +13,7 @@ import torch
 
 from base import files, flags
 from base.config import SampleConfig
-from base.runtime import SAMPLERS
+from base.decoding import SAMPLERS
 from edge import parity
 from edge.inputs import Material, Trained, with_holes
 

@@ -1,5 +1,4 @@
-"""The whole denoising as one graph: net.samplers.sample, written as an ONNX Loop around the
-network.
+"""The whole denoising as one graph: net.samplers.sample as an ONNX Loop around the network.
 
 Shapes: B batch, L length, N steps of the schedule, M uniform numbers, V' emittable tokens.
 """
@@ -8,29 +7,23 @@ import torch
 from torch import nn
 from torch._higher_order_ops.while_loop import while_loop
 
-from base.runtime import ORDERS
+from base.decoding import ENTROPY_BOUND, FIRST_HITTING, LEFT_TO_RIGHT
 from edge.graphs import BATCH, Input, Inputs, Sizes, condition_inputs, integers, row_inputs
 from edge.networks import Network
 
-LEFT_TO_RIGHT, RANDOM, BY_ENTROPY = (
-    ORDERS.index(name) for name in ("left_to_right", "first_hitting", "entropy_bound")
-)
-
 
 class LoopGraph(nn.Module):
-    """net.samplers.sample in one graph, for the orders of base.runtime.ORDERS, at any number of
-    steps.
+    """net.samplers.sample in one graph, for the orders of base.decoding.ORDERS.
 
-    schedule (L + 1, N) int32: row n says how many of n blanks are still masked after each of N
-    steps. order (1,) int32: a place in base.runtime.ORDERS.
-    threshold (1,): reveal all tokens that are at least this sure; above 1 the schedule alone
-    decides.
-        In the order entropy_bound it is that bound, in nats.
+    schedule (L + 1, N) int32: row n says how many of n blanks are masked after each of N steps.
+    order (1,) int32: an index of base.decoding.ORDERS.
+    threshold (1,): reveal all tokens that are at least this sure. Above 1 the schedule decides
+        alone. In the order entropy_bound it is that bound, in nats.
     temperature (1,): 0 takes the likeliest token.
     noise (B, M) float64: the row's uniform numbers, in the order in which `sample` takes them.
 
-    Returns tokens; the call that revealed each (0: given); its probability (1: given); the calls
-    (1,).
+    Returns the tokens, the call that revealed each (0: given), its probability (1: given), and the
+    number of calls (1,).
     """
 
     outputs = ("filled", "step", "probability", "calls")
@@ -107,7 +100,7 @@ class LoopGraph(nn.Module):
         at, tokens, step, probability, used, cursor, calls = state
         masked = tokens == self.mask_id
         now = masked.sum(1).int()  # (B,) masked tokens
-        own_pace = (order == BY_ENTROPY) | (threshold <= 1)
+        own_pace = (order == ENTROPY_BOUND) | (threshold <= 1)
         at, skipped, least = pace(now, total, schedule, at, own_pace)
 
         logits = self.network(tokens, lengths, keys, values, now / total.clamp(min=1))
@@ -115,7 +108,7 @@ class LoopGraph(nn.Module):
         confidence = log_prob.amax(-1).exp()  # (B, L)
         entropy = -(log_prob * log_prob.exp()).sum(-1).double()  # (B, L) nats
 
-        random = order == RANDOM
+        random = order == FIRST_HITTING
         cursor = cursor + torch.where(random, now * skipped, 0)  # skipped steps drew an order too
         score = scores(order, masked, confidence, entropy, from_noise(noise, cursor, masked))
         cursor = cursor + torch.where(random, now, 0)
@@ -161,8 +154,8 @@ def scores(order, masked, confidence, entropy, uniform):
     """What is revealed first: the largest scores (B, L) float64; -inf where nothing is masked."""
     position = torch.arange(masked.shape[1])
     greedy = torch.where(order == LEFT_TO_RIGHT, -position.double(), confidence.double())
-    score = torch.where(order == BY_ENTROPY, -entropy, greedy)
-    score = torch.where(order == RANDOM, uniform, score)
+    score = torch.where(order == ENTROPY_BOUND, -entropy, greedy)
+    score = torch.where(order == FIRST_HITTING, uniform, score)
     return torch.where(masked, score, -torch.inf)
 
 
@@ -176,7 +169,7 @@ def chosen(order, threshold, score, masked, confidence, entropy, least):
     rank = before.sum(2)
     # Nats of all tokens that are surer than this one (EB-Sampler, arXiv 2505.24857).
     uncertain = torch.where(before & masked[:, None], entropy[:, None], 0.0).sum(2)
-    by_entropy = order == BY_ENTROPY
+    by_entropy = order == ENTROPY_BOUND
     sure = (by_entropy & (uncertain <= threshold)) | (~by_entropy & (confidence >= threshold))
     accepted = (masked & sure).sum(1).int()
     return masked & (rank < torch.maximum(least, accepted)[:, None])

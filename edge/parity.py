@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from base.config import SampleConfig
+from base.decoding import loop_inputs
 from base.files import UserError
-from base.runtime import Runner, loop_inputs
+from base.runtime import Runner
 from caption import scores as caption_scores
 from caption import writer
 from edge.graphs import SHORTEST

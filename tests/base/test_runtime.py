@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
-from base import runtime
+from base import decoding
 from base.config import SampleConfig
 from base.files import UserError
 from base.runtime import Runner
@@ -21,7 +21,7 @@ from net.samplers import Progress, paced
 def test_schedule_is_the_samplers():
     for name in ("linear", "cosine", "polynomial"):
         for steps in (1, 3, 6, 32):
-            table = runtime.schedule_table(SampleConfig(steps=steps, schedule=name), 9)
+            table = decoding.schedule_table(SampleConfig(steps=steps, schedule=name), 9)
             masked = torch.arange(10)[:, None] > torch.arange(9)
             for step in range(steps):
                 now, all_steps = torch.full((10,), step), torch.full((10,), steps)
