@@ -30,7 +30,10 @@ from base.files import UserError
 from base.flags import check, resolve, setting
 
 # What may differ between two equal runs: when, how fast, and from which commit or folder.
-VOLATILE = {"git", "checksums", "checksum", "seconds", "command", "source", "versions", "build"}
+VOLATILE = {"git", "checksums", "checksum", "command", "source", "versions", "build"} | {
+    "seconds",
+    "seconds_per_text",
+}
 TINY = "--d_model 32 --heads 2 --layers 2 --batch_size 8 --device cpu --threads 1 --warmup_steps 4"
 STEPS = "--max_steps 20 --eval_every 10 --save_every 20"
 
