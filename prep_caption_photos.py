@@ -1,307 +1,201 @@
 """Bring captioned photographs into one folder, and compute their image features once.
 
-Reads   captions in any of five layouts, told apart by looking, and the photographs (--images):
-        COCO captions_*.json; Karpathy's dataset_*.json; a CSV or TSV of image,caption; a folder of pictures with same-named .txt;
-        the name of a data set on the hub, whose pictures are saved under --out; or a folder that holds one of these files
-Writes  data_captions_photos/ (--out): captions.jsonl, tokenizer.json, features.npy, meta.json; skipped.txt if pictures were bad
+Reads   captions in any of five layouts, told apart by looking, and the images (--images):
+        COCO's captions_*.json; Karpathy's dataset_*.json; a CSV or TSV of image,caption; a folder
+        of images with .txt files of the same names; the name of a data set on the hub, whose images
+        are saved below --out; or a folder that holds one of these files
+Writes  data_captions_photos/ (--out): captions.jsonl, tokenizer.json, features.npy, meta.json;
+        skipped.txt if images were bad
 
-Flickr8k, the split lists lying beside the captions:
+Flickr8k, with the lists of its splits beside the captions:
     python prep_caption_photos.py --captions flickr8k
-COCO as everybody splits it:
-    python prep_caption_photos.py --captions dataset_coco.json --images coco --encoder openai/clip-vit-base-patch32
+COCO with the usual splits:
+    python prep_caption_photos.py --captions dataset_coco.json --images coco \\
+        --encoder openai/clip-vit-base-patch32
 From the hub:
     python prep_caption_photos.py --captions nlphuji/flickr30k --out data_captions_flickr30k
 
-Pictures stay where they are. Missing and unreadable ones are listed and left out. Without a split for validation, pictures
-of train are held out, seeded. About 25 photographs a second and core with a ViT-Tiny of 224 pixels.
+Images stay where they are. Missing and unreadable images are listed and left out. Without a split
+for validation, images of train are held out, seeded. Expect 25 photographs per second and core with
+a ViT-Tiny at 224 pixels.
 """
 
-import functools
 import re
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
-from base import config, files, flags, images
+from base import config, files, flags
 from base.files import UserError
+from base.flags import setting
 from base.tokenizer import Tokenizer
-from caption import data, features, photos
-from loop import hardware
+from caption import data, features, photos, splits
+from caption.features import Work
 from net import image_encoders
 
-LISTS = {
-    "train": "*train*mages.txt",
-    "val": "*dev*mages.txt",
-    "test": "*test*mages.txt",
-}  # as Flickr8k names them
+# What ends so is meant as a file, even if it is not there.
+FILE_SUFFIXES = (".json", ".csv", ".tsv", ".txt", ".token")
+
+
+def list_setting(split: str):
+    """The flag that names the list of a split."""
+    words = f"text file with an image's name per line; none: {splits.LISTS[split]} by the captions"
+    return setting(None, words)
+
+
+@dataclass
+class Collection:
+    """The captions and images. They decide captions.jsonl, and are kept in meta.json."""
+
+    captions: str | None = setting(
+        None, "needed: file of captions, folder with such a file or .txt files, or hub data set"
+    )
+    images: str | None = setting(
+        None, "folder of the images; none: images/ or Images/ beside the captions, or their folder"
+    )
+    train_list: str | None = list_setting("train")
+    val_list: str | None = list_setting("val")
+    test_list: str | None = list_setting("test")
+    num_val: int = setting(
+        0, "images held out if there is no val; 0: a twentieth, at most 1000", at_least=0
+    )
+    max_images: int = setting(
+        0, "take only this many images, drawn at random; 0 means all", at_least=0
+    )
+    vocab_size: int = setting(4096, "most tokens of the captions' BPE")
+    tokenizer: str | None = setting(
+        None, "use this tokenizer.json instead, such as a text denoiser's"
+    )
+    views: int = setting(
+        1,
+        "records of each training image: itself, then crops, every second crop mirrored",
+        at_least=1,
+    )
+    seed: int = setting(0, "decides which images are held out or taken, and the crops")
+
+    def __post_init__(self):
+        flags.check(self)
+        if not self.captions:
+            raise UserError("no --captions", photos.LAYOUTS, "name it with --captions")
 
 
 def parse_args(argv):
     parser = flags.Parser(__doc__)
-    parser.add_argument(
-        "--captions",
-        help="needed: file of captions, folder with one or with .txt beside pictures, or hub data set",
-    )
-    parser.add_argument(
-        "--images",
-        help="folder of the pictures (default: images/ or Images/ beside the captions, else their folder)",
-    )
-    parser.add_argument(
-        "--out", default="data_captions_photos", help="folder to write (default %(default)s)"
-    )
-    parser.add_argument(
-        "--encoder",
-        default="openai/clip-vit-base-patch32",
-        help="hub name or local folder, or `none` (default %(default)s)",
-    )
-    for split, pattern in LISTS.items():
-        parser.add_argument(
-            f"--{split}_list",
-            help=f"text file with a picture's name a line (default: {pattern} beside the captions)",
-        )
-    parser.add_argument(
-        "--num_val",
-        type=int,
-        default=0,
-        help="pictures held out if there is no val (default: a twentieth, at most 1000)",
-    )
-    parser.add_argument(
-        "--max_images",
-        type=int,
-        default=0,
-        help="take only so many pictures, drawn at random; 0 means all (default 0)",
-    )
-    parser.add_argument(
-        "--vocab_size",
-        type=int,
-        default=4096,
-        help="most tokens of the captions' BPE (default 4096)",
-    )
-    parser.add_argument(
-        "--tokenizer", help="use this tokenizer.json instead, such as a text denoiser's"
-    )
-    parser.add_argument(
-        "--views",
-        type=int,
-        default=1,
-        help="looks at each training picture: itself, then crops, every other mirrored (default 1)",
-    )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        help="what computes the features: auto, cpu, cuda, mps (default auto)",
-    )
-    parser.add_argument(
-        "--shard",
-        metavar="I/N",
-        help="compute only this part of the features, such as 0/8; needs the captions to be there",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=0,
-        help="processes that read pictures; 0 means one a core (default 0)",
-    )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_settings(Collection)
+    parser.add_settings(Work, out="data_captions_photos", encoder="openai/clip-vit-base-patch32")
     return parser.parse_args(argv)
 
 
-def choose_splits(args, path: Path, found: photos.Found) -> dict[str, str]:
-    """{picture: split}: the data set's own, else the lists', else all train; val is drawn from train if there is none."""
-    splits = {name: split for name, (split, _) in found.items() if split}
-    beside = (
-        []
-        if splits or not path.exists()
-        else sorted((path if path.is_dir() else path.parent).iterdir())
+def find_captions(wanted: Collection, out: Path) -> tuple[str, Path, Path]:
+    """The file or hub name of the captions, its path, and the folder of the images.
+
+    Raises UserError if the captions or the images are not there.
+    """
+    path = photos.find_file(Path(wanted.captions))
+    looks_like_hub = re.fullmatch(r"[\w-]+/[\w.-]+", wanted.captions)
+    if not path.exists() and looks_like_hub and path.suffix not in FILE_SUFFIXES:
+        return wanted.captions, path, out / "images"
+    files.existing(path, photos.LAYOUTS, "check --captions")
+    folder = wanted.images or photos.images_beside(path)
+    folder = files.existing(folder, "the folder of images", "check --images")
+    return str(path), path, folder
+
+
+def facts_of(wanted: Collection, name: str, path: Path, folder: Path, tokenizer) -> dict:
+    """What meta.json says of the collection. Folders from before there were views have no views."""
+    digest = files.file_digest(path).hex()[:16] if path.is_file() else None
+    facts = {
+        "captions": str(path.resolve()) if path.exists() else name,
+        "images": str(folder.resolve()),
+        "seed": wanted.seed,
+        "captions_sha256": digest,
+    }
+    for flag in ("vocab_size", "max_images", "num_val", "train_list", "val_list", "test_list"):
+        facts[flag] = getattr(wanted, flag)
+    facts["given_tokenizer"] = tokenizer.fingerprint if tokenizer else None
+    facts["views"] = wanted.views if wanted.views > 1 else None
+    return facts
+
+
+def make_records(wanted: Collection, work: Work, name: str, path: Path, folder: Path) -> list[dict]:
+    """The lines of captions.jsonl, without further views.
+
+    Raises UserError if train or val is empty.
+    """
+    out = Path(work.out)
+    found = photos.read(name, folder, wanted.max_images)
+    split_of = splits.choose(
+        found,
+        path,
+        {"train": wanted.train_list, "val": wanted.val_list, "test": wanted.test_list},
+        num_val=wanted.num_val,
+        max_images=wanted.max_images,
+        seed=wanted.seed,
     )
-    for split, pattern in LISTS.items():
-        given = getattr(args, f"{split}_list")
-        lists = (
-            [files.existing(given, "a list of pictures", f"check --{split}_list")]
-            if given
-            else [one for one in beside if one.match(pattern)]
-        )
-        for file in lists:
-            names = {
-                line.strip()
-                for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
-            } & set(found)
-            if not names:
-                raise UserError(
-                    f"no picture of {path} in {file}",
-                    "a name a line, as the captions name them",
-                    f"name another --{split}_list",
-                )
-            splits |= dict.fromkeys(names, split)
-    rng, splits = np.random.default_rng(args.seed), splits or dict.fromkeys(found, "train")
-    if "val" not in splits.values():
-        names = sorted(name for name, split in splits.items() if split == "train")
-        held = args.num_val or min(1000, max(1, len(names) // 20))
-        if held >= len(names):
-            raise UserError(
-                f"--num_val {held} of {len(names)} pictures", "fewer than there are", "lower it"
-            )
-        splits |= {names[i]: "val" for i in rng.permutation(len(names))[:held]}
-    if len(splits) < len(found):
-        print(
-            f"{len(found) - len(splits):,} pictures are in no split and left out", file=sys.stderr
-        )
-    chosen = sorted(splits)
-    if args.max_images and args.max_images < len(chosen):
-        chosen = sorted(rng.choice(chosen, args.max_images, replace=False).tolist())
-    return {name: splits[name] for name in chosen}
-
-
-def problem(folder: Path, name: str) -> str | None:
-    """Why a picture cannot be used, or None."""
-    try:
-        images.open_image(folder / name, at_least=224)
-    except (UserError, OSError) as error:
-        return str(error if isinstance(error, UserError) else files.os_error(error, folder / name))
-    return None
-
-
-def usable(args, folder: Path, names: list[str], out: Path) -> list[str]:
-    """The pictures that can be read. The others are named on the screen and in skipped.txt."""
-    with ProcessPoolExecutor(args.workers or None) as pool:
-        problems = list(
-            tqdm(
-                pool.map(functools.partial(problem, folder), names, chunksize=16),
-                total=len(names),
-                desc="reading",
-                unit="image",
-            )
-        )
-    bad = [text for text in problems if text]
-    if len(bad) == len(names):
+    names = splits.usable(folder, list(split_of), out, work.workers)
+    present = {split_of[name] for name in names}
+    if not {"train", "val"} <= present:
         raise UserError(
-            f"none of {len(names):,} pictures in {folder} (first: {bad[0]})",
-            "the pictures that the captions name",
-            "check --images",
+            f"images of {' '.join(sorted(present))} only",
+            "some of train and some of val",
+            "name --train_list and --val_list, or choose other sizes",
         )
-    if bad:
-        files.write_text(out / "skipped.txt", "\n".join(bad) + "\n")
-        print(
-            f"{len(bad):,} of {len(names):,} pictures are left out, all named in {out / 'skipped.txt'}; the first:",
-            *bad[:10],
-            sep="\n",
-            file=sys.stderr,
-        )
-    return [name for name, text in zip(names, problems, strict=True) if not text]
+    records = []
+    for name in names:
+        image = (folder / name).resolve()
+        if image.is_relative_to(out.resolve()):  # such a folder can be moved as a whole
+            image = image.relative_to(out.resolve())
+        _, captions = found[name]
+        records.append({"image": str(image), "split": split_of[name], "captions": captions})
+    return records
+
+
+def captions_are_there(out: Path, facts: dict) -> bool:
+    """Whether the captions are finished. Raises UserError if they are of another collection."""
+    if not (out / "meta.json").exists():
+        return False
+    before = data.read_meta(out)
+    if {key: before.get(key) for key in facts} != facts:
+        expected = "a folder of its own for each data set"
+        raise UserError(f"another data set in {out}", expected, "choose another --out or remove it")
+    print(f"{out}: all captions are there", file=sys.stderr)
+    return True
+
+
+def read_tokenizer(path: str | None) -> Tokenizer | None:
+    """The tokenizer that --tokenizer names. Raises UserError if there is no such file."""
+    if path is None:
+        return None
+    file = files.existing(path, "a tokenizer.json", "check --tokenizer")
+    return Tokenizer.from_json(file.read_text(encoding="utf-8", errors="replace"))
 
 
 def main(argv=None):
-    args = parse_args(argv)
-    if min(args.num_val, args.max_images, args.workers) < 0:
-        raise UserError(
-            "a negative --num_val, --max_images or --workers", "0 or more", "correct it"
-        )
-    if args.views < 1:
-        raise UserError(
-            f"--views {args.views}", "at least 1: the picture itself", "choose such a number"
-        )
-    if not args.captions:
-        raise UserError("no --captions", photos.LAYOUTS, "name it with --captions")
-    path, out = photos.find_file(Path(args.captions)), Path(args.out)
-    hub = (
-        not path.exists()
-        and re.fullmatch(r"[\w-]+/[\w.-]+", args.captions)
-        and path.suffix not in (".json", ".csv", ".tsv", ".txt", ".token")
-    )
-    beside = path if path.is_dir() else path.parent
-    if hub:
-        folder = out / "images"
-    else:
-        files.existing(path, photos.LAYOUTS, "check --captions")
-        usual = [
-            beside / name
-            for name in ("images", "Images")
-            if (beside / name).is_dir() and not path.is_dir()
-        ]
-        folder = files.existing(
-            args.images or [*usual, beside][0], "the folder of pictures", "check --images"
-        )
-    if args.encoder == image_encoders.EMBEDDED:
-        print(
-            "note: the embedded encoder has seen drawn scenes only; for photographs openai/clip-vit-base-patch32 is better",
-            file=sys.stderr,
-        )
-    encoder = (
-        None
-        if args.encoder == "none"
-        else image_encoders.load(args.encoder, hardware.choose_device(args.device))
-    )
-    tokenizer = None
-    if args.tokenizer:
-        file = files.existing(args.tokenizer, "a tokenizer.json", "check --tokenizer")
-        tokenizer = Tokenizer.from_json(file.read_text(encoding="utf-8", errors="replace"))
-    shard = config.read_shard(args.shard)
+    arguments = parse_args(argv)
+    wanted = flags.resolve(Collection, arguments)
+    work = flags.resolve(Work, arguments)
+    out = Path(work.out)
+    name, path, folder = find_captions(wanted, out)
+    if work.encoder == image_encoders.EMBEDDED:
+        message = "note: the embedded encoder has seen drawn scenes only; for photographs "
+        print(message + "openai/clip-vit-base-patch32 is better", file=sys.stderr)
+    encoder = features.encoder_for(work)
+    tokenizer = read_tokenizer(wanted.tokenizer)
+    shard = config.read_shard(work.shard)
     features.claim(out, shard)
-    settings = {
-        "captions": args.captions if hub else str(path.resolve()),
-        "images": str(folder.resolve()),
-        "seed": args.seed,
-        "captions_sha256": files.file_digest(path).hex()[:16] if path.is_file() else None,
-        "vocab_size": args.vocab_size,
-        "max_images": args.max_images,
-        "num_val": args.num_val,
-        "train_list": args.train_list,
-        "val_list": args.val_list,
-        "test_list": args.test_list,
-        "given_tokenizer": tokenizer.fingerprint if tokenizer else None,
-        "views": args.views if args.views > 1 else None,
-    }
-    if (out / "meta.json").exists():
-        before = data.read_meta(out)
-        if {key: before.get(key) for key in settings} != settings:
-            raise UserError(
-                f"another data set in {out}",
-                "a folder of its own for each",
-                "choose another --out or remove it",
-            )
-        print(f"{out}: all captions are there", file=sys.stderr)
-    else:
-        found = photos.read(args.captions if hub else str(path), folder, args.max_images)
-        splits = choose_splits(args, path, found)
-        names = usable(args, folder, list(splits), out)
-        if not {"train", "val"} <= {splits[name] for name in names}:
-            raise UserError(
-                f"pictures of {' '.join(sorted({splits[name] for name in names}))} only",
-                "some of train and some of val",
-                "name --train_list and --val_list, or choose other sizes",
-            )
-        home = out.resolve()
-        inside = lambda place: str(place.relative_to(home) if place.is_relative_to(home) else place)
-        records = [
-            {
-                "image": inside((folder / name).resolve()),
-                "split": splits[name],
-                "captions": found[name][1],
-            }
-            for name in names
-        ]
-        texts = [
-            text for record in records if record["split"] == "train" for text in record["captions"]
-        ]
-        tokenizer = tokenizer or Tokenizer.train(texts, args.vocab_size)
-        rng = np.random.default_rng([args.seed, 1])
-        records = [
-            look
-            for record in records
-            for look in photos.views(record, args.views if record["split"] == "train" else 1, rng)
-        ]
-        data.write_folder(out, records, tokenizer, settings)
+    facts = facts_of(wanted, name, path, folder, tokenizer)
+    if not captions_are_there(out, facts):
+        records = make_records(wanted, work, name, path, folder)
+        if tokenizer is None:
+            tokenizer = Tokenizer.train(data.texts_of(records, "train"), wanted.vocab_size)
+        records = photos.with_views(records, wanted.views, wanted.seed)
+        data.write_folder(out, records, tokenizer, facts)
     if encoder is not None:
-        features.cache_features(encoder, out, shard=shard, workers=args.workers)
+        features.cache_features(encoder, out, shard=shard, workers=work.workers)
     records = data.read_records(out)
-    print(
-        f"{out}: "
-        + "  ".join(f"{name} {size:,}" for name, size in data.read_meta(out)["splits"].items())
-        + f"  captions a picture {sum(len(record['captions']) for record in records) / len(records):.1f}"
-    )
+    sizes = "  ".join(f"{name} {size:,}" for name, size in data.read_meta(out)["splits"].items())
+    captions = sum(len(record["captions"]) for record in records) / len(records)
+    print(f"{out}: {sizes}  captions per image {captions:.1f}")
     print(f"next: python train_captioning.py --data_dir {out}")
 
 

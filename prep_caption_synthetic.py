@@ -32,7 +32,7 @@ from base.files import UserError
 from base.flags import setting
 from base.tokenizer import Tokenizer
 from caption import data, features
-from loop import hardware
+from caption.features import Work
 from net import image_encoders
 from worlds import drawing, language, scenes
 
@@ -89,30 +89,10 @@ class Scenes:
         return sizes
 
 
-@dataclass
-class Work:
-    """The folder, the features, and the machine. None of these changes a scene."""
-
-    out: str = setting("data_captions_synthetic", "folder to write")
-    encoder: str = setting(
-        image_encoders.EMBEDDED, "frozen encoder, or `none` to leave features out"
-    )
-    device: str = setting("auto", "what computes the features: auto, cpu, cuda, mps")
-    shard: str | None = setting(
-        None,
-        "compute only this part of the features, such as 0/8; needs the captions to be there",
-        metavar="I/N",
-    )
-    workers: int = setting(0, "processes that draw; 0 means a process per core", at_least=0)
-
-    def __post_init__(self):
-        flags.check(self)
-
-
 def parse_args(argv):
     parser = flags.Parser(__doc__)
     parser.add_settings(Scenes)
-    parser.add_settings(Work)
+    parser.add_settings(Work, out="data_captions_synthetic", encoder=image_encoders.EMBEDDED)
     return parser.parse_args(argv)
 
 
@@ -188,9 +168,7 @@ def main(argv=None):
     arguments = parse_args(argv)
     wanted = flags.resolve(Scenes, arguments)
     work = flags.resolve(Work, arguments)
-    encoder = None
-    if work.encoder != "none":  # a wrong name is better known before the images are drawn
-        encoder = image_encoders.load(work.encoder, hardware.choose_device(work.device))
+    encoder = features.encoder_for(work)
     shard = config.read_shard(work.shard)
     out = features.claim(Path(work.out), shard)
     facts = wanted.facts()

@@ -1,12 +1,11 @@
-"""Likeness of captions to references, as coco-caption computes it, in numpy and without Java (floor 0).
+"""Likeness of captions to references, as coco-caption computes it, in numpy and without Java.
 
-BLEU (Papineni et al. 2002), ROUGE-L (Lin 2004) and CIDEr-D (arXiv 1411.5726, section 4), over words cut as the Penn
-Treebank cuts them, lower case, without coco-caption's list of punctuation. Every set of figures carries a signature.
+BLEU (Papineni et al. 2002), ROUGE-L (Lin 2004) and CIDEr-D (Vedantam et al. 2015, arXiv 1411.5726,
+section 4) over the words of `caption.words`. Every set of figures carries a signature.
 """
 
 import contextlib
 import importlib.util
-import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import numpy as np
 
 from base import metrics
 from base.files import UserError
+from caption.words import ngrams, tokenize
 
 VERSION = 2  # of the figures: it grows when the same captions would score otherwise
 LABELS = {
@@ -30,273 +30,205 @@ LABELS = {
     "clip_score": "CLIPScore",
     "ref_clip_score": "RefCLIPScore",
 }
-
-# The Penn Treebank's way with words, as coco-caption's Stanford tokenizer 3.4.1 has it. Brackets stay in the captions:
-# coco-caption's list of punctuation has them in capitals, and its tokens are lower case when they meet it.
-PUNCTUATION = {"''", "'", "``", "`", '"', ".", "?", "!", ",", ":", ";"}
-PLAIN = str.maketrans(
-    {
-        "‘": "`",
-        "‛": "`",
-        "“": '"',
-        "”": '"',
-        "«": '"',
-        "»": '"',
-        "‹": '"',
-        "›": '"',
-        "…": " ... ",
-        "‥": " .. ",
-        "\u00ad": "",
-        "–": "--",
-        "—": "--",
-        "―": "--",
-        "‒": "--",
-        "½": " 1/2 ",
-        "⅓": " 1/3 ",
-        "⅔": " 2/3 ",
-        "¼": " 1/4 ",
-        "¾": " 3/4 ",
-        "²": " ² ",
-        "³": " ³ ",
-        "€": " $ ",
-        "£": " # ",
-        "¢": " cents ",
-    }
-)
-UNSEEN = re.compile(
-    "[\u200b-\u200f\u2028-\u202e\ufe0e\ufe0f\U00010000-\U0010ffff]"
-)  # emoji lie beyond the tokenizer's alphabet
-NAMES = {"(": "-lrb-", ")": "-rrb-", "{": "-lcb-", "}": "-rcb-", "[": "-lsb-", "]": "-rsb-"}
-BRACKET = re.compile(r"[(){}[\]]")
-PARTS = {
-    "cannot": ("can", "not"),
-    "gonna": ("gon", "na"),
-    "wanna": ("wan", "na"),
-    "gotta": ("got", "ta"),
-    "gimme": ("gim", "me"),
-    "lemme": ("lem", "me"),
-    "'tis": ("'t", "is"),
-    "’tis": ("tis",),
-    "'twas": ("'t", "was"),
-    "’twas": ("twas",),
-    "&lt;": ("<",),
-    "&gt;": (">",),
-    "&quot;": ('"',),
-}
-ALWAYS = """jan feb mar apr jun jul aug sept? oct nov dec mon tues? wed thu thurs fri ala ariz calif colo conn ct dak fla ga ind kans? ky md mich
-minn mo mont neb nev okla penn tenn va vt wisc? wyo inc cos? corp pty ltd plc rt bancorp dept bhd assn univ intl sys drs? profs? sens? reps? attys?
-lt col gen messrs govs? adm rev maj sgt cpl pvt capt ste? ave pres lieut hon brig co?mdr pfc spc supts? det mr mrs ms mme mlle jr sr bros blvd rd esq
-tel est ext sq bldg etc al seq vs ft mt alex wm jos cie ph.d ed.d""".replace(
-    ".", r"\."
-).split()  # they keep their points in any case
-CAPITAL = "ark del ill la mass miss ore pa tex wash".split()
-NUMBERED = "ca figs? prop nos? art pp op".split()  # keep them before a number
-WORD = re.compile(
-    rf"""
-      </?[a-z][\w:.-]*(?:\s[\w-]+="[^"<>]*")*\s?/?> | &(?:amp|lt|gt|quot|\#\d+); | -[lr][rcs]b-
-    | https?://[^\s"<>|()]*[^\s"<>|.!?(){{}},-] | \w[\w.+-]*@\w[\w.-]*\w | [@#][a-z_]\w*
-    | [<>]?[:;=][-o*']?(?-i:[()DPdpO\\{{@|\[\]])(?![a-z])  # :-)
-    | (?-i:[A-Z]+(?:(?:[+&]|&amp;)[A-Z]+)+) | (?-i:[A-Z]+)\$ | c\+\+ | [cf]\#
-    | (?:[a-z]\.)+-\w+ | (?:(?:[a-z]\.)+ | (?:{"|".join(ALWAYS)})\. | (?-i:(?=[A-Z]))(?:{"|".join(CAPITAL)})\.)(?![^\W\d_])
-    | (?:{"|".join(NUMBERED)})\.(?=\s?\d)
-    | ['’]n['’] | ['’](?:tis|twas|em|n|til|cause)(?!\w) | (?<!\w)['’]\d\ds?(?![\w'’])
-    | (?P<clitic>['’](?:s|re|ve|ll|d|m)|n['’]t)(?!\w) | y['’](?=all|know)
-    | (?:ma['’]am|c['’]mon|(?:n|o)?e['’]er|li['’]l|s['’]mores|nor['’]easter|ev['’]ry|hallowe['’]en)(?!\w) | (?:[dlj]|ol|somethin|dunkin)['’](?!\w)
-    | [^\W\d_]+?(?=n['’]t(?!\w))
-    | [^\W_]+(?:-[^\W_]+){{0,2}}(?:/[^\W_]+(?:-[^\W_]+){{0,2}}){{1,2}}(?![^\W_])
-    | (?:[dol]['’])?[^\W_](?:[^\W_]|[.,])*(?:[-‐‑][^\W_]+)+
-    | [-+]?(?:\d+(?:[.,:]\d+)+|\.\d+(?:[.,:]\d+)*) | [-+]\d+
-    | (?:[dol]['’](?=\w))?[^\W\d_][^\W_]*(?:[.!?_][^\W\d_][^\W_]*)* | [^\W_]+(?:_[^\W_]+)*
-    | \.{{3}} | -+ | `` | '' | [!?]+ | \*+ | _+ | @+ | \#+ | << | >> | [^\w\s]""",
-    re.VERBOSE | re.IGNORECASE,
-)
+COMPUTED = tuple(LABELS)[:6]  # the figures that need neither Java nor a CLIP
 
 
-def tokenize(text: str) -> list[str]:
-    """Words of a caption: "It's a dog's ball." -> it 's a dog 's ball."""
-    words: list[str] = []
-    for found in WORD.finditer(
-        UNSEEN.sub(" ", text.replace("&apos;", "'").replace("&nbsp;", " ").translate(PLAIN))
-    ):
-        word = found[0].lower().replace("&amp;", "&")
-        word = (
-            word.replace("’", "'") if found["clitic"] or word == "’" else word
-        )  # o’clock keeps what dog’s does not
-        words += PARTS.get(word) or BRACKET.sub(lambda one: NAMES[one[0]], word).split()
-    return [word for word in words if word not in PUNCTUATION and word != "..." and word.strip("-")]
-
-
-def ngrams(words: list[str], n: int) -> Counter:
-    return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+# ---- BLEU -------------------------------------------------------------------------------------
 
 
 def bleu_statistics(hypotheses: list[list[str]], references: list[list[list[str]]]) -> np.ndarray:
-    """What BLEU needs of each image, and may be summed: (N, 10) right 1- to 4-grams (clipped), all of them, our length, theirs.
+    """What BLEU needs of each image; sums of it are what BLEU needs of a set: (N, 10) float64.
 
-    Theirs is the length of the closest reference; of two that are equally close, the shorter.
+    Columns: right 1- to 4-grams (clipped), all 1- to 4-grams, length of the caption, length of the
+    closest reference. Of two references that are equally close, the shorter counts.
     """
     rows = []
     for words, refs in zip(hypotheses, references, strict=True):
-        closest = min((abs(len(ref) - len(words)), len(ref)) for ref in refs)[1]
+        _, closest = min((abs(len(ref) - len(words)), len(ref)) for ref in refs)
         right = []
         for n in range(1, 5):
-            mine, most = ngrams(words, n), Counter()
+            allowed: Counter = Counter()
             for ref in refs:
-                most |= ngrams(ref, n)
-            right.append(sum((mine & most).values()))
-        rows.append([*right, *(max(0, len(words) - n) for n in range(4)), len(words), closest])
+                allowed |= ngrams(ref, n)
+            right.append((ngrams(words, n) & allowed).total())
+        total = [max(0, len(words) - n) for n in range(4)]
+        rows.append([*right, *total, len(words), closest])
     return np.array(rows, dtype=np.float64)
 
 
 def bleu_of(totals: np.ndarray) -> np.ndarray:
-    """(..., 10) summed statistics to (..., 4) BLEU-1 to 4: no smoothing, but coco-caption's guards against division by zero."""
+    """Summed statistics (..., 10) to BLEU-1 to BLEU-4 (..., 4), 0 to 1.
+
+    No smoothing, but coco-caption's own guards against division by zero.
+    """
     precision = (totals[..., :4] + 1e-15) / (totals[..., 4:8] + 1e-9)
     length = (totals[..., 8:9] + 1e-15) / (totals[..., 9:] + 1e-9)
-    return np.cumprod(precision, -1) ** (1 / np.arange(1, 5)) * np.exp(
-        np.minimum(0.0, 1 - 1 / length)
-    )
+    brevity = np.exp(np.minimum(0.0, 1 - 1 / length))
+    return np.cumprod(precision, -1) ** (1 / np.arange(1, 5)) * brevity
 
 
 def bleu(hypotheses: list[list[str]], references: list[list[list[str]]]) -> list[float]:
-    """Corpus BLEU-1 to 4."""
+    """Corpus BLEU-1 to BLEU-4, 0 to 1."""
     return bleu_of(bleu_statistics(hypotheses, references).sum(0)).tolist()
+
+
+# ---- ROUGE-L ----------------------------------------------------------------------------------
 
 
 def common_subsequence(a: list[str], b: list[str]) -> int:
     """Length of the longest common subsequence."""
-    row = [0] * (len(b) + 1)
+    row = [0] * (len(b) + 1)  # row[j]: of the words of `a` so far and the first j words of `b`
     for word in a:
-        before = 0
+        diagonal = 0
         for j, other in enumerate(b):
-            before, row[j + 1] = (
-                row[j + 1],
-                before + 1 if word == other else max(row[j + 1], row[j]),
-            )
+            above = row[j + 1]
+            row[j + 1] = diagonal + 1 if word == other else max(above, row[j])
+            diagonal = above
     return row[-1]
 
 
 def rouge_l(words: list[str], refs: list[list[str]], beta: float = 1.2) -> float:
-    """The largest precision and the largest recall, each over the references alone, in one F measure."""
-    words, refs = (
-        words or [""],
-        [ref or [""] for ref in refs],
-    )  # to coco-caption, nothing is one empty word
+    """ROUGE-L, 0 to 1: the largest precision and the largest recall, in one F measure.
+
+    The two may come from different references, as in coco-caption.
+    """
+    words = words or [""]  # coco-caption takes an empty caption for one empty word
+    refs = [ref or [""] for ref in refs]
     common = [common_subsequence(words, ref) for ref in refs]
     precision = max(common) / len(words)
     recall = max(n / len(ref) for n, ref in zip(common, refs, strict=True))
-    return (
-        (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
-        if precision and recall
-        else 0.0
-    )
+    if not precision or not recall:
+        return 0.0
+    return (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
+
+
+# ---- CIDEr-D ----------------------------------------------------------------------------------
 
 
 class CiderD:
-    """CIDEr-D with the document frequencies of `references`, a list over images of tokenised captions."""
+    """CIDEr-D with the document frequencies of `references`, for each image its captions as
+    words."""
 
     def __init__(self, references: list[list[list[str]]], sigma: float = 6.0):
-        self.sigma, self.seen = sigma, Counter()
+        self.sigma = sigma
+        self.images_with: Counter = Counter()  # n-gram -> images that have it in a caption
         for refs in references:
-            self.seen.update({gram for ref in refs for n in range(1, 5) for gram in ngrams(ref, n)})
-        self.most = np.log(len(references))
+            grams = {gram for ref in refs for n in range(1, 5) for gram in ngrams(ref, n)}
+            self.images_with.update(grams)
+        self.log_images = np.log(len(references))
 
-    def vectors(self, words: list[str]) -> tuple:
-        """Weights of the 1- to 4-grams, their norms, and the length: the count of bigrams, as coco-caption counts."""
-        parts = [
-            {
-                gram: count * (self.most - np.log(max(1.0, self.seen[gram])))
-                for gram, count in ngrams(words, n).items()
-            }
-            for n in range(1, 5)
-        ]
-        return (
-            parts,
-            [np.sqrt(sum(value * value for value in part.values())) for part in parts],
-            max(0, len(words) - 1),
-        )
+    def vectors(self, words: list[str]) -> tuple[list[dict], list[float], int]:
+        """Weights (tf-idf) of the 1- to 4-grams, their norms, and the length.
+
+        The length is the number of bigrams, as coco-caption counts.
+        """
+        weights, norms = [], []
+        for n in range(1, 5):
+            vector = {}
+            for gram, count in ngrams(words, n).items():
+                idf = self.log_images - np.log(max(1.0, self.images_with[gram]))
+                vector[gram] = count * idf
+            weights.append(vector)
+            norms.append(np.sqrt(sum(value * value for value in vector.values())))
+        return weights, norms, max(0, len(words) - 1)
 
     def score(self, words: list[str], references: list[tuple]) -> float:
-        """CIDEr-D of one caption against the `vectors` of its references, on the scale of 0 to 10."""
-        mine, size, length = self.vectors(words)
+        """CIDEr-D of a caption against the `vectors` of its references, 0 to 10."""
+        mine, norms, length = self.vectors(words)
         result = 0.0
-        for other, other_size, other_length in references:
+        for other, other_norms, other_length in references:
             penalty = np.exp(-((length - other_length) ** 2) / (2 * self.sigma**2))
             for n in range(4):
-                if size[n] and other_size[n]:
-                    shared = sum(
-                        min(value, other[n][gram]) * other[n][gram]
-                        for gram, value in mine[n].items()
-                        if gram in other[n]
-                    )
-                    result += (
-                        10 * penalty * shared / (size[n] * other_size[n]) / 4 / len(references)
-                    )
+                if not norms[n] or not other_norms[n]:
+                    continue
+                shared = clipped_product(mine[n], other[n])
+                norm = norms[n] * other_norms[n]
+                # The mean over n and over references, on coco-caption's scale of 0 to 10.
+                result += 10 * penalty * shared / norm / 4 / len(references)
         return result
+
+
+def clipped_product(mine: dict, other: dict) -> float:
+    """The product of two vectors; a weight of `mine` counts at most as much as that of `other`."""
+    total = 0
+    for gram, value in mine.items():
+        if gram in other:
+            total += min(value, other[gram]) * other[gram]
+    return total
 
 
 def cider(
     hypotheses: list[list[str]], references: list[list[list[str]]], sigma: float = 6.0
 ) -> np.ndarray:
-    """CIDEr-D of each image, on its 0 to 10 scale: (N,) float64. Document frequencies are those of the references given."""
+    """CIDEr-D of each image, 0 to 10: (N,) float64. Document frequencies are of `references`."""
     judge = CiderD(references, sigma)
-    return np.array(
-        [
-            judge.score(words, [judge.vectors(ref) for ref in refs])
-            for words, refs in zip(hypotheses, references, strict=True)
-        ]
-    )
+    scores = []
+    for words, refs in zip(hypotheses, references, strict=True):
+        scores.append(judge.score(words, [judge.vectors(ref) for ref in refs]))
+    return np.array(scores)
 
 
-def signature(references: list[list[str]], on: str) -> str:
-    """What a score is worth nothing without: tokenizer, references (fewest, mean, most), images, what they are, version."""
+# ---- all figures ------------------------------------------------------------------------------
+
+
+def signature(references: list[list[str]], dataset: str) -> str:
+    """What a score is worth nothing without.
+
+    Tokenizer, references per image (fewest, mean, most), images, document frequencies, the name of
+    the data set, and the version of these figures.
+    """
     counts = [len(refs) for refs in references]
+    per_image = f"{min(counts)}/{np.mean(counts):.2f}/{max(counts)}"
     return (
-        f"tokens:ptb|references:{min(counts)}/{np.mean(counts):.2f}/{max(counts)}|images:{len(counts)}|cider:D,df=these|on:{on}"
-        f"|version:{VERSION}"
+        f"tokens:ptb|references:{per_image}|images:{len(counts)}"
+        f"|cider:D,df=these|on:{dataset}|version:{VERSION}"
     )
 
 
 def scores(
     hypotheses: list[str],
     references: list[list[str]],
-    on: str = "given",
+    dataset: str = "given",
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict:
-    """bleu_1 to bleu_4 and rouge_l as fractions, cider from 0 to 10, each with its name_ci95; images; signature; cider_each (N,).
+    """All figures of captions against their references.
 
-    Intervals: bootstrap over images. BLEU is computed anew for each resample, CIDEr keeps its document frequencies.
+    Returns bleu_1 to bleu_4 and rouge_l from 0 to 1, cider from 0 to 10, each with its name_ci95;
+    images; signature; cider_each (N,). Intervals: bootstrap over images. BLEU is computed again for
+    each resample; CIDEr keeps its document frequencies.
     """
-    ours, theirs = (
-        [tokenize(text) for text in hypotheses],
-        [[tokenize(text) for text in refs] for refs in references],
-    )
-    statistics = bleu_statistics(ours, theirs)
-    rouge = np.array([rouge_l(words, refs) for words, refs in zip(ours, theirs, strict=True)])
-    each, n = cider(ours, theirs), len(ours)
-    columns = np.column_stack([statistics, rouge, each])
-    figures = lambda totals: np.concatenate([bleu_of(totals[..., :10]), totals[..., 10:] / n], -1)
-    low, high = np.percentile(
-        figures(metrics.resampled_sums(columns, resamples=resamples, seed=seed)),
-        [2.5, 97.5],
-        axis=0,
-    )
-    result: dict = {"images": n}
-    for i, (name, value) in enumerate(zip(tuple(LABELS)[:6], figures(columns.sum(0)), strict=True)):
-        result |= {name: float(value), f"{name}_ci95": [float(low[i]), float(high[i])]}
-    return result | {"signature": signature(references, on), "cider_each": each}
+    ours = [tokenize(text) for text in hypotheses]
+    theirs = [[tokenize(text) for text in refs] for refs in references]
+    count = len(ours)
+    rouge = [rouge_l(words, refs) for words, refs in zip(ours, theirs, strict=True)]
+    each = cider(ours, theirs)
+    columns = np.column_stack([bleu_statistics(ours, theirs), rouge, each])  # (N, 12)
+    values = figures_of(columns.sum(0), count)
+    sums = metrics.resampled_sums(columns, resamples=resamples, seed=seed)  # (resamples, 12)
+    low, high = np.percentile(figures_of(sums, count), [2.5, 97.5], axis=0)
+    result: dict = {"images": count}
+    for i, name in enumerate(COMPUTED):
+        result[name] = float(values[i])
+        result[f"{name}_ci95"] = [float(low[i]), float(high[i])]
+    return result | {"signature": signature(references, dataset), "cider_each": each}
+
+
+def figures_of(totals: np.ndarray, count: int) -> np.ndarray:
+    """Sums (..., 12) over `count` images to the six figures (..., 6)."""
+    return np.concatenate([bleu_of(totals[..., :10]), totals[..., 10:] / count], -1)
+
+
+# ---- figures that need Java -------------------------------------------------------------------
 
 
 def need_java() -> None:
     """Refuse METEOR and SPICE where they cannot run, before anything long begins."""
-    missing = [
-        name
-        for name, there in (
-            ("pycocoevalcap", importlib.util.find_spec("pycocoevalcap")),
-            ("java", shutil.which("java")),
-        )
-        if not there
-    ]
+    missing = []
+    if not importlib.util.find_spec("pycocoevalcap"):
+        missing.append("pycocoevalcap")
+    if not shutil.which("java"):
+        missing.append("java")
     if missing:
         raise UserError(
             f"--meteor_spice without {' and '.join(missing)}",
@@ -306,9 +238,10 @@ def need_java() -> None:
 
 
 def meteor_spice(hypotheses: list[str], references: list[list[str]]) -> dict:
-    """METEOR and SPICE as fractions, by coco-caption's own Java programs. One that does not run is left out, with its reason on stderr.
+    """METEOR and SPICE, 0 to 1, by coco-caption's own Java programs.
 
-    SPICE downloads Stanford's parser when it is used first, and wants Java 8.
+    A program that does not run is left out, with its reason on stderr. SPICE downloads Stanford's
+    parser at its first use, and needs Java 8. Raises UserError without Java or pycocoevalcap.
     """
     need_java()
     from pycocoevalcap.meteor.meteor import Meteor  # an optional extra
@@ -319,31 +252,35 @@ def meteor_spice(hypotheses: list[str], references: list[list[str]]) -> dict:
     result = {}
     for name, kind in (("meteor", Meteor), ("spice", Spice)):
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # it says that it downloads
-                result[name] = float(kind().compute_score(theirs, ours)[0])
+            with contextlib.redirect_stdout(sys.stderr):  # SPICE prints what it downloads
+                score, _ = kind().compute_score(theirs, ours)
+            result[name] = float(score)
         except (OSError, ValueError, KeyError, EOFError, subprocess.SubprocessError) as error:
-            print(
-                f"{name}: left out, it does not run here ({type(error).__name__}: {error})".replace(
-                    "\n", " "
-                )[:300],
-                file=sys.stderr,
-            )
+            reason = f"{name}: left out, it does not run here ({type(error).__name__}: {error})"
+            print(reason.replace("\n", " ")[:300], file=sys.stderr)
     return result
 
 
+# ---- to print ---------------------------------------------------------------------------------
+
+
 def table(named: dict[str, dict]) -> list[list[str]]:
-    """{name: figures} as rows of text, ×100 with their 95% intervals; the first row is the header."""
-    names = [name for name in LABELS if any(name in one for one in named.values())]
-    low_high = lambda one, name: (
-        " [{:.1f}, {:.1f}]".format(*(100 * value for value in one[f"{name}_ci95"]))
-        if f"{name}_ci95" in one
-        else ""
-    )
-    cell = lambda one, name: f"{100 * one[name]:.1f}{low_high(one, name)}" if name in one else ""
-    return [
-        ["", "images", *(LABELS[name] for name in names)],
-        *(
-            [name, str(one["images"]), *(cell(one, key) for key in names)]
-            for name, one in named.items()
-        ),
-    ]
+    """{name: figures} as rows of text, ×100 with 95% intervals; the first row is the header."""
+    names = [name for name in LABELS if any(name in figures for figures in named.values())]
+    rows = [["", "images", *(LABELS[name] for name in names)]]
+    for title, figures in named.items():
+        cells = [cell(figures, name) for name in names]
+        rows.append([title, str(figures["images"]), *cells])
+    return rows
+
+
+def cell(figures: dict, name: str) -> str:
+    """A figure ×100 with its interval, or nothing where it was not computed."""
+    if name not in figures:
+        return ""
+    text = f"{100 * figures[name]:.1f}"
+    interval = figures.get(f"{name}_ci95")
+    if interval:
+        low, high = interval
+        text += f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return text

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from base import files, folders
 from base.files import UserError
+from base.flags import check, setting
 from base.images import look, open_image
 from caption import data
 from loop import hardware
@@ -30,6 +31,33 @@ from net.image_encoders import Encoder, Preprocess
 
 CHUNK = 256  # images between two saved states of the features
 REMOVE = "remove features.npy and features.json"
+
+
+@dataclass
+class Work:
+    """The folder, the features, and the machine. None of these changes a caption."""
+
+    out: str = setting("data_captions", "folder to write")
+    encoder: str = setting(
+        image_encoders.EMBEDDED, "frozen encoder: `embedded`, a hub name or a folder; or `none`"
+    )
+    device: str = setting("auto", "what computes the features: auto, cpu, cuda, mps")
+    shard: str | None = setting(
+        None,
+        "compute only this part of the features, such as 0/8; needs the captions to be there",
+        metavar="I/N",
+    )
+    workers: int = setting(0, "processes for the images; 0 means a process per core", at_least=0)
+
+    def __post_init__(self):
+        check(self)
+
+
+def encoder_for(work: Work) -> Encoder | None:
+    """The encoder of the flags, or None. Scripts load it first: a wrong name then costs no work."""
+    if work.encoder == "none":
+        return None
+    return image_encoders.load(work.encoder, hardware.choose_device(work.device))
 
 
 def check_encoder(name: str, key: str, saved: dict, path) -> None:

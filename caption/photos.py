@@ -1,8 +1,8 @@
-"""Captioned photographs as people keep them: five layouts, one form (floor 0).
+"""Captioned photographs as people keep them: five layouts are read into one form.
 
-Each reader returns {picture: (split or None, captions)}, pictures named relative to the folder that holds them. A name that
-climbs out of it is refused. An absolute path is taken from a CSV or TSV only, which people write themselves: JSON files of
-captions, as COCO's, come from elsewhere.
+Each reader returns {name: (split or None, captions)}. A name is relative to the folder of images. A
+name that climbs out of that folder is refused. An absolute path is allowed in a CSV or TSV only,
+because people write those themselves. JSON files, such as COCO's, come from elsewhere.
 """
 
 import contextlib
@@ -19,25 +19,23 @@ from tqdm import tqdm
 from base import files, images
 from base.files import UserError
 
+Photos = dict[str, tuple[str | None, list[str]]]  # {name: (split or None, captions)}
+
+# The sizes of train, val and test that papers report on.
 KARPATHY = {
     "dataset_coco": (113_287, 5_000, 5_000),
     "dataset_flickr30k": (29_000, 1_014, 1_000),
     "dataset_flickr8k": (6_000, 1_000, 1_000),
 }
-SPLITS = {
-    "restval": "train",
-    "validation": "val",
-    "valid": "val",
-    "dev": "val",
-}  # other names; restval is train, as everybody counts it
-TEXTS = (
-    "caption",
-    "sentence",
-    "text",
-    "raw",
-    "answer",
-)  # how columns of captions begin on the hub; the first that fits
-LAYOUTS = "COCO's or Karpathy's JSON, a CSV or TSV of image,caption, a folder of pictures and .txt files, or owner/name of a hub data set"
+# Other names of the splits. restval counts as train in all papers.
+SPLITS = {"restval": "train", "validation": "val", "valid": "val", "dev": "val"}
+# Columns of captions on the hub begin with these words; the first word that fits is taken.
+COLUMNS = ("caption", "sentence", "text", "raw", "answer")
+LAYOUTS = (
+    "COCO's or Karpathy's JSON, a CSV or TSV of image,caption, "
+    "a folder of images and .txt files, or owner/name of a hub data set"
+)
+# Files of captions in a folder.
 FILES = (
     "captions*.txt",
     "captions_*.json",
@@ -46,217 +44,266 @@ FILES = (
     "*.tsv",
     "*.token",
     "*.token.txt",
-)  # captions in a folder
+)
 SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
-Found = dict[str, tuple[str | None, list[str]]]  # {picture: (split or None, captions)}
+# A crop keeps at least this share of each side: smaller crops lose what the captions name.
+SMALLEST_CROP = 0.8
 
 
-def from_coco(content: dict) -> Found:
-    """captions_*.json: names in images, texts in annotations."""
+# ---- the layouts ------------------------------------------------------------------------------
+
+
+def from_coco(content: dict) -> Photos:
+    """captions_*.json: names in `images`, captions in `annotations`."""
     names = {image["id"]: image["file_name"] for image in content["images"]}
-    found: Found = {name: (None, []) for name in names.values()}
-    for note in content["annotations"]:
-        found[names[note["image_id"]]][1].append(note["caption"])
-    return found
+    photos: Photos = {name: (None, []) for name in names.values()}
+    for annotation in content["annotations"]:
+        _, captions = photos[names[annotation["image_id"]]]
+        captions.append(annotation["caption"])
+    return photos
 
 
-def from_karpathy(content: dict, stem: str) -> Found:
-    """dataset_*.json: a split and sentences for each picture."""
-    found: Found = {
-        str(Path(image.get("filepath", "")) / image["filename"]): (
-            SPLITS.get(image["split"], image["split"]),
-            [one["raw"] for one in image["sentences"]],
-        )
-        for image in content["images"]
-    }
-    sizes = Counter(split for split, _ in found.values())
-    usual = KARPATHY.get(f"dataset_{content['dataset']}" if "dataset" in content else stem)
+def from_karpathy(content: dict, stem: str) -> Photos:
+    """dataset_*.json: a split and sentences for each image.
+
+    stem: the file's name, for the check.
+    """
+    photos: Photos = {}
+    for image in content["images"]:
+        name = str(Path(image.get("filepath", "")) / image["filename"])
+        split = SPLITS.get(image["split"], image["split"])
+        photos[name] = split, [sentence["raw"] for sentence in image["sentences"]]
+    sizes = Counter(split for split, _ in photos.values())
+    key = f"dataset_{content['dataset']}" if "dataset" in content else stem
+    usual = KARPATHY.get(key)
     if usual and tuple(sizes[name] for name in ("train", "val", "test")) != usual:
-        print(
-            f"note: {stem} has {dict(sizes)} pictures; the usual split has {usual}", file=sys.stderr
-        )
-    return found
+        message = f"note: {stem} has {dict(sizes)} images; the usual split has {usual}"
+        print(message, file=sys.stderr)
+    return photos
 
 
-def from_table(path: Path) -> Found:
-    """A CSV or TSV. A header is a first row whose picture has no suffix; name.jpg#3 is name.jpg. A quote left open is an error."""
+def from_table(path: Path) -> Photos:
+    """A CSV or TSV of image,caption. name.jpg#3 is name.jpg.
+
+    A first row whose image has no suffix is a header. Raises UserError for a quote left open.
+    """
+    photos: Photos = {}
     with open(path, encoding="utf-8-sig", newline="") as file:
         first = file.readline()
         file.seek(0)
         tabs = "\t" in first and "," not in first.split("\t")[0]
-        rows = (
-            csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            if tabs
-            else csv.reader(file, strict=True)
-        )
-        found: Found = {}
+        if tabs:
+            rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        else:
+            # Strict: a lenient reader would swallow every row up to the next quotation mark.
+            rows = csv.reader(file, strict=True)
         try:
             for number, row in enumerate(rows):
                 name = re.sub(r"#\d+$", "", row[0].strip()) if row else ""
-                if len(row) >= 2 and (number or Path(name).suffix):
-                    found.setdefault(name, (None, []))[1].append(
-                        row[1] if tabs else ",".join(row[1:])
-                    )
-        except (
-            csv.Error
-        ) as error:  # read leniently, it would swallow every row up to the next quotation mark
+                is_header = number == 0 and not Path(name).suffix
+                if len(row) < 2 or is_header:
+                    continue
+                # A caption with commas and no quotation marks was cut by the reader.
+                caption = row[1] if tabs else ",".join(row[1:])
+                _, captions = photos.setdefault(name, (None, []))
+                captions.append(caption)
+        except csv.Error as error:
             raise UserError(
-                f"{path} with a quotation mark out of place, at or before line {rows.line_num} ({error})",
+                f"{path} with a quotation mark out of place, "
+                f"at or before line {rows.line_num} ({error})",
                 'captions with commas or quotation marks as "a ""quoted"" word, another"',
                 "mend that line",
             ) from error
-    return found
+    return photos
 
 
-def from_folder(texts: Path, folder: Path) -> Found:
-    """Pictures that have a text file of the same name, a caption a line."""
-    names = [path.relative_to(folder) for path in images.list_images(folder)]
-    read = lambda path: path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {str(name): (None, read((texts / name).with_suffix(".txt"))) for name in names}
+def from_folder(texts: Path, folder: Path) -> Photos:
+    """Images in `folder` with a text file of the same name in `texts`, a caption per line."""
+    photos: Photos = {}
+    for path in images.list_images(folder):
+        name = path.relative_to(folder)
+        text = (texts / name).with_suffix(".txt")
+        captions = text.read_text(encoding="utf-8").splitlines() if text.exists() else []
+        photos[str(name)] = None, captions
+    return photos
 
 
-def from_hub(name: str, folder: Path, most: int) -> Found:
-    """Stream a hub data set, saving at most `most` pictures of each split as folder/split/number.jpg; those saved before are kept."""
+# ---- the hub ----------------------------------------------------------------------------------
+
+
+def from_hub(name: str, folder: Path, most: int) -> Photos:
+    """Stream a hub data set; save its images as folder/split/number.jpg.
+
+    most: images of each split; 0 means all. Images that were saved before are kept.
+    Raises UserError if the data set cannot be read, or has no column of images or captions.
+    """
     import datasets  # slow to import, and only needed here
-    import fsspec
 
-    found: Found = {}
+    photos: Photos = {}
     try:
-        for split, rows in datasets.load_dataset(name, streaming=True).items():
-            rows = rows.decode(False).take(most) if most else rows.decode(False)
+        for split, stream in datasets.load_dataset(name, streaming=True).items():
+            rows = stream.decode(False)  # the bytes of an image, not its pixels
+            rows = rows.take(most) if most else rows
             for number, row in enumerate(tqdm(rows, desc=f"{name} {split}", unit="image")):
-                picture = next(
-                    (
-                        value
-                        for value in row.values()
-                        if isinstance(value, dict) and {"bytes", "path"} <= set(value)
-                    ),
-                    None,
-                )
-                begin = next((word for word in TEXTS for key in row if key.startswith(word)), None)
-                if picture is None or begin is None:
-                    raise UserError(
-                        f"the columns {' '.join(row)} in {name}",
-                        f"pictures, and one of {' '.join(TEXTS)}",
-                        "check --captions",
-                    )
-                cells = [value for key, value in row.items() if key.startswith(begin)]
-                texts = [
-                    text
-                    for cell in cells
-                    for text in ([cell] if isinstance(cell, str) else cell or [])
-                ]
+                image, captions = columns_of(row, name)
                 own = row.get("split") if isinstance(row.get("split"), str) else split
-                place = f"{split}/{number:06d}.jpg"
-                found[place] = (SPLITS.get(own, own), texts)
-                if not files.inside(folder, place).exists():
-                    data = picture["bytes"] or fsspec.open(picture["path"], "rb").open().read()
-                    if not data.startswith(b"\xff\xd8"):
-                        with (
-                            contextlib.suppress(UserError),
-                            io.BytesIO() as jpeg,
-                        ):  # what is damaged is saved as it is, and named later
-                            images.open_image(data).save(jpeg, "JPEG", quality=95)
-                            data = jpeg.getvalue()
-                    with files.replacing(folder / place) as file:
-                        file.write(data)
-    except (
-        OSError,
-        ConnectionError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # the library's own errors derive from these
+                path = f"{split}/{number:06d}.jpg"
+                photos[path] = SPLITS.get(own, own), captions
+                save_image(image, folder, path)
+    except (OSError, ValueError, RuntimeError) as error:
+        # The library's own errors derive from these three.
+        kind = type(error).__name__
         raise UserError(
-            f"no file {name}, and no way to a hub data set of that name ({type(error).__name__})",
+            f"no file {name}, and no way to a hub data set of that name ({kind})",
             LAYOUTS,
             "check --captions, or the network",
         ) from error
-    return (
-        {place: (None, texts) for place, (_, texts) in found.items()}
-        if len({split for split, _ in found.values()}) == 1
-        else found
-    )
+    if len({split for split, _ in photos.values()}) > 1:
+        return photos
+    # The name of a single split says nothing: val is then drawn from it.
+    return {path: (None, captions) for path, (_, captions) in photos.items()}
+
+
+def columns_of(row: dict, name: str) -> tuple[dict, list[str]]:
+    """The image ({"bytes", "path"}) and the captions in a row of a hub data set."""
+    image = None
+    for value in row.values():
+        if isinstance(value, dict) and {"bytes", "path"} <= set(value):
+            image = value
+            break
+    begin = None
+    for word in COLUMNS:
+        if any(key.startswith(word) for key in row):
+            begin = word
+            break
+    if image is None or begin is None:
+        found = f"the columns {' '.join(row)} in {name}"
+        expected = f"images, and one of {' '.join(COLUMNS)}"
+        raise UserError(found, expected, "check --captions")
+    captions: list[str] = []
+    for key, value in row.items():
+        if key.startswith(begin):
+            captions += [value] if isinstance(value, str) else value or []
+    return image, captions
+
+
+def save_image(image: dict, folder: Path, path: str) -> None:
+    """Write an image of the hub as a JPEG, unless it is there.
+
+    image: its "bytes", or its "path".
+    """
+    import fsspec
+
+    if files.inside(folder, path).exists():
+        return
+    content = image["bytes"] or fsspec.open(image["path"], "rb").open().read()
+    if not content.startswith(b"\xff\xd8"):  # not a JPEG
+        # A damaged image is saved as it is; the script names it later, with all the others.
+        with contextlib.suppress(UserError), io.BytesIO() as jpeg:
+            images.open_image(content).save(jpeg, "JPEG", quality=95)
+            content = jpeg.getvalue()
+    with files.replacing(folder / path) as file:
+        file.write(content)
+
+
+# ---- one form ---------------------------------------------------------------------------------
 
 
 def find_file(path: Path) -> Path:
-    """The one file of captions that lies in a folder, else the path itself. Raises UserError if there are several."""
-    inside = (
-        sorted({file for pattern in FILES for file in path.glob(pattern)}) if path.is_dir() else []
-    )
-    inside = [
-        file
-        for file in inside
-        if file.is_file()
-        and not any(file.with_suffix(suffix).exists() for suffix in images.SUFFIXES)
-    ]
+    """The only file of captions in a folder, else the path itself.
+
+    Raises UserError if there are several such files.
+    """
+    if not path.is_dir():
+        return path
+    candidates = sorted({file for pattern in FILES for file in path.glob(pattern)})
+    inside = []
+    for file in candidates:
+        # captions1.txt next to captions1.jpg holds that image's captions only.
+        belongs_to_image = any(file.with_suffix(suffix).exists() for suffix in images.SUFFIXES)
+        if file.is_file() and not belongs_to_image:
+            inside.append(file)
     if len(inside) > 1:
-        raise UserError(
-            f"{len(inside)} files of captions in {path} ({' '.join(file.name for file in inside[:5])})",
-            "one",
-            "name it with --captions",
-        )
+        names = " ".join(file.name for file in inside[:5])
+        found = f"{len(inside)} files of captions in {path} ({names})"
+        raise UserError(found, "a single file", "name it with --captions")
     return inside[0] if inside else path
 
 
-def read(name: str, folder: Path, most: int = 0) -> Found:
-    """Tell the layout apart and read it. folder: where its pictures are, or for a hub data set are put, `most` of each split.
+def images_beside(path: Path) -> Path:
+    """The folder of the images that belong to the captions at `path`."""
+    if path.is_dir():  # of images and .txt files; a folder images/ below is only a part of it
+        return path
+    for name in ("images", "Images"):
+        if (path.parent / name).is_dir():
+            return path.parent / name
+    return path.parent
 
-    Raises UserError if it is none of the five, or holds no caption.
+
+def read(name: str, folder: Path, most: int = 0) -> Photos:
+    """Tell the layout apart and read it; captions without stray spaces, images without any left
+    out.
+
+    folder: where the images are, or where the images of a hub data set go, `most` of each split.
+    Raises UserError if the layout is unknown, a name climbs out of `folder`, or there is no
+    caption.
     """
     path = Path(name)
     try:
-        if not path.exists():
-            found = from_hub(name, folder, most)
-        elif path.is_dir():
-            found = from_folder(path, folder)
-        elif path.suffix == ".json":
-            content = files.read_json(path, "captions", "check --captions")
-            found = (
-                from_coco(content)
-                if "annotations" in content
-                else from_karpathy(content, path.stem)
-            )
-        else:
-            found = from_table(path)
-        for one in found:
-            files.inside(folder, one, absolute=path.suffix != ".json")
-        clean = {
-            str(Path(name)): (
-                split,
-                [text for text in (" ".join(one.split()) for one in texts) if text],
-            )
-            for name, (split, texts) in found.items()
-        }
+        photos = read_layout(name, path, folder, most)
+        clean: Photos = {}
+        for photo, (split, captions) in photos.items():
+            files.inside(folder, photo, absolute=path.suffix != ".json")
+            texts = [" ".join(caption.split()) for caption in captions]
+            clean[str(Path(photo))] = split, [text for text in texts if text]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path} of a layout that is not known ({type(error).__name__}: {error})",
-            LAYOUTS,
-            "check --captions",
-        ) from error
-    if bare := sum(not texts for _, texts in clean.values()):
-        print(
-            f"{bare:,} of {len(clean):,} pictures have no caption and are left out", file=sys.stderr
-        )
+        found = f"{path} of a layout that is not known ({type(error).__name__}: {error})"
+        raise UserError(found, LAYOUTS, "check --captions") from error
+    bare = sum(not captions for _, captions in clean.values())
+    if bare:
+        message = f"{bare:,} of {len(clean):,} images have no caption and are left out"
+        print(message, file=sys.stderr)
     if bare == len(clean):
         raise UserError(f"no caption in {path}", LAYOUTS, "check --captions")
-    return {name: one for name, one in clean.items() if one[1]}
+    return {photo: entry for photo, entry in clean.items() if entry[1]}
 
 
-def views(record: dict, count: int, rng: np.random.Generator) -> list[dict]:
-    """A picture's record, and count - 1 more whose `view` is part of it (`images.look`): at least 80% of each side, every other one
-    mirrored, without the captions that tell left from right."""
+def read_layout(name: str, path: Path, folder: Path, most: int) -> Photos:
+    """Read `path`, or the hub data set `name` if there is no such path, by its layout."""
+    if not path.exists():
+        return from_hub(name, folder, most)
+    if path.is_dir():
+        return from_folder(path, folder)
+    if path.suffix != ".json":
+        return from_table(path)
+    content = files.read_json(path, "captions", "check --captions")
+    if "annotations" in content:
+        return from_coco(content)
+    return from_karpathy(content, path.stem)
+
+
+def views_of(record: dict, count: int, rng: np.random.Generator) -> list[dict]:
+    """A record and count - 1 copies of it, each with a `view`: a crop for `images.look`.
+
+    A crop keeps at least 80% of each side. Every second crop is mirrored; its record has no caption
+    that tells left from right. If all captions do, the crop is not mirrored.
+    """
     result = [record]
     for number in range(1, count):
-        size = rng.uniform(0.8, 1.0, 2)
+        size = rng.uniform(SMALLEST_CROP, 1.0, 2)
         corner = rng.uniform(0.0, 1.0 - size)
-        told = [text for text in record["captions"] if not SIDES.search(text)]
-        mirrored = number % 2 == 1 and bool(told)
+        sideless = [text for text in record["captions"] if not SIDES.search(text)]
+        mirrored = number % 2 == 1 and bool(sideless)
         box = [round(float(value), 4) for value in (*corner, *(corner + size))]
-        result.append(
-            {
-                **record,
-                "captions": told if mirrored else record["captions"],
-                "view": [*box, int(mirrored)],
-            }
-        )
+        captions = sideless if mirrored else record["captions"]
+        result.append({**record, "captions": captions, "view": [*box, int(mirrored)]})
+    return result
+
+
+def with_views(records: list[dict], views: int, seed: int) -> list[dict]:
+    """The records, each training record followed by its crops."""
+    rng = np.random.default_rng([seed, 1])  # the 1 keeps these draws apart from those of the splits
+    result = []
+    for record in records:
+        result += views_of(record, views if record["split"] == "train" else 1, rng)
     return result

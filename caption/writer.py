@@ -16,8 +16,8 @@ from torch import Tensor
 import diffusion
 from base.config import SampleConfig
 from base.templates import blank_rows
-from caption.coco import ngrams
 from caption.data import SHORTEST
+from caption.words import ngrams
 from diffusion import guide
 from loop.batches import to_device
 from net import twin

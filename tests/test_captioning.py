@@ -64,12 +64,12 @@ def test_prep_is_done_once_and_goes_on(data, capsys):
     ).read_bytes() == (data / "meta.aside").read_bytes()
     assert (data / "images" / "val" / "000000.png").stat().st_mtime_ns == kept
     make_captions(data)
-    assert "all pictures are there" in capsys.readouterr().err
+    assert "all images are there" in capsys.readouterr().err
     for flags, message in (
-        (("--seed", "1"), "another set of pictures"),
+        (("--seed", "1"), "another set of images"),
         (("--levels", "1,4"), "--levels 1,4"),
         (("--inside", "1"), "--inside 1"),
-        (("--inside", "0.5"), "another set of pictures"),
+        (("--inside", "0.5"), "another set of images"),
         (("--encoder", str(data / "nowhere")), "no image encoder"),
         (("--device", "gpu"), "--device gpu"),
     ):
@@ -451,7 +451,7 @@ def test_odd_pictures(data, run, tmp_path, capsys):
     assert set(rows) == {name for name, fine in kinds.items() if fine}
     for name in (name for name, fine in kinds.items() if not fine):
         assert len(re.findall(f"skipped: found [^;]*{name}[^;]*; expected .*; ", err)) == 1
-    assert f"4 of {len(kinds)} pictures skipped" in err
+    assert f"4 of {len(kinds)} images skipped" in err
     assert rows["turned.png"]["caption"] == rows["good.png"]["caption"]  # upright again
     assert all(row["bound"] > 0 for row in rows.values())
     results = json.loads(Path(coco).read_text())
@@ -552,7 +552,7 @@ def test_templates_and_refusals(data, run, tmp_path, capsys):
     assert [row["references"] for row in rows] == [record["captions"] for record in val[:2]]
     assert [row["image"] for row in rows] == [str(data / record["image"]) for record in val[:2]]
     for flags, message in (
-        ([], "no picture, or several"),
+        ([], "no image, or several"),
         (["--image", picture, "--use_val_set"], "several kinds"),
         (["--image", "no.png"], "no.png"),
         (["--image", picture, "--template", "a red circle"], "at least one"),

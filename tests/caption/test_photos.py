@@ -145,7 +145,7 @@ def test_layouts(photos, tmp_path, layout, sizes, capsys):
             and by_name["p0.jpg"]["split"] == "train"
         )
     if layout == "csv":
-        assert "1 pictures are in no split" in err
+        assert "1 images are in no split" in err
     prepare(photos, tmp_path / "out", path, *flags)
     assert "all captions are there" in capsys.readouterr().err
     with pytest.raises(UserError, match="another data set"):
@@ -245,7 +245,7 @@ def test_a_folder_below_and_pictures_without_texts(photos, tmp_path, capsys):
     )
     assert (
         len(caption_data.read_records(tmp_path / "out")) == 4
-        and "1 of 5 pictures have no caption" in capsys.readouterr().err
+        and "1 of 5 images have no caption" in capsys.readouterr().err
     )
 
 
@@ -267,13 +267,13 @@ def test_split_lists(photos, tmp_path, capsys):
         "p3": "train",
         "p4": "train",
     }
-    assert "7 pictures are in no split" in capsys.readouterr().err
+    assert "7 images are in no split" in capsys.readouterr().err
     assert sorted(split("2", *lists, "--num_val", "1").values()) == ["train", "train", "val"]
     with pytest.raises(UserError, match="another data set"):
         prepare(photos, tmp_path / "2", path, "--num_val", "1")
     for flags, message in (
-        (["--val_list", str(tmp_path / "c.txt")], "no picture of"),
-        (["--val_list", str(tmp_path / "a.txt")], "pictures of val only"),
+        (["--val_list", str(tmp_path / "c.txt")], "no image of"),
+        (["--val_list", str(tmp_path / "a.txt")], "images of val only"),
     ):
         with pytest.raises(UserError, match=message):
             prepare(photos, tmp_path / "3", path, *flags)

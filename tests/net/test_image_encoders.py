@@ -153,7 +153,7 @@ def test_a_stopped_cache_goes_on_and_another_encoder_is_refused(pictures, tmp_pa
     straight = np.load(pictures / "features.npy")
     for name in ("features.npy", "features.json"):
         (pictures / name).unlink()
-    monkeypatch.setattr(image_encoders, "CHUNK", 16)
+    monkeypatch.setattr(features, "CHUNK", 16)
     calls, encode = [], encoder.encode
     monkeypatch.setattr(
         encoder,
@@ -334,7 +334,7 @@ def test_the_speed_of_a_cache_names_what_held_it():
     """50 images a second, half of the time in the encoder, and a share of the product that is a number of this machine."""
     said = features.speed(image_encoders.load(image_encoders.EMBEDDED), 100, 2.0, 1.0)
     assert (
-        said.startswith("features: 100 images, 50.0 a second")
+        said.startswith("features: 100 images, 50.0 per second")
         and "took 50% of the time at " in said
     )
     gflop = float(said.split("arithmetic, ")[1].split(" GFLOP")[0])

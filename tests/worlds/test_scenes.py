@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prep_caption_synthetic import make_record
+from prep_caption_synthetic import Scenes, make_record
 from worlds import drawing, judge, scenes
 from worlds.language import PLACES
 from worlds.scenes import Object, Scene, sample_scene, scene_from_dict
@@ -71,7 +71,7 @@ def records(tmp_path_factory) -> dict[str, list[dict]]:
     for split in SPLITS:
         (folder / "images" / split).mkdir(parents=True)
         made[split] = [
-            make_record(str(folder), split, number, (1, 2, 3), 2, scenes.INSIDE, 2, 0)
+            make_record(folder, Scenes(captions=2), split, number)
             for number in range(24)
         ]
     return made
