@@ -1,6 +1,7 @@
 """One thread, so that tests are quick beside a training run and the same on every machine.
 
 And the expensive folders that tests of several rooms share: each is made once per test run.
+A test may read them, and copies what it changes.
 """
 
 import os
@@ -46,3 +47,28 @@ def texts_bundled(shared_folder) -> tuple[Bundled, Bundled]:
     root = bundles.made_once(shared_folder, "texts", bundles.make_text_world)
     denoiser = Bundled(root / "data", root / "run" / "best.pt", root / "bundle")
     return denoiser, Bundled(root / "data", root / "twin" / "best.pt", root / "twin_bundle")
+
+
+@pytest.fixture(scope="session")
+def scene_folder(tmp_path_factory):
+    """A folder of captioned scenes with the embedded encoder's features: 40 in train, 8 per split."""
+    from tests.making.captioned import make_captions
+
+    return make_captions(tmp_path_factory.mktemp("scenes") / "data")
+
+
+@pytest.fixture(scope="session")
+def captioner(scene_folder):
+    """best.pt of a very small captioner, four steps old."""
+    from tests.making.captioned import make_captioner
+
+    return make_captioner(scene_folder, scene_folder.parent / "captioner") / "best.pt"
+
+
+@pytest.fixture(scope="session")
+def captioner_twin(scene_folder):
+    """best.pt of that captioner's twin."""
+    from tests.making.captioned import make_captioner
+
+    run = make_captioner(scene_folder, scene_folder.parent / "twin", "--objective", "ar")
+    return run / "best.pt"

@@ -6,8 +6,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from base import metrics
 from base.files import UserError
@@ -83,78 +81,6 @@ HARD = {
 }
 
 
-def test_tokens():
-    assert tokenize("A dog's ball, isn't it?") == ["a", "dog", "'s", "ball", "is", "n't", "it"]
-    assert tokenize("") == tokenize("...") == []
-
-
-@pytest.mark.parametrize(
-    "text, words",
-    [
-        (
-            "the dog 's ball and dogs ' tails",
-            "the dog 's ball and dogs tails",
-        ),  # Flickr8k's captions come cut in words already
-        ('a sign that says " active . "', "a sign that says active"),
-        ("it’s “curly” – yes—no…", "it 's curly yes no"),
-        ("Two well-known men -- (in red) ... run .", "two well-known men -lrb- in red -rrb- run"),
-        ("It is 3.5 km & they're U.S. flags", "it is 3.5 km & they 're u.s. flags"),
-        ("1,000 men at 5:30 p.m., 3/4 of them", "1,000 men at 5:30 p.m. 3/4 of them"),
-        ("I cannot go, they won't", "i can not go they wo n't"),
-        ("a 2-year-old's toy at O'Brien's o'clock", "a 2-year-old 's toy at o'brien 's o'clock"),
-        (
-            "Mr. Smith and a St. Bernard in Washington D.C.",
-            "mr. smith and a st. bernard in washington d.c.",
-        ),
-        ("a slip 'n' slide of the '90s", "a slip 'n' slide of the '90s"),
-        ("hello!!! what? w/ #7, 50% of $5", "hello !!! what w / # 7 50 % of $ 5"),
-        ("dog; cat at a@b.com in black/white", "dog cat at a@b.com in black/white"),
-        (
-            '"A man," she said, ‘so there’ — really… it’s ‘90s night',
-            "a man she said so there really it 's 90s night",
-        ),
-        (
-            "Rock 'n' roll, rock ’n’ roll, o’clock, the dogs’ ball",
-            "rock 'n' roll rock ’n’ roll o’clock the dogs ball",
-        ),
-        (
-            "$5.50 for 1/2 a lb. (50% off) at 5:30pm, No. 5",
-            "$ 5.50 for 1/2 a lb -lrb- 50 % off -rrb- at 5:30 pm no. 5",
-        ),
-        ("AT&T, R&B and H&M's black&white T-shirt", "at&t r&b and h&m 's black & white t-shirt"),
-        (
-            "y'all couldn't've gonna, gimme lemme 'tis",
-            "y' all could n't 've gon na gim me lem me 't is",
-        ),
-        (
-            "St. Bernard on Elm Ave. in Mass. at a mass.",
-            "st. bernard on elm ave. in mass. at a mass",
-        ),
-        ("emoji 🐝 dog🐶dog ❤️, naïve café", "emoji dog dog ❤ naïve café"),
-        ("a 10-year-old's 2nd try, mid-'90s, 1990's", "a 10-year-old 's 2nd try mid '90s 1990 's"),
-        ("She runs -5 - or +5 -- a--b---c", "she runs -5 or +5 a b c"),
-        (
-            ":-) a smile :( and [one] {two}",
-            ":--rrb- a smile :-lrb- and -lsb- one -rsb- -lcb- two -rcb-",
-        ),
-        ("see http://example.com/a?b=c, @ann #dog", "see http://example.com/a?b=c @ann #dog"),
-        (
-            "the U.S. team, a U.S.-made car. J.K. Rowling",
-            "the u.s. team a u.s.-made car j.k. rowling",
-        ),
-        (
-            "tom&amp;jerry &lt;b&gt; <b>bold</b> dog&apos;s",
-            "tom & jerry < b > <b> bold </b> dog 's",
-        ),
-        ("5'10\" tall, 20° ½ ³ € £3", "5 10 tall 20 ° 1/2 ³ $ # 3"),
-        ("a.b x...y end.start jumps!into 3.men", "a.b x. y end.start jumps!into 3 men"),
-    ],
-)
-def test_words_are_cut_as_coco_caption_cuts_them(text, words):
-    """Right-hand sides: what coco-caption's own tokenizer printed (Stanford PTB 3.4.1)."""
-    assert " ".join(tokenize(text)) == words
-
-
 def test_scores_are_coco_captions():
     """Figures of coco-caption's own scorers (pycocoevalcap 1.2) for these three captions."""
     found = scores(CAPTIONS, REFERENCES)
@@ -200,28 +126,19 @@ def test_against_pycocoevalcap_itself():
         )
 
 
-@given(st.text(max_size=60))
-def test_any_text_can_be_cut(text):
-    words = tokenize(text)
-    assert all(
-        word and not any(letter.isspace() for letter in word) and word not in coco.PUNCTUATION
-        for word in words
-    )
-
-
 def test_intervals_and_signature():
     """The bootstrap that is computed from sums is the bootstrap that resamples images and scores them anew."""
     rng = np.random.default_rng(0)
     draw = lambda: " ".join(rng.choice("a b c d e f".split(), size=rng.integers(2, 8)))
     captions, references = (
-        [draw() for _ in range(30)],
-        [[draw() for _ in range(1 + i % 3)] for i in range(30)],
+        [draw() for _ in range(16)],
+        [[draw() for _ in range(1 + i % 3)] for i in range(16)],
     )
-    found = scores(captions, references, "val", resamples=60, seed=5)
+    found = scores(captions, references, "val", resamples=24, seed=5)
     rows, rng = [], np.random.default_rng(5)
     each = found["cider_each"]
-    for counts in rng.multinomial(30, np.full(30, 1 / 30), size=60):
-        pick = np.repeat(np.arange(30), counts)
+    for counts in rng.multinomial(16, np.full(16, 1 / 16), size=24):
+        pick = np.repeat(np.arange(16), counts)
         one = scores([captions[i] for i in pick], [references[i] for i in pick], resamples=1)
         rows.append([*(one[key] for key in FIGURES[:5]), each[pick].mean()])
     low, high = np.percentile(rows, [2.5, 97.5], axis=0)
@@ -232,7 +149,7 @@ def test_intervals_and_signature():
         )
     assert (
         found["signature"]
-        == f"tokens:ptb|references:1/2.00/3|images:30|cider:D,df=these|on:val|version:{coco.VERSION}"
+        == f"tokens:ptb|references:1/1.94/3|images:16|cider:D,df=these|on:val|version:{coco.VERSION}"
     )
     many = metrics.resampled_sums(np.ones((3_000, 1)), resamples=1500)  # in several pieces
     assert many.shape == (1500, 1) and (many == 3000).all()

@@ -8,18 +8,16 @@ from base.config import SampleConfig
 from caption import scores, writer
 from caption.data import CaptionData
 from loop.checkpoint import open_model
-from tests.making.captioned import make_captioner, make_captions
 
 GREEDY = SampleConfig(sampler="confidence", steps=8, temperature=0.0)
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(scene_folder, captioner, captioner_twin):
     """A data folder, an untrained-but-real captioner, its twin, and four standardised pictures."""
-    root = tmp_path_factory.mktemp("captioning")
-    data = make_captions(root / "data", "--levels", "1,2")
-    model, tokenizer, saved = open_model(make_captioner(data, root / "run") / "best.pt")
-    twin = open_model(make_captioner(data, root / "twin", "--objective", "ar") / "best.pt")
+    data = scene_folder
+    model, tokenizer, saved = open_model(captioner)
+    twin = open_model(captioner_twin)
     seen = writer.standardise(
         CaptionData(data, "val").features_of([0, 1, 2, 3]), saved["statistics"], "cpu"
     )

@@ -1,0 +1,41 @@
+"""The embedded encoder's own training script, with small numbers."""
+
+import re
+
+import pytest
+
+from base.files import UserError
+from net import image_encoders
+from tests.making.captioned import make_captions
+from tools import train_encoder
+
+
+def test_the_encoder_is_trained_by_our_script(tmp_path, capsys):
+    folder = make_captions(tmp_path / "data", "--encoder", "none")
+    flags = [
+        "--data_dir",
+        str(folder),
+        "--out",
+        str(tmp_path / "run"),
+        "--width",
+        "32",
+        "--image_size",
+        "32",
+        "--max_steps",
+        "2",
+        "--batch_size",
+        "4",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    train_encoder.main(flags)
+    found = re.search(r"SHA-256 (\w+)", capsys.readouterr().out)[1]
+    encoder = image_encoders.load_embedded(
+        path=tmp_path / "run" / "scene_encoder.safetensors", sha256=found
+    )
+    assert (encoder.patches, encoder.width) == (4, 48)
+    with pytest.raises(UserError, match="a run in"):
+        train_encoder.main(flags)
+    train_encoder.main([*flags, "--resume", "--max_steps", "3"])
