@@ -74,6 +74,7 @@ def train(demo: Demo, data: Path, run: Path) -> list[str]:
         ("model_config", "tiny"),
         ("max_steps", demo.max_steps),
         ("batch_size", 128),
+        # Micro-batches hold captions of similar lengths, so less padding is computed.
         ("accumulate", 4),
         ("learning_rate", "4e-3"),
         ("warmup_steps", 50),
@@ -92,7 +93,7 @@ def score(demo: Demo, data: Path, best: Path, out: Path) -> list[str]:
         ("checkpoint", best),
         ("data_dir", data),
         ("splits", "val,held_pair"),
-        ("step_counts", "1,2,4,8,32"),
+        ("step_counts", "1,2,4,8,32"),  # the curve of steps.png: quality over calls
         ("picture", out / "steps.png"),
         ("json", out / "results.json"),
         ("threads", 2),
@@ -131,6 +132,7 @@ def commands(demo: Demo) -> list[list[str]]:
 def run(command: list[str]) -> None:
     """Print and run one script; if it fails, the demo ends with the script's own status."""
     print(f"\n$ python {shlex.join(command)}", flush=True)
+    # A process per stage, as for a user: a stage's memory is then its own.
     script = Path(__file__).parent / command[0]
     done = subprocess.run([sys.executable, str(script), *command[1:]])
     if done.returncode:
@@ -151,6 +153,7 @@ def main(argv=None):
     path = out / "results.json"
     results = files.read_json(path, "the evaluation's figures", "run the demo again")
     seconds, memory = time.perf_counter() - clock, peak_memory()
+    # The evaluation wrote the file; the demo adds what the whole run cost.
     facts = {"seconds": round(seconds, 1), "peak_memory_gb": round(memory, 2)}
     files.write_json(path, {**facts, **results})
     for split in ("val", "held_pair"):

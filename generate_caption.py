@@ -99,7 +99,7 @@ def open_captioner(options: Options) -> Captioner:
         found = "--template, --guidance or --rerank for a twin"
         raise UserError(found, "none of them", "drop them: they are the diffusion model's")
     encoder = features.open_encoder(saved, path, model.device)
-    template = None
+    template = None  # read before any image, so that a wrong template costs no time
     if options.template:
         template = template_row(options.template, tokenizer, model.config.max_length)
     return Captioner(path, model, tokenizer, saved, encoder, template)
@@ -117,6 +117,7 @@ def write_captions(
         return writer.best_of(model, tokenizer, seen, settings, options.rerank, **common)
     objective, template = captioner.objective, captioner.template
     written = writer.write(model, tokenizer, objective, seen, settings, template=template, **common)
+    # The bound is computed again from the finished caption: it does not depend on the sampler.
     ids = [caption.ids for caption in written]
     writer.set_bounds(written, writer.bounds(model, tokenizer, objective, seen, ids))
     return written
@@ -164,6 +165,7 @@ def caption_all(
                 items.append(item)
             print(f"{path}: {caption.text}   ({caption.bound:.2f} nats/token)")
         if options.json:
+            # All rows each time: the file is whole after every batch, whenever a kill comes.
             outputs.write_rows(options.json, rows)
     return items, skipped
 
@@ -176,11 +178,13 @@ def main(argv=None):
     several = {"temperature": 0.8} if source.image and source.num_samples > 1 else {}
     settings = flags.resolve(SampleConfig, arguments, several)
     found = sources.images_of(source)
+    # Writable before anything long begins.
     for path in filter(None, (options.html, options.json, options.coco)):
         files.writable_folder(Path(path).parent)
     if options.threads:
         torch.set_num_threads(options.threads)
     captioner = open_captioner(options)
+    # Only a folder is continued; otherwise an old --json is replaced.
     rows = outputs.read_rows(options.json) if source.image_dir else []
     done = {row["image"] for row in rows}
     todo = [(path, record) for path, record in found if path not in done]

@@ -113,6 +113,7 @@ def facts_of(wanted: Collection, name: str, path: Path, folder: Path, tokenizer)
     for flag in ("vocab_size", "max_images", "num_val", "train_list", "val_list", "test_list"):
         facts[flag] = getattr(wanted, flag)
     facts["given_tokenizer"] = tokenizer.fingerprint if tokenizer else None
+    # None, as in folders from before there were views: they stay valid.
     facts["views"] = wanted.views if wanted.views > 1 else None
     return facts
 
@@ -132,6 +133,7 @@ def make_records(wanted: Collection, work: Work, name: str, path: Path, folder: 
         max_images=wanted.max_images,
         seed=wanted.seed,
     )
+    # Bad images leave their split: val keeps its other images.
     names = splits.usable(folder, list(split_of), out, work.workers)
     present = {split_of[name] for name in names}
     if not {"train", "val"} <= present:
@@ -188,6 +190,7 @@ def main(argv=None):
         records = make_records(wanted, work, name, path, folder)
         if tokenizer is None:
             tokenizer = Tokenizer.train(data.texts_of(records, "train"), wanted.vocab_size)
+        # After the tokenizer: views repeat captions and would change its counts.
         records = photos.with_views(records, wanted.views, wanted.seed)
         data.write_folder(out, records, tokenizer, facts)
     if encoder is not None:

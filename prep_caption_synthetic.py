@@ -113,6 +113,7 @@ def sample(split: str, number: int, wanted: Scenes) -> tuple[scenes.Scene, list[
     scene = scenes.sample_scene(rng, level, **settings)
     if split != "swap":
         return scene, language.several(scene, rng, wanted.captions)
+    # Swapping the colours must not make a pair that training never shows.
     while any(scenes.held_pair(item.colour, item.shape) for item in scenes.swapped(scene).objects):
         scene = scenes.sample_scene(rng, level, **settings)
     mate = number % 2
@@ -173,6 +174,7 @@ def main(argv=None):
     out = features.claim(Path(work.out), shard)
     facts = wanted.facts()
     if not captions_are_there(out, facts):
+        # First of all: a stopped run is continued with the same settings only.
         files.write_json(out / "settings.json", facts)
         records = draw_all(wanted, out, work.workers)
         texts = data.texts_of(records, "train")

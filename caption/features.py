@@ -29,7 +29,7 @@ from loop import hardware
 from net import image_encoders
 from net.image_encoders import Encoder, Preprocess
 
-CHUNK = 256  # images between two saved states of the features
+CHUNK = 256  # images between two saved states: a killed run loses at most these
 REMOVE = "remove features.npy and features.json"
 
 
@@ -157,6 +157,7 @@ class ArrayFile:
     def flush(self) -> None:
         """Return when all rows are on the disk."""
         with self.errors():
+            # The first hands the bytes to the system, the second waits for the disk.
             self.file.flush()
             os.fsync(self.file.fileno())
 
@@ -269,7 +270,7 @@ def cache_features(
         "patches": encoder.patches,
         "width": encoder.width,
         "fingerprint": meta["fingerprint"],
-        "checksums": True,
+        "checksums": True,  # folders from before there were checksums lack this entry
         "done": 0,
     }
     if done_before(encoder, folder, about) == len(records) and (folder / "features.npy").exists():
@@ -279,6 +280,7 @@ def cache_features(
         compute(encoder, Job(folder, folder, records, about, workers, batch_size))
         return
     first, end = bounds_of(number, count, len(records))
+    # Each part has a folder of its own, so that two processes never write the same file.
     home = files.claim(part_of(folder, number, count))
     compute(encoder, Job(home, folder, records[first:end], about, workers, batch_size))
     join(folder, len(records), count, about)
@@ -318,11 +320,13 @@ def compute(encoder: Encoder, job: Job) -> None:
         for first in range(done, count, CHUNK):
             end = min(first + CHUNK, count)
             read = partial(read_pixels, encoder.preprocess)
+            # The pool decodes the next images while the encoder computes.
             pixels = pool.map(read, paths[first:end], views[first:end], chunksize=8)
             for start in range(first, end, job.batch_size):
                 size = min(job.batch_size, end - start)
                 batch = np.stack([next(pixels) for _ in range(size)])  # (B, size, size, 3) uint8
                 began = time.perf_counter()
+                # float16 halves the disk; the captioner reads features through the same rounding.
                 features = encoder.encode(batch).half().cpu().numpy()  # (B, P, width)
                 seconds_encoding += time.perf_counter() - began
                 output.put(start, features)
@@ -383,6 +387,7 @@ def join(folder: Path, total: int, count: int, about: dict) -> None:
                 numbers = np.arange(start, min(start + CHUNK, end)) - first
                 output.put(start, part[numbers])
         output.save(total)
+    # The parts go last: until features.json is written, a kill loses nothing.
     for number in range(count):
         shutil.rmtree(part_of(folder, number, count), ignore_errors=True)
 

@@ -44,7 +44,8 @@ def write_coco(path: str, rows: list[dict]) -> None:
     """COCO's results file: a list of image_id and caption."""
     results = []
     for row in rows:
-        # An image's id is the last number in its name: COCO_val2014_000000000042.jpg is 42.
+        # COCO's tools match captions by id. An image's id is the last number in its name:
+        # COCO_val2014_000000000042.jpg is 42.
         numbers = re.findall(r"\d+", Path(row["image"]).stem)
         results.append({"image_id": int(numbers[-1]) if numbers else 0, "caption": row["caption"]})
     with files.replacing(path, "w") as file:
@@ -53,6 +54,7 @@ def write_coco(path: str, rows: list[dict]) -> None:
 
 def gallery_item(path: str, record: dict, image, caption: Caption, tokenizer) -> dict:
     """What the gallery page shows of an image."""
+    # These three are layout, not text.
     hidden = (tokenizer.bos, tokenizer.eos, tokenizer.pad)
     shown = [i for i, id in enumerate(caption.ids) if id not in hidden]
     verdict = None

@@ -33,6 +33,7 @@ class Probe(nn.Module):
         self.heads = nn.ModuleDict(heads)
 
     def forward(self, where: Tensor, features: Tensor) -> dict[str, Tensor]:
+        # The position asks, the patches answer: attention finds the patches of the object.
         query = self.where(where)[:, None]  # (B, 1, hidden)
         patches = self.norm(self.patch(features))  # (B, P, hidden)
         attended, _ = self.look(query, patches, patches, need_weights=False)
@@ -77,6 +78,7 @@ def ceiling(
     Returns {split: {attribute_accuracy: share of its objects, ..., objects: how many there are}}.
     """
     train = CaptionData(folder, "train")
+    # The same standardised features as a captioner reads, place code included.
     statistics = writer.feature_statistics(train.features, train.rows)
     torch.manual_seed(seed)
     probe = Probe(train.encoder["width"]).to(device)
@@ -91,6 +93,7 @@ def ceiling(
 def fit(probe: Probe, objects: Objects, steps: int, batch_size: int, seed: int) -> None:
     """Train the probe on objects drawn at random."""
     rng = np.random.default_rng(seed)
+    # Plain AdamW with one cycle: the probe is small, and its figure is a ceiling, not a record.
     optimizer = torch.optim.AdamW(probe.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for _ in tqdm(range(steps), unit="step", desc="probe"):

@@ -1,9 +1,12 @@
-"""Caption files that anybody wrote: results, and references to score them against (floor 0: standard library only).
+"""Caption files that anybody wrote: results, and references to score them against (floor 0:
+standard library only).
 
-    results      COCO's [{"image_id", "caption"}], or the lines of generate_caption.py --json, which hold their own references
-    references   COCO's captions_*.json, or Karpathy's dataset_*.json, of which one split is used
+    results      COCO's [{"image_id", "caption"}], or the lines of generate_caption.py --json,
+    which hold their own references references   COCO's captions_*.json, or Karpathy's
+    dataset_*.json, of which one split is used
 
-An image is known by its id, its file's name, or that name without folder and suffix, whichever a results file uses.
+An image is known by its id, its file's name, or that name without folder and suffix, whichever a
+results file uses.
 """
 
 import json
@@ -22,7 +25,8 @@ REFERENCES = 'COCO captions {"annotations": [{"image_id": 42, "caption": "a dog"
 
 @dataclass
 class Image:
-    """One image: its id as text, the name of its file (or None), its references, a caption for each results file."""
+    """One image: its id as text, the name of its file (or None), its references, a caption for
+    each results file."""
 
     id: str
     file: str | None
@@ -52,7 +56,10 @@ def some(values) -> str:
 
 
 def read_results(path) -> dict[str, tuple[str, list[str]]]:
-    """{image: (caption, references that stand beside it)}. Raises UserError if the file is of another shape, or names an image twice."""
+    """{image: (caption, references that stand beside it)}.
+
+    Raises UserError if the file is of another shape, or names an image twice.
+    """
     do = "check --hypotheses"
     content = parse(path, RESULTS, do)
     rows = (
@@ -91,7 +98,10 @@ def texts(value) -> bool:
 
 
 def read_references(path, split: str | None = None) -> list[Image]:
-    """The images that have references, of one split if the file has splits (default test). Raises UserError on any other shape."""
+    """The images that have references, of one split if the file has splits (default test).
+
+    Raises UserError on any other shape.
+    """
     do = "check --references"
     content = parse(path, REFERENCES, do)
     try:
@@ -143,7 +153,8 @@ def read_references(path, split: str | None = None) -> list[Image]:
 
 
 def places(images: list[Image]) -> dict[str, int]:
-    """Where each name of an image leads: ids before files, files before their last parts; what two images share leads nowhere."""
+    """Where each name of an image leads: ids before files, files before their last parts; what
+    two images share leads nowhere."""
     found: dict[str, int] = {}
     file = lambda image: Path(image.file or "")
     for name_of in (
@@ -213,7 +224,10 @@ def read(hypotheses: list[str], references: str | None, split: str | None = None
 
 
 def picture(image: Image, folder) -> Path:
-    """The file of an image, in `folder` if one is named. Raises UserError if it has no name or is not there."""
+    """The file of an image, in `folder` if one is named.
+
+    Raises UserError if it has no name or is not there.
+    """
     if not image.file:
         raise UserError(
             f"no file name for the image {image.id}",

@@ -1,6 +1,7 @@
 """How good a captioner is, by split, against steps, beside a blind run and the twin (floor 2).
 
-Captions of drawn scenes are judged by truth; captions of photographs by BLEU, ROUGE-L and CIDEr-D against their references.
+Captions of drawn scenes are judged by truth; captions of photographs by BLEU, ROUGE-L and CIDEr-D
+against their references.
 """
 
 import itertools
@@ -39,7 +40,11 @@ PHOTO_COLUMNS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "di
 
 
 def judge(texts: list[str], records: list[dict], on: str) -> dict:
-    """Figures of captions: their truth where the scenes are known, else their likeness to the references. on: whose they are, for the signature."""
+    """Figures of captions: their truth where the scenes are known, else their likeness to the
+    references.
+
+    on: whose they are, for the signature.
+    """
     if records[0].get("scene"):
         return truth.truth(texts, records)
     found = coco.scores(texts, [record["captions"] for record in records], on)
@@ -50,7 +55,8 @@ def judge(texts: list[str], records: list[dict], on: str) -> dict:
 
 
 def more_figures(clip_name: str | None, meteor_spice: bool, device, encoder: str | None = None):
-    """The scores that are asked for by flag: a function of captions, their references and their pictures to figures by name.
+    """The scores that are asked for by flag: a function of captions, their references and their
+    pictures to figures by name.
 
     encoder: what the captioner reads its features with, which should be no judge of it.
     """
@@ -98,10 +104,11 @@ def caption_all(
     name: str = "",
     **reranking,
 ) -> tuple[list[str], float]:
-    """A caption for every image of a split, and the mean number of denoiser calls. Under torchrun each process writes its share.
+    """A caption for every image of a split, and the mean number of denoiser calls. Under torchrun
+    each process writes its share.
 
-    blind: the model sees no image. batch_size: 0 is as many as suit the device.
-    name: what the bar says is being captioned. reranking: `choose` and `penalty` of `captioning.best_of`.
+    blind: the model sees no image. batch_size: 0 is as many as suit the device. name: what the
+    bar says is being captioned. reranking: `choose` and `penalty` of `captioning.best_of`.
     """
     if not batch_size:  # larger on a GPU, a choice that was not measured; never so large that a process of torchrun's has nothing
         most = 64 if model.device.type == "cpu" else 512 // rerank
@@ -147,9 +154,11 @@ def caption_all(
 def swap_scores(
     model, tokenizer, saved: dict, data: CaptionData, *, draws: int = 16, batch_size: int = 100
 ) -> dict:
-    """Winoground's three scores (arXiv 2204.03162) by the bound, on pairs of pictures whose captions have the same words.
+    """Winoground's three scores (arXiv 2204.03162) by the bound, on pairs of pictures whose
+    captions have the same words.
 
-    text: each picture prefers its own caption. image: each caption prefers its own picture. group: both.
+    text: each picture prefers its own caption. image: each caption prefers its own picture.
+    group: both.
     """
 
     def bounds(one: tuple[int, int, np.ndarray]) -> np.ndarray:
@@ -193,10 +202,12 @@ def swap_scores(
 def infilling(
     model, tokenizer, saved: dict, data: CaptionData, *, seed: int = 0, batch_size: int = 64
 ) -> dict:
-    """Of a human caption a span of 1, 2 or 4 tokens is hidden, and filled with the likeliest tokens, surest first.
+    """Of a human caption a span of 1, 2 or 4 tokens is hidden, and filled with the likeliest
+    tokens, surest first.
 
-    {span: exact matches and token F1, with 95% intervals over images}. The diffusion model sees the words on both sides; the
-    twin only those to the left. Both are told how many tokens are missing.
+    {span: exact matches and token F1, with 95% intervals over images}. The diffusion model sees
+    the words on both sides; the twin only those to the left. Both are told how many tokens are
+    missing.
     """
 
     def batch(item: tuple[int, int]) -> list[tuple[list[int], list[int]]]:
@@ -308,7 +319,8 @@ def to_rate(
     seed: int = 0,
     **options,
 ) -> list[dict]:
-    """`number` images of a split, drawn by the seed, with what `ratings.compose` needs: name, picture, references, captions of model and twin."""
+    """`number` images of a split, drawn by the seed, with what `ratings.compose` needs: name,
+    picture, references, captions of model and twin."""
     data = CaptionData(folder, split)
     check_features(data, saved)
     some = sorted(np.random.default_rng(seed).permutation(len(data))[:number])
@@ -350,12 +362,13 @@ def report(
     more=None,
     **reranking,
 ) -> dict:
-    """All figures: {"splits": {split: figures}, "steps": [figures on val], "blind": …, "twin": {split: …},
-    "objects": {split: {number: figures}}, "swap": …, "twin_swap": …, "probe": {split: …}, "infilling": {span: …}, "twin_infilling": …}.
+    """All figures: {"splits": {split: figures}, "steps": [figures on val], "blind": …, "twin":
+    {split: …}, "objects": {split: {number: figures}}, "swap": …, "twin_swap": …, "probe": {split:
+    …}, "infilling": {span: …}, "twin_infilling": …}.
 
-    reranking: `rerank`, `choose` and `penalty`, as `caption_all` takes them; the curve against steps goes without.
-    more: a function of captions, references and pictures, whose figures stand beside those of the splits. Under torchrun these and
-    the probe are rank 0's alone."""
+    reranking: `rerank`, `choose` and `penalty`, as `caption_all` takes them; the curve against
+    steps goes without. more: a function of captions, references and pictures, whose figures stand
+    beside those of the splits. Under torchrun these and the probe are rank 0's alone."""
     result: dict = {
         "splits": {},
         "steps": [],
@@ -459,7 +472,8 @@ def table(result: dict) -> list[list[str]]:
 
 
 def lines(result: dict) -> list[str]:
-    """The table, what the figures of photographs rest on, and the scores of swapped pairs, to print."""
+    """The table, what the figures of photographs rest on, and the scores of swapped pairs, to
+    print."""
     return [
         metrics.markdown(table(result)),
         *signatures(result),

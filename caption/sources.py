@@ -39,6 +39,7 @@ def images_of(source: Source) -> list[tuple[str, dict]]:
         raise UserError("no image, or several kinds of them", expected, "choose one")
     if source.image:
         images.open_image(source.image)  # a single bad image is an error, not skipped
+        # The same image several times: each row draws with a seed of its own.
         return [(source.image, {})] * max(1, source.num_samples)
     if source.image_dir:
         found = [(str(path), {}) for path in images.list_images(source.image_dir)]
@@ -70,6 +71,7 @@ def open_images(
             image = images.open_image(path)
         except (UserError, OSError) as error:
             message = error if isinstance(error, UserError) else files.os_error(error, path)
+            # A folder of thousands must not stop at one bad file.
             tqdm.write(f"skipped: {message}", file=sys.stderr)
             skipped.append(path)
         else:

@@ -36,6 +36,7 @@ def choose(
     take all of train.
     """
     splits = {name: split for name, (split, _) in photos.items() if split}
+    # Asked before the lists are read, which add to `splits`.
     has_splits = bool(splits)
     for split, given in lists.items():
         for file in list_files(split, given, path, has_splits):
@@ -43,6 +44,7 @@ def choose(
     splits = splits or dict.fromkeys(photos, "train")
     rng = np.random.default_rng(seed)
     if "val" not in splits.values():
+        # Sorted, so that the draw does not depend on the order of the file.
         train = sorted(name for name, split in splits.items() if split == "train")
         count = num_val or min(LARGEST_VAL, max(1, len(train) // 20))
         if count >= len(train):
@@ -75,6 +77,7 @@ def list_files(split: str, given: str | None, path: Path, has_splits: bool) -> l
 
 def names_in(file: Path, split: str, photos: Photos, path: Path) -> list[str]:
     """The images that a list names. Raises UserError if it names none of `photos`."""
+    # splitlines and strip: lists from Windows end their lines with \\r\\n.
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     listed = {line.strip() for line in lines}
     names = [name for name in photos if name in listed]
@@ -103,6 +106,7 @@ def usable(folder: Path, names: list[str], out: Path, workers: int) -> list[str]
 
     Raises UserError if no image can be read.
     """
+    # Every image is decoded once here: a damaged file is better known now than in an hour.
     with ProcessPoolExecutor(workers or None) as pool:
         read = pool.map(functools.partial(problem, folder), names, chunksize=16)
         problems = list(tqdm(read, total=len(names), desc="reading", unit="image"))

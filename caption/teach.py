@@ -99,6 +99,8 @@ def use_teacher(
     """
     if resumed:
         what = "the teacher's captions, written when the run began"
+        # The teacher is not asked again: its file may be gone, and the run must continue to the
+        # bit.
         taught = files.read_json(out / FILE, what, "begin again without --resume")
     else:
         taught = teacher_captions(splits, path, device, cfg)

@@ -71,8 +71,7 @@ def records(tmp_path_factory) -> dict[str, list[dict]]:
     for split in SPLITS:
         (folder / "images" / split).mkdir(parents=True)
         made[split] = [
-            make_record(folder, Scenes(captions=2), split, number)
-            for number in range(24)
+            make_record(folder, Scenes(captions=2), split, number) for number in range(24)
         ]
     return made
 
