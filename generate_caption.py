@@ -33,6 +33,9 @@ from loop import checkpoint, hardware
 from net.image_encoders import Encoder
 from show import pages
 
+# Several captions of a single image should differ.
+SEVERAL = {"temperature": 0.8}
+
 
 @dataclass
 class Options:
@@ -83,7 +86,8 @@ def parse_args(argv):
     parser = flags.Parser(__doc__)
     parser.add_settings(Source)
     parser.add_settings(Options)
-    parser.add_settings(SampleConfig, **config.CAPTIONS)
+    several = {"temperature": f"0; {SEVERAL['temperature']} for several captions of --image"}
+    parser.add_settings(SampleConfig, said=several, **config.CAPTIONS)
     return parser.parse_args(argv)
 
 
@@ -174,8 +178,7 @@ def main(argv=None):
     arguments = parse_args(argv)
     source = flags.resolve(Source, arguments)
     options = flags.resolve(Options, arguments)
-    # Several captions of a single image should differ.
-    several = {"temperature": 0.8} if source.image and source.num_samples > 1 else {}
+    several = SEVERAL if source.image and source.num_samples > 1 else {}
     settings = flags.resolve(SampleConfig, arguments, several)
     found = sources.images_of(source)
     # Writable before anything long begins.

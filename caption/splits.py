@@ -77,7 +77,7 @@ def list_files(split: str, given: str | None, path: Path, has_splits: bool) -> l
 
 def names_in(file: Path, split: str, photos: Photos, path: Path) -> list[str]:
     """The images that a list names. Raises UserError if it names none of `photos`."""
-    # splitlines and strip: lists from Windows end their lines with \\r\\n.
+    # splitlines and strip: lists from Windows end their lines with \r\n.
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     listed = {line.strip() for line in lines}
     names = [name for name in photos if name in listed]
