@@ -23,7 +23,7 @@ from base.files import UserError
 from loop import checkpoint
 from model import Denoiser
 from net import image_encoders, samplers
-from show import diagrams
+from show import block_diagram, diagrams
 from worlds import drawing, language, scenes
 
 SCENES = {
@@ -329,7 +329,7 @@ def main(argv=None):
         now,
         then,
     )
-    paths += diagrams.block(
+    paths += block_diagram.block(
         out / "architecture_block", facts, parts, tables_of(model, parts) if args.detailed else []
     )
     rng, free = torch.Generator().manual_seed(args.seed), torch.ones(CALLS + 1, n, dtype=torch.bool)

@@ -15,7 +15,7 @@ from base.flags import to_dict
 from base.tokenizer import Tokenizer
 from loop import checkpoint
 from model import Denoiser
-from show import diagrams
+from show import diagrams, sheet
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("architecture_captioning", "architecture_block", "architecture_diffusion")
@@ -25,26 +25,26 @@ TINY = dict(vocab_size=300, output_size=297, max_length=20, d_model=48, heads=2,
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
     """draw(*flags) runs the script into tmp_path, and holds every text of every sheet to be on the sheet and free of other texts."""
-    sheets, save = [], diagrams.Sheet.save
+    sheets, save = [], sheet.Sheet.save
     monkeypatch.setattr(
-        diagrams.Sheet, "save", lambda self, path: sheets.append(self) or save(self, path)
+        sheet.Sheet, "save", lambda self, path: sheets.append(self) or save(self, path)
     )
 
     def draw(*flags: str, quick: bool = True) -> dict[str, str]:
         if quick:  # coarse pixels, and without the process, which is the same for every model
-            monkeypatch.setattr(diagrams, "DPI", 40)
+            monkeypatch.setattr(sheet, "DPI", 40)
             monkeypatch.setattr(diagrams, "process", lambda *words: [])
         visualize_architecture.main([*flags, "--out", str(tmp_path)])
         assert len(sheets) == len(NAMES) - quick
-        for sheet in sheets:
-            sheet.figure.draw_without_rendering()
-            renderer = sheet.figure._get_renderer()
+        for drawn_sheet in sheets:
+            drawn_sheet.figure.draw_without_rendering()
+            renderer = drawn_sheet.figure._get_renderer()
             boxes = [
                 (text.get_text(), text.get_window_extent(renderer))
-                for text in sheet.axes.texts
+                for text in drawn_sheet.axes.texts
                 if text.get_text().strip()
             ]
-            page = sheet.figure.bbox
+            page = drawn_sheet.figure.bbox
             for i, (words, box) in enumerate(boxes):
                 assert (
                     page.x0 <= box.x0
