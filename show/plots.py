@@ -1,4 +1,4 @@
-"""Pictures of results as PNG files (floor 0: numpy and matplotlib, imported when a picture is drawn)."""
+"""Plots of results as PNG files. matplotlib is imported when a plot is drawn."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,12 @@ import numpy as np
 from base import files
 from base.files import UserError
 
+HUMAN_NATS = 0.5  # samples this near to human text, under the judge, count as human-like
+HUMAN_ENTROPY = 0.05  # share of the human entropy; a lower entropy is repetition
+
 
 def canvas(width: float, height: float):
-    """A matplotlib figure and its axes, drawn without a screen."""
+    """A matplotlib figure of width × height inches and its axes, drawn without a screen."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -29,46 +32,27 @@ def save(figure, path) -> None:
     plt.close(figure)
 
 
+# --- samples of text ---------------------------------------------------------------------------
+
+
 def sampler_grid(path, rows: list[dict]) -> None:
-    """The judge's nats against unigram entropy, rows[0] being human text. Below and left of it is repetition."""
+    """The judge's nats per token against unigram entropy.
+
+    Below and left of human text is repetition.
+
+    rows: human text, then a row per sampler and number of steps: sampler, steps, unigram_entropy,
+    judge_nats_per_token.
+    """
     figure, axes = canvas(7.5, 5)
-    for name in dict.fromkeys(row["sampler"] for row in rows[1:]):
-        mine = [row for row in rows[1:] if row["sampler"] == name]
-        axes.plot(
-            [row["unigram_entropy"] for row in mine],
-            [row["judge_nats_per_token"] for row in mine],
-            "o-",
-            label=name,
-            alpha=0.8,
-        )
-        for row in mine:
-            axes.annotate(
-                f" {row['steps']}",
-                (row["unigram_entropy"], row["judge_nats_per_token"]),
-                fontsize=7,
-            )
-    human = rows[0]
-    axes.axhspan(
-        human["judge_nats_per_token"] - 0.5,
-        human["judge_nats_per_token"] + 0.5,
-        color="0.5",
-        alpha=0.12,
-        label="human ± 0.5 nats",
-    )
-    axes.axvspan(
-        human["unigram_entropy"] * 0.95,
-        human["unigram_entropy"] * 1.05,
-        color="tab:green",
-        alpha=0.08,
-        label="human ± 5% entropy",
-    )
-    axes.plot(
-        human["unigram_entropy"],
-        human["judge_nats_per_token"],
-        "k*",
-        markersize=14,
-        label="human text",
-    )
+    human, *samples = rows
+    for name in dict.fromkeys(row["sampler"] for row in samples):
+        points = [row for row in samples if row["sampler"] == name]
+        entropy = [row["unigram_entropy"] for row in points]
+        nats = [row["judge_nats_per_token"] for row in points]
+        axes.plot(entropy, nats, "o-", label=name, alpha=0.8)
+        for row, x, y in zip(points, entropy, nats, strict=True):
+            axes.annotate(f" {row['steps']}", (x, y), fontsize=7)
+    mark_human(axes, human["unigram_entropy"], human["judge_nats_per_token"])
     axes.set(
         xlabel="unigram entropy (nats)",
         ylabel="nats per token under the twin",
@@ -78,20 +62,37 @@ def sampler_grid(path, rows: list[dict]) -> None:
     save(figure, path)
 
 
+def mark_human(axes, entropy: float, nats: float) -> None:
+    """Human text as a star, with the bands in which samples count as human-like."""
+    low, high = nats - HUMAN_NATS, nats + HUMAN_NATS
+    axes.axhspan(low, high, color="0.5", alpha=0.12, label="human ± 0.5 nats")
+    low, high = entropy * (1 - HUMAN_ENTROPY), entropy * (1 + HUMAN_ENTROPY)
+    axes.axvspan(low, high, color="tab:green", alpha=0.08, label="human ± 5% entropy")
+    axes.plot(entropy, nats, "k*", markersize=14, label="human text")
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
 def read_curve(run) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens seen and held-out bits per byte of a run folder's log.jsonl. Raises UserError if it holds none."""
+    """Tokens seen and held-out bits per byte of a run folder: two arrays (evaluations,).
+
+    Raises UserError if the log holds none.
+    """
     path = files.existing(Path(run) / "log.jsonl", "a run folder of train.py", "check --curves")
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         trained = [row for row in rows if "tokens_seen" in row]
         held_out = [row for row in rows if "val_bits_per_byte" in row]
-        steps, seen = ([0, *(row[key] for row in trained)] for key in ("step", "tokens_seen"))
+        # An evaluation may lie between two logged steps: its tokens are interpolated.
+        steps = [0, *(row["step"] for row in trained)]
+        seen = [0, *(row["tokens_seen"] for row in trained)]
         tokens = np.interp([row["step"] for row in held_out], steps, seen)
         bits = np.array([row["val_bits_per_byte"] for row in held_out], dtype=float)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{path}, which is no log of train.py ({error})",
-            "one JSON object a line",
+            "one JSON object per line",
             "name another run folder",
         ) from error
     if not len(bits):
@@ -104,7 +105,7 @@ def read_curve(run) -> tuple[np.ndarray, np.ndarray]:
 
 
 def learning_curves(path, runs: list[str]) -> None:
-    """Held-out bits per byte against training tokens, a line a run folder."""
+    """Held-out bits per byte against training tokens, a line per run folder."""
     figure, axes = canvas(7, 4.5)
     for run in runs:
         tokens, bits = read_curve(run)
@@ -119,44 +120,39 @@ def learning_curves(path, runs: list[str]) -> None:
     save(figure, path)
 
 
+# --- captions ----------------------------------------------------------------------------------
+
+
 def caption_steps(path, result: dict) -> None:
-    """Captions of val against the denoiser calls allowed, beside the twin and the blind model: truth, or for photographs CIDEr."""
+    """Captions of val against the allowed denoiser calls, with the twin and the blind model.
+
+    result: steps (rows with steps and figures with _ci95), blind, and perhaps twin {val: figures}.
+    Drawn scenes show the share of truthful and of set-exact captions, photographs show CIDEr.
+    """
     figure, axes = canvas(6.5, 4)
-    steps = [str(row["steps"]) for row in result["steps"]]
+    rows = result["steps"]
     scenes = "truthful" in result["blind"]
-    main = "truthful" if scenes else "cider"
-    for name, words in (
-        (("truthful", "truthful"), ("set_exact", "set-exact")) if scenes else (("cider", "CIDEr"),)
-    ):
-        low, high = (
-            np.abs([100 * (row[name] - row[f"{name}_ci95"][side]) for row in result["steps"]])
+    if scenes:
+        labels = {"truthful": "truthful", "set_exact": "set-exact"}
+        main, limit, unit = "truthful", 102, "% of captions"
+    else:
+        labels = {"cider": "CIDEr"}
+        main, limit, unit = "cider", None, "CIDEr × 100"
+    steps = [str(row["steps"]) for row in rows]
+    for name, label in labels.items():
+        values = [100 * row[name] for row in rows]
+        errors = [
+            np.abs([100 * (row[name] - row[f"{name}_ci95"][side]) for row in rows])
             for side in (0, 1)
-        )
-        axes.errorbar(
-            steps,
-            [100 * row[name] for row in result["steps"]],
-            [low, high],
-            fmt="o-",
-            capsize=3,
-            label=words,
-        )
-    for words, one, style in (
-        ("twin", result.get("twin", {}).get("val"), "--"),
-        ("blind", result["blind"], ":"),
-    ):
-        if one:
-            axes.axhline(
-                100 * one[main],
-                linestyle=style,
-                color="0.4",
-                label=f"{words}, {'truthful' if scenes else 'CIDEr'}",
-            )
-    axes.set(
-        xlabel="denoiser calls at most",
-        ylabel="% of captions" if scenes else "CIDEr × 100",
-        title="Captions of val against steps",
-    )
-    axes.set_ylim(0, 102 if scenes else None)
+        ]
+        axes.errorbar(steps, values, errors, fmt="o-", capsize=3, label=label)
+    twin = result.get("twin", {}).get("val")
+    for name, figures, style in (("twin", twin, "--"), ("blind", result["blind"], ":")):
+        if figures:
+            label = f"{name}, {labels[main]}"
+            axes.axhline(100 * figures[main], linestyle=style, color="0.4", label=label)
+    axes.set(xlabel="denoiser calls at most", ylabel=unit, title="Captions of val against steps")
+    axes.set_ylim(0, limit)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     save(figure, path)
