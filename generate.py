@@ -13,7 +13,6 @@ The checkpoint decides the architecture, so there are no model flags. The autore
 from left to right. The length of a text is given with --length, or drawn from the training rows.
 """
 
-import json
 import sys
 import time
 from dataclasses import dataclass
@@ -117,7 +116,7 @@ def write_files(story: Story, settings: SampleConfig, samples, tokenizer, facts:
         files.write_text(story.html, pages.unmasking(samples, tokenizer, facts))
     if not story.json:
         return
-    lines = []
+    records = []
     for drawn in samples:
         record = {
             "text": tokenizer.decode(drawn.ids),
@@ -127,10 +126,9 @@ def write_files(story: Story, settings: SampleConfig, samples, tokenizer, facts:
             "calls": drawn.calls,
             "seed": story.seed,
             "checkpoint": facts["checkpoint"],
-            **flags.to_dict(settings),
         }
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    files.write_text(story.json, "".join(lines))
+        records.append(record | flags.to_dict(settings))
+    files.write_lines(story.json, records)
 
 
 def note_ignored(arguments) -> None:

@@ -1,24 +1,25 @@
-"""Write what is missing: the rest of a story, its middle between two ends, or the blanks of a template.
+"""Write what is missing: the rest of a story, its middle between two ends, or the blanks of a
+template.
 
 Reads   a checkpoint of train_conditional.py (default: the newest below this folder)
-Writes  texts to the screen; --html a page that plays the unmasking; --json one line a text
+Writes  texts to the screen; --html a page that plays the unmasking; --json one line per text
 
 Seconds on a laptop:
-    python generate_conditional.py --prompt "Once upon a time there was a brave knight."
-    python generate_conditional.py --prompt "Tim lost his red ball." --ending "They were best friends." --num_samples 3
-    python generate_conditional.py --template "Lily had a [MASK*3] and went to the [MASK*]. She was happy." --rerank 4 --show
-    python generate_conditional.py --interactive
-As exact as the model is, one token a call:
-    python generate_conditional.py --prompt "Once upon a time there was a brave knight." --steps 256 --html story.html
+    python generate_conditional.py --prompt "Once upon a time there was a brave knight." python
+    generate_conditional.py --prompt "Tim lost his red ball." --ending "They were best friends."
+    python generate_conditional.py --template "Lily had a [MASK*3]. She went to the [MASK*]."
+    --rerank 4 python generate_conditional.py --interactive
+As exact as the model is, one token per call:
+    python generate_conditional.py --prompt "Once upon a time there was a knight." --steps 256
 
-[MASK] is one token, [MASK*20] twenty, [MASK*] as many as the training pairs have; --rerank tries several such lengths and keeps
-the one with the lowest bound per token. The checkpoint decides the architecture and the way of conditioning; there are no model flags.
+[MASK] is one token, [MASK*20] twenty, and [MASK*] gets a length drawn from the training pairs.
+--rerank tries several such lengths and keeps the text with the lowest bound per token. The
+checkpoint decides the architecture and the way of conditioning, so there are no model flags.
 """
 
-import json
-import re
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,280 +27,196 @@ import torch
 from base import files, flags
 from base.config import SampleConfig
 from base.files import UserError
+from base.flags import setting
 from loop import checkpoint, hardware
 from show import pages, terminal
-from text import writer as text_writer
-from text.writer import Filled, Template
+from text import blanks, conversation, writer
+from text.blanks import Template
+from text.writer import Filled
 
-DEFAULTS = {"temperature": 0.8}
-HELP = """A text with blanks fills them; a text without is continued.   An empty line: fill again.
-=N WORD: make word N this word and fill the rest again.   ?: number the words.   q: quit."""
+READ_BY_TWIN = ("temperature", "top_p")
+
+
+@dataclass
+class Request:
+    """What to write, and where to."""
+
+    checkpoint: str | None = setting(
+        None, "default: the newest of train_conditional.py below this folder", metavar="FILE"
+    )
+    prompt: str | None = setting(None, "how the story begins", metavar="TEXT")
+    ending: str | None = setting(None, "how it ends; the middle is written", metavar="TEXT")
+    length: int = setting(
+        0, "tokens to write between them; 0 draws lengths as in the training pairs", at_least=0
+    )
+    template: str | None = setting(
+        None, 'instead: a text with blanks "[MASK]", "[MASK*20]" or "[MASK*]"', metavar="TEXT"
+    )
+    interactive: bool = setting(False, "type texts, see them filled, edit a word, fill again")
+    num_samples: int = setting(1, "texts to write", at_least=1)
+    rerank: int = setting(
+        1, "lengths to try for a free blank; the lowest bound per token is kept", at_least=1
+    )
+    guidance: float = setting(1.0, "away from the model that sees nothing given; 1 is none")
+    batch_size: int = setting(16, "texts drawn at once; does not change them", at_least=1)
+    show: bool = setting(False, "print the unmasking step by step")
+    delay: float = setting(0.15, "seconds between the frames of --show on a terminal", at_least=0)
+    html: str | None = setting(
+        None, "write a self-contained page that plays the unmasking", metavar="FILE"
+    )
+    json: str | None = setting(None, "write one JSON object per text", metavar="FILE")
+    seed: int = setting(0, "same seed, same texts, whatever the batch size")
+    device: str = setting("auto", "auto, cpu, cuda, mps")
+    threads: int = setting(0, "CPU threads; 0 means torch's own choice", at_least=0)
+
+    def __post_init__(self):
+        flags.check(self)
 
 
 def parse_args(argv):
     parser = flags.Parser(__doc__)
-    parser.add_argument(
-        "--checkpoint", help="default: the newest of train_conditional.py below this folder"
-    )
-    parser.add_argument("--prompt", help="how the story begins")
-    parser.add_argument("--ending", help="how it ends; the middle is written")
-    parser.add_argument(
-        "--length",
-        type=int,
-        default=0,
-        help="tokens to write between them; 0 draws lengths as in the training pairs (default 0)",
-    )
-    parser.add_argument(
-        "--template", help='instead: a text with blanks "[MASK]", "[MASK*20]" or "[MASK*]"'
-    )
-    parser.add_argument(
-        "--interactive",
-        action="store_true",
-        help="type texts, see them filled, edit a word, fill again",
-    )
-    parser.add_argument("--num_samples", type=int, default=1, help="how many (default 1)")
-    parser.add_argument(
-        "--rerank",
-        type=int,
-        default=1,
-        help="lengths to try for a free blank; the lowest bound per token is kept (default 1)",
-    )
-    parser.add_argument(
-        "--guidance",
-        type=float,
-        default=1.0,
-        help="away from the model that sees nothing given; 1 is none (default 1)",
-    )
-    parser.add_argument(
-        "--batch_size",
-        type=int,
-        default=16,
-        help="texts drawn at once; does not change them (default 16)",
-    )
-    parser.add_argument("--show", action="store_true", help="print the unmasking step by step")
-    parser.add_argument(
-        "--delay",
-        type=float,
-        default=0.15,
-        help="seconds between the frames of --show on a terminal (default 0.15)",
-    )
-    parser.add_argument("--html", help="write a self-contained page that plays the unmasking")
-    parser.add_argument("--json", help="write one JSON object a text")
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        help="same seed, same texts, whatever the batch size (default 0)",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
-    parser.add_argument(
-        "--threads", type=int, default=0, help="CPU threads; 0 means torch's own choice"
-    )
-    parser.add_settings(SampleConfig, **DEFAULTS)
+    parser.add_settings(Request)
+    parser.add_settings(SampleConfig, temperature=0.8)
     return parser.parse_args(argv)
 
 
-class Writer:
+def check(request: Request) -> None:
+    """Refuse flags that contradict each other before anything long begins."""
+    texts = ("prompt", "ending", "template")
+    asked = [name for name in texts if getattr(request, name) is not None]
+    if request.interactive and (asked or request.html or request.json):
+        raise UserError(
+            "--interactive with another text or a file to write",
+            "texts typed in",
+            "drop one of the flags",
+        )
+    if "template" in asked and (len(asked) > 1 or request.length):
+        raise UserError(
+            "--template with --prompt, --ending or --length",
+            "one text",
+            "write all of it into the template",
+        )
+    if not asked and not request.interactive:
+        raise UserError(
+            "nothing to write about", "--prompt, --template or --interactive", "give one of them"
+        )
+    for file in filter(None, (request.html, request.json)):
+        files.writable_folder(Path(file).parent)
+
+
+class Filler:
     """A conditional checkpoint, ready to fill templates with the settings of the command line."""
 
-    def __init__(self, args):
-        self.args = args
-        self.settings = flags.resolve(SampleConfig, args, DEFAULTS)
-        self.path = (
-            Path(args.checkpoint) if args.checkpoint else checkpoint.newest(("conditional",))
-        )
-        self.model, self.tokenizer, self.saved = checkpoint.open_model(
-            self.path, hardware.choose_device(args.device), kinds=("conditional",)
-        )
+    def __init__(self, request: Request, settings: SampleConfig):
+        self.request = request
+        self.settings = settings
+        chosen = request.checkpoint
+        self.path = Path(chosen) if chosen else checkpoint.newest(("conditional",))
+        device = hardware.choose_device(request.device)
+        opened = checkpoint.open_model(self.path, device, kinds=("conditional",))
+        self.model, self.tokenizer, self.saved = opened
         self.form = self.saved["form"]
         print(f"{self.path}: {checkpoint.describe(self.saved)}  {self.form}", file=sys.stderr)
-        if self.form == "ar":
-            given = [
-                f"--{name}"
-                for name in (*flags.to_dict(self.settings), "guidance", "rerank")
-                if name not in ("temperature", "top_p")
-                and getattr(args, name) not in (None, 1, 1.0)
-            ]
-            if given:
-                raise UserError(
-                    f"{', '.join(given)} for an autoregressive twin",
-                    "--temperature and --top_p at most: it writes from left to right",
-                    "drop it, or name a denoiser's checkpoint",
-                )
+
+    def refuse_for_twin(self, given: dict) -> None:
+        """Raise UserError for settings that an autoregressive twin does not read."""
+        names = [name for name in given if name not in READ_BY_TWIN]
+        names += [name for name in ("guidance", "rerank") if getattr(self.request, name) != 1]
+        if self.form == "ar" and names:
+            raise UserError(
+                f"--{', --'.join(names)} for an autoregressive twin",
+                "--temperature and --top_p at most: it writes from left to right",
+                "drop it, or name a denoiser's checkpoint",
+            )
 
     def template(self, text: str) -> Template:
-        """A text with blanks as it is; one without is a prompt."""
-        return (
-            text_writer.read_template(text, self.tokenizer)
-            if "[MASK" in text
-            else text_writer.read_prompt(text, None, self.tokenizer, self.args.length)
-        )
+        """A text with blanks as it is; a text without blanks is a prompt."""
+        if "[MASK" in text:
+            return blanks.read_template(text, self.tokenizer)
+        return blanks.read_prompt(text, None, self.tokenizer, self.request.length)
 
     def fill(self, template: Template, seed: int) -> list[Filled]:
-        args = self.args
-        return text_writer.fill_template(
+        """The texts asked for."""
+        return writer.fill_template(
             self.model,
             self.tokenizer,
             self.form,
             template,
             self.saved["statistics"]["blank_lengths"],
             self.settings,
-            args.num_samples,
-            rerank=args.rerank,
-            guidance=args.guidance,
+            self.request.num_samples,
+            rerank=self.request.rerank,
+            guidance=self.request.guidance,
             seed=seed,
-            batch_size=args.batch_size,
-            keep_frames=bool(args.show or args.html),
+            batch_size=self.request.batch_size,
+            keep_frames=self.request.show or self.request.html is not None,
         )
 
+    def facts(self) -> dict:
+        """What the page says above the texts."""
+        settings = self.settings
+        facts = {"checkpoint": self.path.name, "conditioning": self.form}
+        facts |= {"trained for": f"{self.saved['step']} steps", "seed": self.request.seed}
+        facts |= {"temperature": settings.temperature, "top_p": settings.top_p}
+        if self.form != "ar":
+            facts["guidance"] = self.request.guidance
+            facts |= {"sampler": settings.sampler, "steps": settings.steps}
+        return facts
 
-def marked(segments: list[tuple[str, bool]]) -> str:
-    """The text, what was written in bold on a terminal and between ‹ › elsewhere."""
-    left, right = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("‹", "›")
-    space = lambda piece: piece[: len(piece) - len(piece.lstrip())]  # noqa: E731
-    show = lambda piece: f"{space(piece)}{left}{piece.strip()}{right}{piece[len(piece.rstrip()) :]}"  # noqa: E731
-    return "".join(show(piece) if blank and piece.strip() else piece for piece, blank in segments)
-
-
-def record(one: Filled, template: Template, writer: Writer, seed: int) -> dict:
-    """What --json writes for a text."""
-    tokenizer = writer.tokenizer
-    return {
-        "text": tokenizer.decode(one.ids),
-        "blanks": [tokenizer.decode(blank) for blank in one.blanks],
-        "kind": template.kind,
-        "nats_per_token": round(one.nats, 4),
-        "tokens": one.ids,
-        "step": one.step,
-        "probability": [round(p, 6) for p in one.probability],
-        "calls": one.calls,
-        "seed": seed,
-        "guidance": writer.args.guidance,
-        "rerank": writer.args.rerank,
-        "checkpoint": writer.path.name,
-        "form": writer.form,
-        **flags.to_dict(writer.settings),
-    }
+    def record(self, text: Filled, template: Template) -> dict:
+        """What --json writes for a text."""
+        return {
+            **text.record(self.tokenizer, template.kind),
+            "seed": self.request.seed,
+            "guidance": self.request.guidance,
+            "rerank": self.request.rerank,
+            "checkpoint": self.path.name,
+            "form": self.form,
+            **flags.to_dict(self.settings),
+        }
 
 
-def talk(writer: Writer) -> None:
-    """Read lines from standard input until it ends; a mistake is answered and nothing is lost."""
-    print(HELP, flush=True)
-    text, segments, seed = "", [], writer.args.seed
-    for line in sys.stdin:
-        line = line.rstrip("\n")
-        if line == "q":
-            return
-        try:
-            if line == "?":
-                words = "".join(piece for piece, _ in segments).split()
-                print(
-                    "  ".join(f"{number} {word}" for number, word in enumerate(words, 1)),
-                    flush=True,
-                )
-                continue
-            if edit := re.match(r"=(\d+) (\S.*)", line):
-                text = text_writer.edited(segments, int(edit[1]), edit[2].strip(), writer.tokenizer)
-            elif line.strip():
-                text = line.replace("\\n", "\n")
-            elif not text:
-                continue
-            else:
-                seed += 1
-            template = writer.template(text)
-            for one in writer.fill(template, seed):
-                segments = one.segments(template, writer.tokenizer)
-                if writer.args.show:
-                    terminal.play(one.frames, writer.tokenizer, writer.args.delay)
-                print(
-                    f"{marked(segments)}\n  ({one.calls} calls, {one.nats:.2f} nats per token)",
-                    flush=True,
-                )
-        except UserError as error:
-            print(f"error: {error}", flush=True)
-
-
-def check(args) -> None:
-    """Refuse flags that contradict each other before anything long begins."""
-    for flag in ("num_samples", "batch_size", "rerank"):
-        if getattr(args, flag) < 1:
-            raise UserError(f"--{flag} {getattr(args, flag)}", "at least 1", "choose such a number")
-    if args.length < 0:
-        raise UserError(
-            f"--length {args.length}", "a number of tokens, or 0", "choose such a number"
-        )
-    asked = [name for name in ("prompt", "ending", "template") if getattr(args, name) is not None]
-    if args.interactive and asked or args.interactive and (args.html or args.json):
-        raise UserError(
-            "--interactive with another text or a file to write",
-            "texts typed in",
-            "drop one of the flags",
-        )
-    if "template" in asked and (len(asked) > 1 or args.length):
-        raise UserError(
-            "--template with --prompt, --ending or --length",
-            "one text",
-            "write all of it into the template",
-        )
-    if not asked and not args.interactive:
-        raise UserError(
-            "nothing to write about", "--prompt, --template or --interactive", "give one"
-        )
-    for path in filter(None, (args.html, args.json)):
-        files.writable_folder(Path(path).parent)
+def write(filler: Filler) -> None:
+    """The texts of --prompt or --template, on the screen and in the files asked for."""
+    request, tokenizer = filler.request, filler.tokenizer
+    if request.template is not None:
+        template = blanks.read_template(request.template, tokenizer)
+    else:
+        template = blanks.read_prompt(request.prompt, request.ending, tokenizer, request.length)
+    clock = time.perf_counter()
+    texts = filler.fill(template, request.seed)
+    seconds = time.perf_counter() - clock
+    if request.html:
+        files.write_text(request.html, pages.unmasking(texts, tokenizer, filler.facts()))
+    if request.json:
+        files.write_lines(request.json, [filler.record(text, template) for text in texts])
+    for number, text in enumerate(texts, 1):
+        print(f"--- text {number} ({text.nats:.2f} nats per token) ---")
+        if request.show:
+            terminal.play(text.frames, tokenizer, request.delay)
+        print(terminal.marked(text.segments(template, tokenizer)) + "\n")
+    written = sum(len(blank) for text in texts for blank in text.blanks)
+    most = max(text.calls for text in texts)
+    print(
+        f"{len(texts)} texts, {written} tokens in at most {most} calls each, {seconds:.1f} s",
+        file=sys.stderr,
+    )
 
 
 def main(argv=None):
-    args = parse_args(argv)
-    check(args)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    writer = Writer(args)
-    tokenizer = writer.tokenizer
-    if args.interactive:
-        talk(writer)
-        return
-    if args.template is not None:
-        template = text_writer.read_template(args.template, tokenizer)
+    arguments = parse_args(argv)
+    request = flags.resolve(Request, arguments)
+    settings = flags.resolve(SampleConfig, arguments)
+    check(request)
+    if request.threads:
+        torch.set_num_threads(request.threads)
+    filler = Filler(request, settings)
+    filler.refuse_for_twin(flags.given(SampleConfig, arguments))
+    if request.interactive:
+        play = terminal.player(filler.tokenizer, request.delay) if request.show else None
+        conversation.talk(filler, request.seed, play)
     else:
-        template = text_writer.read_prompt(args.prompt, args.ending, tokenizer, args.length)
-    clock = time.perf_counter()
-    texts = writer.fill(template, args.seed)
-    seconds = time.perf_counter() - clock
-    if args.html:
-        facts = {
-            "checkpoint": writer.path.name,
-            "conditioning": writer.form,
-            "trained for": f"{writer.saved['step']} steps",
-            "seed": args.seed,
-            "temperature": writer.settings.temperature,
-            "top_p": writer.settings.top_p,
-        }
-        if writer.form != "ar":
-            facts |= {
-                "guidance": args.guidance,
-                "sampler": writer.settings.sampler,
-                "steps": writer.settings.steps,
-            }
-        files.write_text(args.html, pages.unmasking(texts, tokenizer, facts))
-    if args.json:
-        files.write_text(
-            args.json,
-            "".join(
-                json.dumps(record(one, template, writer, args.seed), ensure_ascii=False) + "\n"
-                for one in texts
-            ),
-        )
-    for number, one in enumerate(texts, 1):
-        print(f"--- text {number} ({one.nats:.2f} nats per token) ---")
-        if args.show:
-            terminal.play(one.frames, tokenizer, args.delay)
-        print(marked(one.segments(template, tokenizer)) + "\n")
-    written = sum(sum(map(len, one.blanks)) for one in texts)
-    print(
-        f"{len(texts)} texts, {written} tokens in at most {max(one.calls for one in texts)} calls each, {seconds:.1f} s",
-        file=sys.stderr,
-    )
+        write(filler)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ The same seed writes the same texts as generate.py and generate_caption.py.
 """
 
 import functools
-import json
 import sys
 import time
 from dataclasses import dataclass, fields
@@ -149,15 +148,15 @@ def record(name: str, text: runtime.Written) -> dict:
 
 def write_all(job: Job, runner: Runner, write) -> None:
     """Write the texts batch by batch, and --json after each. Raises UserError if there is none."""
-    lines: list[str] = []
+    records: list[dict] = []
     for names, pixels in batches(job, runner):
-        texts = write(pixels, first=len(lines), rows=len(names))
+        texts = write(pixels, first=len(records), rows=len(names))
         for name, text in zip(names, texts, strict=True):
-            lines.append(json.dumps(record(name, text), ensure_ascii=False) + "\n")
+            records.append(record(name, text))
             print(f"{name}: {text.text}" if runner.conditioned else text.text)
         if job.json:
-            files.write_text(job.json, "".join(lines))
-    if not lines:
+            files.write_lines(job.json, records)
+    if not records:
         raise UserError(
             f"no image in {job.image_dir} that can be read", "at least one", "check the files"
         )

@@ -144,6 +144,12 @@ def write_text(path, text: str) -> None:
         file.write(text)
 
 
+def write_lines(path, records: list[dict]) -> None:
+    """Write each record as a line of JSON, whole or not at all."""
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    write_text(path, "".join(lines))
+
+
 def encoded(text: str) -> bytes:
     """The bytes that `write_text` writes."""
     return text.encode("utf-8", "backslashreplace")

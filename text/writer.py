@@ -1,12 +1,15 @@
-"""Blanks and what a conditional model writes into them (floor 2).
+"""Write into the blanks of templates with a conditional model, or with the autoregressive twin.
 
-A template is what is given and how long each blank is; a blank of free length gets a length drawn from the training
-pairs, or several, of which the one with the lowest bound per token is kept. The same functions serve both ways of
-conditioning and the twin: `pairs.arrange` says what each reads, and the free positions of a row are the blanks in order.
+The same functions serve both ways of conditioning and the twin: `pairs.arrange` makes the row that
+each of them reads. The free positions of a row hold the blanks in their order.
+
+A blank of free length gets a length drawn from the training pairs. With reranking several lengths
+are drawn, and the text with the lowest bound per token is kept.
 """
 
 import dataclasses
-import re
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,32 +17,24 @@ import torch
 from torch import Tensor
 
 import diffusion
-from base import templates
 from base.config import SampleConfig
-from base.files import UserError
 from base.tokenizer import Tokenizer
 from diffusion import Denoise, guide
 from net import twin
-from net.samplers import row_generators, sample
+from net.samplers import Sample, row_generators, sample
+from text.blanks import Template, draw_lengths, room
 from text.pairs import Pair, arrange, batch_of, place
 
 
 @dataclass
-class Template:
-    """given: k + 1 arrays of ids as in pairs.Pair; lengths: tokens of the k blanks, None if free; kind: whose lengths those are."""
-
-    given: list[np.ndarray]
-    lengths: list[int | None]
-    kind: str
-
-    def pair(self, lengths: list[int], tokenizer: Tokenizer) -> Pair:
-        return Pair(self.given, [np.full(n, tokenizer.mask) for n in lengths], self.kind)
-
-
-@dataclass
 class Filled:
-    """A finished document: ids with [BOS] and [EOS]; the call that revealed each (0: given), its probability, the ids after every
-    call; calls. blanks: what was written into each. nats: the blanks' bound (twin: exact figure) per token, if it was asked for."""
+    """A finished document of n tokens.
+
+    ids: [BOS] and [EOS] included. step: the call that revealed each id, 0 if it was given.
+    probability: of each id, 1 if it was given. frames: the ids after each call, if asked for.
+    calls: the calls that revealed something. blanks: the ids written into each blank. nats: the
+    bound of the blanks per token (the twin: the exact figure), if asked for.
+    """
 
     ids: list[int]
     step: list[int]
@@ -51,97 +46,41 @@ class Filled:
 
     def segments(self, template: Template, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
         """The text in pieces, and whether each was written into a blank."""
-        pieces = [(given, False) for given in template.given]
-        for number, blank in enumerate(self.blanks):
-            pieces.insert(2 * number + 1, (np.array(blank), True))
-        return [(tokenizer.decode(ids), blank) for ids, blank in pieces]
+        segments = [(tokenizer.decode(template.given[0]), False)]
+        for blank, given in zip(self.blanks, template.given[1:], strict=True):
+            segments.append((tokenizer.decode(blank), True))
+            segments.append((tokenizer.decode(given), False))
+        return segments
 
-
-def read_template(text: str, tokenizer: Tokenizer) -> Template:
-    """A text with blanks: [MASK] is one token, [MASK*20] twenty, [MASK*] a free number. Raises UserError if it has none."""
-    texts, lengths = templates.split(text, free=True)
-    given = [tokenizer.encode(piece).tolist() for piece in texts]
-    if not all(given[1:-1]) and len(given) > 2:
-        raise UserError(
-            f"the template {text!r}, with blanks side by side",
-            "a word between them",
-            "make them one blank",
-        )
-    given[0].insert(0, tokenizer.bos)
-    given[-1].append(tokenizer.eos)
-    kind = "continue" if len(lengths) == 1 and len(given[1]) == 1 else "blanks"
-    return Template([np.array(piece, dtype=np.int64) for piece in given], lengths, kind)
-
-
-def read_prompt(
-    prompt: str | None, ending: str | None, tokenizer: Tokenizer, length: int = 0
-) -> Template:
-    """A beginning, and perhaps an ending, with one blank behind the first. Raises UserError if the beginning is missing."""
-    if prompt is None or not prompt.strip():
-        raise UserError(
-            "an ending without a prompt" if prompt is None else "an empty --prompt",
-            "a beginning",
-            "give it with --prompt",
-        )
-    if ending is not None and not ending.strip():
-        raise UserError("an empty --ending", "a last sentence", "give it, or drop --ending")
-    behind = tokenizer.encode(ending if ending[0].isspace() else " " + ending) if ending else []
-    given = [[tokenizer.bos, *tokenizer.encode(prompt.rstrip())], [*behind, tokenizer.eos]]
-    return Template(
-        [np.array(piece, dtype=np.int64) for piece in given],
-        [length or None],
-        "middle" if ending else "continue",
-    )
-
-
-def room(template: Template, form: str, tokenizer: Tokenizer, max_length: int) -> int:
-    """How many tokens the free blanks may hold together. Raises UserError if the template is longer than the model."""
-    row = arrange(template.pair([n or 0 for n in template.lengths], tokenizer), form, tokenizer)
-    free = sum(n is None for n in template.lengths)
-    left = max_length - len(row.ids)
-    if left < free or len(row.condition) > max_length:
-        given = sum(map(len, template.given))
-        raise UserError(
-            f"a template of {given} given tokens and {sum(n or 1 for n in template.lengths)} to fill",
-            f"at most {max_length} together, the model's length",
-            "shorten the prompt, or the blanks",
-        )
-    return left
-
-
-def draw_lengths(
-    template: Template, histograms: dict, left: int, rng: np.random.Generator
-) -> list[int]:
-    """A length for every blank: its own, or one drawn from the training pairs' that fits what is left."""
-    lengths, later = [], sum(n is None for n in template.lengths)
-    for n in template.lengths:
-        if n is None:
-            later -= 1
-            count = np.array(histograms[template.kind], dtype=float)[: left - later + 1]
-            count[0] = 0
-            if not count.sum():  # less is left than any blank in training has
-                count = np.arange(left - later + 1, dtype=float) > 0
-            n = int(rng.choice(len(count), p=count / count.sum()))
-            left -= n
-        lengths.append(n)
-    return lengths
+    def record(self, tokenizer: Tokenizer, kind: str) -> dict:
+        """Plain values for a JSON line. kind: the template's."""
+        return {
+            "text": tokenizer.decode(self.ids),
+            "blanks": [tokenizer.decode(blank) for blank in self.blanks],
+            "kind": kind,
+            "nats_per_token": round(self.nats, 4),
+            "tokens": self.ids,
+            "step": self.step,
+            "probability": [round(value, 6) for value in self.probability],
+            "calls": self.calls,
+        }
 
 
 def barred(denoise: Denoise, tokenizer: Tokenizer) -> Denoise:
     """The denoiser that writes text only: neither [EOS] nor [UNK] in the middle of a document."""
 
     def write(tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
-        return denoise(tokens, share, select).index_fill(
-            -1, torch.tensor([tokenizer.eos, tokenizer.unk], device=tokens.device), -torch.inf
-        )
+        never = torch.tensor([tokenizer.eos, tokenizer.unk], device=tokens.device)
+        return denoise(tokens, share, select).index_fill(-1, never, -torch.inf)
 
     return write
 
 
 def denoisers(model, form: str, batch: dict, tokenizer: Tokenizer) -> tuple[Denoise, Denoise]:
-    """The model with its condition and without it, as diffusion.py and samplers.py take them.
+    """The model with its condition and without it, as diffusion.py and net/samplers.py call them.
 
-    Without: `cross` gets no condition; `context` gets the row with the given tokens masked as well.
+    Without it, a `cross` model gets no condition, and a `context` model gets the row with its given
+    tokens masked too. guide() steers from the second to the first.
     """
     _, lengths, free = place(batch, model.device)
     if form == "cross":
@@ -164,7 +103,10 @@ def denoisers(model, form: str, batch: dict, tokenizer: Tokenizer) -> tuple[Deno
 
 
 def hideable(batch: dict, device) -> Tensor:
-    """(B, L) bool: all tokens of a `context` row but its [BOS], its [EOS] and padding: what the unconditional model writes."""
+    """The positions of a `context` row that the model without a condition writes: (B, L) bool.
+
+    They are all but its [BOS], its [EOS] and the padding.
+    """
     position = torch.arange(batch["tokens"].shape[1], device=device)
     return (position >= 1) & (position < batch["lengths"].to(device)[:, None] - 1)
 
@@ -183,54 +125,53 @@ def fill(
     open_blanks: list[bool] | None = None,
     keep_frames: bool = False,
 ) -> list[Filled]:
-    """Write into the blanks of each pair, which hold [MASK]s. A pair's result does not depend on the others.
+    """Write into the blanks of each pair, which hold [MASK]s. A pair does not depend on the others.
 
-    open_blanks: which blanks the twin ends itself, at their length at most; in the others (None: in all) it may not end before.
+    first: the number of the first pair; with the seed it decides the random numbers. open_blanks:
+    for the twin, which blanks it ends itself, at their length at the latest. It may not end the
+    others before; None: no blank.
     """
     if form == "ar":
-        return [
-            continue_blanks(
-                model,
-                tokenizer,
-                pair,
-                settings,
-                row_generators(seed, 1, first + row),
-                open_blanks or [False] * len(pair.blanks),
-            )
-            for row, pair in enumerate(pairs)
-        ]
+        filled = []
+        for row, pair in enumerate(pairs):
+            rngs = row_generators(seed, 1, first + row)
+            ends_itself = open_blanks or [False] * len(pair.blanks)
+            filled.append(continue_blanks(model, tokenizer, pair, settings, rngs, ends_itself))
+        return filled
     batch = batch_of(pairs, form, tokenizer)
     tokens, _, free = place(batch, model.device)
     conditional, blind = denoisers(model, form, batch, tokenizer)
-    denoise = barred(
-        conditional if guidance == 1.0 else guide(conditional, blind, guidance), tokenizer
-    )
-    rows = torch.where(free, tokenizer.mask, tokens)
-    # A condition's own [MASK]s are no part of the row, and a `context` row has none but its blanks.
+    guided = conditional if guidance == 1.0 else guide(conditional, blind, guidance)
+    # [MASK]s of a condition are no part of the row; the row of `context` has [MASK]s in blanks
+    # only.
     drawn = sample(
-        denoise,
-        rows,
+        barred(guided, tokenizer),
+        torch.where(free, tokenizer.mask, tokens),
         settings,
         mask_id=tokenizer.mask,
         rngs=row_generators(seed, len(pairs), first),
         keep_frames=keep_frames,
     )
-    result = []
-    for row, pair in enumerate(pairs):
-        mine = free[row]
-        take = lambda values: values[row][mine].cpu().numpy()  # noqa: B023,E731
-        result.append(
-            assemble(
-                pair,
-                take(drawn.tokens),
-                take(drawn.step.to(mine.device)),
-                take(drawn.log_prob.to(mine.device).exp()),
-                [take(frame) for frame in drawn.frames],
-                tokenizer,
-                int(drawn.used[row]),
-            )
-        )
-    return result
+    return [document_of(pair, drawn, row, free[row], tokenizer) for row, pair in enumerate(pairs)]
+
+
+def document_of(pair: Pair, drawn: Sample, row: int, free: Tensor, tokenizer: Tokenizer) -> Filled:
+    """The document of one row of a batch. free: (L,) its positions in blanks."""
+    where = free.cpu()
+
+    def written(values: Tensor) -> np.ndarray:
+        """The values (B, L) of this row at its blanks."""
+        return values[row].cpu()[where].numpy()
+
+    return assemble(
+        pair,
+        written(drawn.tokens),
+        written(drawn.step),
+        written(drawn.log_prob.exp()),
+        [written(frame) for frame in drawn.frames],
+        tokenizer,
+        int(drawn.used[row]),
+    )
 
 
 def assemble(
@@ -242,12 +183,20 @@ def assemble(
     tokenizer: Tokenizer,
     calls: int,
 ) -> Filled:
-    """The document of a pair, what was written into its blanks put where it belongs."""
+    """The document of a pair, with the m written tokens in its blanks.
+
+    ids, step, probability: (m,) of the written tokens, in their order. frames: (m,) ids after each
+    call.
+    """
     whole = pair.whole()
     blank = whole == tokenizer.mask
-    spread = lambda values, rest: np.where(
-        blank, np.concatenate([[0], values])[np.cumsum(blank)], rest
-    ).tolist()  # noqa: E731
+
+    def spread(values: np.ndarray, given: np.ndarray | float) -> list:
+        """Values for the whole document: those of the written tokens, and `given` elsewhere."""
+        # Blank number k of the document, counted from 1, takes value number k; 0 stands for a given
+        # token.
+        return np.where(blank, np.concatenate([[0], values])[np.cumsum(blank)], given).tolist()
+
     edges = np.cumsum([0, *map(len, pair.blanks)])
     return Filled(
         spread(ids, whole),
@@ -255,25 +204,26 @@ def assemble(
         spread(probability, 1.0),
         [spread(frame, whole) for frame in frames],
         calls,
-        [ids[left:right].tolist() for left, right in zip(edges, edges[1:], strict=False)],
+        [ids[left:right].tolist() for left, right in itertools.pairwise(edges)],
     )
 
 
 def continue_blanks(
     model, tokenizer: Tokenizer, pair: Pair, settings: SampleConfig, rngs, open_blanks: list[bool]
 ) -> Filled:
-    """The twin's turn: the ending and the beginning as its prompt, then blank after blank, each behind the [EOS] of the last."""
+    """Blanks of one pair filled by the twin, each behind the [EOS] of the blank before it.
+
+    Its prompt is the ending, if there is one, and then the beginning (text/pairs.py). open_blanks:
+    which blanks it ends itself.
+    """
     row = arrange(pair, "ar", tokenizer)
     prompt = row.ids[: int(row.free.argmax())]
     written: list[np.ndarray] = []
     probability: list[float] = []
     for blank, ends_itself in zip(pair.blanks, open_blanks, strict=True):
-        bar = torch.tensor(
-            [tokenizer.unk] + [tokenizer.eos] * (not ends_itself), device=model.device
-        )
-        say = lambda *args, **more: model(*args, **more).index_fill(-1, bar, -torch.inf)  # noqa: B023,E731
+        never = [tokenizer.unk] if ends_itself else [tokenizer.unk, tokenizer.eos]
         drawn = twin.sample(
-            say,
+            without(model, never),
             torch.from_numpy(prompt)[None].to(model.device),
             len(prompt) + len(blank),
             eos=tokenizer.eos,
@@ -282,16 +232,16 @@ def continue_blanks(
             temperature=settings.temperature,
             top_p=settings.top_p,
         )
-        mine = drawn.tokens[0, len(prompt) :].cpu().numpy()
-        mine = mine[(mine != tokenizer.pad) & (mine != tokenizer.eos)]
-        written.append(mine)
-        probability += drawn.log_prob[0, len(prompt) : len(prompt) + len(mine)].exp().tolist()
-        prompt = np.concatenate([prompt, mine, [tokenizer.eos]])
-    ids, sizes = np.concatenate(written), [len(mine) for mine in written]
-    done = dataclasses.replace(pair, blanks=[np.full(n, tokenizer.mask) for n in sizes])
-    step = np.arange(1, len(ids) + 1)
+        ids = drawn.tokens[0, len(prompt) :].cpu().numpy()
+        ids = ids[(ids != tokenizer.pad) & (ids != tokenizer.eos)]
+        written.append(ids)
+        probability += drawn.log_prob[0, len(prompt) : len(prompt) + len(ids)].exp().tolist()
+        prompt = np.concatenate([prompt, ids, [tokenizer.eos]])
+    ids = np.concatenate(written)
+    blanks = [np.full(len(piece), tokenizer.mask) for piece in written]
+    step = np.arange(1, len(ids) + 1)  # one token per call
     return assemble(
-        done,
+        dataclasses.replace(pair, blanks=blanks),
         ids,
         step,
         np.array(probability),
@@ -299,6 +249,16 @@ def continue_blanks(
         tokenizer,
         len(ids),
     )
+
+
+def without(model, never: list[int]) -> Callable[..., Tensor]:
+    """The model with the ids in `never` impossible."""
+    barred_ids = torch.tensor(never, device=model.device)
+
+    def call(*arguments, **options) -> Tensor:
+        return model(*arguments, **options).index_fill(-1, barred_ids, -torch.inf)
+
+    return call
 
 
 @torch.no_grad()
@@ -312,20 +272,20 @@ def nats(
     seed: int = 0,
     blind: bool = False,
 ) -> float:
-    """The bound of a pair's blanks given the rest, in nats (the twin: the exact figure, its [EOS]s included).
+    """The bound of a pair's blanks given the rest, in nats; the twin's is exact and counts its
+    [EOS]s.
 
-    One pair at a time, as `draws` rows under stratified noise levels: nothing is padded, and no other pair changes it.
-    blind: without the condition.
+    The pair is alone, as `draws` rows under stratified noise levels: nothing is padded, and no
+    other pair changes the figure. blind: without the condition.
     """
     batch = batch_of([pair], form, tokenizer)
     if form == "ar":
         tokens, _, free = place(batch, model.device)
         return float(twin.likelihoods(model, tokens, free)[0])
     if form == "context":
-        batch = {
-            name: value.expand(draws, *value.shape[1:]) if isinstance(value, Tensor) else value
-            for name, value in batch.items()
-        }
+        for name, value in batch.items():
+            if isinstance(value, Tensor):
+                batch[name] = value.expand(draws, *value.shape[1:])
     denoise = denoisers(model, form, batch, tokenizer)[blind]
     tokens, _, free = place(batch, model.device)
     tokens, free = (
@@ -335,7 +295,8 @@ def nats(
     rng = torch.Generator().manual_seed(seed)
     drawn = diffusion.corrupt(free, diffusion.stratified(draws, rng), rng)
     losses, _ = diffusion.masked_losses(denoise, tokens, drawn.masked, drawn.share, tokenizer.mask)
-    return float((losses.double() * drawn.weight[drawn.masked.nonzero()[:, 0]]).sum() / draws)
+    weight = drawn.weight[drawn.masked.nonzero()[:, 0]]  # of each masked token: its row's
+    return float((losses.double() * weight).sum() / draws)
 
 
 def fill_template(
@@ -354,9 +315,10 @@ def fill_template(
     draws: int = 8,
     keep_frames: bool = False,
 ) -> list[Filled]:
-    """`number` ways to fill a template, each the best of `rerank` lengths drawn for its free blanks, by bound per token.
+    """`number` ways to fill a template, each the best of `rerank` drawn lengths.
 
-    Drawn lengths bring the prior in; the bound per token, unlike the bound, does not prefer short texts.
+    The best has the lowest bound per token. The drawn lengths bring the prior in; the bound per
+    token, unlike the bound, does not prefer short texts. draws: noise levels of a bound.
     """
     left = room(template, form, tokenizer, model.config.max_length)
     free = [n is None for n in template.lengths]
@@ -382,42 +344,21 @@ def fill_template(
             open_blanks=free,
             keep_frames=keep_frames,
         )
-    for one in filled:
-        done = Pair(
-            template.given, [np.array(blank, dtype=np.int64) for blank in one.blanks], template.kind
-        )
-        tokens = sum(map(len, one.blanks)) + (len(one.blanks) if form == "ar" else 0)
-        one.nats = nats(model, tokenizer, form, done, draws=draws, seed=seed) / max(1, tokens)
-    return [
-        min(filled[first : first + tries], key=lambda one: one.nats)
-        for first in range(0, len(filled), tries)
-    ]
+    for text in filled:
+        text.nats = nats_per_token(model, tokenizer, form, template, text, draws, seed)
+    best = []
+    for first in range(0, len(filled), tries):
+        best.append(min(filled[first : first + tries], key=lambda text: text.nats))
+    return best
 
 
-def edited(segments: list[tuple[str, bool]], number: int, word: str, tokenizer: Tokenizer) -> str:
-    """The template in which word `number` (from 1) is `word` and given, and what else was written is blank again, as long as before.
-
-    Raises UserError if there is no such word.
-    """
-    text = "".join(piece for piece, _ in segments)
-    blank = np.concatenate([np.full(len(piece), written) for piece, written in segments])
-    words = list(re.finditer(r"\s?\S+", text))
-    if not 1 <= number <= len(words):
-        raise UserError(f"word {number}", f"1 to {len(words)}", "choose one of these")
-    start, end = words[number - 1].span()
-    blank[start:end] = False
-    lead = text[start] if text[start].isspace() else ""
-    text, blank = (
-        text[:start] + lead + word + text[end:],
-        np.concatenate([blank[:start], np.zeros(len(lead + word), dtype=bool), blank[end:]]),
-    )
-    cuts = [0, *(np.flatnonzero(np.diff(blank)) + 1).tolist(), len(text)]
-    result = ""
-    for left, right in zip(cuts, cuts[1:], strict=False):
-        piece = text[left:right]
-        result += (
-            f"{' ' if piece[0] == ' ' else ''}[MASK*{len(tokenizer.encode(piece))}]"
-            if blank[left]
-            else piece
-        )
-    return result
+def nats_per_token(
+    model, tokenizer: Tokenizer, form: str, template: Template, text: Filled, draws: int, seed: int
+) -> float:
+    """`nats` of a filled template per token; the twin's tokens include an [EOS] for each blank."""
+    blanks = [np.array(blank, dtype=np.int64) for blank in text.blanks]
+    pair = Pair(template.given, blanks, template.kind)
+    tokens = sum(map(len, blanks))
+    if form == "ar":
+        tokens += len(blanks)
+    return nats(model, tokenizer, form, pair, draws=draws, seed=seed) / max(1, tokens)

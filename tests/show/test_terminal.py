@@ -41,3 +41,10 @@ def test_a_terminal_gets_every_frame_in_colour(tokenizer, frames, capsys, monkey
 def test_nothing_to_play(tokenizer, capsys):
     terminal.play([], tokenizer, delay=0)
     assert capsys.readouterr().out == ""
+
+
+def test_written_pieces_are_marked(monkeypatch):
+    segments = [("Ann had", False), (" a cat\n", True), (" ", True), ("was glad.", False)]
+    assert terminal.marked(segments) == "Ann had ‹a cat›\n was glad."
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert terminal.marked(segments) == "Ann had \033[1ma cat\033[0m\n was glad."

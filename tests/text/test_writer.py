@@ -14,7 +14,7 @@ from loop.checkpoint import open_model
 from net import twin
 from net.text_encoder import TextConditioned
 from tests.making.paired import make_conditional, make_world
-from text import fill_scores, writer
+from text import blanks, conversation, fill_scores, writer
 from text.pairs import FORMS, Pair, PairData, arrange, batch_of
 
 
@@ -203,7 +203,7 @@ def test_without_a_condition(world):
 
 def test_templates(world):
     tokenizer = world[1]["cross"][1]
-    read = lambda text: writer.read_template(text, tokenizer)
+    read = lambda text: blanks.read_template(text, tokenizer)
     one = read("Ann had a [MASK*3] and [MASK] was[MASK*].")
     assert (
         one.lengths == [3, 1, None]
@@ -215,7 +215,7 @@ def test_templates(world):
     for text in ("no blank", "[MASK*0]", "[MASK*2", "a [MASK*x]", "", "a [MASK][MASK*2] b"):
         with pytest.raises(UserError):
             read(text)
-    two = writer.read_prompt("Ann had a cat. ", "They were glad.", tokenizer)
+    two = blanks.read_prompt("Ann had a cat. ", "They were glad.", tokenizer)
     assert (two.kind, two.lengths) == ("middle", [None]) and tokenizer.decode(
         two.given[1]
     ) == " They were glad."
@@ -225,7 +225,7 @@ def test_templates(world):
         ("x", " ", "empty --ending"),
     ):
         with pytest.raises(UserError, match=message):
-            writer.read_prompt(prompt, ending, tokenizer)
+            blanks.read_prompt(prompt, ending, tokenizer)
 
 
 def test_an_edited_word_is_given(world):
@@ -233,15 +233,15 @@ def test_an_edited_word_is_given(world):
     segments = [("Ann had", False), (" a cat and", True), (" was glad.", False)]
     count = lambda text: len(tokenizer.encode(text))
     assert (
-        writer.edited(segments, 4, "dog", tokenizer)
+        conversation.edited(segments, 4, "dog", tokenizer)
         == f"Ann had [MASK*{count(' a')}] dog [MASK*{count(' and')}] was glad."
     )
     assert (
-        writer.edited(segments, 1, "Ben", tokenizer)
+        conversation.edited(segments, 1, "Ben", tokenizer)
         == f"Ben had [MASK*{count(' a cat and')}] was glad."
     )
     with pytest.raises(UserError, match="word 9"):
-        writer.edited(segments, 9, "x", tokenizer)
+        conversation.edited(segments, 9, "x", tokenizer)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -249,10 +249,10 @@ def test_free_blanks_find_a_length_that_fits(world, form):
     _, models, _ = world
     model, tokenizer, saved = models[form]
     histograms = saved["statistics"]["blank_lengths"]
-    template = writer.read_template(
+    template = blanks.read_template(
         "Ann had a [MASK*] and a [MASK*2] and [MASK*] was sad.", tokenizer
     )
-    left = writer.room(template, form, tokenizer, 96)
+    left = blanks.room(template, form, tokenizer, 96)
     write = lambda rerank, number: writer.fill_template(
         model,
         tokenizer,
@@ -279,9 +279,9 @@ def test_free_blanks_find_a_length_that_fits(world, form):
         assert [one.nats for one in best] == [
             min(one.nats for one in many[first : first + 3]) for first in (0, 3)
         ]
-    long = writer.read_prompt("Ann had a cat. " * 40, None, tokenizer)
+    long = blanks.read_prompt("Ann had a cat. " * 40, None, tokenizer)
     with pytest.raises(UserError, match="at most 96 together"):
-        writer.room(long, form, tokenizer, 96)
+        blanks.room(long, form, tokenizer, 96)
 
 
 def test_another_condition_is_another_documents(world):

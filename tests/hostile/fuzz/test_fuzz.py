@@ -28,8 +28,8 @@ from caption import (
 from loop import checkpoint
 from tests.hostile.fuzz.readers import COCO, READERS, World, once
 from text import (
+    blanks,
     pairs,
-    writer,
 )
 
 
@@ -71,8 +71,8 @@ def test_kept_blanks_of_any_length(world, count):
     text = f"a [MASK*{count}] b"
     for read in (
         lambda: template_row(text, world.tokenizer, 48),
-        lambda: writer.room(
-            writer.read_template(text, world.tokenizer), "context", world.tokenizer, 48
+        lambda: blanks.room(
+            blanks.read_template(text, world.tokenizer), "context", world.tokenizer, 48
         ),
     ):
         with pytest.raises(UserError):
