@@ -1,15 +1,20 @@
-"""Masked (absorbing) diffusion: schedules, corruption, the bound (floor 1). Takes a callable, never a model.
+"""Masked (absorbing) diffusion: schedules, masks and the bound. It takes a function, never a model.
 
-Time: t in [0, 1]; t=0 is clean, t=1 is all [MASK]. alpha(t) is the probability that a token is still there.
-A denoiser is any `denoise(tokens (B, L), share (B,), select (B, L) bool) -> logits (M, V')` of the selected
-positions, where share is the masked share of each row's free positions. Because the network is told the
-share and not t, one network serves every schedule.
+Time t runs from 0 (clean) to 1 (all [MASK]). alpha(t) is the probability that a token is still
+there. A denoiser is any function `Denoise`. It is told the masked share of a row's free tokens, not
+the time, so one network serves every schedule.
 
-The quantity everywhere: the negative evidence lower bound in nats,
-    bound(x) = sum_{k=1..n} c_k,   c_k = E over masks of exactly k free tokens of the mean -log p of a masked token
-for n free tokens. Every schedule gives this same number (Kingma et al. 2021; Sahoo et al. 2024, arXiv
-2406.07524, eq. 10; Ou et al. 2024, arXiv 2406.03736): masks of exactly k carry the weight
-∫ -alpha'/(1-alpha) (1-alpha)^k alpha^(n-k) dt = 1/(k C(n, k)), whatever alpha is.
+The quantity everywhere is the negative evidence lower bound in nats. For a row of n free tokens:
+
+    bound(x) = c_1 + ... + c_n
+    c_k      = mean -log p of a masked token, over all masks of exactly k free tokens
+
+Every schedule gives the same number (Kingma et al. 2021, arXiv 2107.00630; Sahoo et al. 2024,
+arXiv 2406.07524, eq. 10; Ou et al. 2024, arXiv 2406.03736), because any alpha gives a mask of k
+tokens the weight ∫ -alpha'/(1-alpha) (1-alpha)^k alpha^(n-k) dt = 1/(k C(n, k)).
+
+Shapes: B rows, L positions, M masked positions of all rows, in row-major order, V' ids that can be
+written. *Free* positions may be masked; the others are given, or padding.
 """
 
 import math
@@ -20,96 +25,134 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CLIPPED_WEIGHT = 5.0  # the most that a masked token weighs in the `clipped` loss
+SMALLEST = 2**-53  # the step between float64 numbers just below 1
+
 
 class Denoise(Protocol):
-    def __call__(self, tokens: Tensor, share: Tensor, select: Tensor) -> Tensor: ...
+    """tokens (B, L) int64, share (B,) in [0, 1], select (B, L) bool -> logits (M, V')."""
+
+    def __call__(self, tokens: Tensor, share: Tensor, select: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """alpha(t) from 1 to 0. linear: 1 - t. cosine: 1 - cos(π/2 (1-t)) (MD4, arXiv 2406.04329). polynomial: 1 - t²."""
+    """How alpha falls from 1 to 0.
+
+    linear: 1 - t. polynomial: 1 - t². cosine: 1 - cos(π/2 (1 - t)) (MD4, arXiv 2406.04329).
+    """
 
     name: str = "linear"
     power: float = 2.0
 
     def alpha(self, t: Tensor) -> Tensor:
-        """Probability that a token is still there at time t, float64 in and out."""
+        """Probability that a token is still there at time t; float64 in and out."""
         if self.name == "cosine":
             return 1 - torch.cos(math.pi / 2 * (1 - t))
-        return 1 - t if self.name == "linear" else 1 - t**self.power
+        if self.name == "linear":
+            return 1 - t
+        return 1 - t**self.power
 
     def rate(self, t: Tensor) -> Tensor:
-        """-alpha'(t) / (1 - alpha(t)): the weight of a masked token's -log p in the bound. Infinite at t=0."""
+        """-alpha'(t) / (1 - alpha(t)), a masked token's weight in the bound. Infinite at t = 0."""
         if self.name == "cosine":
             return math.pi / 2 * torch.tan(math.pi / 2 * (1 - t))
-        return (1.0 if self.name == "linear" else self.power) / t
+        power = 1.0 if self.name == "linear" else self.power
+        return power / t
 
 
 def stratified(count: int, rng: torch.Generator) -> Tensor:
-    """`count` numbers in [0, 1), one in each of `count` equal strata, in random order: (count,) float64.
+    """`count` numbers in [0, 1), one in each of `count` equal strata, shuffled: (count,) float64.
 
-    Each alone is exactly uniform; together they cover the range, which cuts the variance of the loss.
+    Each number alone is uniform. Together they cover the range, so the loss varies less.
     """
     shift = torch.rand((), generator=rng, dtype=torch.float64)
     order = torch.randperm(count, generator=rng)
-    return ((order + shift) / count).clamp_(max=1 - 2**-53)
-
-
-def mask_exactly(free: Tensor, counts: Tensor, rng: torch.Generator) -> Tensor:
-    """A uniformly random mask of exactly counts[b] of row b's free positions. free (B, L) bool -> (B, L) bool."""
-    score = torch.rand(free.shape, generator=rng, dtype=torch.float64)
-    score = score.to(free.device).masked_fill_(~free, 2.0)
-    rank = score.argsort(1).argsort(1)
-    return rank < counts.to(free.device)[:, None]
+    return ((order + shift) / count).clamp_(max=1 - SMALLEST)
 
 
 @dataclass
 class Corruption:
-    """Masked rows and what each masked token weighs. masked (B, L) bool; share, weight (B,) float64."""
+    """Masked rows. masked: (B, L) bool. share: (B,) of the free tokens, float64.
+
+    weight: (B,) float64, what -log p of each of the row's masked tokens counts in the bound.
+    """
 
     masked: Tensor
     share: Tensor
     weight: Tensor
 
+    def token_weight(self) -> Tensor:
+        """The weight of each masked token: (M,) float64."""
+        row = self.masked.nonzero()[:, 0]
+        return self.weight[row]
+
+
+def mask_exactly(free: Tensor, counts: Tensor, rng: torch.Generator) -> Tensor:
+    """A random mask of counts[b] of row b's free positions, all equally likely: (B, L) bool."""
+    # Drawn on the CPU, so that a GPU trains on the same masks.
+    score = torch.rand(free.shape, generator=rng, dtype=torch.float64)
+    score = score.to(free.device).masked_fill_(~free, 2.0)  # behind every free position
+    rank = score.argsort(1).argsort(1)
+    return rank < counts.to(free.device)[:, None]
+
 
 def corrupt(
     free: Tensor, uniform: Tensor, rng: torch.Generator, estimator: str = "count"
 ) -> Corruption:
-    """Mask free positions at a noise level given by `uniform` (B,) in [0, 1).
+    """Mask free positions (B, L) at the noise levels `uniform` (B,) in [0, 1).
 
-    count: exactly k = 1 + floor(uniform · n) of a row's n free positions, weight n/k. No epsilon, no clamp, and
-    a constant cross-entropy gives a constant loss. linear, cosine, polynomial: each free position is masked
-    alone with probability 1 - alpha(t), t = uniform, weight -alpha'/(1-alpha).
-    In every case the expectation of weight · (sum of -log p over masked tokens) is the bound of the row.
+    Whatever the estimator, the mean over masks of weight · (sum of -log p) is the row's bound.
+
+    count: exactly k = 1 + floor(uniform · n) of n free tokens, each with the weight n/k. It needs
+        no clamp near t = 0, and a constant -log p gives a constant loss.
+    linear, cosine, polynomial: the schedule of this name at t = uniform. Each token is masked on
+        its own, with probability 1 - alpha(t) and weight -alpha'/(1 - alpha).
     """
     n = free.sum(1).cpu().double()
     if estimator == "count":
         k = torch.floor(uniform * n).long() + 1
-        k = torch.minimum(k, n.long())
+        k = torch.minimum(k, n.long())  # rounding may reach n + 1; a row may have no free token
         masked = mask_exactly(free, k, rng)
-        share, weight = k / n.clamp(min=1), n / k.clamp(min=1)
+        share = k / n.clamp(min=1)
+        weight = n / k.clamp(min=1)
     else:
-        schedule, t = Schedule(estimator), uniform.clamp(min=2**-53)
+        schedule = Schedule(estimator)
+        t = uniform.clamp(min=SMALLEST)  # at 0 the weight would be infinite
         draw = torch.rand(free.shape, generator=rng, dtype=torch.float64)
-        masked = (draw < 1 - schedule.alpha(t)[:, None]).to(free.device) & free
-        share, weight = masked.sum(1).cpu() / n.clamp(min=1), schedule.rate(t)
+        hidden = draw < 1 - schedule.alpha(t)[:, None]
+        masked = hidden.to(free.device) & free
+        share = masked.sum(1).cpu() / n.clamp(min=1)
+        weight = schedule.rate(t)
     return Corruption(masked, share.to(free.device), weight.to(free.device))
 
 
 def opposite_masks(free: Tensor, uniform: Tensor, rng: torch.Generator) -> list[Corruption]:
-    """A mask and its complement: every token is supervised once (LaViDa, arXiv 2505.16839). k is uniform on 0..n
-    then, for either mask, and each carries half of the weight (n + 1)/k: together still the bound, unbiased."""
+    """A mask and its complement, so each token is supervised once (LaViDa, arXiv 2505.16839).
+
+    The number k of masked tokens is uniform on 0 .. n for both masks. Each mask carries half of the
+    weight (n + 1)/k, so their sum is unbiased for the bound.
+    """
     n = free.sum(1).cpu()
     k = torch.floor(uniform * (n + 1).double()).long()
-    one = mask_exactly(free, k, rng)
-    return [
-        Corruption(
-            masked,
-            (count / n.clamp(min=1)).to(free.device),
-            ((n + 1) / (2.0 * count.clamp(min=1))).double().to(free.device),
-        )
-        for masked, count in ((one, k), (free & ~one, n - k))
-    ]
+    mask = mask_exactly(free, k, rng)
+    both = []
+    for masked, count in ((mask, k), (free & ~mask, n - k)):
+        share = count / n.clamp(min=1)
+        weight = ((n + 1) / (2.0 * count.clamp(min=1))).double()
+        both.append(Corruption(masked, share.to(free.device), weight.to(free.device)))
+    return both
+
+
+def corruptions(
+    free: Tensor, uniform: Tensor, rng: torch.Generator, estimator: str, complementary: bool
+) -> list[Corruption]:
+    """What the loss averages over: a corruption, or a mask and its complement."""
+    if not complementary:
+        return [corrupt(free, uniform, rng, estimator)]
+    if estimator != "count":
+        raise ValueError("complementary masks need the count estimator")
+    return opposite_masks(free, uniform, rng)
 
 
 def masked_losses(
@@ -120,31 +163,31 @@ def masked_losses(
     mask_id: int,
     label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """-log p and hit or miss at each masked position: (M,) float32 nats with gradient, (M,) bool, row-major order.
+    """-log p of each masked token, (M,) nats with gradient, and whether it is the likeliest, (M,).
 
-    label_smoothing: share of the target that is spread over the vocabulary (arXiv 1512.00567, section 7), for optimising only.
+    label_smoothing: the share of the target that is spread over the vocabulary (arXiv 1512.00567,
+    section 7), for optimising only.
     """
-    logits = denoise(tokens.masked_fill(masked, mask_id), share, masked)
+    logits = denoise(tokens.masked_fill(masked, mask_id), share, masked)  # (M, V')
     target = tokens[masked]
-    return F.cross_entropy(
-        logits, target, reduction="none", label_smoothing=label_smoothing
-    ), logits.detach().argmax(-1) == target
+    nats = F.cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing)
+    hits = logits.detach().argmax(-1) == target
+    return nats, hits
 
 
 def weigh(
     nats: Tensor, token_weight: Tensor, free: int | Tensor, weight: str
-) -> tuple[Tensor, dict]:
-    """The loss from -log p of the masked tokens (M,), and the figures of it that are reported.
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss from -log p of the masked tokens (M,), and the figures that are reported with it.
 
-    token_weight (M,): the bound's. free: how many tokens might have been masked. weight: as in `loss`.
+    token_weight: (M,) their weights in the bound. free: the number of free tokens. weight: as in
+    `loss`.
     """
     bound = (nats * token_weight).sum() / free
-    mean = nats.sum() / max(1, len(nats))  # a schedule's draw may mask nothing at all
-    clipped = (nats * token_weight.clamp(max=5.0)).sum() / free
-    return {"bound": bound, "clipped": clipped, "flat": mean}[weight], {
-        "nats_per_token": bound.item(),
-        "masked_cross_entropy": mean.item(),
-    }
+    flat = nats.sum() / max(1, len(nats))  # a schedule may mask nothing at all
+    clipped = (nats * token_weight.clamp(max=CLIPPED_WEIGHT)).sum() / free
+    value = {"bound": bound, "clipped": clipped, "flat": flat}[weight]
+    return value, {"nats_per_token": bound.item(), "masked_cross_entropy": flat.item()}
 
 
 def loss(
@@ -159,38 +202,31 @@ def loss(
     complementary: bool = False,
     label_smoothing: float = 0.0,
     uniform: Tensor | None = None,
-) -> tuple[Tensor, dict]:
-    """What training minimises, and what it reports.
+) -> tuple[Tensor, dict[str, float]]:
+    """What training minimises, in nats per free token, and plain floats to report.
 
-    tokens: (B, L) int64. free: (B, L) bool, the positions that may be masked: not given, not padding; at least one
-    a row. uniform: (B,) noise levels (a slice of one `stratified` draw over all micro-batches and ranks); None draws
-    them here. weight: `bound` is the bound itself; `clipped` caps a masked token's weight at 5; `flat` is plain
-    cross-entropy over masked tokens. The last two, for optimising only. complementary adds the
-    opposite masks (count estimator only) and stays unbiased. label_smoothing: as in `masked_losses`.
-    Returns the mean loss in nats per free token (flat: per masked token) and plain floats: the bound
-    (`nats_per_token`), `masked_cross_entropy`, `masked_accuracy`; smoothed if the loss is.
+    tokens: (B, L) int64. free: (B, L) bool, at least one per row. estimator: as in `corrupt`.
+    weight: `bound` is the bound itself. Two others are for optimising only: `clipped` lets a masked
+        token weigh at most 5, `flat` is the plain mean over masked tokens.
+    complementary: use a mask and its opposite (estimator `count` only; ValueError with another).
+    uniform: (B,) noise levels, such as a slice of one `stratified` draw; None draws them here.
+    Reports `nats_per_token` (the bound), `masked_cross_entropy` and `masked_accuracy`.
     """
-    uniform = stratified(len(tokens), rng) if uniform is None else uniform
-    if complementary and estimator != "count":
-        raise ValueError("complementary masks need the count estimator")
-    drawn = (
-        opposite_masks(free, uniform, rng)
-        if complementary
-        else [corrupt(free, uniform, rng, estimator)]
-    )
-    nats, hits = (
-        torch.cat(parts)
-        for parts in zip(
-            *(
-                masked_losses(denoise, tokens, one.masked, one.share, mask_id, label_smoothing)
-                for one in drawn
-            ),
-            strict=True,
+    if uniform is None:
+        uniform = stratified(len(tokens), rng)
+    nats, hits, weights = [], [], []
+    for rows in corruptions(free, uniform, rng, estimator, complementary):
+        row_nats, row_hits = masked_losses(
+            denoise, tokens, rows.masked, rows.share, mask_id, label_smoothing
         )
-    )
-    token_weight = torch.cat([one.weight[one.masked.nonzero()[:, 0]] for one in drawn]).float()
-    value, stats = weigh(nats, token_weight, free.sum(), weight)
-    return value, {**stats, "masked_accuracy": hits.sum().item() / max(1, len(hits))}
+        nats.append(row_nats)
+        hits.append(row_hits)
+        weights.append(rows.token_weight())
+
+    token_weight = torch.cat(weights).float()
+    value, report = weigh(torch.cat(nats), token_weight, free.sum(), weight)
+    accuracy = torch.cat(hits).sum().item() / max(1, len(token_weight))
+    return value, {**report, "masked_accuracy": accuracy}
 
 
 @torch.no_grad()
@@ -203,36 +239,42 @@ def bound_estimates(
     rng: torch.Generator,
     draws: int = 8,
     estimator: str = "count",
-) -> list[dict]:
-    """`draws` unbiased estimates of every row's bound, their noise levels stratified within the row.
+) -> list[dict[str, Tensor]]:
+    """`draws` unbiased estimates of every row's bound, with stratified noise levels in each row.
 
-    Returns one dict a draw with (B,) float64 tensors on the CPU: `nats` (the row's bound), `share`, `masked` tokens,
-    and the sums over masked tokens of -log p (`cross_entropy`) and of right guesses (`hits`).
+    Returns a dict per draw of (B,) tensors on the CPU. `nats`: the row's bound. `share`, `masked`:
+    of its tokens, how many are masked. `cross_entropy`, `hits`: sums over its masked tokens of
+    -log p and of right guesses.
     """
     shift = torch.rand(len(tokens), generator=rng, dtype=torch.float64)
-    results = []
+    estimates = []
     for draw in range(draws):
-        drawn = corrupt(free, (draw + shift) / draws, rng, estimator)
-        nats, hits = masked_losses(denoise, tokens, drawn.masked, drawn.share, mask_id)
-        row = drawn.masked.nonzero()[:, 0]
-        total = lambda value: torch.zeros(len(tokens), dtype=torch.float64).index_add_(
-            0, row.cpu(), value.double().cpu()
-        )  # noqa: B023,E731
-        cross_entropy = total(nats)
-        results.append(
-            {
-                "nats": cross_entropy * drawn.weight.cpu(),
-                "share": drawn.share.cpu(),
-                "masked": drawn.masked.sum(1).cpu(),
-                "cross_entropy": cross_entropy,
-                "hits": total(hits),
-            }
-        )
-    return results
+        rows = corrupt(free, (draw + shift) / draws, rng, estimator)
+        nats, hits = masked_losses(denoise, tokens, rows.masked, rows.share, mask_id)
+        cross_entropy = sum_by_row(nats, rows.masked)
+        estimate = {
+            "nats": cross_entropy * rows.weight.cpu(),
+            "share": rows.share.cpu(),
+            "masked": rows.masked.sum(1).cpu(),
+            "cross_entropy": cross_entropy,
+            "hits": sum_by_row(hits, rows.masked),
+        }
+        estimates.append(estimate)
+    return estimates
+
+
+def sum_by_row(values: Tensor, where: Tensor) -> Tensor:
+    """Sum the values (M,) of the positions `where` (B, L) by row: (B,) float64 on the CPU."""
+    row = where.nonzero()[:, 0].cpu()
+    total = torch.zeros(len(where), dtype=torch.float64)
+    return total.index_add_(0, row, values.double().cpu())
 
 
 def guide(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise:
-    """Classifier-free guidance (arXiv 2207.12598) on log-probabilities: u + scale · (c - u). 1 is c alone, 0 is u."""
+    """Classifier-free guidance (arXiv 2207.12598) on log-probabilities: u + scale · (c - u).
+
+    Scale 1 is the conditional model alone, scale 0 the unconditional model.
+    """
 
     def denoise(tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
         c = conditional(tokens, share, select).log_softmax(-1)

@@ -1,14 +1,19 @@
-"""The network: token ids in, logits out (floor 1). It knows nothing of diffusion.
+"""The network: token ids in, logits out. It knows nothing of diffusion.
 
-A pre-norm transformer: RMSNorm, rotary positions, QK-norm, SwiGLU or GELU, tied embedding, no biases.
-Bidirectional it is the denoiser; with `causal=True` the very same blocks are the autoregressive twin.
-Ids at or above `output_size` ([PAD], [BOS], [MASK]) have no output row, so they can never be emitted.
+A pre-norm transformer: RMSNorm, rotary positions, QK-norm, SwiGLU or GELU, no biases. Its output
+matrix is its embedding. It attends both ways; with `causal=True` it is the autoregressive twin.
 
-Shapes: B batch, L length, D width, H heads, V vocabulary (V' = output_size rows of it), P patches of the
-condition, M selected positions.
+Ids from `output_size` on ([PAD], [BOS], [MASK]) have no output row, so they can never be written.
+
+Read from the bottom: `Denoiser.forward` is the story, `Block` is its step, the rest are parts.
+
+Shapes: B batch, L length, D width, H heads, V vocabulary (V' of it can be written), P patches of
+the condition, M selected positions.
 """
 
 import math
+from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -16,234 +21,295 @@ from torch import Tensor, nn
 
 from base.config import ModelConfig
 
+# What a block reads of a condition: keys, values (B, H, P, head) and, if part of it is padding, a
+# mask (B, 1, 1, P).
+KeysValues = tuple[Tensor, ...]
+
+NORM_EPSILON = 1e-6  # torch's default is the type's own epsilon, which differs between precisions
+WEIGHT_STD = 0.02  # of every matrix at the start, as in GPT-2
+
+
+def real_positions(lengths: Tensor, width: int) -> Tensor:
+    """Which of `width` positions are real tokens, not padding: (B,) -> (B, 1, 1, width) bool."""
+    position = torch.arange(width, device=lengths.device)
+    return (position < lengths[:, None])[:, None, None]
+
+
+class Norm(nn.RMSNorm):
+    """RMSNorm (arXiv 1910.07467): x divided by its root mean square, times a learnt weight."""
+
+    def __init__(self, width: int):
+        super().__init__(width, eps=NORM_EPSILON)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Under autocast x is bfloat16. Torch's fused kernel wants the weight in the same type.
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
 
 class Rotary(nn.Module):
-    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864): pairs of channels turn with the position."""
+    """Rotary positions (arXiv 2104.09864): each pair of channels turns with its position.
+
+    A product of two turned vectors depends on the distance between them, not on where they stand.
+    """
+
+    cos: Tensor  # (max_length, head), and so is sin
+    sin: Tensor
 
     def __init__(self, head_width: int, max_length: int, base: float = 10_000.0):
         super().__init__()
+        # float64: near 1000, where long rows end, float32 numbers are 6e-5 apart.
         speed = base ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
         angle = torch.outer(torch.arange(max_length, dtype=torch.float64), speed)  # (L, head/2)
-        self.register_buffer(
-            "cos", torch.cat([angle.cos()] * 2, -1).float(), persistent=False
-        )  # (L, head)
-        self.register_buffer(
-            "sin", torch.cat([-angle.sin(), angle.sin()], -1).float(), persistent=False
-        )
+        cos = torch.cat([angle.cos(), angle.cos()], -1).float()
+        sin = torch.cat([-angle.sin(), angle.sin()], -1).float()
+        # Not persistent: a checkpoint need not hold what its config decides.
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """x: (B, H, L, head), its first position being `start`."""
-        cos = self.cos[start : start + x.shape[2]].to(x.dtype)
-        sin = self.sin[start : start + x.shape[2]].to(x.dtype)
+        """Turn x (B, H, L, head), whose first position is `start`."""
+        end = start + x.shape[2]
+        cos = self.cos[start:end].to(x.dtype)
+        sin = self.sin[start:end].to(x.dtype)
+        # Channel i is paired with channel i + head/2. The order of the two terms decides the last
+        # bit of the norms' gradients.
         return x * cos + x.roll(x.shape[-1] // 2, -1) * sin
 
 
 class Cache:
-    """Keys and values of the positions that a causal model has already read: (B, H, max_length, head) a layer."""
+    """Keys and values that a causal model has already read: (B, H, max_length, head) per layer."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.length = 0
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def extend(self, layer: int, k: Tensor, v: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
-        """Store k, v (B, H, n, head) behind what is there; return all of it."""
+        """Store k, v (B, H, n, head) behind the earlier ones. Returns all of them."""
         B, H, n, head = k.shape
         if layer not in self.layers:
-            self.layers[layer] = (
-                k.new_empty(B, H, max_length, head),
-                v.new_empty(B, H, max_length, head),
-            )
+            # The whole length at once: growing a tensor would copy it for every token.
+            shape = (B, H, max_length, head)
+            self.layers[layer] = (k.new_empty(shape), v.new_empty(shape))
         all_k, all_v = self.layers[layer]
-        all_k[:, :, self.length : self.length + n] = k
-        all_v[:, :, self.length : self.length + n] = v
-        return all_k[:, :, : self.length + n], all_v[:, :, : self.length + n]
-
-
-class Norm(nn.RMSNorm):
-    """RMSNorm (arXiv 1910.07467) with an epsilon of its own and weights in the input's type, which torch's fused kernel asks for."""
-
-    def __init__(self, width: int):
-        super().__init__(width, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
-
-
-class SelfAttention(nn.Module):
-    """Multi-head attention with rotary positions and normalised queries and keys (QK-norm, arXiv 2010.04245)."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        D, self.heads, self.causal, self.max_length = (
-            config.d_model,
-            config.heads,
-            config.causal,
-            config.max_length,
-        )
-        self.query, self.key, self.value, self.out = (nn.Linear(D, D, bias=False) for _ in range(4))
-        self.query_norm, self.key_norm = Norm(D // self.heads), Norm(D // self.heads)
-
-    def forward(
-        self, x: Tensor, rotary: Rotary, attend: Tensor | None, cache: Cache | None, layer: int
-    ) -> Tensor:
-        """x: (B, L, D); attend: (B, 1, 1, L) bool, False where the key is padding."""
-        B, L, D = x.shape
-        split = lambda y: y.view(B, L, self.heads, -1).transpose(1, 2)  # noqa: E731  (B, H, L, head)
-        start = cache.length if cache else 0
-        q = rotary(self.query_norm(split(self.query(x))), start)
-        k = rotary(self.key_norm(split(self.key(x))), start)
-        v = split(self.value(x))
-        if cache is not None:
-            k, v = cache.extend(layer, k, v, self.max_length)
-        # One new query sees all of the cache; only a first, longer read needs the triangle.
-        y = F.scaled_dot_product_attention(
-            q, k, v, attend, is_causal=self.causal and attend is None and L > 1
-        )
-        return self.out(y.transpose(1, 2).reshape(B, L, D))
-
-
-class CrossAttention(nn.Module):
-    """Attention to a condition (B, P, width). Its gate starts at 0: added to a trained model it is the identity."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        D, self.heads = config.d_model, config.heads
-        self.query, self.out = nn.Linear(D, D, bias=False), nn.Linear(D, D, bias=False)
-        self.key, self.value = (nn.Linear(config.condition_width, D, bias=False) for _ in range(2))
-        self.query_norm, self.key_norm = Norm(D // self.heads), Norm(D // self.heads)
-        self.gate = nn.Parameter(torch.zeros(1))
-
-    def keys_values(self, condition: Tensor, attend: Tensor | None = None) -> tuple[Tensor, ...]:
-        """(B, P, width) -> keys and values, each (B, H, P, head), and `attend` if there is one: once per image or prompt,
-        not once per step. attend: (B, 1, 1, P) bool, False where the condition is padding."""
-        split = lambda y: y.view(*y.shape[:2], self.heads, -1).transpose(1, 2)  # noqa: E731
-        keys_values = self.key_norm(split(self.key(condition))), split(self.value(condition))
-        return keys_values if attend is None else (*keys_values, attend)
-
-    def forward(self, x: Tensor, keys_values: tuple[Tensor, ...]) -> Tensor:
-        """x: (B, L, D) -> (B, L, D), times the gate. A condition of B / n serves n rows in a row, as one long query."""
-        B, L, D = x.shape
-        q = self.query_norm(
-            self.query(x).view(len(keys_values[0]), -1, self.heads, D // self.heads).transpose(1, 2)
-        )  # (B / n, H, n·L, head)
-        y = F.scaled_dot_product_attention(q, *keys_values)
-        return self.gate * self.out(y.transpose(1, 2).reshape(B, L, D))
-
-
-class MLP(nn.Module):
-    """Feed-forward: SwiGLU (Shazeer 2020, arXiv 2002.05202) with 8/3 D hidden units, or GELU with 4 D."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        D = config.d_model
-        hidden = 4 * D if config.mlp == "gelu" else 32 * max(1, round(8 * D / 3 / 32))
-        self.gate = nn.Linear(D, hidden, bias=False) if config.mlp == "swiglu" else None
-        self.up, self.down = nn.Linear(D, hidden, bias=False), nn.Linear(hidden, D, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(
-            F.gelu(self.up(x)) if self.gate is None else F.silu(self.gate(x)) * self.up(x)
-        )
-
-
-class Block(nn.Module):
-    """x + attention(norm x), then x + cross-attention(norm x) if there is a condition, then x + mlp(norm x)."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__()
-        self.attention_norm, self.attention = Norm(config.d_model), SelfAttention(config)
-        self.cross_norm, self.cross = None, None
-        if config.condition_width:
-            self.cross_norm, self.cross = Norm(config.d_model), CrossAttention(config)
-        self.mlp_norm, self.mlp = Norm(config.d_model), MLP(config)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(
-        self, x: Tensor, rotary: Rotary, attend: Tensor | None, keys_values, cache, layer: int
-    ) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), rotary, attend, cache, layer))
-        if keys_values is not None:
-            x = x + self.dropout(self.cross(self.cross_norm(x), keys_values))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+        end = self.length + n
+        all_k[:, :, self.length : end] = k
+        all_v[:, :, self.length : end] = v
+        return all_k[:, :, :end], all_v[:, :, :end]
 
 
 class TimeEmbedding(nn.Module):
     """Sinusoids of the masked share (arXiv 2006.11239, section 3.3), then two linear layers."""
 
-    def __init__(self, D: int):
+    speed: Tensor  # (D/2,)
+
+    def __init__(self, width: int):
         super().__init__()
-        self.register_buffer(
-            "speed",
-            torch.exp(-math.log(10_000) * torch.arange(D // 2) / (D // 2)),
-            persistent=False,
-        )
-        self.up, self.down = nn.Linear(D, D), nn.Linear(D, D)
+        speed = torch.exp(-math.log(10_000) * torch.arange(width // 2) / (width // 2))
+        self.register_buffer("speed", speed, persistent=False)
+        self.up = nn.Linear(width, width)
+        self.down = nn.Linear(width, width)
 
     def forward(self, share: Tensor) -> Tensor:
         """share: (B,) in [0, 1] -> (B, 1, D)."""
+        # The sinusoids were made for 1000 steps of noise, so the share is stretched to 0 .. 1000.
         angle = 1000 * share.float()[:, None] * self.speed
         wave = torch.cat([angle.sin(), angle.cos()], -1).to(self.up.weight.dtype)
         return self.down(F.silu(self.up(wave)))[:, None]
 
 
-class LengthHead(nn.Module):
-    """Unnormalised log p(row length | condition): a small network on each patch, and one on what all of them give together.
+class MLP(nn.Module):
+    """Feed-forward: SwiGLU (arXiv 2002.05202) with 8/3 D hidden units, or GELU with 4 D.
 
-    Their largest values tell what there is at all, their mean how much of it: with the mean patch alone nobody can tell three alike from
-    two and one, and no caption of the wrong length is true (LOG.md).
+    Three matrices, or two of GELU's: both have about 8 D² parameters.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width = config.d_model
+        hidden = 4 * width
+        self.gate = None
+        if config.mlp == "swiglu":
+            hidden = 32 * max(1, round(8 * width / 3 / 32))  # multiples of 32 suit matrix units
+            self.gate = nn.Linear(width, hidden, bias=False)
+        self.up = nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.gate is None:
+            return self.down(F.gelu(self.up(x)))
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, L, D) -> (B, H, L, head)."""
+    B, L, _ = x.shape
+    return x.view(B, L, heads, -1).transpose(1, 2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention with rotary positions and QK-norm (arXiv 2010.04245), which bounds the
+    products of queries and keys, so that large learning rates are stable."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width = config.d_model
+        self.heads = config.heads
+        self.causal = config.causal
+        self.max_length = config.max_length
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.query_norm = Norm(width // self.heads)
+        self.key_norm = Norm(width // self.heads)
+
+    def forward(
+        self, x: Tensor, rotary: Rotary, attend: Tensor | None, cache: Cache | None, layer: int
+    ) -> Tensor:
+        """x: (B, L, D) -> (B, L, D). attend: (B, 1, 1, L) bool, False where the key is padding."""
+        B, L, D = x.shape
+        start = cache.length if cache else 0
+        q = rotary(self.query_norm(split_heads(self.query(x), self.heads)), start)
+        k = rotary(self.key_norm(split_heads(self.key(x), self.heads)), start)
+        v = split_heads(self.value(x), self.heads)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v, self.max_length)
+        # A single new query sees the whole cache. Only a longer, first read needs the triangle.
+        triangle = self.causal and attend is None and L > 1
+        y = F.scaled_dot_product_attention(q, k, v, attend, is_causal=triangle)  # (B, H, L, head)
+        return self.out(y.transpose(1, 2).reshape(B, L, D))
+
+
+class CrossAttention(nn.Module):
+    """Attention to a condition (B, P, width), such as an image's features.
+
+    Its gate starts at 0 (arXiv 2204.14198): added to a trained model, it changes nothing at first.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width = config.d_model
+        self.heads = config.heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(config.condition_width, width, bias=False)
+        self.value = nn.Linear(config.condition_width, width, bias=False)
+        self.query_norm = Norm(width // self.heads)
+        self.key_norm = Norm(width // self.heads)
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def keys_values(self, condition: Tensor, attend: Tensor | None = None) -> KeysValues:
+        """(B, P, width) -> keys and values: once per image or prompt, not per denoiser call.
+
+        attend: (B, 1, 1, P) bool, False where the condition is padding.
+        """
+        keys = self.key_norm(split_heads(self.key(condition), self.heads))
+        values = split_heads(self.value(condition), self.heads)
+        return (keys, values) if attend is None else (keys, values, attend)
+
+    def forward(self, x: Tensor, keys_values: KeysValues) -> Tensor:
+        """x: (B, L, D) -> (B, L, D), times the gate.
+
+        A condition of B / n rows serves n rows of x each, which are read as one query of n·L.
+        """
+        B, L, D = x.shape
+        keys, values = keys_values[:2]
+        attend = keys_values[2] if len(keys_values) > 2 else None
+        q = self.query(x).view(len(keys), -1, self.heads, D // self.heads).transpose(1, 2)
+        q = self.query_norm(q)  # (B / n, H, n·L, head)
+        y = F.scaled_dot_product_attention(q, keys, values, attend)
+        return self.gate * self.out(y.transpose(1, 2).reshape(B, L, D))
+
+
+class Block(nn.Module):
+    """Add to the stream, in turn: self-attention, cross-attention if there is a condition, MLP."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        width = config.d_model
+        self.attention_norm = Norm(width)
+        self.attention = SelfAttention(config)
+        self.cross_norm = Norm(width) if config.condition_width else None
+        self.cross = CrossAttention(config) if config.condition_width else None
+        self.mlp_norm = Norm(width)
+        self.mlp = MLP(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        attend: Tensor | None,
+        keys_values: KeysValues | None,
+        cache: Cache | None,
+        layer: int,
+    ) -> Tensor:
+        """x: (B, L, D) -> (B, L, D)."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), rotary, attend, cache, layer))
+        if keys_values is not None:
+            assert self.cross_norm is not None and self.cross is not None
+            x = x + self.dropout(self.cross(self.cross_norm(x), keys_values))
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+
+class LengthHead(nn.Module):
+    """Unnormalised log p(row length | condition), from every patch: their mean and their maximum.
+
+    The maximum tells what is in the image, the mean how much of it. The mean patch alone cannot
+    tell three equal objects from two and one: then no caption is true (docs/log/captions.md).
     """
 
     def __init__(self, width: int, hidden: int, lengths: int):
         super().__init__()
-        self.patch, self.pooled, self.out = (
-            nn.Linear(width, hidden),
-            nn.Linear(2 * hidden, hidden),
-            nn.Linear(hidden, lengths),
-        )
+        self.patch = nn.Linear(width, hidden)
+        self.pooled = nn.Linear(2 * hidden, hidden)
+        self.out = nn.Linear(hidden, lengths)
 
     def forward(self, condition: Tensor) -> Tensor:
         x = F.silu(self.patch(condition))  # (B, P, hidden)
-        return self.out(F.silu(self.pooled(torch.cat([x.mean(1), x.amax(1)], -1))))
+        x = torch.cat([x.mean(1), x.amax(1)], -1)  # (B, 2·hidden)
+        return self.out(F.silu(self.pooled(x)))  # (B, lengths)
 
 
 class MeanLengthHead(nn.Linear):
-    """The same from the mean patch, linearly: what checkpoints from before have."""
+    """A linear map of the mean patch: the head of the first checkpoints."""
 
     def forward(self, condition: Tensor) -> Tensor:
         return super().forward(condition.mean(1))
 
 
+def length_head(config: ModelConfig) -> LengthHead | MeanLengthHead:
+    lengths = config.max_length + 1  # 0 .. max_length
+    if config.length_hidden:
+        return LengthHead(config.condition_width, config.length_hidden, lengths)
+    return MeanLengthHead(config.condition_width, lengths)
+
+
 class Denoiser(nn.Module):
-    """Token ids -> logits over the ids that can be emitted."""
+    """Token ids -> logits over the ids that can be written."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        # The order below is part of the format: it decides which random numbers each weight gets.
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.time = (
-            TimeEmbedding(config.d_model) if config.time_conditioning == "sinusoidal" else None
-        )
+        knows_time = config.time_conditioning == "sinusoidal"
+        self.time = TimeEmbedding(config.d_model) if knows_time else None
         self.rotary = Rotary(config.d_model // config.heads, config.max_length)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = Norm(config.d_model)
-        self.length_head = None
-        if config.condition_width:
-            shape = (
-                config.condition_width,
-                *([config.length_hidden] if config.length_hidden else []),
-                config.max_length + 1,
-            )
-            self.length_head = (LengthHead if config.length_hidden else MeanLengthHead)(*shape)
+        self.length_head = length_head(config) if config.condition_width else None
+        self.draw_weights()
+
+    def draw_weights(self) -> None:
+        """Normal weights. Matrices that add to the stream start smaller, so that its variance does
+        not grow with depth (GPT-2)."""
         for name, weight in self.named_parameters():
-            if (
-                weight.ndim == 2
-            ):  # residual outputs smaller, so that the stream's variance does not grow with depth
-                nn.init.normal_(
-                    weight,
-                    std=0.02 / math.sqrt(2 * config.layers)
-                    if name.endswith(("out.weight", "down.weight"))
-                    else 0.02,
-                )
+            if weight.ndim != 2:
+                continue  # norms stay at 1, gates at 0
+            adds_to_stream = name.endswith(("out.weight", "down.weight"))
+            shrink = math.sqrt(2 * self.config.layers) if adds_to_stream else 1.0
+            nn.init.normal_(weight, std=WEIGHT_STD / shrink)
 
     def forward(
         self,
@@ -251,73 +317,84 @@ class Denoiser(nn.Module):
         *,
         lengths: Tensor | None = None,
         share: Tensor | None = None,
-        condition: list | None = None,
+        condition: list[KeysValues] | None = None,
         select: Tensor | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
-        """Logits of every position, or of the selected ones only.
+        """Logits of every position, or of the selected positions only.
 
-        tokens: (B, L) int64. lengths: (B,) real tokens of each row; what lies behind is padding, neither
-        attended to nor meaningful. None: no padding. share: (B,) masked share in [0, 1], read only with time
-        conditioning. condition: from `keys_values`, for all rows or for B / n of them: each then serves n rows in a row.
-        select: (B, L) bool. cache: continue behind what it holds.
-        Returns float32 logits (B, L, V'), or (M, V') for the M selected positions in row-major order.
+        tokens: (B, L) int64.
+        lengths: (B,) real tokens of each row. The rest is padding: nobody attends to it, and its
+            logits mean nothing. None: no padding.
+        share: (B,) masked share in [0, 1]; read only with time conditioning.
+        condition: from `keys_values`, of B rows, or of B / n rows that serve n neighbours each.
+        select: (B, L) bool.
+        cache: continue behind the tokens that it holds.
+        Returns float32 logits (B, L, V'), or (M, V') of the M selected positions, row by row.
         """
         x = self.trunk(tokens, lengths, share, condition, cache)  # (B, L, D)
         if select is not None:
             x = x[select]  # (M, D): the output matrix is a third of a small model's work
-        return (x @ self.embedding.weight[: self.config.output_size].T).float()
+        output = self.embedding.weight[: self.config.output_size]  # (V', D)
+        return (x @ output.T).float()
 
-    def trunk(self, tokens: Tensor, lengths, share, condition, cache) -> Tensor:
-        """Everything but the output matrix: (B, L) -> (B, L, D). This is what torch.compile compiles."""
+    def trunk(
+        self,
+        tokens: Tensor,
+        lengths: Tensor | None,
+        share: Tensor | None,
+        condition: list[KeysValues] | None,
+        cache: Cache | None,
+    ) -> Tensor:
+        """All but the output matrix: (B, L) -> (B, L, D). This is what torch.compile compiles."""
         x = self.embedding(tokens)
         if self.time is not None and share is not None:
             x = x + self.time(share)
         attend = None
-        if (
-            lengths is not None and not self.config.causal
-        ):  # behind a causal row padding is never seen anyway
-            attend = (torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None])[
-                :, None, None
-            ]  # (B, 1, 1, L)
+        if lengths is not None and not self.config.causal:
+            # Padding stands behind the row, where a causal model does not look anyway.
+            attend = real_positions(lengths, tokens.shape[1])
         for layer, block in enumerate(self.blocks):
-            x = block(x, self.rotary, attend, condition[layer] if condition else None, cache, layer)
+            keys_values = condition[layer] if condition else None
+            x = block(x, self.rotary, attend, keys_values, cache, layer)
         if cache is not None:
             cache.length += tokens.shape[1]
         return self.norm(x)
 
-    def keys_values(self, condition: Tensor, attend: Tensor | None = None) -> list:
-        """(B, P, condition_width) -> one (keys, values) pair a layer, to be passed as `condition`; attend: (B, 1, 1, P) bool."""
-        return [block.cross.keys_values(condition, attend) for block in self.blocks]
+    def keys_values(self, condition: Tensor, attend: Tensor | None = None) -> list[KeysValues]:
+        """What every block reads of a condition (B, P, condition_width): pass it as `condition`."""
+        crosses = [cast(CrossAttention, block.cross) for block in self.blocks]
+        return [cross.keys_values(condition, attend) for cross in crosses]
 
     def length_logits(self, condition: Tensor) -> Tensor:
-        """Unnormalised log p(row length | condition): (B, P, condition_width) -> (B, max_length + 1)."""
+        """Unnormalised log p(row length | condition): (B, P, width) -> (B, max_length + 1)."""
+        assert self.length_head is not None, "this model takes no condition, or is told lengths"
         return self.length_head(condition).float()
 
-    def bind(self, lengths: Tensor | None = None, condition: list | None = None):
-        """The callable that diffusion.py and samplers.py take: denoise(tokens, share, select) -> logits (M, V')."""
-        return lambda tokens, share, select: self(
-            tokens, share=share, select=select, lengths=lengths, condition=condition
-        )
+    def bind(
+        self, lengths: Tensor | None = None, condition: list[KeysValues] | None = None
+    ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """The function that diffusion.py and net/samplers.py take: a `diffusion.Denoise`."""
+
+        def denoise(tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
+            return self(tokens, share=share, select=select, lengths=lengths, condition=condition)
+
+        return denoise
 
     @property
     def device(self) -> torch.device:
         return self.embedding.weight.device
 
     def num_parameters(self) -> int:
-        """Trainable values, the tied embedding once."""
+        """Trainable values; the embedding, which is also the output matrix, counts once."""
         return sum(weight.numel() for weight in self.parameters())
 
     def training_flops(self, length: int) -> int:
-        """Floating-point operations to train on one token: 6·N plus attention 12·layers·L·D (arXiv 2204.02311, app. B).
+        """Operations to train on one token: 6·N and, for attention, 12·layers·L·D.
 
-        The convention, not the exact count: it takes the output matrix at every position.
+        PaLM's convention (arXiv 2204.02311, appendix B), which takes every position's logits.
         """
-        attention = (
-            12
-            * self.config.layers
-            * length
-            * self.config.d_model
-            // (2 if self.config.causal else 1)
-        )
+        attention = 12 * self.config.layers * length * self.config.d_model
+        if self.config.causal:
+            attention //= 2  # the triangle is half of the square
         return 6 * self.num_parameters() + attention

@@ -1,12 +1,16 @@
-"""Frozen image encoders: a picture in, patch features (B, P, width) out (floor 1).
+"""Frozen image encoders: pixels in, features (B, P, width) of P patches out.
 
-`embedded` is the small convolutional tower in assets/, trained on synthetic scenes by train_encoder.py as CLIP and CoCa
-are: it needs no download. Any other name is a hub name or a local folder that transformers reads: CLIP, SigLIP, DINOv2, ViT.
-The features are the last hidden state, every token with its position ([CLS] too where the encoder has one), before
-any pooling or projection; preprocessing (size, crop, mean, deviation) is what the model's own folder says.
+`embedded` is the small convolutional tower in assets/. tools/train_encoder.py trained it on drawn
+scenes, as CLIP and CoCa are trained, so it needs no download. Any other name is a hub name or a
+local folder that transformers reads: CLIP, SigLIP, DINOv2 or ViT.
+
+The features are the last hidden state of every token ([CLS] too, where an encoder has it), before
+any pooling or projection. Size, crop, mean and deviation are what the model's own folder says.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,96 +27,125 @@ from base.images import open_image, resize_crop
 EMBEDDED = "embedded"
 ASSET = Path(__file__).parent.parent / "assets" / "scene_encoder.safetensors"
 ASSET_SHA256 = "13dcc59064727959"  # first 16 hex digits of the file's SHA-256
+GET_AGAIN = "get the file from the repository again, or run tools/train_encoder.py"
+
+# transformers' name of a model: its class. Only the part that sees images is loaded.
+CLASSES = {
+    "clip": "CLIPVisionModel",
+    "clip_vision_model": "CLIPVisionModel",
+    "siglip": "SiglipVisionModel",
+    "siglip_vision_model": "SiglipVisionModel",
+    "vit": "ViTModel",
+    "dinov2": "Dinov2Model",
+}
+
+POSITION_WAVES = 16  # channels of `patch_positions`
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """size: side in pixels. mode: `crop` the centre, or `squash` to a square. mean, std: of each channel, for pixels in 0..1."""
+    """From an image to pixels.
+
+    size: side in pixels. mode: `crop` the centre, or `squash` to a square. mean, std: of each
+    channel, for pixels in 0 .. 1. zoom: the shorter side before the crop, divided by `size`.
+    """
 
     size: int
     mode: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resample: int = int(Image.Resampling.BICUBIC)
-    zoom: float = 1.0  # of the centre: the shorter side before the crop, over `size`
+    zoom: float = 1.0
 
     def __call__(self, source) -> np.ndarray:
-        """A path, bytes or an open picture -> (size, size, 3) uint8. Raises UserError if it is no picture."""
-        image = (
-            source if isinstance(source, Image.Image) else open_image(source, at_least=self.size)
-        )
-        return resize_crop(image, self.size, self.mode, self.resample, self.zoom)
+        """A path, bytes or an open image -> (size, size, 3) uint8. UserError if it is no image."""
+        if not isinstance(source, Image.Image):
+            source = open_image(source, at_least=self.size)
+        return resize_crop(source, self.size, self.mode, self.resample, self.zoom)
+
+
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Convolve in float32, not in TF32, so that features are alike on all machines.
+
+    TF32 is the default of NVIDIA GPUs since 2020. It keeps 10 bits of the mantissa.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 class Encoder:
-    """A frozen encoder. name; key: tells weights and preprocessing apart; patches P; width of a feature."""
+    """A frozen encoder.
+
+    patches, width: P and the channels of its features. key: a hash of weights and preprocessing,
+    which every features file and checkpoint stores, so that features never mix.
+    """
 
     def __init__(self, name: str, model: nn.Module, preprocess: Preprocess, device="cpu"):
-        self.name, self.preprocess, self.device = name, preprocess, torch.device(device)
+        self.name = name
+        self.preprocess = preprocess
+        self.device = torch.device(device)
         self.model = model.to(self.device).eval().requires_grad_(False)
-        torch.backends.cudnn.allow_tf32 = False  # in this whole process: a GPU's default, 10 bits of mantissa; features are alike everywhere
-        self.mean, self.std = (
-            torch.tensor(v, device=self.device).view(1, 3, 1, 1)
-            for v in (preprocess.mean, preprocess.std)
-        )
-        digest = [
-            json.dumps(
-                {
-                    name: value
-                    for name, value in asdict(preprocess).items()
-                    if (name, value) != ("zoom", 1.0)
-                },
-                sort_keys=True,
-            ).encode()
-        ]
-        for key, weight in sorted(model.state_dict().items()):
-            digest += [key.encode(), weight.detach().float().cpu().numpy().tobytes()]
-        self.key = files.sha256(b"".join(files.sha256(part).encode() for part in digest))
-        self.patches, self.width = self.encode(
-            np.zeros((1, preprocess.size, preprocess.size, 3), np.uint8)
-        ).shape[1:]
+        self.mean = torch.tensor(preprocess.mean, device=self.device).view(1, 3, 1, 1)
+        self.std = torch.tensor(preprocess.std, device=self.device).view(1, 3, 1, 1)
+        self.key = key_of(model, preprocess)
+        blank = np.zeros((1, preprocess.size, preprocess.size, 3), np.uint8)
+        _, self.patches, self.width = self.encode(blank).shape
 
     @torch.no_grad()
     def encode(self, pixels: np.ndarray) -> Tensor:
-        """(B, size, size, 3) uint8 -> (B, P, width) float32."""
-        x = (
-            torch.from_numpy(np.ascontiguousarray(pixels))
-            .to(self.device)
-            .permute(0, 3, 1, 2)
-            .float()
-            / 255
-        )
-        return self.model(pixel_values=(x - self.mean) / self.std).last_hidden_state.float()
+        """Pixels (B, size, size, 3) uint8 -> features (B, P, width) float32."""
+        x = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+        x = x.permute(0, 3, 1, 2).float() / 255  # (B, 3, size, size)
+        with exact_products():
+            hidden = self.model(pixel_values=(x - self.mean) / self.std).last_hidden_state
+        return hidden.float()
 
     def features(self, sources: list) -> Tensor:
-        """Pictures as a captioner was trained on them, rounded to float16 like the cache: (B, P, width) float32."""
-        return self.encode(np.stack([self.preprocess(source) for source in sources])).half().float()
+        """Images -> features (B, P, width) float32, rounded to float16 as a features file is.
+
+        A captioner is trained on a features file, so it reads exactly these numbers.
+        """
+        pixels = np.stack([self.preprocess(source) for source in sources])
+        return self.encode(pixels).half().float()
+
+
+def key_of(model: nn.Module, preprocess: Preprocess) -> str:
+    """A hash of the weights, as float32, and of the preprocessing."""
+    settings = asdict(preprocess)
+    if settings["zoom"] == 1.0:
+        del settings["zoom"]  # keys are older than this setting, and must stay
+    digests = [files.sha256(json.dumps(settings, sort_keys=True).encode())]
+    for name, weight in sorted(model.state_dict().items()):
+        digests.append(files.sha256(name.encode()))
+        digests.append(files.sha256(weight.detach().float().cpu().numpy().tobytes()))
+    return files.sha256("".join(digests).encode())
+
+
+# ---- Encoders of transformers
 
 
 def load(name: str, device="cpu") -> Encoder:
-    """The encoder of this name. Raises UserError if there is none, or if the embedded one is damaged."""
+    """The encoder of this name. Raises UserError if there is none, or if a file is damaged."""
     if name == EMBEDDED:
         return load_embedded(device)
-    import transformers
-    from transformers import AutoConfig
+    import transformers  # two seconds, which the embedded encoder spares
 
     transformers.logging.set_verbosity_error()
     try:
-        kind = AutoConfig.from_pretrained(name).model_type
-        said = transformers.ImageProcessingMixin.get_image_processor_dict(name)[0]
-        classes = {
-            "clip": "CLIPVisionModel",
-            "clip_vision_model": "CLIPVisionModel",
-            "siglip": "SiglipVisionModel",
-            "siglip_vision_model": "SiglipVisionModel",
-            "vit": "ViTModel",
-            "dinov2": "Dinov2Model",
-        }
+        kind = transformers.AutoConfig.from_pretrained(name).model_type
+        reader = transformers.ImageProcessingMixin
+        settings = reader.get_image_processor_dict(name)[0]
+        # A ViT's pooling layer has random weights in most folders, and nothing reads it.
         extra = {"add_pooling_layer": False} if kind == "vit" else {}
-        model = getattr(transformers, classes[kind]).from_pretrained(name, **extra)
+        model = getattr(transformers, CLASSES[kind]).from_pretrained(name, **extra)
     except KeyError as error:
         raise UserError(
-            f"--encoder {name} of a kind that is not known ({error})",
+            f"--encoder {name} of an unknown kind ({error})",
             "a CLIP, SigLIP, DINOv2 or ViT model",
             f"choose such a model, or --encoder {EMBEDDED}",
         ) from error
@@ -122,77 +155,88 @@ def load(name: str, device="cpu") -> Encoder:
             "a hub name or a local folder that transformers reads",
             f"check the name and the network, or use --encoder {EMBEDDED}",
         ) from error
-    return Encoder(name, model, preprocess_of(said), device)
+    return Encoder(name, model, preprocess_of(settings), device)
 
 
-def preprocess_of(said: dict) -> Preprocess:
-    """Size, crop, mean and deviation from the words of a preprocessor_config.json."""
-    size = said.get("crop_size") if said.get("do_center_crop") else said.get("size")
-    size = size if isinstance(size, dict) else {"height": size or 224}
+def preprocess_of(settings: dict) -> Preprocess:
+    """The preprocessing that a preprocessor_config.json describes, in any of its dialects.
+
+    A size is a number, {"height", "width"}, or {"shortest_edge"}. The last is the shorter side
+    before the crop.
+    """
+    crops = bool(settings.get("do_center_crop"))
+    size = settings.get("crop_size") if crops else settings.get("size")
+    if not isinstance(size, dict):
+        size = {"height": size or 224}
     side = size.get("height") or size.get("shortest_edge") or 224
-    half, shorter = (0.5, 0.5, 0.5), said.get("size")
-    shorter = shorter.get("shortest_edge") if isinstance(shorter, dict) else shorter
+    shorter = settings.get("size")
+    if isinstance(shorter, dict):
+        shorter = shorter.get("shortest_edge")
+    half = (0.5, 0.5, 0.5)
     return Preprocess(
-        int(side),
-        "crop" if said.get("do_center_crop") else "squash",
-        tuple(said.get("image_mean") or half),
-        tuple(said.get("image_std") or half),
-        int(said.get("resample") or Image.Resampling.BICUBIC),
-        (shorter or side) / side if said.get("do_center_crop") else 1.0,
+        size=int(side),
+        mode="crop" if crops else "squash",
+        mean=tuple(settings.get("image_mean") or half),
+        std=tuple(settings.get("image_std") or half),
+        resample=int(settings.get("resample") or Image.Resampling.BICUBIC),
+        zoom=(shorter or side) / side if crops else 1.0,
     )
 
 
-class SceneTower(nn.Module):
-    """The embedded encoder: transformers' ResNet to a grid of patches, and 16 fixed channels that say where a patch is.
+# ---- The embedded encoder
 
-    CLIP (arXiv 2103.00020, section 2.3) trains ResNets as well as ViTs; on scenes, from scratch and on a CPU, a ViT of
-    equal cost knew 25% of shapes where this knew most of them (LOG.md).
+
+def patch_positions(side: int, device: torch.device | str = "cpu") -> Tensor:
+    """Where each patch of a square grid is: sines and cosines of its row, then of its column.
+
+    Returns (side·side, 16) in -1 .. 1, row by row, float32. This is the only formula for it: the
+    embedded encoder appends these channels, and the captioner adds them to any encoder's features.
+    """
+    frequency = torch.tensor([0.5, 1.0, 2.0, 4.0], device=device)
+    angle = torch.linspace(-1, 1, side, device=device)[:, None] * frequency * torch.pi / 2
+    wave = torch.cat([angle.sin(), angle.cos()], -1)  # (side, 8)
+    half = POSITION_WAVES // 2
+    row = wave[:, None].expand(side, side, half)
+    column = wave[None].expand(side, side, half)
+    return torch.cat([row, column], -1).reshape(side * side, POSITION_WAVES)
+
+
+class SceneTower(nn.Module):
+    """The embedded encoder: a ResNet to a grid of patches, then 16 channels for a patch's position.
+
+    CLIP (arXiv 2103.00020, section 2.3) trains ResNets too. On drawn scenes, trained from the start
+    on a CPU, a ViT of equal cost knew 25% of the shapes; this ResNet knew most of them
+    (docs/log/captions.md).
     """
 
     def __init__(self, settings: dict):
         super().__init__()
         from transformers import ResNetConfig, ResNetModel
 
-        self.body = ResNetModel(ResNetConfig(**settings)).to(memory_format=torch.channels_last)
+        body: nn.Module = ResNetModel(ResNetConfig(**settings))
+        self.body = body.to(memory_format=torch.channels_last)
 
-    def forward(self, pixel_values: Tensor):
-        pixel_values = pixel_values.contiguous(
-            memory_format=torch.channels_last
-        )  # a sixth faster on CPUs
-        x = self.body(pixel_values=pixel_values).last_hidden_state  # (B, C, h, w)
-        B, C, h, w = x.shape
-        angle = (
-            torch.linspace(-1, 1, h, device=x.device)[:, None]
-            * torch.tensor([0.5, 1.0, 2.0, 4.0], device=x.device)
-            * torch.pi
-            / 2
-        )
-        wave = torch.cat([angle.sin(), angle.cos()], -1)  # (h, 8); the picture is square
-        where = torch.cat([wave[:, None].expand(h, w, 8), wave[None].expand(h, w, 8)], -1).reshape(
-            h * w, 16
-        )
-        patches = torch.cat(
-            [x.flatten(2).transpose(1, 2), where.expand(B, -1, -1)], -1
-        )  # (B, P, C + 16)
+    def forward(self, pixel_values: Tensor) -> SimpleNamespace:
+        """(B, 3, S, S) normalised pixels -> last_hidden_state (B, P, C + 16)."""
+        # channels_last is a sixth faster on CPUs.
+        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+        x = self.body(pixel_values=pixel_values).last_hidden_state  # (B, C, side, side)
+        B, _, side, _ = x.shape
+        position = patch_positions(side, x.device).expand(B, -1, -1)  # (B, P, 16)
+        patches = torch.cat([x.flatten(2).transpose(1, 2), position], -1)
         return SimpleNamespace(last_hidden_state=patches)
-
-
-def vision_model(settings: dict) -> nn.Module:
-    """An untrained encoder of the embedded one's architecture."""
-    return SceneTower(settings)
 
 
 def save_embedded(
     path, model: nn.Module, settings: dict, preprocess: Preprocess, command: str
 ) -> None:
-    """Write an encoder as float16 safetensors; its architecture and how it was made are in the file's metadata."""
+    """Write a SceneTower as float16 safetensors. Its metadata holds settings and command."""
     from safetensors.torch import save
 
-    weights = {
-        name: value.detach().half().contiguous()
-        for name, value in model.state_dict().items()
-        if value.is_floating_point()
-    }
+    weights = {}
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():  # batch norm's counters are whole numbers, and unused
+            weights[name] = value.detach().half().contiguous()
     about = {
         "config": json.dumps(settings),
         "preprocess": json.dumps(asdict(preprocess)),
@@ -202,17 +246,15 @@ def save_embedded(
         file.write(save(weights, metadata=about))
 
 
-def read_weights(path, settings: dict | None = None) -> tuple[dict, dict]:
-    """The weights of an embedded encoder's file as float32, and its metadata. Raises UserError if it is none of ours, or of
-    another architecture than `settings`."""
+def read_weights(path, settings: dict | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The weights in a file of `save_embedded`, as float32, and its metadata.
+
+    Raises UserError if the file is damaged, or of another architecture than `settings`.
+    """
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
-    path = files.existing(
-        path,
-        "an image encoder from train_encoder.py",
-        "get the file from the repository again, or run train_encoder.py",
-    )
+    path = files.existing(path, "an image encoder from tools/train_encoder.py", GET_AGAIN)
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata()
@@ -221,7 +263,7 @@ def read_weights(path, settings: dict | None = None) -> tuple[dict, dict]:
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}, which is damaged or no encoder of this project",
-            "a file that train_encoder.py wrote",
+            "a file that tools/train_encoder.py wrote",
             "choose such a file",
         ) from error
     if settings and config != settings:
@@ -232,28 +274,18 @@ def read_weights(path, settings: dict | None = None) -> tuple[dict, dict]:
 
 
 def load_embedded(device="cpu", path: Path = ASSET, sha256: str | None = None) -> Encoder:
-    """The encoder in assets/. Raises UserError unless the file is the very one that belongs to this code."""
-    path = files.existing(
-        path,
-        "the embedded image encoder",
-        "get the file from the repository again, or run train_encoder.py",
-    )
+    """The encoder in assets/. Raises UserError unless the file has the SHA-256 of this version."""
+    path = files.existing(path, "the embedded image encoder", GET_AGAIN)
+    expected = sha256 or ASSET_SHA256
     found = files.file_digest(path).hex()[:16]
-    if found != (sha256 or ASSET_SHA256):
+    if found != expected:
         raise UserError(
-            f"{path} with SHA-256 {found}",
-            sha256 or ASSET_SHA256,
-            "get the file from the repository again",
+            f"{path} with SHA-256 {found}", expected, "get the file from the repository again"
         )
     weights, about = read_weights(path)
-    model = vision_model(json.loads(about["config"]))
-    model.load_state_dict(weights, strict=False)
-    preprocess = json.loads(about["preprocess"])
-    return Encoder(
-        EMBEDDED,
-        model,
-        Preprocess(
-            **{**preprocess, "mean": tuple(preprocess["mean"]), "std": tuple(preprocess["std"])}
-        ),
-        device,
-    )
+    model = SceneTower(json.loads(about["config"]))
+    model.load_state_dict(weights, strict=False)  # batch norm's counters are not stored
+    settings = json.loads(about["preprocess"])
+    for name in ("mean", "std"):
+        settings[name] = tuple(settings[name])
+    return Encoder(EMBEDDED, model, Preprocess(**settings), device)

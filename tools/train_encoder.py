@@ -108,7 +108,7 @@ class Pretraining(nn.Module):
     def __init__(self, settings: dict, tokenizer: Tokenizer, longest: int):
         super().__init__()
         D = settings["hidden_sizes"][-1] + 16
-        self.encoder = image_encoders.vision_model(settings)
+        self.encoder = image_encoders.SceneTower(settings)
         shape = dict(
             vocab_size=tokenizer.vocab_size,
             output_size=tokenizer.output_size,

@@ -1,0 +1,56 @@
+"""From random numbers to tokens: the draws of all samplers and of the twin.
+
+All draws are float64. The distribution function has steps of 6e-8 near 1 in float32, so rare tokens
+would be drawn too seldom (arXiv 2409.02908).
+"""
+
+import torch
+from torch import Tensor
+
+
+def draw_uniforms(where: Tensor, rngs: list[torch.Generator]) -> Tensor:
+    """A uniform number at each position of `where` (B, L), from its row's generator: float64.
+
+    A row draws exactly as many numbers as it needs. So neither neighbours nor padding change them.
+    """
+    result = torch.zeros(where.shape, dtype=torch.float64)
+    for row, (positions, rng) in enumerate(zip(where.cpu(), rngs, strict=True)):
+        count = int(positions.sum())
+        if count:
+            result[row, positions] = torch.rand(count, generator=rng, dtype=torch.float64)
+    return result.to(where.device)
+
+
+def draw_tokens(
+    logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_p: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Draw a token per row by the inverse of its distribution function, in float64.
+
+    logits: (M, V'). uniform: (M,) float64 in [0, 1). top_p keeps the token that crosses the limit.
+    Returns tokens (M,) int64 and their log-probabilities at temperature 1, (M,) float64.
+    """
+    exact = logits.double()
+    if temperature == 0:
+        token = logits.argmax(-1)
+    else:
+        prob = (exact / temperature).softmax(-1)
+        if top_p < 1:
+            prob = nucleus(prob, top_p)
+        mass = prob.cumsum(-1)
+        point = uniform.to(mass.device)[:, None] * mass[:, -1:]
+        token = torch.searchsorted(mass, point, right=True)[:, 0]
+        token = token.clamp_(max=logits.shape[-1] - 1)
+    return token, log_prob_of(logits, token)
+
+
+def nucleus(prob: Tensor, top_p: float) -> Tensor:
+    """Zero all but the likeliest tokens that reach `top_p` together (arXiv 1904.09751): (M, V')."""
+    ordered, index = prob.sort(-1, descending=True)
+    before = ordered.cumsum(-1) - ordered
+    ordered[before >= top_p] = 0.0
+    return torch.zeros_like(prob).scatter_(-1, index, ordered)
+
+
+def log_prob_of(logits: Tensor, token: Tensor) -> Tensor:
+    """Log-probability of each token (M,) under logits (M, V'), at temperature 1: (M,) float64."""
+    return logits.double().log_softmax(-1).gather(-1, token[:, None])[:, 0]
