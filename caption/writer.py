@@ -21,6 +21,7 @@ from caption.words import ngrams
 from diffusion import guide
 from loop.batches import to_device
 from net import twin
+from net.image_encoders import POSITION_WAVES, patch_positions
 from net.samplers import row_generators, sample
 
 # The size of the place code next to features of unit deviation. The larger it is, the sooner
@@ -72,13 +73,7 @@ def place_code(patches: int, width: int) -> Tensor:
     first, whose code is 0.
     """
     side = math.isqrt(patches)
-    frequency = torch.tensor([0.5, 1.0, 2.0, 4.0]) * torch.pi / 2
-    angle = torch.linspace(-1, 1, side)[:, None] * frequency
-    wave = torch.cat([angle.sin(), angle.cos()], -1)  # (side, 8)
-    by_row = wave[:, None].expand(side, side, 8)
-    by_column = wave[None].expand(side, side, 8)
-    code = torch.cat([by_row, by_column], -1).reshape(side * side, 16)
-    code = code.repeat(1, -(-width // 16))[:, :width]
+    code = patch_positions(side).repeat(1, -(-width // POSITION_WAVES))[:, :width]
     return torch.cat([torch.zeros(patches - side * side, width), code])
 
 

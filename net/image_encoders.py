@@ -214,7 +214,7 @@ class SceneTower(nn.Module):
         from transformers import ResNetConfig, ResNetModel
 
         body: nn.Module = ResNetModel(ResNetConfig(**settings))
-        self.body = body.to(memory_format=torch.channels_last)
+        self.body = body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, pixel_values: Tensor) -> SimpleNamespace:
         """(B, 3, S, S) normalised pixels -> last_hidden_state (B, P, C + 16)."""

@@ -1,8 +1,7 @@
-"""Frozen encoders: the true ViT-B/32 layout, other families, the embedded file's hash, and a cache that survives kills."""
+"""Frozen encoders: the true ViT-B/32 layout, other families, the embedded file, and where a patch is."""
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +11,6 @@ from PIL import Image
 from base.files import UserError
 from net import image_encoders
 from tests.making.captioned import save_encoder
-from tools import pixels
-from worlds import scenes
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def test_clip_vit_b_32(tmp_path):
@@ -133,61 +128,39 @@ def test_the_embedded_encoder_is_small_and_says_how_it_was_made():
     assert (encoder.patches, encoder.width) == (64, 192)
 
 
-def test_every_object_weighs_the_same():
-    """A small one inside a large one owns its patches, and counts as much; background patches count 0.2 each."""
-    shape = {
-        "shape": "circle",
-        "colour": "red",
-        "size": "large",
-        "fill": "solid",
-        "x": 0.5,
-        "y": 0.5,
-        "radius": 0.22,
-    }
-    inner = {
-        **shape,
-        "shape": "star",
-        "colour": "blue",
-        "size": "small",
-        "radius": 0.08,
-        "x": 0.56,
-        "y": 0.56,
-    }
-    classes, weights = pixels.patch_classes({"objects": [shape, inner]}, 8)
-    blue = classes[:, 2] == scenes.CLASSES["colour"].index("blue")
-    red = classes[:, 2] == scenes.CLASSES["colour"].index("red")
-    assert 1 <= blue.sum() < red.sum() and blue[4 * 8 + 4] and classes[0].tolist() == [-1] * 4
-    assert (
-        weights[blue].sum() == pytest.approx(5)
-        and weights[red].sum() == pytest.approx(5)
-        and (weights[classes[:, 0] < 0] == np.float32(0.2)).all()
+def test_features_are_exact_and_the_switch_is_put_back():
+    """TF32 is off while an encoder computes, and whatever it was before and behind."""
+    before = torch.backends.cudnn.allow_tf32
+    encoder = image_encoders.load(image_encoders.EMBEDDED)
+    during = []
+    encoder.model.register_forward_hook(
+        lambda *inside: during.append(torch.backends.cudnn.allow_tf32)
     )
+    try:
+        for setting in (True, False):
+            torch.backends.cudnn.allow_tf32 = setting
+            encoder.features([Image.new("RGB", (128, 128))])
+            assert torch.backends.cudnn.allow_tf32 == setting
+        with pytest.raises(ZeroDivisionError), image_encoders.exact_products():
+            raise ZeroDivisionError
+        assert torch.backends.cudnn.allow_tf32 is False
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+    assert during == [False, False]
 
 
-def test_recolouring_keeps_the_shapes():
-    """The channels come back in another order, or inverted, or both; over some draws something always changes."""
-    picture = torch.randint(
-        0, 256, (2, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    rng, before, changed = torch.Generator().manual_seed(1), picture.sort(-1).values, 0
-    for _ in range(8):
-        other = pixels.recolour(picture, rng)
-        assert torch.equal(other.sort(-1).values, before) or torch.equal(
-            (255 - other).sort(-1).values, before
-        )
-        changed += not torch.equal(other, picture)
-    assert changed >= 4
+def test_a_patch_says_where_it_is():
+    """Row and column each have eight waves: all codes differ, and the transposed grid swaps them."""
+    code = image_encoders.patch_positions(5)  # (25, 16)
+    assert code.shape == (25, image_encoders.POSITION_WAVES) and code.abs().max() <= 1
+    assert torch.cdist(code, code).fill_diagonal_(9).min() > 0.1
+    grid = code.view(5, 5, 16)
+    assert torch.equal(grid[..., :8], grid[..., 8:].transpose(0, 1))
+    assert torch.equal(grid[2, :, :4], torch.zeros(5, 4))  # the sines of the middle row
 
 
-def test_what_is_known_of_a_patch_turns_with_it():
-    """Each patch's pixels say which patch it is: eight symmetries, all of them met, and every patch still named rightly."""
-    names = torch.arange(16).view(1, 4, 4)
-    picture = (
-        names.repeat_interleave(16, 1).repeat_interleave(16, 2)[..., None].expand(-1, -1, -1, 3)
-    )
-    rng, seen = torch.Generator().manual_seed(0), set()
-    for _ in range(80):
-        turned, known = pixels.turn(rng, picture, names)
-        assert torch.equal(turned[:, 8::16, 8::16, 0], known)
-        seen.add(tuple(known.flatten().tolist()))
-    assert len(seen) == 8
+def test_the_tower_appends_the_position_to_every_patch():
+    encoder = image_encoders.load(image_encoders.EMBEDDED)
+    features = encoder.encode(np.zeros((2, 128, 128, 3), np.uint8))
+    position = image_encoders.patch_positions(8)
+    assert torch.equal(features[..., -16:], position.expand(2, -1, -1))

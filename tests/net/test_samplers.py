@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from base.config import SAMPLERS, SCHEDULES, ModelConfig, SampleConfig
-from diffusion import Schedule, stratified
+from diffusion import Schedule
 from model import Denoiser
 from net import samplers
-from net.samplers import draw_tokens, row_generators, sample
+from net.samplers import row_generators, sample
 from tests.making.toys import (
     MASK,
     STRINGS,
@@ -176,65 +176,6 @@ def test_looking_back_at_the_likeliest_never_loses(seed):
     assert (after.step[~same] > before.calls).all() and after.used.tolist() == [after.calls] == [
         before.calls + 9
     ]
-
-
-# One draw of one token
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_draws_have_the_temperature_that_was_asked_for(temperature):
-    """Maximum likelihood of 1/T from 8192 stratified draws among 8192 tokens: where the mean logit is the expected one."""
-    logits = 2 * torch.randn(8192, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    uniform = stratified(8192, torch.Generator().manual_seed(1)).split(1024)
-    tokens = torch.cat(
-        [draw_tokens(logits.expand(1024, -1), part, temperature)[0] for part in uniform]
-    )
-    mean, low, high = logits[tokens].mean(), 0.1, 10.0
-    while high - low > 1e-6:
-        middle = (low + high) / 2
-        low, high = (
-            (middle, high) if (logits * middle).softmax(0) @ logits < mean else (low, middle)
-        )
-    assert 1 / low == pytest.approx(temperature, abs=0.01)
-
-
-def test_top_p_keeps_the_token_that_crosses_the_limit():
-    """(.2, .5, .3) at .7 leaves the mass .8, shared as 5 : 3; at .5 it leaves one token."""
-    logits = torch.tensor([0.2, 0.5, 0.3]).log()
-    uniform = (torch.arange(800, dtype=torch.float64) + 0.5) / 800
-    tokens, log_prob = draw_tokens(logits.expand(800, -1), uniform, top_p=0.7)
-    assert torch.bincount(tokens, minlength=3).tolist() == [0, 500, 300]
-    assert torch.allclose(
-        log_prob.exp(), torch.tensor([0.2, 0.5, 0.3]).double()[tokens]
-    )  # of the model, untruncated
-    assert draw_tokens(logits.expand(800, -1), uniform, top_p=0.499)[0].eq(1).all()
-
-
-def test_temperature_zero_is_the_likeliest_token():
-    logits = torch.randn(50, 20)
-    tokens, log_prob = draw_tokens(logits, torch.rand(50, dtype=torch.float64), temperature=0)
-    assert torch.equal(tokens, logits.argmax(1))
-    assert torch.allclose(log_prob, logits.double().log_softmax(1).max(1).values)
-
-
-def test_the_ends_of_the_unit_interval():
-    """0 and 1 - 2^-53 never draw what has no probability, and a token of probability 2^-40 still has its place."""
-    never = -math.inf
-    uniform = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
-    for logits, first, last in (
-        ([never, 0.3, 1.2, never], 1, 2),
-        ([never, never, 0.0, never], 2, 2),
-        ([0.1, never, never, 0.7], 0, 3),
-    ):
-        for options in (dict(), dict(temperature=0.3), dict(top_p=0.999)):
-            assert draw_tokens(torch.tensor([logits] * 2), uniform, **options)[0].tolist() == [
-                first,
-                last,
-            ]
-    rare = torch.tensor([[0.0, -40 * math.log(2)]]).expand(2, -1)
-    assert draw_tokens(rare, torch.tensor([1 - 2**-39, 1 - 2**-42], dtype=torch.float64))[
-        0
-    ].tolist() == [0, 1]
 
 
 # Promises, for any settings

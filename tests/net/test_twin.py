@@ -8,7 +8,8 @@ import torch
 from base.config import ModelConfig
 from model import Denoiser
 from net import twin as net_twin
-from net.samplers import draw_tokens, row_generators
+from net.draws import draw_tokens
+from net.samplers import row_generators
 from tests.making.toys import chi_square
 
 EOS, PAD, BOS = 4, 5, 6
