@@ -7,7 +7,7 @@ Reads   captions in any of five layouts, told apart by looking, and the images (
 Writes  data_captions_photos/ (--out): captions.jsonl, tokenizer.json, features.npy, meta.json;
         skipped.txt if images were bad
 
-Flickr8k, with the lists of its splits beside the captions:
+Flickr8k, with the lists of its splits next to the captions:
     python prep_caption_photos.py --captions flickr8k
 COCO with the usual splits:
     python prep_caption_photos.py --captions dataset_coco.json --images coco \\
@@ -51,7 +51,7 @@ class Collection:
         None, "needed: file of captions, folder with such a file or .txt files, or hub data set"
     )
     images: str | None = setting(
-        None, "folder of the images; none: images/ or Images/ beside the captions, or their folder"
+        None, "folder of the images; none: images/ or Images/ next to the captions, or their folder"
     )
     train_list: str | None = list_setting("train")
     val_list: str | None = list_setting("val")

@@ -63,7 +63,7 @@ def write_folder(folder, records: list[dict], tokenizer: Tokenizer, settings: di
         "splits": {name: sum(record["split"] == name for record in records) for name in names},
         **settings,
     }
-    # Last: a folder without meta.json is one that a kill left unfinished.
+    # Last: a folder without meta.json was left unfinished by a kill.
     files.write_sealed(folder / "meta.json", meta)
     return meta
 
@@ -94,7 +94,7 @@ def read_records(folder) -> list[dict]:
         raise damaged from error
     if not records or not all(is_record(record) for record in records):
         raise damaged
-    # A changed caption would silently be another data set than the one the checkpoint names.
+    # A changed caption would silently be another data set than the checkpoint names.
     if files.sha256(raw) != meta["fingerprint"]:
         found, expected = (
             f"{path}, which was changed",

@@ -71,7 +71,7 @@ def open_images(
             image = images.open_image(path)
         except (UserError, OSError) as error:
             message = error if isinstance(error, UserError) else files.os_error(error, path)
-            # A folder of thousands must not stop at one bad file.
+            # A folder of thousands must not stop at a single bad file.
             tqdm.write(f"skipped: {message}", file=sys.stderr)
             skipped.append(path)
         else:

@@ -12,7 +12,7 @@ from base import files, images
 from base.files import UserError
 from caption.photos import Photos
 
-# Lists of images beside the captions, as Flickr8k names them: Flickr_8k.trainImages.txt.
+# Lists of images next to the captions, as Flickr8k names them: Flickr_8k.trainImages.txt.
 LISTS = {"train": "*train*mages.txt", "val": "*dev*mages.txt", "test": "*test*mages.txt"}
 SMALLEST = 224  # pixels of the shorter side that an image is decoded to: what most encoders read
 LARGEST_VAL = 1000  # held-out images, unless --num_val says so
@@ -31,7 +31,7 @@ def choose(
 
     The data set's own splits come first, then the lists, else all images are train. If there is
     no val, it is drawn from train: `num_val` images, or a twentieth. path: the captions, for
-    lists beside them. lists: {split: file or None}, as the user gave them. max_images: keep that
+    lists next to them. lists: {split: file or None}, as the user gave them. max_images: keep that
     many, drawn at random; 0 keeps all. Raises UserError if a list names no image, or val would
     take all of train.
     """
@@ -62,10 +62,10 @@ def choose(
 
 
 def list_files(split: str, given: str | None, path: Path, has_splits: bool) -> list[Path]:
-    """The lists of a split: the given file, else the files beside the captions that fit its
+    """The lists of a split: the given file, else the files next to the captions that fit its
     pattern.
 
-    Lists beside the captions do not count if the data set has splits of its own.
+    Lists next to the captions do not count if the data set has splits of its own.
     """
     if given:
         return [files.existing(given, "a list of images", f"check --{split}_list")]

@@ -2,7 +2,7 @@
 
 **A teacher.** Sequence-level distillation (Kim & Rush 2016, arXiv 1606.07947) made translators
 that write all words at once as good as those that write one word at a time (Gu et al. 2018, arXiv
-1711.02281). People describe an image in five ways; a teacher describes it in one, so words that
+1711.02281). People describe an image in five ways, a teacher in a single way. So words that
 are drawn in one call agree. The captions are kept in the run folder (taught.json): people can
 look at them, and a resumed run finds them again.
 

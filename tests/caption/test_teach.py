@@ -13,9 +13,10 @@ from base.config import SampleConfig
 from base.files import UserError
 from base.tokenizer import Tokenizer
 from caption import coco, teach, writer
+from caption import data as caption_data
 from caption.data import CaptionData
 from loop import checkpoint
-from tests.making.captioned import make_captioner, make_captions, save_encoder
+from tests.making.captioned import by_hand, make_captioner
 
 GREEDY = SampleConfig(**config.CAPTIONS | {"revise": 1})
 
@@ -110,14 +111,15 @@ def test_it_is_trained_on_those_and_resumed_with_them(data, run, tmp_path, monke
 
 
 def test_another_teacher_is_refused_by_name(data, run, tmp_path):
-    """One of other words, one of another encoder, none at all: before anything is trained."""
-    words = make_captions(tmp_path / "words", "--seed", "5", "--vocab_size", "300")
-    encoder = make_captions(
-        tmp_path / "encoder", "--encoder", str(save_encoder(tmp_path / "vit", "vit"))
-    )
+    """Other words, another encoder, no teacher at all: refused before anything is trained."""
+    records = caption_data.read_records(data)
+    tokenizer = Tokenizer.load(data / "tokenizer.json")
+    sizes = {"patches": 64, "width": 192}
+    words = by_hand(tmp_path / "words", records, Tokenizer.train(["a heart"], 270), **sizes)
+    encoder = by_hand(tmp_path / "encoder", records, tokenizer, key="0" * 16, **sizes)
     for folder, name, message in (
         (words, run, "made with tokenizer"),
-        (encoder, run, "the encoder of .*: embedded with key"),
+        (encoder, run, "key 0000000000000000; expected the encoder of .*: embedded with key"),
         (data, tmp_path / "none.pt", "none.pt"),
     ):
         with pytest.raises(UserError, match=message):
