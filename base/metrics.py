@@ -115,3 +115,33 @@ def overlap(one, other) -> float:
     one, other = list(one), list(other)
     shared = sum(min(one.count(token), other.count(token)) for token in set(one))
     return 2 * shared / max(1, len(one) + len(other))
+
+
+def matches(written: list[list[int]], wanted: list[list[int]]) -> tuple[dict, np.ndarray]:
+    """How often filled blanks hold the wanted ids: exact matches and token F1, with 95% intervals.
+
+    Returns the figures by name, and the F1 of each of the N blanks: (N,) float64.
+    """
+    exact, scores = 0, np.zeros(len(written))
+    for number, (mine, theirs) in enumerate(zip(written, wanted, strict=True)):
+        exact += list(mine) == list(theirs)
+        scores[number] = overlap(mine, theirs)
+    figures = {
+        "blanks": len(written),
+        "exact": exact / len(written),
+        "exact_ci95": share_interval(exact, len(written)),
+        "token_f1": float(scores.mean()),
+        "token_f1_ci95": ratio_interval(scores, np.ones(len(scores))),
+    }
+    return figures, scores
+
+
+def interval(row: dict, name: str, *, scale: float = 1.0, digits: int = 3) -> str:
+    """A figure of a row and its 95% interval for a table: "0.512 [0.498, 0.526]"; "" if it is missing."""
+    if name not in row:
+        return ""
+    text = f"{scale * row[name]:.{digits}f}"
+    if f"{name}_ci95" not in row:
+        return text
+    low, high = row[f"{name}_ci95"]
+    return f"{text} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"

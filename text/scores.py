@@ -1,77 +1,210 @@
-"""How good a model is on held-out rows: the bound, or the twin's exact likelihood, in the same units (floor 2).
+"""How good a model is on held-out rows: the bound, or the twin's exact likelihood, in the same units.
 
-Both models are given the first token of a row and predict the rest, [EOS] included, so they are scored on the
-same tokens. The twin also says where a text ends; the denoiser is told the row's length. So that both describe
-the same raw text, the denoiser is charged for that: -log p(length) under the training rows' histogram (add-one
-smoothed), about 0.02 nats a token on TinyStories.
+The model is given the first token of a row and predicts the rest, [EOS] included. The twin is scored
+on the same tokens, but it also says where a text ends. The denoiser is told the length of the row.
+So that both describe the same raw text, the denoiser pays -log p(length) under the training rows'
+histogram (add-one smoothed): about 0.02 nats per token on TinyStories.
 """
 
 import math
 import tempfile
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from torch import Tensor
 
 import diffusion
 from base import metrics
-from base.config import SampleConfig
+from base.config import ESTIMATORS, SampleConfig
 from base.files import UserError
+from base.flags import check, numbers, setting
 from base.folders import check_tokenizer
-from base.randomness import row_seed
-from base.templates import blank_rows
-from loop import distributed
+from loop import checkpoint, distributed
 from loop.batches import to_device
 from net import twin
-from net.samplers import row_generators, sample
+from show import plots
+from text import samples
 from text.data import TextData, evaluation_batches, from_text
+
+GRID = "ancestral,first_hitting,confidence,entropy_bound,threshold,remask"
+LEVELS = 4  # quarters of the masked share, for the figures by noise level
+
+
+@dataclass
+class TextScoring:
+    """How held-out text is scored: the bound, or samples over a grid of samplers and steps."""
+
+    data_dir: str = setting("data_full", "folder of a prep script", metavar="FOLDER")
+    text: str | None = setting(None, "score this UTF-8 text file instead", metavar="FILE")
+    separator: str = setting("<|endoftext|>", "stands between the documents of --text")
+    documents: int = setting(0, "score only the first documents; 0 means all", at_least=0)
+    draws: int = setting(
+        8, "noise levels per row; more narrows the noise, not the interval", at_least=1
+    )
+    estimator: str = setting("count", "all give the same bound", choices=ESTIMATORS)
+    samples: bool = setting(False, "draw samples over a grid instead, and judge them")
+    judge: str | None = setting(
+        None, "a text twin's checkpoint, for nats per token beside", metavar="FILE"
+    )
+    samplers: str = setting(GRID, "how to draw: samplers with commas between them")
+    step_counts: str = setting("16,64", "denoiser calls: numbers with commas between them")
+    num_samples: int = setting(32, "samples per cell of the grid, prompts or images", at_least=1)
+    min_tokens: int = setting(
+        200, "samples copy the lengths of held-out texts at least this long", at_least=1
+    )
+    picture: str | None = setting(None, "draw the figures into this PNG", metavar="FILE")
+
+    def __post_init__(self):
+        check(self)
+        numbers("step_counts", self.step_counts)
+
+
+def score(opened: tuple, options: TextScoring, settings: SampleConfig, seed: int) -> dict:
+    """The figures of a text checkpoint, which are printed too.
+
+    opened: (model, tokenizer, rest) of `checkpoint.open_model`. settings: how samples are drawn.
+    """
+    model, tokenizer, saved = opened
+    if options.picture and not (options.samples and options.judge):
+        raise UserError(
+            "--picture alone",
+            "something to draw",
+            "add --samples --judge checkpoints_ar/best.pt, or --curves RUN RUN",
+        )
+    held_out = open_data(options, tokenizer, saved, model.config.max_length)
+    if not options.samples:
+        result = likelihood(model, saved, held_out, options, seed)
+        if distributed.leads():
+            print("\n".join(likelihood_lines(result)))
+        return result
+    judge = open_judge(options.judge, tokenizer, model.device) if options.judge else None
+    cells = samples.cells(
+        saved["objective"], settings, options.samplers, numbers("step_counts", options.step_counts)
+    )
+    rows = samples.grid(
+        opened, held_out, judge, cells, options.num_samples, options.min_tokens, seed
+    )
+    if distributed.leads():
+        print(metrics.markdown(samples.table(rows)))
+        if options.picture:
+            plots.sampler_grid(options.picture, rows)
+    return {"samples": rows, "seed": seed, "num_samples": options.num_samples}
+
+
+def open_data(options: TextScoring, tokenizer, saved: dict, max_length: int) -> TextData:
+    """The held-out rows: the documents of --text if it is given, else the val split of a folder."""
+    if options.text:
+        with tempfile.TemporaryDirectory() as folder:
+            return from_text(options.text, options.separator, tokenizer, folder, max_length)
+    held_out = TextData(options.data_dir, "val", max_length)
+    check_tokenizer(held_out.meta["tokenizer"], tokenizer.fingerprint, options.data_dir)
+    if held_out.meta["fingerprint"] != saved["data"]["fingerprint"]:
+        distributed.say(
+            f"note: this model was not trained on {options.data_dir}; its split may differ"
+        )
+    return held_out
+
+
+def open_judge(path: str, tokenizer, device) -> torch.nn.Module:
+    """The text twin that judges samples. Raises UserError if it is no twin or has other tokens."""
+    judge, its_tokenizer, saved = checkpoint.open_model(path, device, kinds=("text",))
+    check_tokenizer(its_tokenizer.fingerprint, tokenizer.fingerprint, path)
+    check_twin(path, saved)
+    return judge
+
+
+def check_twin(path: str, saved: dict) -> None:
+    """Raise UserError unless a checkpoint is autoregressive."""
+    if saved["objective"] != "ar":
+        raise UserError(
+            f"{path} trained with --objective {saved['objective']}",
+            "an autoregressive twin",
+            "train one with --objective ar",
+        )
 
 
 @dataclass
 class DocumentScores:
-    """Sums over each held-out document, (N,) float64 each.
+    """Sums over each of N held-out documents, float64.
 
-    nats: bound or -log p, length included. length_nats: the length's part. tokens, bytes: predicted tokens, bytes of
-    raw text. masked, cross_entropy, hits: masked tokens over all draws, their -log p and right guesses (for the
-    twin: every token once). by_level (4, N, 3): the last three by quarter of the masked share.
+    nats (N,): the bound or -log p, with the length. length_nats (N,): the length's share of it.
+    tokens, bytes (N,): predicted tokens, and the bytes of raw text that they stand for.
+    guesses (N, 3): masked tokens over all draws, the sum of their -log p, the number of right
+    guesses (of the twin: every token once). by_level (4, N, 3): guesses by quarter of the masked share.
     """
 
     nats: np.ndarray
     length_nats: np.ndarray
     tokens: np.ndarray
     bytes: np.ndarray
-    masked: np.ndarray
-    cross_entropy: np.ndarray
-    hits: np.ndarray
+    guesses: np.ndarray
     by_level: np.ndarray
 
+    @classmethod
+    def zeros(cls, count: int) -> "DocumentScores":
+        sums = [np.zeros(count) for _ in range(4)]
+        return cls(*sums, guesses=np.zeros((count, 3)), by_level=np.zeros((LEVELS, count, 3)))
 
-def open_data(
-    data_dir, text: str | None, separator: str, tokenizer, saved: dict, max_length: int
-) -> TextData:
-    """The held-out rows: the documents of a text file if one is given, else the val split of a data folder."""
-    if text:
-        with tempfile.TemporaryDirectory() as folder:
-            return from_text(text, separator, tokenizer, folder, max_length)
-    held_out = TextData(data_dir, "val", max_length)
-    check_tokenizer(held_out.meta["tokenizer"], tokenizer.fingerprint, data_dir)
-    if held_out.meta["fingerprint"] != saved["data"]["fingerprint"]:
-        distributed.say(
-            f"note: {data_dir} is not the data that this model was trained on; its split may differ"
+    def add_exact(self, documents: np.ndarray, guesses: np.ndarray) -> None:
+        """The twin's rows (B,) and their guesses (B, 3): -log p is exact."""
+        np.add.at(self.nats, documents, guesses[:, 1])
+        np.add.at(self.guesses, documents, guesses)
+
+    def add_lengths(self, documents: np.ndarray, nats: np.ndarray) -> None:
+        """What the denoiser pays for the lengths of its rows, (B,) nats."""
+        np.add.at(self.length_nats, documents, nats)
+        np.add.at(self.nats, documents, nats)
+
+    def add_estimate(self, documents: np.ndarray, estimate: dict, draws: int) -> None:
+        """One of `draws` estimates of `diffusion.bound_estimates`."""
+        np.add.at(self.nats, documents, estimate["nats"].numpy() / draws)
+        names = ("masked", "cross_entropy", "hits")
+        guesses = np.stack([estimate[name].double().numpy() for name in names], axis=1)
+        np.add.at(self.guesses, documents, guesses)
+        # 1e-9: a share of exactly 1/4 belongs to the first quarter, 1 to the last.
+        level = (estimate["share"].numpy() * LEVELS - 1e-9).astype(int)
+        np.add.at(self.by_level, (np.minimum(level, LEVELS - 1), documents), guesses)
+
+    def over_processes(self) -> "DocumentScores":
+        """The sums over all processes of torchrun."""
+        return DocumentScores(
+            *(distributed.total(getattr(self, field.name)) for field in fields(self))
         )
-    return held_out
+
+    def figures(self) -> dict[str, float]:
+        """Nats per token, bits per byte, and how well masked tokens are guessed, over all documents."""
+        masked, cross_entropy, hits = self.guesses.T
+        return {
+            "nats_per_token": self.nats.sum() / self.tokens.sum(),
+            "masked_cross_entropy": cross_entropy.sum() / max(1.0, masked.sum()),
+            "masked_accuracy": hits.sum() / max(1.0, masked.sum()),
+        }
 
 
-def length_costs(statistics: dict, max_length: int) -> np.ndarray:
-    """-log p(row length) in nats for lengths 0..max_length, from the training rows' histogram: (max_length+1,)."""
-    count = np.zeros(max_length + 1) + 1.0
-    histogram = np.asarray(statistics["row_lengths"], dtype=np.float64)[: max_length + 1]
+def length_costs(histogram, max_length: int, shortest: int) -> np.ndarray:
+    """-log p(length) in nats for lengths 0 to max_length, from a histogram: (max_length + 1,) float64.
+
+    Add-one smoothing: every length from `shortest` up is possible, the shorter ones cost infinity.
+    """
+    count = np.ones(max_length + 1)
+    histogram = np.asarray(histogram, dtype=np.float64)[: max_length + 1]
     count[: len(histogram)] += histogram
-    count[:2] = 0.0  # a row has at least two tokens
+    count[:shortest] = 0.0
     with np.errstate(divide="ignore"):
         return -np.log(count / count.sum())
+
+
+def exact_guesses(model, tokens: Tensor, free: Tensor) -> np.ndarray:
+    """The twin's tokens, their -log p and its right guesses, summed over each row: (B, 3) float64."""
+    nats, hits = twin.token_losses(model, tokens, free)
+    row = free[:, 1:].nonzero()[:, 0].cpu()
+    guesses = torch.zeros(len(tokens), 3, dtype=torch.float64)
+    guesses[:, 0] = free.sum(1).cpu()
+    for column, values in ((1, nats), (2, hits)):
+        guesses[:, column].index_add_(0, row, values.double().cpu())
+    return guesses.numpy()
 
 
 @torch.no_grad()
@@ -86,69 +219,36 @@ def score_documents(
     batch_size: int = 32,
     seed: int = 0,
     estimator: str = "count",
-    progress=lambda batches: batches,
+    progress: Callable = iter,
 ) -> DocumentScores:
-    """Score the first `documents` held-out documents (None: all), each with `draws` noise levels a row.
+    """Score the first `documents` held-out documents (None: all), each with `draws` noise levels per row.
 
     Under torchrun each process scores its share of the batches, and all get all sums.
     """
     count = min(documents or data.num_documents, data.num_documents)
-    sums = {
-        field.name: np.zeros(count) for field in fields(DocumentScores) if field.name != "by_level"
-    }
-    by_level = np.zeros((4, count, 3))
-    costs, token_bytes = (
-        length_costs(statistics, data.max_length),
-        torch.as_tensor(data.tokenizer.token_bytes()),
-    )
-    mask_id = data.tokenizer.mask
-    numbered = list(
-        enumerate(evaluation_batches(data, batch_size, count))
-    )  # a batch's number seeds it, whoever scores it
+    scores = DocumentScores.zeros(count)
+    # A row has at least two tokens: the given one and a predicted one.
+    costs = length_costs(statistics["row_lengths"], data.max_length, shortest=2)
+    token_bytes = torch.as_tensor(data.tokenizer.token_bytes())
+    # A batch's number seeds it, so it does not matter which process scores it.
+    numbered = list(enumerate(evaluation_batches(data, batch_size, count)))
     for number, batch in progress(numbered[distributed.rank() :: distributed.world()]):
         tokens, lengths, free = to_device(batch, model.device)
-        document = np.asarray(batch["documents"])
-        n = free.sum(1).cpu().numpy()
-        np.add.at(sums["tokens"], document, n)
-        np.add.at(sums["bytes"], document, (token_bytes[tokens.cpu()] * free.cpu()).sum(1).numpy())
+        owners = np.asarray(batch["documents"])
+        sizes = (token_bytes[tokens.cpu()] * free.cpu()).sum(1).numpy()
+        np.add.at(scores.tokens, owners, free.sum(1).cpu().numpy())
+        np.add.at(scores.bytes, owners, sizes)
         if objective == "ar":
-            nats, hits = twin.token_losses(model, tokens, free)
-            row = free[:, 1:].nonzero()[:, 0].cpu()
-            spread = lambda value: (
-                torch.zeros(len(tokens), dtype=torch.float64)
-                .index_add_(0, row, value.double().cpu())
-                .numpy()
-            )  # noqa: B023,E731
-            for name, value in (
-                ("nats", spread(nats)),
-                ("cross_entropy", spread(nats)),
-                ("hits", spread(hits)),
-                ("masked", n),
-            ):
-                np.add.at(sums[name], document, value)
+            scores.add_exact(owners, exact_guesses(model, tokens, free))
             continue
-        length_nats = costs[batch["lengths"].numpy()]
-        np.add.at(sums["length_nats"], document, length_nats)
-        np.add.at(sums["nats"], document, length_nats)
-        rng = torch.Generator().manual_seed(row_seed(seed, number))
-        for draw in diffusion.bound_estimates(
-            model.bind(lengths),
-            tokens,
-            free,
-            mask_id=mask_id,
-            rng=rng,
-            draws=draws,
-            estimator=estimator,
-        ):
-            np.add.at(sums["nats"], document, draw["nats"].numpy() / draws)
-            level = np.minimum((draw["share"].numpy() * 4 - 1e-9).astype(int), 3)
-            for place_in, name in enumerate(("masked", "cross_entropy", "hits")):
-                np.add.at(sums[name], document, draw[name].numpy())
-                np.add.at(by_level, (level, document, place_in), draw[name].numpy())
-    return DocumentScores(
-        **{name: distributed.total(value) for name, value in sums.items()},
-        by_level=distributed.total(by_level),
-    )
+        scores.add_lengths(owners, costs[batch["lengths"].numpy()])
+        rng = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        noise = {"rng": rng, "draws": draws, "estimator": estimator}
+        denoise, mask_id = model.bind(lengths), data.tokenizer.mask
+        estimates = diffusion.bound_estimates(denoise, tokens, free, mask_id=mask_id, **noise)
+        for estimate in estimates:
+            scores.add_estimate(owners, estimate, draws)
+    return scores.over_processes()
 
 
 def summary(
@@ -160,213 +260,86 @@ def summary(
     documents: int | None = None,
     draws: int = 8,
 ) -> dict[str, float]:
-    """The figures that training logs: mean nats per token first, then cross-entropy and accuracy on masked tokens."""
+    """The figures that training logs: mean nats per token first, then how masked tokens are guessed."""
     scores = score_documents(model, objective, data, statistics, documents=documents, draws=draws)
-    tokens, masked = scores.tokens.sum(), max(1.0, scores.masked.sum())
-    result = {
-        "nats_per_token": scores.nats.sum() / tokens,
-        "bits_per_byte": scores.nats.sum() / np.log(2) / max(1.0, scores.bytes.sum()),
+    figures = scores.figures()
+    masked = "masked_" if objective == "diffusion" else ""  # the twin masks nothing
+    return {
+        "nats_per_token": float(figures["nats_per_token"]),
+        "bits_per_byte": float(scores.nats.sum() / np.log(2) / max(1.0, scores.bytes.sum())),
+        f"{masked}cross_entropy": float(figures["masked_cross_entropy"]),
+        f"{masked}accuracy": float(figures["masked_accuracy"]),
     }
-    names = (
-        ("masked_cross_entropy", "masked_accuracy")
-        if objective == "diffusion"
-        else ("cross_entropy", "accuracy")
-    )
-    result |= {names[0]: scores.cross_entropy.sum() / masked, names[1]: scores.hits.sum() / masked}
-    return {name: float(value) for name, value in result.items()}
 
 
-def draw(
-    model, tokenizer, objective: str, lengths: list[int], settings: SampleConfig, seed: int
-) -> tuple[list[np.ndarray], int]:
-    """Samples of the given lengths as arrays of ids with [BOS] and [EOS], and the denoiser calls of one batch."""
-    if objective == "ar":
-        prompt = torch.full((len(lengths), 1), tokenizer.bos, device=model.device)
-        drawn = twin.sample(
-            model,
-            prompt,
-            max(lengths),
-            eos=tokenizer.eos,
-            pad=tokenizer.pad,
-            rngs=row_generators(seed, len(lengths)),
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-        )
-        return [row[row != tokenizer.pad].cpu().numpy() for row in drawn.tokens], drawn.calls
-    size = torch.tensor(lengths, device=model.device)
-    tokens = torch.from_numpy(blank_rows(lengths, tokenizer)).to(model.device)
-    drawn = sample(
-        model.bind(size),
-        tokens,
-        settings,
-        mask_id=tokenizer.mask,
-        rngs=row_generators(seed, len(lengths)),
-    )
-    return [
-        row[:n].cpu().numpy() for row, n in zip(drawn.tokens, lengths, strict=True)
-    ], drawn.calls
-
-
-def judge_texts(judge, texts: list[np.ndarray], pad: int) -> float:
-    """Mean nats per token of texts under the twin, each given its [BOS]."""
-    nats = count = 0.0
-    for first in range(0, len(texts), 16):
-        part = texts[first : first + 16]
-        tokens = torch.full((len(part), max(map(len, part))), pad, device=judge.device)
-        for row, ids in zip(tokens, part, strict=True):
-            row[: len(ids)] = torch.as_tensor(ids.astype(np.int64))
-        free = (
-            torch.arange(tokens.shape[1], device=judge.device)
-            < torch.tensor([len(ids) for ids in part], device=judge.device)[:, None]
-        )
-        free[:, 0] = False
-        nats += float(twin.likelihoods(judge, tokens, free).sum())
-        count += int(free.sum())
-    return nats / count
-
-
-def likelihood(
-    model,
-    saved: dict,
-    held_out: TextData,
-    *,
-    documents: int = 0,
-    draws: int = 8,
-    seed: int = 0,
-    estimator: str = "count",
-) -> dict:
-    """The bound or likelihood with its interval, and what the masked tokens say. documents 0 means all."""
+def likelihood(model, saved: dict, held_out: TextData, options: TextScoring, seed: int) -> dict:
+    """The bound or likelihood with its interval over documents, and how masked tokens are guessed."""
     scores = score_documents(
         model,
         saved["objective"],
         held_out,
         saved["statistics"],
-        documents=documents or None,
-        draws=draws,
+        documents=options.documents or None,
+        draws=options.draws,
         seed=seed,
-        estimator=estimator,
-        progress=lambda batches: tqdm(batches, unit="batch", disable=not distributed.leads()),
+        estimator=options.estimator,
+        progress=samples.bar_of("batch"),
     )
+    bits, figures = scores.nats / math.log(2), scores.figures()
     tokens, size = scores.tokens.sum(), scores.bytes.sum()
-    bits = scores.nats / math.log(2)
-    nats_per_token = scores.nats.sum() / tokens
-    masked = max(1.0, scores.masked.sum())
     result = {
-        "nats_per_token": nats_per_token,
+        "nats_per_token": figures["nats_per_token"],
         "nats_per_token_ci95": metrics.ratio_interval(scores.nats, scores.tokens),
         "bits_per_byte": bits.sum() / size,
         "bits_per_byte_ci95": metrics.ratio_interval(bits, scores.bytes),
-        "perplexity_bound": math.exp(nats_per_token),
+        "perplexity_bound": math.exp(figures["nats_per_token"]),
         "length_nats_per_token": scores.length_nats.sum() / tokens,
-        "masked_cross_entropy": scores.cross_entropy.sum() / masked,
-        "masked_accuracy": scores.hits.sum() / masked,
+        "masked_cross_entropy": figures["masked_cross_entropy"],
+        "masked_accuracy": figures["masked_accuracy"],
         "num_documents": len(scores.nats),
         "num_tokens": int(tokens),
         "num_bytes": int(size),
         "objective": saved["objective"],
     }
     if saved["objective"] == "diffusion":
-        level = scores.by_level.sum(1)  # (4, 3): masked, cross-entropy, hits
-        result["by_masked_share"] = [
-            {
-                "share": f"{q / 4:.2f} to {(q + 1) / 4:.2f}",
-                "cross_entropy": float(level[q, 1] / max(1, level[q, 0])),
-                "accuracy": float(level[q, 2] / max(1, level[q, 0])),
-            }
-            for q in range(4)
-        ]
+        result["by_masked_share"] = by_masked_share(scores.by_level.sum(1))
     return result
 
 
-def print_likelihood(result: dict) -> None:
-    if not distributed.leads():
-        return
+def by_masked_share(levels: np.ndarray) -> list[dict]:
+    """One row per quarter of the masked share, from sums (4, 3) of tokens, -log p and right guesses."""
+    rows = []
+    for quarter, (masked, cross_entropy, hits) in enumerate(levels):
+        rows.append(
+            {
+                "share": f"{quarter / LEVELS:.2f} to {(quarter + 1) / LEVELS:.2f}",
+                "cross_entropy": float(cross_entropy / max(1, masked)),
+                "accuracy": float(hits / max(1, masked)),
+            }
+        )
+    return rows
+
+
+def likelihood_lines(result: dict) -> list[str]:
+    """The figures of `likelihood` in lines to print."""
     bound = result["objective"] == "diffusion"
+    names = ("bound", "perplexity bound", "masked tokens")
+    if not bound:
+        names = ("likelihood", "perplexity", "next tokens")
     low, high = result["bits_per_byte_ci95"]
-    print(
-        f"{result['num_documents']} documents, {result['num_tokens']:,} tokens, {result['num_bytes']:,} bytes"
-    )
-    print(
-        f"{'bound' if bound else 'likelihood':<22}{result['nats_per_token']:.4f} nats per token"
-        f"  ({result['length_nats_per_token']:.4f} of it for lengths)"
-    )
-    print(f"{'':<22}{result['bits_per_byte']:.4f} bits per byte   [{low:.4f}, {high:.4f}]")
-    print(
-        f"{'perplexity' + (' bound' if bound else ''):<22}{result['perplexity_bound']:.3f} per token"
-    )
-    print(
-        f"{'masked tokens' if bound else 'next tokens':<22}{result['masked_cross_entropy']:.4f} nats  {100 * result['masked_accuracy']:.1f}% right"
-    )
+    lines = [
+        f"{result['num_documents']} documents, {result['num_tokens']:,} tokens, "
+        f"{result['num_bytes']:,} bytes",
+        f"{names[0]:<22}{result['nats_per_token']:.4f} nats per token"
+        f"  ({result['length_nats_per_token']:.4f} of it for lengths)",
+        f"{'':<22}{result['bits_per_byte']:.4f} bits per byte   [{low:.4f}, {high:.4f}]",
+        f"{names[1]:<22}{result['perplexity_bound']:.3f} per token",
+        f"{names[2]:<22}{result['masked_cross_entropy']:.4f} nats  "
+        f"{100 * result['masked_accuracy']:.1f}% right",
+    ]
     for row in result.get("by_masked_share", []):
-        print(
-            f"  masked {row['share']:<14}{row['cross_entropy']:.4f} nats  {100 * row['accuracy']:.1f}% right"
+        lines.append(
+            f"  masked {row['share']:<14}{row['cross_entropy']:.4f} nats  "
+            f"{100 * row['accuracy']:.1f}% right"
         )
-
-
-def sample_grid(
-    model,
-    tokenizer,
-    saved: dict,
-    held_out: TextData,
-    judge,
-    cells: list[SampleConfig],
-    *,
-    num_samples: int,
-    min_tokens: int,
-    seed: int = 0,
-) -> list[dict]:
-    """Figures of held-out human texts, then of samples with the same lengths for each of the settings in `cells`.
-
-    Under torchrun each process draws its share of the cells."""
-    whole = [text for text in held_out.whole_rows() if len(text) >= min_tokens][:num_samples]
-    if len(whole) < num_samples:
-        raise UserError(
-            f"{len(whole)} whole held-out texts of {min_tokens} to {held_out.max_length} tokens",
-            f"--num_samples {num_samples} of them",
-            "lower --num_samples or --min_tokens",
-        )
-    lengths = [len(text) for text in whole]
-    score = lambda texts: (
-        ({"judge_nats_per_token": judge_texts(judge, texts, tokenizer.pad)} if judge else {})
-        | metrics.variety(texts)
-    )
-    rows = [{"sampler": "human text", "steps": 0, "calls": 0, "seconds": 0.0, **score(whole)}]
-
-    def cell(settings: SampleConfig) -> dict:
-        clock = time.perf_counter()
-        texts, calls = draw(model, tokenizer, saved["objective"], lengths, settings, seed)
-        steps = max(lengths) if saved["objective"] == "ar" else settings.steps
-        return {
-            "sampler": settings.sampler,
-            "steps": steps,
-            "calls": calls,
-            "seconds": time.perf_counter() - clock,
-            **score(texts),
-        }
-
-    return rows + distributed.shared(
-        cells, cell, lambda some: tqdm(some, unit="cell", disable=not distributed.leads())
-    )
-
-
-def print_grid(rows: list[dict]) -> None:
-    if not distributed.leads():
-        return
-    names = [name for name in rows[0] if name not in ("sampler", "steps", "seconds")]
-    figure = lambda value: f"{value:.3f}" if isinstance(value, float) else str(value)
-    print(
-        metrics.markdown(
-            [
-                ["sampler", "steps", *names, "seconds"],
-                *(
-                    [
-                        row["sampler"],
-                        str(row["steps"]),
-                        *(figure(row[name]) for name in names),
-                        f"{row['seconds']:.1f}",
-                    ]
-                    for row in rows
-                ),
-            ]
-        )
-    )
+    return lines

@@ -1,0 +1,147 @@
+"""Samples over a grid of samplers and steps, judged by the twin and by what needs no judge.
+
+Every cell of the grid draws texts of the same lengths as held-out human texts, because entropy and
+repetition grow with the length.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from base import metrics
+from base.config import SampleConfig
+from base.files import UserError
+from loop import distributed
+from net import twin
+from net.samplers import row_generators, sample
+from text.data import TextData
+
+JUDGED = 16  # texts per batch of the judge
+
+
+def bar_of(unit: str) -> Callable:
+    """A progress bar over items, which one process of torchrun shows."""
+
+    def bar(items):
+        return tqdm(items, unit=unit, disable=not distributed.leads())
+
+    return bar
+
+
+def cells(
+    objective: str, settings: SampleConfig, samplers: str, step_counts: list[int]
+) -> list[SampleConfig]:
+    """The settings of each cell of the grid: samplers times step counts.
+
+    The twin has one cell: it writes from left to right, one token per call.
+    """
+    if objective == "ar":
+        return [replace(settings, sampler="left_to_right", steps=64)]
+    return [
+        replace(settings, sampler=sampler, steps=steps)
+        for sampler in samplers.split(",")
+        for steps in step_counts
+    ]
+
+
+def grid(
+    opened: tuple,
+    held_out: TextData,
+    judge,
+    cells: list[SampleConfig],
+    num_samples: int,
+    min_tokens: int,
+    seed: int,
+) -> list[dict]:
+    """Figures of held-out human texts, then of samples of the same lengths for each cell.
+
+    Under torchrun each process draws its share of the cells.
+    """
+    model, tokenizer, saved = opened
+    whole = [text for text in held_out.whole_rows() if len(text) >= min_tokens][:num_samples]
+    if len(whole) < num_samples:
+        raise UserError(
+            f"{len(whole)} whole held-out texts of {min_tokens} to {held_out.max_length} tokens",
+            f"--num_samples {num_samples} of them",
+            "lower --num_samples or --min_tokens",
+        )
+    lengths = [len(text) for text in whole]
+
+    def figures(texts: list[np.ndarray]) -> dict:
+        judged = {}
+        if judge:
+            judged["judge_nats_per_token"] = judge_texts(judge, texts, tokenizer.pad)
+        return judged | metrics.variety(texts)
+
+    def cell(settings: SampleConfig) -> dict:
+        clock = time.perf_counter()
+        texts, calls = draw(model, tokenizer, saved["objective"], lengths, settings, seed)
+        return {
+            "sampler": settings.sampler,
+            "steps": max(lengths) if saved["objective"] == "ar" else settings.steps,
+            "calls": calls,
+            "seconds": time.perf_counter() - clock,
+            **figures(texts),
+        }
+
+    human = {"sampler": "human text", "steps": 0, "calls": 0, "seconds": 0.0, **figures(whole)}
+    return [human, *distributed.shared(cells, cell, bar_of("cell"))]
+
+
+def draw(
+    model, tokenizer, objective: str, lengths: list[int], settings: SampleConfig, seed: int
+) -> tuple[list[np.ndarray], int]:
+    """Samples of the given lengths as ids with [BOS] and [EOS], and the denoiser calls of the batch."""
+    rngs = row_generators(seed, len(lengths))
+    if objective == "ar":
+        prompt = torch.full((len(lengths), 1), tokenizer.bos, device=model.device)
+        drawn = twin.sample(
+            model,
+            prompt,
+            max(lengths),
+            eos=tokenizer.eos,
+            pad=tokenizer.pad,
+            rngs=rngs,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        )
+        return [row[row != tokenizer.pad].cpu().numpy() for row in drawn.tokens], drawn.calls
+    size = torch.tensor(lengths, device=model.device)
+    position = torch.arange(max(lengths), device=model.device)
+    tokens = torch.where(position < size[:, None], tokenizer.mask, tokenizer.pad)
+    tokens[:, 0] = tokenizer.bos
+    tokens[position == size[:, None] - 1] = tokenizer.eos
+    drawn = sample(model.bind(size), tokens, settings, mask_id=tokenizer.mask, rngs=rngs)
+    rows = zip(drawn.tokens, lengths, strict=True)
+    return [row[:length].cpu().numpy() for row, length in rows], drawn.calls
+
+
+def judge_texts(judge, texts: list[np.ndarray], pad: int) -> float:
+    """Mean nats per token of texts under the twin, each given its [BOS]."""
+    nats = count = 0.0
+    for first in range(0, len(texts), JUDGED):
+        batch = texts[first : first + JUDGED]
+        lengths = torch.tensor([len(ids) for ids in batch], device=judge.device)
+        tokens = torch.full((len(batch), int(lengths.max())), pad, device=judge.device)
+        for row, ids in zip(tokens, batch, strict=True):
+            row[: len(ids)] = torch.as_tensor(ids.astype(np.int64))
+        free = torch.arange(tokens.shape[1], device=judge.device) < lengths[:, None]
+        free[:, 0] = False
+        nats += float(twin.likelihoods(judge, tokens, free).sum())
+        count += int(free.sum())
+    return nats / count
+
+
+def table(rows: list[dict]) -> list[list[str]]:
+    """The grid as rows of text, the first row the header; seconds come last."""
+    names = [name for name in rows[0] if name not in ("sampler", "steps", "seconds")]
+    lines = [["sampler", "steps", *names, "seconds"]]
+    for row in rows:
+        figures = [row[name] for name in names]
+        cells = [f"{value:.3f}" if isinstance(value, float) else str(value) for value in figures]
+        lines.append([row["sampler"], str(row["steps"]), *cells, f"{row['seconds']:.1f}"])
+    return lines
