@@ -1,11 +1,12 @@
-"""How good a captioner is, by split, against steps, beside a blind run and the twin (floor 2).
+"""How good a captioner is: by split, against denoiser calls, compared with its twin and blind.
 
-Captions of drawn scenes are judged by truth; captions of photographs by BLEU, ROUGE-L and CIDEr-D
-against their references.
+Captions of drawn scenes are judged by truth. Captions of photographs are judged by BLEU, ROUGE-L
+and CIDEr-D against their references. A blind run sees features that are all zero.
 """
 
-import itertools
+import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,16 @@ import torch
 from tqdm import tqdm
 
 from base import metrics
-from base.config import SampleConfig
+from base.config import CAPTIONS, CHOOSE, SampleConfig
 from base.files import UserError
-from caption import clip as caption_clip
-from caption import coco, probe, truth, writer
-from caption.data import CaptionData, Texts, image_path
-from loop import distributed
-from net import twin as net_twin
-from net.samplers import row_generators, sample
+from base.flags import check, numbers, setting, unknown
+from caption import coco, probe, writer
+from caption.data import CaptionData, Texts, image_path, read_meta
+from caption.infilling import infilling
+from caption.judging import Judge, by_objects, more_figures
+from caption.swaps import swap_scores
+from loop import checkpoint, distributed
+from show import plots, ratings
 
 SCENE_COLUMNS = (
     "truthful",
@@ -37,262 +40,101 @@ SCENE_COLUMNS = (
     "hallucination",
 )
 PHOTO_COLUMNS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "distinct_captions")
+MORE_COLUMNS = ("meteor", "spice", "clip_score", "ref_clip_score")
 
 
-def judge(texts: list[str], records: list[dict], on: str) -> dict:
-    """Figures of captions: their truth where the scenes are known, else their likeness to the
-    references.
+@dataclass
+class Choosing:
+    """How the caption of an image is chosen."""
 
-    on: whose they are, for the signature.
-    """
-    if records[0].get("scene"):
-        return truth.truth(texts, records)
-    found = coco.scores(texts, [record["captions"] for record in records], on)
-    return {
-        **{key: value for key, value in found.items() if key != "cider_each"},
-        "distinct_captions": len(set(texts)) / len(texts),
-    }
-
-
-def more_figures(clip_name: str | None, meteor_spice: bool, device, encoder: str | None = None):
-    """The scores that are asked for by flag: a function of captions, their references and their
-    pictures to figures by name.
-
-    encoder: what the captioner reads its features with, which should be no judge of it.
-    """
-    if clip_name and clip_name == encoder:
-        distributed.say(
-            f"note: the captioner reads features of {clip_name}: another CLIP is a fairer judge"
-        )
-    clip = caption_clip.ClipScore(clip_name, device) if clip_name else None
-
-    def more(texts: list[str], references: list[list[str]], pictures: list) -> dict:
-        result = coco.meteor_spice(texts, references) if meteor_spice else {}
-        for name, each in (clip.each(pictures, texts, references) if clip else {}).items():
-            result |= {
-                name: float(each.mean()),
-                f"{name}_ci95": metrics.ratio_interval(each, np.ones(len(each))),
-                "clip": clip.name,
-            }
-        return result
-
-    return more
-
-
-def by_objects(texts: list[str], records: list[dict]) -> dict[str, dict]:
-    """Truth by the number of objects in the scene."""
-    sizes = [len(record["scene"]["objects"]) for record in records]
-    pick = lambda values, size: [value for value, n in zip(values, sizes, strict=True) if n == size]
-    return {
-        str(size): truth.truth(pick(texts, size), pick(records, size))
-        for size in sorted(set(sizes))
-    }
-
-
-def caption_all(
-    model,
-    tokenizer,
-    saved: dict,
-    data: CaptionData,
-    settings: SampleConfig,
-    *,
-    blind: bool = False,
-    guidance: float = 1.0,
-    rerank: int = 1,
-    seed: int = 0,
-    batch_size: int = 0,
-    name: str = "",
-    **reranking,
-) -> tuple[list[str], float]:
-    """A caption for every image of a split, and the mean number of denoiser calls. Under torchrun
-    each process writes its share.
-
-    blind: the model sees no image. batch_size: 0 is as many as suit the device. name: what the
-    bar says is being captioned. reranking: `choose` and `penalty` of `captioning.best_of`.
-    """
-    if not batch_size:  # larger on a GPU, a choice that was not measured; never so large that a process of torchrun's has nothing
-        most = 64 if model.device.type == "cpu" else 512 // rerank
-        batch_size = max(1, min(most, -(-len(data) // distributed.world())))
-
-    def batch(first: int) -> list[tuple[str, int]]:
-        numbers = np.arange(first, min(first + batch_size, len(data)))
-        seen = writer.standardise(data.features_of(numbers), saved["statistics"], model.device) * (
-            0.0 if blind else 1.0
-        )
-        if rerank > 1 and saved["objective"] == "diffusion":
-            written = writer.best_of(
-                model,
-                tokenizer,
-                seen,
-                settings,
-                rerank,
-                guidance=guidance,
-                seed=seed,
-                first=first,
-                **reranking,
-            )
-        else:
-            written = writer.write(
-                model,
-                tokenizer,
-                saved["objective"],
-                seen,
-                settings,
-                guidance=guidance,
-                seed=seed,
-                first=first,
-            )
-        return [(one.text, one.calls) for one in written]
-
-    bar = lambda some: tqdm(some, name, unit="batch", leave=False, disable=not distributed.leads())
-    texts, calls = zip(
-        *sum(distributed.shared(range(0, len(data), batch_size), batch, bar), []), strict=True
+    guidance: float = setting(1.0, "away from the blind model; 1 is none")
+    rerank: int = setting(1, "write captions of this many lengths and keep the best", at_least=1)
+    choose: str = setting(
+        "bound", "keep the likeliest caption, or the one most like the others", choices=CHOOSE
     )
-    return list(texts), float(np.mean(calls))
+    penalty: float = setting(0.5, "weight of the blind model's bound in reranking")
 
 
-def swap_scores(
-    model, tokenizer, saved: dict, data: CaptionData, *, draws: int = 16, batch_size: int = 100
-) -> dict:
-    """Winoground's three scores (arXiv 2204.03162) by the bound, on pairs of pictures whose
-    captions have the same words.
+@dataclass
+class CaptionScoring(Choosing):
+    """How a captioner is scored."""
 
-    text: each picture prefers its own caption. image: each caption prefers its own picture.
-    group: both.
-    """
-
-    def bounds(one: tuple[int, int, np.ndarray]) -> np.ndarray:
-        picture, caption, part = one
-        seen = writer.standardise(
-            data.features_of(2 * part + picture), saved["statistics"], model.device
-        )
-        words = [
-            tokenizer.encode(data.records[2 * n + caption]["captions"][0]).tolist() for n in part
-        ]  # whatever the data's tokenizer
-        texts = [
-            [tokenizer.bos, *one[: model.config.max_length - 2], tokenizer.eos] for one in words
-        ]
-        return writer.bounds(
-            model, tokenizer, saved["objective"], seen, texts, draws=draws, seed=int(part[0])
-        )
-
-    rows = np.arange(len(data) // 2)
-    cells = list(
-        itertools.product(range(2), range(2), np.array_split(rows, -(-len(rows) // batch_size)))
+    data_dir: str = setting("data_captions_synthetic", "folder of a prep script", metavar="FOLDER")
+    splits: str | None = setting(
+        None, "splits with commas between them; none: all but train (of --references: test)"
     )
-    nats = np.zeros((2, 2, len(rows)))  # [picture, caption, pair]
-    for (picture, caption, part), values in zip(
-        cells, distributed.shared(cells, bounds), strict=True
-    ):
-        nats[picture, caption, part] = values
-    text = (nats[0, 0] < nats[0, 1]) & (nats[1, 1] < nats[1, 0])
-    image = (nats[0, 0] < nats[1, 0]) & (nats[1, 1] < nats[0, 1])
-    group, n = text & image, len(data) // 2
-    return {
-        "pairs": n,
-        **{
-            name: float(value.mean())
-            for name, value in (("text", text), ("image", image), ("group", group))
-        },
-        "group_ci95": metrics.share_interval(int(group.sum()), n),
-    }
+    samplers: str = setting(CAPTIONS["sampler"], "how to draw: one sampler")
+    step_counts: str = setting("16,64", "denoiser calls: numbers with commas between them")
+    twin: str | None = setting(
+        None, "the twin's checkpoint, which is scored too", metavar="CHECKPOINT"
+    )
+    probe_steps: int = setting(
+        0, "train a probe of the features for this many steps, a ceiling; 0: none", at_least=0
+    )
+    infill: bool = setting(False, "hide spans of human captions, and compare what fills them")
+    clip_score: str | None = setting(
+        None, "CLIPScore and RefCLIPScore by this CLIP: a hub name or a folder", metavar="CLIP"
+    )
+    meteor_spice: bool = setting(False, "METEOR and SPICE too; needs pycocoevalcap and Java")
+    rate: str | None = setting(
+        None, "write a page on which people rate the captions, blind", metavar="PAGE"
+    )
+    num_samples: int = setting(32, "samples per cell of the grid, prompts or images", at_least=1)
+    picture: str | None = setting(None, "draw the figures into this PNG", metavar="FILE")
+
+    def __post_init__(self):
+        check(self)
+        numbers("step_counts", self.step_counts)
 
 
-@torch.no_grad()
-def infilling(
-    model, tokenizer, saved: dict, data: CaptionData, *, seed: int = 0, batch_size: int = 64
-) -> dict:
-    """Of a human caption a span of 1, 2 or 4 tokens is hidden, and filled with the likeliest
-    tokens, surest first.
+def score(opened: tuple, options: CaptionScoring, settings: SampleConfig, seed: int) -> dict:
+    """The figures of a captioner, which are printed too; or with --rate a page to rate them on.
 
-    {span: exact matches and token F1, with 95% intervals over images}. The diffusion model sees
-    the words on both sides; the twin only those to the left. Both are told how many tokens are
-    missing.
+    opened: (model, tokenizer, rest) of `checkpoint.open_model`. settings: how captions are written.
     """
-
-    def batch(item: tuple[int, int]) -> list[tuple[list[int], list[int]]]:
-        length, first = item
-        numbers = [
-            n
-            for n in range(first, min(first + batch_size, len(data)))
-            if len(data.tokens[n][0]) >= length + 2
-        ]
-        whole = [data.tokens[n][0].tolist() for n in numbers]
-        starts = [
-            int(np.random.default_rng((seed, n, length)).integers(1, len(ids) - length))
-            for n, ids in zip(numbers, whole, strict=True)
-        ]
-        seen = writer.standardise(data.features_of(numbers), saved["statistics"], model.device)
-        filled = (left_to_right if saved["objective"] == "ar" else both_sides)(
-            seen, whole, starts, length, first
+    model, _, saved = opened
+    if options.meteor_spice:
+        coco.need_java()
+    splits = splits_of(options)
+    if saved["objective"] == "ar" and (options.guidance != 1 or options.rerank > 1):
+        raise UserError(
+            f"--guidance {options.guidance} --rerank {options.rerank} for a twin",
+            "neither",
+            "drop them: they are the diffusion model's",
         )
-        return [
-            (one, ids[start : start + length])
-            for one, ids, start in zip(filled, whole, starts, strict=True)
-        ]
-
-    def both_sides(
-        seen, whole: list[list[int]], starts: list[int], length: int, first: int
-    ) -> list[list[int]]:
-        rows = torch.nn.utils.rnn.pad_sequence(
-            [torch.tensor(ids) for ids in whole], batch_first=True, padding_value=tokenizer.pad
-        )
-        for row, start in zip(rows, starts, strict=True):
-            row[start : start + length] = tokenizer.mask
-        sizes = torch.tensor([len(ids) for ids in whole], device=model.device)
-        drawn = sample(
-            model.bind(sizes, model.keys_values(seen)),
-            rows.to(model.device),
-            SampleConfig(sampler="confidence", steps=length, temperature=0.0),
-            mask_id=tokenizer.mask,
-            rngs=row_generators(seed, len(rows), first),
-        )
-        return [
-            row[start : start + length].tolist()
-            for row, start in zip(drawn.tokens, starts, strict=True)
-        ]
-
-    def left_to_right(
-        seen, whole: list[list[int]], starts: list[int], length: int, first: int
-    ) -> list[list[int]]:
-        filled: list = [None] * len(whole)
-        for start in set(starts):
-            rows = [row for row, at in enumerate(starts) if at == start]
-            prompt = torch.tensor([whole[row][:start] for row in rows], device=model.device)
-            drawn = net_twin.sample(
-                model,
-                prompt,
-                start + length,
-                eos=tokenizer.eos,
-                pad=tokenizer.pad,
-                temperature=0.0,
-                rngs=row_generators(seed, len(rows)),
-                condition=model.keys_values(seen[rows]),
-            )
-            for row, ids in zip(rows, drawn.tokens[:, start:].tolist(), strict=True):
-                filled[row] = ids
-        return filled
-
-    result = {}
-    for length in (1, 2, 4):
-        pairs = sum(
-            distributed.shared(
-                [(length, first) for first in range(0, len(data), batch_size)], batch
-            ),
-            [],
-        )
-        exact, scores = (
-            [mine == his for mine, his in pairs],
-            np.array([metrics.overlap(mine, his) for mine, his in pairs]),
-        )
-        result[length] = {
-            "blanks": len(pairs),
-            "exact": float(np.mean(exact)),
-            "exact_ci95": metrics.share_interval(sum(exact), len(exact)),
-            "token_f1": float(scores.mean()),
-            "token_f1_ci95": metrics.ratio_interval(scores, np.ones(len(scores))),
-        }
+    twin = open_twin(options.twin, saved, model.device) if options.twin else None
+    settings = replace(settings, sampler=options.samplers)
+    if options.rate:
+        shown = to_rate(opened, options, splits[0], settings, twin, seed)
+        return ratings.write(options.rate, shown, seed) if distributed.leads() else {}
+    result = report(opened, options, splits, settings, twin, seed)
+    for line in lines(result):
+        distributed.say(line, file=sys.stdout)
+    if options.picture and distributed.leads():
+        plots.caption_steps(options.picture, result)
     return result
+
+
+def splits_of(options: CaptionScoring) -> list[str]:
+    """The splits to score. Raises UserError on an unknown split, and on train."""
+    known = [name for name in read_meta(options.data_dir)["splits"] if name != "train"]
+    splits = options.splits.split(",") if options.splits else known
+    for name in splits:
+        if name not in known:
+            raise unknown(f"--splits {name}", name, known)
+    return splits
+
+
+def open_twin(path: str, saved: dict, device) -> tuple:
+    """The twin as `checkpoint.open_model` gives it. Raises UserError if it reads other features."""
+    twin = checkpoint.open_model(path, device, kinds=("caption",))
+    if twin[2]["encoder"] != saved["encoder"]:
+        raise UserError(
+            f"{path} on other features",
+            "the features of the checkpoint",
+            "train both on one folder",
+        )
+    return twin
 
 
 def check_features(data: CaptionData, saved: dict) -> None:
@@ -305,200 +147,242 @@ def check_features(data: CaptionData, saved: dict) -> None:
         )
 
 
+def caption_all(
+    opened: tuple,
+    data: CaptionData,
+    settings: SampleConfig,
+    choosing: Choosing | None = None,
+    *,
+    blind: bool = False,
+    seed: int = 0,
+    batch_size: int = 0,
+    name: str = "",
+) -> tuple[list[str], float]:
+    """A caption for every image of a split, and the mean number of denoiser calls per caption.
+
+    choosing: None is plain. blind: the model sees no image. batch_size: 0 suits the device.
+    name: of the progress bar. Under torchrun each process writes its share.
+    """
+    model, tokenizer, saved = opened
+    choosing = choosing or Choosing()
+    if not batch_size:
+        # 512 on a GPU was not measured. Every process of torchrun gets at least one batch.
+        most = 64 if model.device.type == "cpu" else 512 // choosing.rerank
+        batch_size = max(1, min(most, -(-len(data) // distributed.world())))
+
+    def batch(first: int) -> list[tuple[str, int]]:
+        features = data.features_of(np.arange(first, min(first + batch_size, len(data))))
+        features = writer.standardise(features, saved["statistics"], model.device)
+        features = features * (0.0 if blind else 1.0)
+        how = {"guidance": choosing.guidance, "seed": seed, "first": first}
+        if choosing.rerank > 1 and saved["objective"] == "diffusion":
+            how |= {"choose": choosing.choose, "penalty": choosing.penalty}
+            written = writer.best_of(model, tokenizer, features, settings, choosing.rerank, **how)
+        else:
+            written = writer.write(model, tokenizer, saved["objective"], features, settings, **how)
+        return [(caption.text, caption.calls) for caption in written]
+
+    def bar(items):
+        return tqdm(items, name, unit="batch", leave=False, disable=not distributed.leads())
+
+    captions = sum(distributed.shared(range(0, len(data), batch_size), batch, bar), [])
+    texts, calls = zip(*captions, strict=True)
+    return list(texts), float(np.mean(calls))
+
+
 @torch.no_grad()
 def to_rate(
-    model,
-    tokenizer,
-    saved: dict,
-    folder,
+    opened: tuple,
+    options: CaptionScoring,
     split: str,
     settings: SampleConfig,
-    number: int,
-    *,
-    twin: tuple | None = None,
-    seed: int = 0,
-    **options,
+    twin: tuple | None,
+    seed: int,
 ) -> list[dict]:
-    """`number` images of a split, drawn by the seed, with what `ratings.compose` needs: name,
-    picture, references, captions of model and twin."""
-    data = CaptionData(folder, split)
-    check_features(data, saved)
-    some = sorted(np.random.default_rng(seed).permutation(len(data))[:number])
-    data.rows, data.records = data.rows[some], [data.records[i] for i in some]
-    data.texts = Texts([data.tokens[i] for i in some], tokenizer.pad)
-    captions = {
-        "model": caption_all(
-            model, tokenizer, saved, data, settings, seed=seed, name=split, **options
-        )[0]
-    }
+    """Images of a split, drawn by the seed, as `ratings.write` takes them.
+
+    Each has its name, the path of its picture, its references, and the captions of model and twin.
+    """
+    data = CaptionData(options.data_dir, split)
+    check_features(data, opened[2])
+    order = np.random.default_rng(seed).permutation(len(data))
+    chosen = sorted(order[: options.num_samples])
+    data.rows, data.records = data.rows[chosen], [data.records[i] for i in chosen]
+    data.texts = Texts([data.tokens[i] for i in chosen], data.tokenizer.pad)
+    captions = {"model": caption_all(opened, data, settings, options, seed=seed, name=split)[0]}
     if twin:
-        captions["twin"] = caption_all(*twin, data, settings, seed=seed, name=f"twin, {split}")[0]
-    return [
-        {
-            "name": f"{split} {Path(record['image']).name}",
-            "picture": image_path(folder, record),
-            "references": record["captions"],
-            "captions": {source: texts[i] for source, texts in captions.items()},
-        }
-        for i, record in enumerate(data.records)
-    ]
+        name = f"twin, {split}"
+        captions["twin"] = caption_all(twin, data, settings, seed=seed, name=name)[0]
+    shown = []
+    for number, record in enumerate(data.records):
+        shown.append(
+            {
+                "name": f"{split} {Path(record['image']).name}",
+                "picture": image_path(options.data_dir, record),
+                "references": record["captions"],
+                "captions": {source: texts[number] for source, texts in captions.items()},
+            }
+        )
+    return shown
 
 
 @torch.no_grad()
 def report(
-    model,
-    tokenizer,
-    saved: dict,
-    folder,
+    opened: tuple,
+    options: CaptionScoring,
     splits: list[str],
     settings: SampleConfig,
-    step_counts: list[int],
-    *,
-    twin: tuple | None = None,
-    guidance: float = 1.0,
-    probe_steps: int = 0,
-    infill: bool = False,
-    seed: int = 0,
-    more=None,
-    **reranking,
+    twin: tuple | None,
+    seed: int,
 ) -> dict:
-    """All figures: {"splits": {split: figures}, "steps": [figures on val], "blind": …, "twin":
-    {split: …}, "objects": {split: {number: figures}}, "swap": …, "twin_swap": …, "probe": {split:
-    …}, "infilling": {span: …}, "twin_infilling": …}.
+    """All figures by name, in this order and only where they apply:
 
-    reranking: `rerank`, `choose` and `penalty`, as `caption_all` takes them; the curve against
-    steps goes without. more: a function of captions, references and pictures, whose figures stand
-    beside those of the splits. Under torchrun these and the probe are rank 0's alone."""
-    result: dict = {
-        "splits": {},
-        "steps": [],
-        "objective": saved["objective"],
-        "settings": {
-            "sampler": settings.sampler,
-            "steps": settings.steps,
-            "temperature": settings.temperature,
-            "guidance": guidance,
-            **reranking,
-        },
-    }
-    loaded = {split: CaptionData(folder, split) for split in dict.fromkeys([*splits, "val"])}
-    val, options = loaded["val"], {"guidance": guidance, "seed": seed}
+    splits {split: figures}; steps, figures on val against calls; objective; settings; objects
+    {split: {number: figures}}; twin {split: figures}; swap; twin_swap; blind; infilling
+    {span: figures}; twin_infilling; probe {split: figures}.
+    """
+    model, _, saved = opened
+    result: dict = {"splits": {}, "steps": [], "objective": saved["objective"]}
+    names = ("sampler", "steps", "temperature")
+    result["settings"] = {name: getattr(settings, name) for name in names}
+    for name in ("guidance", "rerank", "choose", "penalty"):
+        result["settings"][name] = getattr(options, name)
+    loaded = {name: CaptionData(options.data_dir, name) for name in dict.fromkeys([*splits, "val"])}
+    val = loaded["val"]
     check_features(val, saved)
     drawn = bool(val.records[0].get("scene"))
-
-    def judged(texts, split, figures=None):
-        records, on = loaded[split].records, f"{Path(folder).name}/{split}"
-        pictures = [image_path(folder, record) for record in records]
-        return judge(texts, records, on) | (
-            figures(texts, [record["captions"] for record in records], pictures)
-            if figures and distributed.leads()
-            else {}
-        )
-
-    if probe_steps and not drawn:
+    if options.probe_steps and not drawn:
         raise UserError(
-            f"--probe_steps {probe_steps} on photographs",
+            f"--probe_steps {options.probe_steps} on photographs",
             "drawn scenes, whose objects are known",
             "drop --probe_steps",
         )
+    encoder = saved["encoder"]["encoder"]
+    more = more_figures(options.clip_score, options.meteor_spice, model.device, encoder)
+    judged = Judge(options.data_dir, loaded, more)
     for split in splits:
-        clock = time.perf_counter()
-        texts, calls = caption_all(
-            model, tokenizer, saved, loaded[split], settings, name=split, **reranking, **options
-        )
-        seconds = time.perf_counter() - clock
-        result["splits"][split] = judged(texts, split, more) | {"calls": calls, "seconds": seconds}
-        if drawn and split in ("val", "long"):
-            result.setdefault("objects", {})[split] = by_objects(texts, loaded[split].records)
-        if twin:
-            result.setdefault("twin", {})[split] = judged(
-                caption_all(*twin, loaded[split], settings, seed=seed, name=f"twin, {split}")[0],
-                split,
-                more,
-            )
-        if split == "swap":
-            result["swap"] = swap_scores(model, tokenizer, saved, loaded[split])
-            if twin:
-                result["twin_swap"] = swap_scores(*twin, loaded[split])
-    blind, _ = caption_all(
-        model, tokenizer, saved, val, settings, blind=True, seed=seed, name="blind, val"
-    )
-    result["blind"] = judged(blind, "val")
+        add_split(result, opened, twin, judged, split, settings, options, seed)
+    texts, _ = caption_all(opened, val, settings, blind=True, seed=seed, name="blind, val")
+    result["blind"] = judged(texts, "val")
     if saved["objective"] == "diffusion":
-        for steps in step_counts:
-            few = SampleConfig(**{**vars(settings), "steps": steps})
-            texts, calls = caption_all(
-                model, tokenizer, saved, val, few, name=f"val, {steps} steps", **options
-            )
-            result["steps"].append({"steps": steps, "calls": calls} | judged(texts, "val"))
-    if infill:
-        result["infilling"] = infilling(model, tokenizer, saved, val, seed=seed)
-        result |= {"twin_infilling": infilling(*twin, val, seed=seed)} if twin else {}
-    if probe_steps and distributed.leads():
+        result["steps"] = against_steps(opened, val, judged, settings, options, seed)
+    if options.infill:
+        result["infilling"] = infilling(*opened, val, seed=seed)
+        if twin:
+            result["twin_infilling"] = infilling(*twin, val, seed=seed)
+    if options.probe_steps and distributed.leads():
         with torch.enable_grad():
-            result["probe"] = probe.ceiling(folder, splits, probe_steps, seed=seed)
+            result["probe"] = probe.ceiling(
+                options.data_dir, splits, options.probe_steps, seed=seed
+            )
     return result
 
 
+def add_split(
+    result: dict,
+    opened: tuple,
+    twin: tuple | None,
+    judged: Judge,
+    split: str,
+    settings: SampleConfig,
+    options: CaptionScoring,
+    seed: int,
+) -> None:
+    """Add one split to the report: the model, the twin, counts of objects, swapped pairs."""
+    data = judged.splits[split]
+    clock = time.perf_counter()
+    texts, calls = caption_all(opened, data, settings, options, seed=seed, name=split)
+    seconds = time.perf_counter() - clock
+    figures = judged(texts, split, more=True)
+    result["splits"][split] = figures | {"calls": calls, "seconds": seconds}
+    # Only these two splits hold scenes of several sizes, with nothing held out of them.
+    if split in ("val", "long") and data.records[0].get("scene"):
+        result.setdefault("objects", {})[split] = by_objects(texts, data.records)
+    if twin:
+        texts, _ = caption_all(twin, data, settings, seed=seed, name=f"twin, {split}")
+        result.setdefault("twin", {})[split] = judged(texts, split, more=True)
+    if split == "swap":
+        result["swap"] = swap_scores(*opened, data)
+        if twin:
+            result["twin_swap"] = swap_scores(*twin, data)
+
+
+def against_steps(
+    opened: tuple,
+    val: CaptionData,
+    judged: Judge,
+    settings: SampleConfig,
+    options: CaptionScoring,
+    seed: int,
+) -> list[dict]:
+    """Figures on val for each number of steps, without reranking: it would multiply the calls."""
+    rows = []
+    for steps in numbers("step_counts", options.step_counts):
+        texts, calls = caption_all(
+            opened,
+            val,
+            replace(settings, steps=steps),
+            Choosing(guidance=options.guidance),
+            seed=seed,
+            name=f"val, {steps} steps",
+        )
+        rows.append({"steps": steps, "calls": calls, **judged(texts, "val")})
+    return rows
+
+
+def named_rows(result: dict) -> list[tuple[str, dict]]:
+    """The rows of the table: a name and its figures."""
+    rows = list(result["splits"].items())
+    for split, sizes in result.get("objects", {}).items():
+        for size, figures in sizes.items():
+            if len(sizes) > 1:
+                rows.append((f"{split}, {plural(int(size), 'object')}", figures))
+    for name in ("twin", "probe"):
+        for split, figures in result.get(name, {}).items():
+            rows.append((f"{name}, {split}", figures))
+    rows.append(("blind, val", result["blind"]))
+    for figures in result["steps"]:
+        name = f"val, {plural(figures['steps'], 'step')}, {figures['calls']:.1f} calls"
+        rows.append((name, figures))
+    return rows
+
+
+def plural(count: int, noun: str) -> str:
+    """ "1 step", "4 steps"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def table(result: dict) -> list[list[str]]:
-    """The figures as rows of text, percent, the first row the header."""
-    columns = SCENE_COLUMNS if "truthful" in result["blind"] else PHOTO_COLUMNS
-    columns += tuple(
-        name
-        for name in ("meteor", "spice", "clip_score", "ref_clip_score")
-        if any(name in one for one in result["splits"].values())
-    )
-    header = ["", "images", *(name.replace("_accuracy", "").replace("_", " ") for name in columns)]
-    row = lambda name, one: [
-        name,
-        str(one.get("images", "")),
-        *(f"{100 * one[key]:.1f}" if key in one else "" for key in columns),
-    ]
-    rows = [row(split, one) for split, one in result["splits"].items()]
-    rows += [
-        row(f"{split}, {size} object{'s' * (size != '1')}", one)
-        for split, sizes in result.get("objects", {}).items()
-        for size, one in sizes.items()
-        if len(sizes) > 1
-    ]
-    rows += [row(f"twin, {split}", one) for split, one in result.get("twin", {}).items()]
-    rows += [row(f"probe, {split}", one) for split, one in result.get("probe", {}).items()]
-    rows.append(row("blind, val", result["blind"]))
-    rows += [
-        row(f"val, {one['steps']} step{'s' * (one['steps'] > 1)}, {one['calls']:.1f} calls", one)
-        for one in result["steps"]
-    ]
-    return [header, *rows]
+    """The figures as rows of text, in percent; the first row is the header."""
+    columns = list(SCENE_COLUMNS if "truthful" in result["blind"] else PHOTO_COLUMNS)
+    for name in MORE_COLUMNS:
+        if any(name in figures for figures in result["splits"].values()):
+            columns.append(name)
+    heads = [name.replace("_accuracy", "").replace("_", " ") for name in columns]
+    rows = [["", "images", *heads]]
+    for name, figures in named_rows(result):
+        cells = [f"{100 * figures[key]:.1f}" if key in figures else "" for key in columns]
+        rows.append([name, str(figures.get("images", "")), *cells])
+    return rows
 
 
 def lines(result: dict) -> list[str]:
-    """The table, what the figures of photographs rest on, and the scores of swapped pairs, to
-    print."""
-    return [
-        metrics.markdown(table(result)),
-        *signatures(result),
-        *(
-            f"{key}: "
-            + "  ".join(
-                f"{name} {100 * result[key][name]:.1f}" for name in ("text", "image", "group")
-            )
-            for key in ("swap", "twin_swap")
-            if key in result
-        ),
-        *(
-            f"{key} of {span} tokens: exact {100 * one['exact']:.1f}  token F1 {100 * one['token_f1']:.1f}"
-            for key in ("infilling", "twin_infilling")
-            for span, one in result.get(key, {}).items()
-        ),
-    ]
+    """What is printed: the table, the signatures of its figures, swapped pairs, filled blanks."""
+    printed = [metrics.markdown(table(result)), *signatures(result)]
+    for key in ("swap", "twin_swap"):
+        if key in result:
+            names = ("text", "image", "group")
+            figures = [f"{name} {100 * result[key][name]:.1f}" for name in names]
+            printed.append(f"{key}: " + "  ".join(figures))
+    for key in ("infilling", "twin_infilling"):
+        for span, row in result.get(key, {}).items():
+            exact, f1 = 100 * row["exact"], 100 * row["token_f1"]
+            printed.append(f"{key} of {span} tokens: exact {exact:.1f}  token F1 {f1:.1f}")
+    return printed
 
 
 def signatures(result: dict) -> list[str]:
-    """What the figures of photographs rest on, each said once."""
-    every = [
-        *result["splits"].values(),
-        *result.get("twin", {}).values(),
-        result["blind"],
-        *result["steps"],
-    ]
-    return list(dict.fromkeys(one["signature"] for one in every if "signature" in one))
+    """What the figures of photographs rest on, each signature once."""
+    rows = list(result["splits"].values()) + list(result.get("twin", {}).values())
+    rows += [result["blind"], *result["steps"]]
+    return list(dict.fromkeys(row["signature"] for row in rows if "signature" in row))

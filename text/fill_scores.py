@@ -59,8 +59,8 @@ class FillScoring:
 def score(opened: tuple, options: FillScoring, settings: SampleConfig, seed: int) -> dict:
     """The figures of a conditional checkpoint, which are printed too.
 
-    opened: (model, tokenizer, rest) of `checkpoint.open_model`. settings: how prompts are continued.
-    Blanks are filled with the likeliest tokens, the surest first, one per call; --revise looks back.
+    opened: (model, tokenizer, rest) of `checkpoint.open_model`. settings: for continued prompts.
+    Blanks are filled with the likeliest tokens, surest first, one per call; --revise looks back.
     """
     model, tokenizer, saved = opened
     held_out = PairData(options.data_dir, "val", saved["form"])
@@ -85,7 +85,7 @@ def score(opened: tuple, options: FillScoring, settings: SampleConfig, seed: int
 
 
 def open_twin(path: str | None, kind: str, tokenizer, device) -> tuple | None:
-    """(model, rest) of a twin's checkpoint of this kind. Raises UserError if its tokens are others."""
+    """(model, rest) of a twin's checkpoint. Raises UserError if its tokens are others."""
     if path is None:
         return None
     model, its_tokenizer, saved = checkpoint.open_model(path, device, kinds=(kind,))

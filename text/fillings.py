@@ -1,4 +1,4 @@
-"""What a conditional model writes: blanks whose text is known, continuations of prompts, and copies.
+"""What a conditional model writes: blanks whose text is known, continuations, and copies.
 
 A blank of a known length is filled with the likeliest tokens and compared with the text that was
 there. Continuations of one prompt are compared with each other, and with the training documents.
@@ -24,7 +24,7 @@ BATCH = 16  # blanks that are filled together
 
 
 def spans(held_out: PairData, numbers: list[int], length: int, seed: int) -> list[Pair]:
-    """A blank of `length` tokens in the document of each of these pairs, not at its first or last word."""
+    """A blank of `length` tokens inside the document of each of these pairs."""
     result = []
     for number in numbers:
         whole = held_out.pair(number).whole()
@@ -42,7 +42,7 @@ def spans(held_out: PairData, numbers: list[int], length: int, seed: int) -> lis
 def fill_spans(
     reader: Reader, tokenizer, wanted: list[Pair], settings: SampleConfig, seed: int
 ) -> list[list[int]]:
-    """The ids that the model writes into the single blank of each pair. The twin is told the length too."""
+    """The ids written into the single blank of each pair. The twin is told the length too."""
     empty = []
     for pair in wanted:
         blank = np.full(len(pair.blanks[0]), tokenizer.mask)
@@ -65,7 +65,7 @@ def infilling(
     seed: int,
     progress: Callable,
 ) -> tuple[dict, dict]:
-    """By blank length: exact matches and token F1 with intervals; and the F1 of each blank, (N,)."""
+    """By blank length: exact matches and token F1 with intervals; and each blank's F1, (N,)."""
 
     def of_length(length: int) -> tuple[dict, np.ndarray]:
         wanted = spans(held_out, numbers, length, seed)
@@ -91,7 +91,7 @@ def sampling(
     seed: int,
     progress: Callable,
 ) -> tuple[dict, list[list[int]]]:
-    """Continuations, EACH per prompt: how much they differ, and the seconds; and the ids of them all."""
+    """Continuations, EACH per prompt: how they differ, and their seconds; and the ids of all."""
 
     def continuations(item: tuple[int, Pair]) -> list[np.ndarray]:
         number, pair = item

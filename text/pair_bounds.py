@@ -52,7 +52,10 @@ class Reader:
 
 @dataclass
 class LeftReader:
-    """A text twin: -log p of the blanks given only what stands to their left. It pays for the story's end."""
+    """A text twin: -log p of the blanks given only the text to their left.
+
+    It pays for the story's end too.
+    """
 
     model: torch.nn.Module
 
@@ -115,7 +118,7 @@ def target_bytes(pairs: list[Pair], tokenizer) -> list[int]:
 
 
 def ratio(name: str, bits: np.ndarray, size: np.ndarray) -> dict:
-    """A figure per byte with its interval over documents. bits, size: (N,) sums of each document."""
+    """A figure per byte, with its interval over documents. bits, size: (N,) document sums."""
     return {
         name: bits.sum() / size.sum(),
         f"{name}_ci95": metrics.ratio_interval(bits, size),
@@ -143,7 +146,7 @@ class Bounds:
         return np.array(distributed.shared(numbered, bits_of, self.progress))
 
     def figures(self, reader: Reader, pairs: list[Pair], others: dict) -> dict:
-        """Bits per byte of the targets of one kind of pair: the reader's, then those of `others` by name."""
+        """Bits per byte of the targets of one kind of pair: the reader's, then the `others'`."""
         documents, numbered = documents_of(pairs), list(enumerate(pairs))
         size = by_document(pairs, target_bytes(pairs, self.tokenizer), documents)
         tokens = sum(len(blank) for pair in pairs for blank in pair.blanks)
@@ -168,7 +171,10 @@ class Bounds:
         return result
 
     def shuffled(self, reader: Reader, pairs: list[Pair], right: np.ndarray) -> dict:
-        """How many more bits per byte another document's condition costs. right: (N,) bits with the own one."""
+        """How many more bits per byte another document's condition costs.
+
+        right: (N,) bits with the own condition.
+        """
         swapped = []
         for number, pair in enumerate(with_another_condition(pairs)):
             if pair is not None:

@@ -95,7 +95,7 @@ def grid(
 def draw(
     model, tokenizer, objective: str, lengths: list[int], settings: SampleConfig, seed: int
 ) -> tuple[list[np.ndarray], int]:
-    """Samples of the given lengths as ids with [BOS] and [EOS], and the denoiser calls of the batch."""
+    """Samples of the given lengths as ids with [BOS] and [EOS], and the calls of the batch."""
     rngs = row_generators(seed, len(lengths))
     if objective == "ar":
         prompt = torch.full((len(lengths), 1), tokenizer.bos, device=model.device)

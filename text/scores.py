@@ -1,7 +1,8 @@
-"""How good a model is on held-out rows: the bound, or the twin's exact likelihood, in the same units.
+"""How good a model is on held-out rows: the bound, or the twin's exact likelihood, in one unit.
 
-The model is given the first token of a row and predicts the rest, [EOS] included. The twin is scored
-on the same tokens, but it also says where a text ends. The denoiser is told the length of the row.
+The model is given the first token of a row and predicts the rest, [EOS] included. The twin is
+scored on the same tokens, but it also says where a text ends. The denoiser is told the length of
+the row.
 So that both describe the same raw text, the denoiser pays -log p(length) under the training rows'
 histogram (add-one smoothed): about 0.02 nats per token on TinyStories.
 """
@@ -132,7 +133,7 @@ class DocumentScores:
     nats (N,): the bound or -log p, with the length. length_nats (N,): the length's share of it.
     tokens, bytes (N,): predicted tokens, and the bytes of raw text that they stand for.
     guesses (N, 3): masked tokens over all draws, the sum of their -log p, the number of right
-    guesses (of the twin: every token once). by_level (4, N, 3): guesses by quarter of the masked share.
+    guesses (of the twin: every token once). by_level (4, N, 3): guesses by quarter of masked share.
     """
 
     nats: np.ndarray
@@ -174,7 +175,7 @@ class DocumentScores:
         )
 
     def figures(self) -> dict[str, float]:
-        """Nats per token, bits per byte, and how well masked tokens are guessed, over all documents."""
+        """Over all documents: nats per token, and how well masked tokens are guessed."""
         masked, cross_entropy, hits = self.guesses.T
         return {
             "nats_per_token": self.nats.sum() / self.tokens.sum(),
@@ -184,9 +185,10 @@ class DocumentScores:
 
 
 def length_costs(histogram, max_length: int, shortest: int) -> np.ndarray:
-    """-log p(length) in nats for lengths 0 to max_length, from a histogram: (max_length + 1,) float64.
+    """-log p(length) in nats for lengths 0 to max_length: (max_length + 1,) float64.
 
-    Add-one smoothing: every length from `shortest` up is possible, the shorter ones cost infinity.
+    histogram: counts by length. Add-one smoothing makes every length from `shortest` up possible;
+    shorter lengths cost infinity.
     """
     count = np.ones(max_length + 1)
     histogram = np.asarray(histogram, dtype=np.float64)[: max_length + 1]
@@ -197,7 +199,7 @@ def length_costs(histogram, max_length: int, shortest: int) -> np.ndarray:
 
 
 def exact_guesses(model, tokens: Tensor, free: Tensor) -> np.ndarray:
-    """The twin's tokens, their -log p and its right guesses, summed over each row: (B, 3) float64."""
+    """Of each row the twin's tokens, their -log p and its right guesses: (B, 3) float64."""
     nats, hits = twin.token_losses(model, tokens, free)
     row = free[:, 1:].nonzero()[:, 0].cpu()
     guesses = torch.zeros(len(tokens), 3, dtype=torch.float64)
@@ -221,7 +223,7 @@ def score_documents(
     estimator: str = "count",
     progress: Callable = iter,
 ) -> DocumentScores:
-    """Score the first `documents` held-out documents (None: all), each with `draws` noise levels per row.
+    """Score the first `documents` held-out documents (None: all) with `draws` noise levels per row.
 
     Under torchrun each process scores its share of the batches, and all get all sums.
     """
@@ -260,7 +262,7 @@ def summary(
     documents: int | None = None,
     draws: int = 8,
 ) -> dict[str, float]:
-    """The figures that training logs: mean nats per token first, then how masked tokens are guessed."""
+    """The figures that training logs: nats per token first, then how masked tokens are guessed."""
     scores = score_documents(model, objective, data, statistics, documents=documents, draws=draws)
     figures = scores.figures()
     masked = "masked_" if objective == "diffusion" else ""  # the twin masks nothing
@@ -273,7 +275,7 @@ def summary(
 
 
 def likelihood(model, saved: dict, held_out: TextData, options: TextScoring, seed: int) -> dict:
-    """The bound or likelihood with its interval over documents, and how masked tokens are guessed."""
+    """The bound or likelihood with its interval, and how masked tokens are guessed."""
     scores = score_documents(
         model,
         saved["objective"],
@@ -307,7 +309,7 @@ def likelihood(model, saved: dict, held_out: TextData, options: TextScoring, see
 
 
 def by_masked_share(levels: np.ndarray) -> list[dict]:
-    """One row per quarter of the masked share, from sums (4, 3) of tokens, -log p and right guesses."""
+    """One row per quarter of the masked share. levels (4, 3): tokens, -log p, right guesses."""
     rows = []
     for quarter, (masked, cross_entropy, hits) in enumerate(levels):
         rows.append(
