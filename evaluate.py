@@ -103,7 +103,7 @@ SKIP = ("sampler", "steps")
 
 
 def job_of(name: str, options: type, work, sampling: dict) -> Job:
-    """The job that scores a checkpoint of the kind `name`. sampling: its defaults for SampleConfig."""
+    """The job that scores a checkpoint of this kind. sampling: its defaults for SampleConfig."""
     groups = (Group(Trained), Group(options), Group(SampleConfig, sampling, SKIP))
     return Job(name, groups, work)
 
@@ -111,11 +111,11 @@ def job_of(name: str, options: type, work, sampling: dict) -> Job:
 # By the kind of the checkpoint, or by the flag that takes the checkpoint's place.
 TRAINED = {
     "text": job_of("text", text_scores.TextScoring, text_scores.score, {}),
-    "conditional": job_of(
-        "conditional", fill_scores.FillScoring, fill_scores.score, fill_scores.SAMPLING
-    ),
     "caption": job_of(
         "caption", caption_scores.CaptionScoring, caption_scores.score, config.CAPTIONS
+    ),
+    "conditional": job_of(
+        "conditional", fill_scores.FillScoring, fill_scores.score, fill_scores.SAMPLING
     ),
 }
 GIVEN = {
@@ -143,7 +143,7 @@ def chosen(arguments) -> str | None:
 
 
 def check(arguments, mode: str | None) -> None:
-    """Refuse bad flags before anything long begins: values out of range, and flags of other jobs."""
+    """Refuse bad flags before anything long begins: values out of range, other jobs' flags."""
     jobs = [GIVEN[mode]] if mode else list(TRAINED.values())
     if arguments.rate and (arguments.json or arguments.ratings):
         raise UserError(

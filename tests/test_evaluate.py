@@ -15,6 +15,7 @@ from base.files import UserError
 from loop import checkpoint
 from show import plots
 from tests.making.corpus import make_data, make_run
+from text import samples
 from text import scores as text_scores
 from text.data import TextData
 
@@ -112,7 +113,7 @@ def test_a_text_file_scores_like_its_data_folder(runs, tmp_path):
 
 
 def test_length_costs_are_a_distribution():
-    costs = text_scores.length_costs({"row_lengths": [0, 0, 5, 0, 3]}, 6)
+    costs = text_scores.length_costs([0, 0, 5, 0, 3], 6, 2)
     assert np.exp(-costs[2:]).sum() == pytest.approx(1) and np.isinf(costs[:2]).all()
     assert np.exp(-costs[2]) == pytest.approx(6 / 13)
 
@@ -188,6 +189,10 @@ def test_learning_curves(runs, tmp_path):
         (tmp_path / "log.jsonl").write_text(text)
         with pytest.raises(UserError, match=message):
             plots.read_curve(tmp_path)
+    with pytest.raises(UserError, match="--curves without --picture"):
+        evaluate.main(["--curves", str(tmp_path)])
+    with pytest.raises(UserError, match="--draws with --curves"):
+        evaluate.main(["--curves", str(tmp_path), "--draws", "3"])
 
 
 def test_the_judge_of_held_out_text_is_the_twins_likelihood(runs):
@@ -195,9 +200,9 @@ def test_the_judge_of_held_out_text_is_the_twins_likelihood(runs):
     data = TextData(runs[0], "val", 48)
     texts = list(data.whole_rows())
     alone = np.mean(
-        [text_scores.judge_texts(model, [text], tokenizer.pad) * (len(text) - 1) for text in texts]
+        [samples.judge_texts(model, [text], tokenizer.pad) * (len(text) - 1) for text in texts]
     )
-    together = text_scores.judge_texts(model, texts, tokenizer.pad) * np.mean(
+    together = samples.judge_texts(model, texts, tokenizer.pad) * np.mean(
         [len(text) - 1 for text in texts]
     )
     assert alone == pytest.approx(together, rel=1e-5)
@@ -272,10 +277,9 @@ def test_refusals(runs, tmp_path, monkeypatch):
     for words, message in (
         (["--data_dir", str(other)], "made with tokenizer"),
         (["--draws", "0"], "--draws 0"),
-        (["--estimator", "cosin"], "expected cosine"),
+        (["--estimator", "cosin"], "did you mean cosine"),
         (["--picture", "a.png"], "--picture alone"),
-        (["--curves", "."], "--curves without"),
-        (["--curves", str(tmp_path), "--picture", str(tmp_path / "a.png")], "no .*log.jsonl"),
+        (["--curves", "."], "--checkpoint with --curves"),
         (["--checkpoint", str(tmp_path)], "the folder"),
         (["--checkpoint", str(tmp_path / "none.pt")], "none.pt"),
         (["--samples", "--samplers", "fist"], "--sampler"),

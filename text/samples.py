@@ -15,6 +15,7 @@ from tqdm import tqdm
 from base import metrics
 from base.config import SampleConfig
 from base.files import UserError
+from base.templates import blank_rows
 from loop import distributed
 from net import twin
 from net.samplers import row_generators, sample
@@ -111,10 +112,7 @@ def draw(
         )
         return [row[row != tokenizer.pad].cpu().numpy() for row in drawn.tokens], drawn.calls
     size = torch.tensor(lengths, device=model.device)
-    position = torch.arange(max(lengths), device=model.device)
-    tokens = torch.where(position < size[:, None], tokenizer.mask, tokenizer.pad)
-    tokens[:, 0] = tokenizer.bos
-    tokens[position == size[:, None] - 1] = tokenizer.eos
+    tokens = torch.from_numpy(blank_rows(lengths, tokenizer)).to(model.device)
     drawn = sample(model.bind(size), tokens, settings, mask_id=tokenizer.mask, rngs=rngs)
     rows = zip(drawn.tokens, lengths, strict=True)
     return [row[:length].cpu().numpy() for row, length in rows], drawn.calls

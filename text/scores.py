@@ -22,6 +22,7 @@ from base.config import ESTIMATORS, SampleConfig
 from base.files import UserError
 from base.flags import check, numbers, setting
 from base.folders import check_tokenizer
+from base.randomness import row_seed
 from loop import checkpoint, distributed
 from loop.batches import to_device
 from net import twin
@@ -244,7 +245,7 @@ def score_documents(
             scores.add_exact(owners, exact_guesses(model, tokens, free))
             continue
         scores.add_lengths(owners, costs[batch["lengths"].numpy()])
-        rng = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        rng = torch.Generator().manual_seed(row_seed(seed, number))
         noise = {"rng": rng, "draws": draws, "estimator": estimator}
         denoise, mask_id = model.bind(lengths), data.tokenizer.mask
         estimates = diffusion.bound_estimates(denoise, tokens, free, mask_id=mask_id, **noise)

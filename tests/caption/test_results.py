@@ -205,8 +205,8 @@ def test_refused_flags(folder, tmp_path):
         (["--references", references], "--references without --hypotheses"),
         (["--hypotheses", results, "--checkpoint", "a.pt"], "--checkpoint with --hypotheses"),
         (["--image_dir", "."], "--image_dir without"),
-        (["--hypotheses", results, "--twin", "a.pt"], "--twin for caption files"),
-        (["--ratings", results, "--splits", "val"], "--splits for ratings"),
+        (["--hypotheses", results, "--twin", "a.pt"], "--twin with --hypotheses"),
+        (["--ratings", results, "--splits", "val"], "--splits with --ratings"),
         (
             ["--hypotheses", results, "--references", references, "--splits", "val"],
             "--splits val for",
