@@ -32,7 +32,7 @@ from loop.batches import with_noise_levels
 from net import twin
 from net.text_encoder import TextConditioned
 from text import writer
-from text.pairs import PairBatches, PairData, place
+from text.pairs import PairBatches, PairData, to_device
 
 CHOICES = {
     "conditioning": ("context", ("context", "cross"), "how the given text is read"),
@@ -119,7 +119,7 @@ def make_loss(args, form: str, tokenizer):
     """loss_fn for `training.fit`: the blanks' loss given the rest; rows whose condition is dropped see nothing given."""
 
     def loss_fn(model, batch, rng):
-        tokens, lengths, free = place(batch, model.device)
+        tokens, lengths, free = to_device(batch, model.device)
         if form == "ar":
             return twin.loss(model, tokens, free)
         kept = (torch.rand(len(tokens), generator=rng) >= args.condition_dropout).to(model.device)

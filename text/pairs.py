@@ -1,18 +1,28 @@
-"""Pairs of what is given and what is asked for: their folder and their batches (floor 1). The one place that knows both.
+"""Pairs of what is given and what is missing: their folder and their batches.
 
-    train.npy, train_offsets.npy    documents as in data.py; val likewise
-    train_blanks.npy                int32 (K * 5,): pair, document, kind, start, end of every blank, in tokens of its document
-    tokenizer.json, meta.json       as in data.py, kind "pairs", and the length of the denoiser that they are made for
+    train.npy, train_offsets.npy    documents as in `splits`; val likewise
+    train_blanks.npy                int32 (K * 5,): five numbers per blank
+    tokenizer.json, meta.json       as in `splits`, of kind "pairs", and the length of the denoiser
 
-A pair is a document of which parts are blank: `continue`, all behind the first sentence; `middle`, all between the first
-sentence and the last; `blanks`, one to four pieces, each a whole sentence or 1 to 20 tokens. One document in three forms:
-    context   the document itself, [BOS] given BLANK given [EOS]: the given tokens stand where they belong
-    cross     [BOS] BLANK [BOS] BLANK [EOS], and the rest as the condition, one [MASK] for each blank
-    ar        the ending first: [BOS] behind the first blank, [BOS] before it, then BLANK [EOS] BLANK [EOS] to be predicted
+A pair is a document of which parts are blank. The five numbers of three blanks, in tokens of their
+document, where [BOS] is token 0:
+
+    pair  document  kind  start  end
+       0         0     0     12   87      `continue`: everything behind the first sentence
+       1         0     2      4    6      `blanks`: one to four pieces, each a whole sentence or
+       1         0     2      9   14        1 to 20 tokens; `middle` (kind 1) is everything between
+                                            the first sentence and the last
+
+A document has three forms:
+    context   the document itself, [BOS] given BLANK given [EOS]: given tokens keep their positions
+    cross     [BOS] BLANK [BOS] BLANK [EOS]; the rest is the condition, with a [MASK] for each blank
+    ar        the ending first: [BOS] behind the first blank, [BOS] before it, then BLANK [EOS]
+              BLANK [EOS] to be predicted
 """
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +32,28 @@ from torch import Tensor
 from base import files, folders
 from base.files import UserError
 from base.tokenizer import Tokenizer
-from text import data, sentences
-from text.data import Batches, SplitWriter
+from text import splits
+from text.data import Batches
+from text.sources import sentence_spans
+from text.splits import SplitWriter, open_split
 
 FORMS = ("context", "cross", "ar")
 KINDS = ("continue", "middle", "blanks")
 MOST_BLANKS = 4
 ROOM = 2 * MOST_BLANKS  # what the forms need beyond the document itself
-SPANS = (1, 2, 3, 5, 8, 13, 20)
-MAKE = "run prep_conditional_data.py, or name another folder with --data_dir"
-REMAKE = "run prep_conditional_data.py again"
+SPANS = (1, 2, 3, 5, 8, 13, 20)  # tokens of a blank that is no sentence
+REMAKE = splits.MAKERS["pairs"].remake
+# The columns of train_blanks.npy.
+PAIR, DOCUMENT, KIND, START, END = range(5)
 
 
 @dataclass
 class Pair:
-    """given: k + 1 arrays of ids, the first with [BOS] in front, the last with [EOS] at its end; blanks: the k between."""
+    """A document in pieces.
+
+    given: k + 1 arrays of ids, the first with [BOS] in front, the last with [EOS] at its end.
+    blanks: the k arrays of ids between them.
+    """
 
     given: list[np.ndarray]
     blanks: list[np.ndarray]
@@ -44,116 +61,161 @@ class Pair:
     document: int = 0
 
     def whole(self) -> np.ndarray:
-        return np.concatenate(
-            [piece for pair in zip(self.given, [*self.blanks, []], strict=True) for piece in pair]
-        ).astype(np.int64)
+        """The document's ids: (n,) int64."""
+        pieces = [self.given[0]]
+        for blank, given in zip(self.blanks, self.given[1:], strict=True):
+            pieces += [blank, given]
+        return np.concatenate(pieces).astype(np.int64)
 
 
 @dataclass
 class Row:
-    """ids (n,) int64; free (n,) bool, what is to be predicted; condition (p,) int64, empty unless the form is `cross`."""
+    """A row in the making, piece by piece.
 
-    ids: np.ndarray
-    free: np.ndarray
-    condition: np.ndarray
+    ids (n,) int64. free (n,) bool: the positions to be predicted. condition (p,) int64: empty
+    unless the form is `cross`.
+    """
+
+    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    free: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    condition: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def add(self, ids, *, free: bool = False) -> None:
+        """Append ids that are given, or that are to be predicted."""
+        self.ids = np.concatenate([self.ids, np.asarray(ids, dtype=np.int64)])
+        self.free = np.concatenate([self.free, np.full(len(ids), free)])
 
 
 def arrange(pair: Pair, form: str, tokenizer: Tokenizer) -> Row:
-    """A pair in one of the three forms. The free positions of the row hold the blanks, in their order."""
-    bos, eos, mask = [tokenizer.bos], [tokenizer.eos], [tokenizer.mask]
-    marked = [
-        piece for text in pair.given[1:] for piece in (mask, text)
-    ]  # [MASK] given [MASK] given …
-    condition: list = []
+    """A pair in one of the three forms. The free positions hold the blanks, in their order."""
     if form == "context":
-        parts = [(pair.given[0], False)]
-        for blank, text in zip(pair.blanks, pair.given[1:], strict=True):
-            parts += [(blank, True), (text, False)]
-    elif form == "cross":
-        parts = [part for blank in pair.blanks for part in ((bos, False), (blank, True))] + [
-            (eos, False)
-        ]
-        condition = [pair.given[0], *marked]
-    else:
-        behind = np.concatenate(marked[1:])[
-            :-1
-        ]  # without the document's [EOS]: it would say that a story ends here
-        parts = [(bos, False), (behind, False)] if len(behind) else []
-        parts += [(pair.given[0], False)] + [
-            part for blank in pair.blanks for part in ((blank, True), (eos, True))
-        ]
-    join = lambda pieces: np.concatenate(
-        [np.asarray(piece, dtype=np.int64) for piece in pieces or [[]]]
-    )  # noqa: E731
-    return Row(
-        join([ids for ids, _ in parts]),
-        np.concatenate([np.full(len(ids), free) for ids, free in parts]),
-        join(condition),
-    )
+        return in_context(pair)
+    if form == "cross":
+        return across(pair, tokenizer)
+    return ending_first(pair, tokenizer)
+
+
+def in_context(pair: Pair) -> Row:
+    """[BOS] given BLANK given [EOS]."""
+    row = Row()
+    row.add(pair.given[0])
+    for blank, given in zip(pair.blanks, pair.given[1:], strict=True):
+        row.add(blank, free=True)
+        row.add(given)
+    return row
+
+
+def across(pair: Pair, tokenizer: Tokenizer) -> Row:
+    """[BOS] BLANK [BOS] BLANK [EOS]; what is given is the condition, with a [MASK] per blank."""
+    row = Row()
+    for blank in pair.blanks:
+        row.add([tokenizer.bos])
+        row.add(blank, free=True)
+    row.add([tokenizer.eos])
+    pieces = [pair.given[0]]
+    for given in pair.given[1:]:
+        pieces += [[tokenizer.mask], given]
+    row.condition = np.concatenate(pieces).astype(np.int64)
+    return row
+
+
+def ending_first(pair: Pair, tokenizer: Tokenizer) -> Row:
+    """[BOS] behind the first blank, [BOS] before it, then BLANK [EOS] BLANK [EOS]."""
+    pieces = [pair.given[1]]
+    for given in pair.given[2:]:
+        pieces += [[tokenizer.mask], given]
+    # Without the document's [EOS], which would say that the story ends here.
+    behind = np.concatenate(pieces)[:-1]
+    row = Row()
+    if len(behind):
+        row.add([tokenizer.bos])
+        row.add(behind)
+    row.add(pair.given[0])
+    for blank in pair.blanks:
+        row.add(blank, free=True)
+        row.add([tokenizer.eos], free=True)
+    return row
+
+
+# ---------------------------------------------------------------------------- making pairs
 
 
 def sentence_edges(text: str, sizes: np.ndarray) -> list[int]:
-    """Where sentences begin, in tokens, and at last the number of tokens; an edge inside a token is left out.
+    """Where sentences begin, in tokens, and at last the number of tokens.
 
-    sizes: (n,) bytes of each token.
+    sizes: (n,) bytes of each token. An edge inside a token is left out.
     """
-    ends = np.cumsum(sizes)
-    bytes_at = np.array([len(text[:end].encode()) for _, end in sentences.split(text)])
-    place = np.searchsorted(ends, bytes_at)
-    whole = [
-        int(i) + 1 for i, at in zip(place, bytes_at, strict=True) if i < len(ends) and ends[i] == at
-    ]
-    return sorted({0, *whole, len(sizes)})
+    token_ends = np.cumsum(sizes)
+    edges = {0, len(sizes)}
+    for _, end in sentence_spans(text):
+        size = len(text[:end].encode())
+        token = int(np.searchsorted(token_ends, size))
+        if token < len(token_ends) and token_ends[token] == size:
+            edges.add(token + 1)
+    return sorted(edges)
 
 
 def make_blanks(
     edges: list[int], rng: np.random.Generator, times: int
 ) -> list[tuple[str, list[tuple[int, int]]]]:
-    """The pairs of a document: (kind, [(start, end)]) with positions in the document, [BOS] being 0. edges: see above."""
+    """The pairs of a document: (kind, [(start, end)]) in tokens, [BOS] being 0.
+
+    edges: from `sentence_edges`. times: how many pairs of kind `blanks` to draw.
+    """
     edges = [edge + 1 for edge in edges]
-    end, found = edges[-1], []
+    end = edges[-1]
+    made = []
     if len(edges) >= 3:
-        found.append(("continue", [(edges[1], end)]))
+        made.append(("continue", [(edges[1], end)]))
     if len(edges) >= 4:
-        found.append(("middle", [(edges[1], edges[-2])]))
+        made.append(("middle", [(edges[1], edges[-2])]))
     for _ in range(times):
-        blanks: list[tuple[int, int]] = []
-        for _ in range(int(rng.integers(1, MOST_BLANKS + 1))):
-            if len(edges) >= 3 and rng.random() < 0.5:
-                number = int(rng.integers(len(edges) - 1))
-                start, stop = edges[number], edges[number + 1]
-            else:
-                start = int(rng.integers(1, max(2, end - 1)))
-                stop = start + int(rng.choice(SPANS))
-            if (
-                stop <= end
-                and stop - start < end - 1
-                and all(stop < left or right < start for left, right in blanks)
-            ):  # a token between them
-                blanks.append((start, stop))
-        if blanks and sum(right - left for left, right in blanks) < end - 1:
-            found.append(("blanks", sorted(blanks)))
-    return found
+        blanks = draw_blanks(edges, rng)
+        if blanks and sum(stop - start for start, stop in blanks) < end - 1:
+            made.append(("blanks", blanks))
+    return made
+
+
+def draw_blanks(edges: list[int], rng: np.random.Generator) -> list[tuple[int, int]]:
+    """One to four blanks, sorted, with a token at least between two of them.
+
+    Half of them are whole sentences. A blank that does not fit is left out.
+    """
+    end = edges[-1]
+    blanks: list[tuple[int, int]] = []
+    for _ in range(int(rng.integers(1, MOST_BLANKS + 1))):
+        if len(edges) >= 3 and rng.random() < 0.5:
+            number = int(rng.integers(len(edges) - 1))
+            start, stop = edges[number], edges[number + 1]
+        else:
+            start = int(rng.integers(1, max(2, end - 1)))
+            stop = start + int(rng.choice(SPANS))
+        fits = stop <= end and stop - start < end - 1
+        if fits and all(stop < left or right < start for left, right in blanks):
+            blanks.append((start, stop))
+    return sorted(blanks)
 
 
 class PairWriter:
-    """Write one split: every document, and the pairs of those that fit a row. Memory does not grow with it."""
+    """Write one split: every document, and pairs of the documents that fit a row.
+
+    Memory does not grow with the corpus.
+    """
 
     def __init__(self, folder, split: str, tokenizer: Tokenizer, max_length: int):
-        self.documents, self.max_length, self.sizes = (
-            SplitWriter(folder, split, tokenizer),
-            max_length,
-            tokenizer.token_bytes(),
-        )
-        self.raw, self.path = (
-            open(Path(folder) / f".{split}_blanks.raw", "wb"),
-            Path(folder) / f"{split}_blanks.npy",
-        )
+        self.documents = SplitWriter(folder, split, tokenizer)
+        self.max_length = max_length
+        self.sizes = tokenizer.token_bytes()
+        self.path = Path(folder) / f"{split}_blanks.npy"
+        self.raw = open(Path(folder) / f".{split}_blanks.raw", "wb")  # noqa: SIM115
         self.pairs = dict.fromkeys(KINDS, 0)
         self.fitting = 0
 
     def add(self, text: str, ids: np.ndarray, rng: np.random.Generator, times: int) -> None:
-        """One document: its text, its ids (n,) without [BOS] and [EOS], and how many pairs of kind `blanks` to make."""
+        """One document: its text, its ids (n,) without [BOS] and [EOS].
+
+        times: how many pairs of kind `blanks` to make.
+        """
         document = self.documents.documents
         self.documents.add(ids, len(text.encode()))
         if not 1 <= len(ids) <= self.max_length - ROOM - 2:
@@ -162,12 +224,8 @@ class PairWriter:
         for kind, blanks in make_blanks(sentence_edges(text, self.sizes[ids]), rng, times):
             number = sum(self.pairs.values())
             self.pairs[kind] += 1
-            self.raw.write(
-                np.array(
-                    [[number, document, KINDS.index(kind), *blank] for blank in blanks],
-                    dtype=np.int32,
-                ).tobytes()
-            )
+            rows = [[number, document, KINDS.index(kind), start, end] for start, end in blanks]
+            self.raw.write(np.array(rows, dtype=np.int32).tobytes())
 
     def finish(self) -> dict:
         """Write the split's arrays; return its sizes for meta.json."""
@@ -187,105 +245,62 @@ class PairWriter:
         Path(self.raw.name).unlink(missing_ok=True)
 
 
-def write_meta(folder, tokenizer: Tokenizer, splits: dict, settings: dict) -> dict:
+def write_meta(folder, tokenizer: Tokenizer, sizes: dict, settings: dict) -> dict:
     """Write tokenizer.json, then meta.json, which makes the folder valid; return what it holds."""
-    names = [
-        f"{split}{part}.npy" for split in sorted(splits) for part in ("", "_offsets", "_blanks")
-    ]
-    return folders.seal(folder, "pairs", tokenizer, names, {"splits": splits, **settings})
+    names = splits.array_names(sizes, "_blanks")
+    return folders.seal(folder, "pairs", tokenizer, names, {"splits": sizes, **settings})
+
+
+# ---------------------------------------------------------------------------- reading pairs
 
 
 class PairData:
-    """One split in one form. lengths: (N,) int64, tokens of each pair's row; `starts` only counts them, as in data.TextData."""
+    """One split in one form.
+
+    blanks: (K, 5) int64, the columns above. lengths: (N,) int64, tokens of each pair's row.
+    starts: (N,), which only counts them, as in `data.TextData`. kinds, documents: (N,) of each pair.
+    """
 
     def __init__(self, folder, split: str, form: str):
-        folder = Path(folder)
-        self.form, self.meta = (
-            form,
-            folders.read_meta(folder, "pairs", "a folder of pairs", MAKE, MAKE),
-        )
-        folders.check_files(
-            folder,
-            self.meta,
-            (*(f"{split}{part}.npy" for part in ("", "_offsets", "_blanks")), "tokenizer.json"),
-            REMAKE,
-        )
-        self.tokenizer = Tokenizer.load(folder / "tokenizer.json")
-        if self.tokenizer.fingerprint != self.meta.get("tokenizer"):
+        path = f"{folder}/{split}"
+        held = open_split(folder, split, "pairs", "_blanks")
+        self.form = form
+        self.meta = held.meta
+        self.tokenizer = held.tokenizer
+        self.tokens = held.tokens
+        self.offsets = held.offsets
+        if type(self.meta.get("max_length")) is not int:
             raise UserError(
-                f"{folder} made with tokenizer {self.meta.get('tokenizer')}",
-                f"tokenizer {self.tokenizer.fingerprint}",
-                REMAKE,
+                f"{folder} for rows of {self.meta.get('max_length')!r}", "a number", REMAKE
             )
-        self.tokens, self.offsets = (
-            data.read_array(folder / f"{split}.npy", np.uint16),
-            data.read_array(folder / f"{split}_offsets.npy", np.int64),
-        )
-        flat = data.read_array(folder / f"{split}_blanks.npy", np.int32)
+        flat = splits.read_array(Path(f"{path}_blanks.npy"), np.int32, "pairs")
         if len(flat) % 5 or not len(flat):
             raise UserError(
-                f"{folder}/{split}_blanks.npy with {len(flat)} numbers",
+                f"{path}_blanks.npy with {len(flat)} numbers",
                 "five for every blank, and a blank at least",
                 REMAKE,
             )
         self.blanks = np.asarray(flat).reshape(-1, 5).astype(np.int64)
-        documents, sizes = self.blanks[:, 1], np.diff(self.offsets)
-        if (
-            len(sizes) < 1
-            or self.offsets[0] != 0
-            or self.offsets[-1] != len(self.tokens)
-            or sizes.min() < 2
-        ):
-            raise UserError(
-                f"{folder}/{split}_offsets.npy, which does not fit {split}.npy",
-                "offsets of every document",
-                REMAKE,
-            )
-        if (
-            int(self.tokens.max()) >= self.tokenizer.vocab_size
-            or type(self.meta.get("max_length")) is not int
-        ):
-            raise UserError(
-                f"id {int(self.tokens.max())} in {folder}/{split}.npy, rows of {self.meta.get('max_length')!r}",
-                f"ids below {self.tokenizer.vocab_size}, and a number",
-                REMAKE,
-            )
-        ends = np.where(
-            np.diff(self.blanks[:, 0], append=-1) == 0,
-            np.roll(self.blanks[:, 3], -1),
-            sizes[documents % len(sizes)] - 1,
-        )
-        if (
-            self.blanks.min() < 0
-            or documents.max() >= len(sizes)
-            or self.blanks[:, 2].max() >= len(KINDS)
-            or (self.blanks[:, 3] < 1).any()
-            or (self.blanks[:, 4] > ends).any()
-            or (self.blanks[:, 3] >= self.blanks[:, 4]).any()
-        ):
-            raise UserError(
-                f"{folder}/{split}_blanks.npy, which does not fit {split}.npy",
-                "blanks inside their documents",
-                REMAKE,
-            )
-        self.first = np.flatnonzero(
-            np.diff(self.blanks[:, 0], prepend=-1)
-        )  # where each pair's blanks begin
-        self.starts, self.kinds, self.documents = (
-            self.first,
-            self.blanks[self.first, 2],
-            documents[self.first],
-        )
-        count = np.diff(self.first, append=len(self.blanks))
-        asked = np.add.reduceat(self.blanks[:, 4] - self.blanks[:, 3], self.first)
-        to_the_end = (count == 1) & (
-            self.blanks[self.first, 4] == sizes[self.documents] - 1
-        )  # nothing stands behind the blank
-        self.lengths = {
-            "context": sizes[self.documents],
-            "cross": asked + count + 1,
-            "ar": sizes[self.documents] + 2 * count - 1 - to_the_end,
-        }[form]
+        sizes = np.diff(self.offsets)
+        check_blanks(self.blanks, sizes, path)
+        # A pair's first blank is where the number of the pair changes.
+        self.first = np.flatnonzero(np.diff(self.blanks[:, PAIR], prepend=-1))
+        self.starts = self.first
+        self.kinds = self.blanks[self.first, KIND]
+        self.documents = self.blanks[self.first, DOCUMENT]
+        self.lengths = self.row_lengths(sizes[self.documents])
+
+    def row_lengths(self, sizes: np.ndarray) -> np.ndarray:
+        """Tokens of each pair's row in this form: (N,) int64. sizes: (N,) tokens of its document."""
+        if self.form == "context":
+            return sizes
+        count = np.diff(self.first, append=len(self.blanks))  # blanks of each pair
+        if self.form == "cross":
+            widths = self.blanks[:, END] - self.blanks[:, START]
+            return np.add.reduceat(widths, self.first) + count + 1
+        # Nothing but [EOS] stands behind a single blank that reaches the end.
+        to_the_end = (count == 1) & (self.blanks[self.first, END] == sizes - 1)
+        return sizes + 2 * count - 1 - to_the_end
 
     def __len__(self) -> int:
         return len(self.first)
@@ -296,79 +311,99 @@ class PairData:
             raise UserError(
                 f"pairs in {folder} made with tokenizer {self.tokenizer.fingerprint}",
                 f"tokenizer {fingerprint}, that of {path}",
-                f"run prep_conditional_data.py --denoiser {path}, or name another folder with --data_dir",
+                f"run prep_conditional_data.py --denoiser {path}, "
+                "or name another folder with --data_dir",
             )
 
     def pair(self, number: int) -> Pair:
-        rows = self.blanks[
-            self.first[number] : self.first[number + 1] if number + 1 < len(self) else None
-        ]
-        start = self.offsets[rows[0, 1]]
-        document = np.asarray(self.tokens[start : self.offsets[rows[0, 1] + 1]])
-        edges = [0, *rows[:, 3:].ravel().tolist(), len(document)]
-        pieces = [document[left:right] for left, right in zip(edges, edges[1:], strict=False)]
-        return Pair(pieces[::2], pieces[1::2], KINDS[rows[0, 2]], int(rows[0, 1]))
+        """The pair of this number."""
+        end = self.first[number + 1] if number + 1 < len(self) else None
+        rows = self.blanks[self.first[number] : end]
+        index = int(rows[0, DOCUMENT])
+        document = np.asarray(self.tokens[self.offsets[index] : self.offsets[index + 1]])
+        edges = [0, *rows[:, START:].ravel().tolist(), len(document)]
+        pieces = [document[left:right] for left, right in pairwise(edges)]
+        # Pieces alternate: given, blank, given.
+        return Pair(pieces[::2], pieces[1::2], KINDS[rows[0, KIND]], index)
 
     def length_histograms(self) -> dict[str, list[int]]:
         """By kind, how many blanks have each length in tokens, from 0 up."""
-        kinds, sizes = self.blanks[:, 2], self.blanks[:, 4] - self.blanks[:, 3]
-        return {
-            name: np.bincount(sizes[kinds == number], minlength=2).tolist()
-            for number, name in enumerate(KINDS)
-        }
+        widths = self.blanks[:, END] - self.blanks[:, START]
+        histograms = {}
+        for number, kind in enumerate(KINDS):
+            mine = widths[self.blanks[:, KIND] == number]
+            histograms[kind] = np.bincount(mine, minlength=2).tolist()
+        return histograms
 
     def batch(self, numbers, pad_multiple: int = 1) -> dict:
-        return batch_of(
-            [self.pair(int(number)) for number in numbers],
-            self.form,
-            self.tokenizer,
-            pad_multiple,
-            self.meta["max_length"],
+        """The pairs of these numbers as `batch_of` gives them."""
+        pairs = [self.pair(int(number)) for number in numbers]
+        most = self.meta["max_length"]
+        return batch_of(pairs, self.form, self.tokenizer, pad_multiple, most)
+
+
+def check_blanks(blanks: np.ndarray, sizes: np.ndarray, path: str) -> None:
+    """Raise UserError unless blanks (K, 5) lie in their documents, in order, without overlap.
+
+    sizes: (D,) tokens of each document, [BOS] and [EOS] included.
+    """
+    documents = blanks[:, DOCUMENT]
+    inside = (
+        blanks.min() >= 0 and documents.max() < len(sizes) and blanks[:, KIND].max() < len(KINDS)
+    )
+    if inside:
+        # A blank may reach to the next blank of its pair; the last one to the document's [EOS].
+        same_pair = np.diff(blanks[:, PAIR], append=-1) == 0
+        limits = np.where(same_pair, np.roll(blanks[:, START], -1), sizes[documents] - 1)
+        starts, ends = blanks[:, START], blanks[:, END]
+        inside = ((starts >= 1) & (starts < ends) & (ends <= limits)).all()
+    if not inside:
+        raise UserError(
+            f"{path}_blanks.npy, which does not fit {Path(path).name}.npy",
+            "blanks inside their documents",
+            REMAKE,
         )
 
 
 def batch_of(
     pairs: list[Pair], form: str, tokenizer: Tokenizer, pad_multiple: int = 1, most: int = 1 << 30
 ) -> dict:
-    """Tensors of some pairs: tokens, free (B, L), lengths (B,); condition (B, P) and condition_lengths (B,) for `cross`.
+    """Tensors of some pairs: tokens, free (B, L), lengths (B,), weight; and for `cross` also
+    condition (B, P) and condition_lengths (B,).
 
-    Padded to the longest row, or to a multiple, but not beyond `most`.
+    Padded to the longest row, or to a multiple of it, but not beyond `most`.
     """
     rows = [arrange(pair, form, tokenizer) for pair in pairs]
 
-    def padded(name: str, filler) -> Tensor:
-        parts = [getattr(row, name) for row in rows]
-        width = max(map(len, parts))
-        result = torch.full(
-            (len(parts), min(-(-width // pad_multiple) * pad_multiple, max(width, most))), filler
-        )
-        for line, part in zip(result, parts, strict=True):
-            line[: len(part)] = torch.from_numpy(part)
+    def padded(arrays: list[np.ndarray], filler) -> Tensor:
+        longest = max(map(len, arrays))
+        width = min(-(-longest // pad_multiple) * pad_multiple, max(longest, most))
+        result = torch.full((len(arrays), width), filler)
+        for line, array in zip(result, arrays, strict=True):
+            line[: len(array)] = torch.from_numpy(array)
         return result
 
     batch: dict = {
-        "tokens": padded("ids", tokenizer.pad),
+        "tokens": padded([row.ids for row in rows], tokenizer.pad),
         "lengths": torch.tensor([len(row.ids) for row in rows]),
-        "free": padded("free", False),
+        "free": padded([row.free for row in rows], False),
     }
     if form == "cross":
-        batch["condition"] = padded("condition", tokenizer.pad)
+        batch["condition"] = padded([row.condition for row in rows], tokenizer.pad)
         batch["condition_lengths"] = torch.tensor([len(row.condition) for row in rows])
     return batch | {"weight": float(batch["free"].sum())}
 
 
-def place(batch: dict, device) -> tuple[Tensor, Tensor | None, Tensor]:
-    """A batch on its device: tokens (B, L), lengths (B,) or None if nothing is padding, free (B, L) bool."""
+def to_device(batch: dict, device) -> tuple[Tensor, Tensor | None, Tensor]:
+    """A batch on its device: tokens (B, L), lengths (B,) or None without padding, free (B, L)."""
     full = int(batch["lengths"].min()) == batch["tokens"].shape[1]
-    return (
-        batch["tokens"].to(device),
-        None if full else batch["lengths"].to(device),
-        batch["free"].to(device),
-    )
+    lengths = None if full else batch["lengths"].to(device)
+    return batch["tokens"].to(device), lengths, batch["free"].to(device)
 
 
 class PairBatches(Batches):
-    """batches(step) -> micro-batches of pairs of like length, a pure function of (seed, step); see data.Batches."""
+    """batches(step) -> micro-batches of pairs of like length, a function of (seed, step)."""
 
     def micro_batch(self, rows: np.ndarray) -> dict:
+        """The batch of these pairs (B,)."""
         return self.data.batch(rows, self.pad_multiple)

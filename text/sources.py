@@ -1,61 +1,135 @@
-"""Where raw documents come from, and on which side of the split each falls (floor 1). Read by the scripts that prepare text."""
+"""Raw text: files and the hub as documents, the split that each belongs to, and their sentences.
+
+A sentence ends at . ! ? or …, with the marks that close behind it, when the next word begins
+another sentence. Three things are never cut: a quotation, however many sentences it holds; a
+quotation from its speaker's tag ("Go!" Tim said); an abbreviation from its word. A blank line
+always cuts. Quotation marks are paired within their paragraph; an odd mark is ignored.
+"""
 
 import glob
 import hashlib
+import itertools
+import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from base import files
 from base.files import UserError
-from text import data
 
 HUB_DATASET = "roneneldan/TinyStories"
+CHUNK = 1 << 20  # bytes of a file that are read at once
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a text, as a set."""
+    return frozenset(text.split())
+
+
+# A name follows these words, so their point ends no sentence.
+TITLES = words("mr mrs ms dr st prof capt col gen lt sgt rev mt vs no fig")
+# These words may end a sentence: then a capital letter follows.
+MAYBE_LAST = words("etc jr sr inc co ltd a.m p.m u.s e.g i.e")
+SPOKEN = """
+said says say asked asks replied answered shouted cried yelled whispered exclaimed screamed called
+added thought told laughed giggled agreed explained begged sighed continued announced repeated
+suggested wondered warned promised declared gasped muttered mumbled growled roared barked chirped
+sang squeaked responded cheered reminded insisted admitted interrupted demanded pleaded hissed
+"""
+# A speaker and the verb; but in `"Go!" The ant said, "No!"` they belong to the words that follow.
+TAG = re.compile(
+    rf"(?:(?!and\b)[\w'’.-]+ ){{0,4}}?(?:{'|'.join(SPOKEN.split())})\b(?![^.!?\"“\n]*[,:] [\"“])"
+)
+END = re.compile(r"[.!?…]+[\"”'’)\]]*(?=\s|$)")
+# 'Go!' but not don't.
+SINGLE = re.compile(r"(?<!\w)['‘](?=\w)(?:[^'’\n]|(?<=\w)['’](?=\w))*[.,!?…]['’](?!\w)")
+DOUBLE = re.compile(r"“[^”“]*”|\"[^\"]*\"")
+STARTS = re.compile(r"[\"“‘'(\[]*[A-Z0-9À-Þ]")
 
 
 def find_files(pattern: str) -> list[Path]:
     """The text files that --input names. Raises UserError if there is none."""
     path = Path(pattern)
-    if path.exists():
-        found = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+    if path.is_dir():
+        paths = sorted(path.rglob("*.txt"))
+    elif path.exists():
+        paths = [path]
     else:
-        found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
-    found = [path for path in found if path.is_file()]
-    if not found:
+        paths = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
+    paths = [path for path in paths if path.is_file()]
+    if not paths:
         raise UserError(
             f"no file for --input {pattern}",
             "a text file, a folder with .txt files, or a glob",
             "check the path",
         )
-    return found
+    return paths
+
+
+def facts_of(paths: list[Path]) -> list | str:
+    """What meta.json says of a source: name, size and time of each file, or the hub's name."""
+    facts = []
+    for path in paths:
+        about = path.stat()
+        facts.append([path.name, about.st_size, int(about.st_mtime)])
+    return facts or HUB_DATASET
+
+
+def read_documents(path, separator: str) -> Iterator[str]:
+    """The documents of a UTF-8 text file, streamed, stripped; empty documents are left out.
+
+    Raises UserError on invalid UTF-8.
+    """
+    mark, buffer = separator.encode(), bytearray()
+    position = 0  # of the buffer's first byte in the file
+
+    def decode(piece: bytearray) -> str:
+        try:
+            return piece.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"invalid UTF-8 in {path} at byte {position + error.start}",
+                "a UTF-8 text",
+                "convert it, for example with iconv",
+            ) from error
+
+    with open(files.existing(path, "a text file", "check the path"), "rb") as file:
+        while chunk := file.read(CHUNK):
+            # The part of the buffer that was searched is not searched again.
+            searched = max(0, len(buffer) - len(mark) + 1)
+            buffer += chunk
+            while (end := buffer.find(mark, searched)) >= 0:
+                if text := decode(buffer[:end]):
+                    yield text
+                del buffer[: end + len(mark)]
+                position += end + len(mark)
+                searched = 0
+    if text := decode(buffer):
+        yield text
 
 
 def stream(paths: list[Path], separator: str, limit: int = 0) -> Iterator[str]:
-    """The documents of files, or without files of TinyStories from the hub, one at a time; at most `limit` unless it is 0."""
+    """The documents of files one at a time, or of TinyStories if there are no files.
+
+    limit: at most this many documents; 0 means all.
+    """
+    documents: Iterable[str] = stream_hub()
     if paths:
-        documents: Iterable[str] = (
-            text for path in paths for text in data.read_documents(path, separator)
-        )
-    else:
-        documents = stream_hub()
-    for number, text in enumerate(documents):
-        if limit and number == limit:
-            return
-        yield text
+        documents = (text for path in paths for text in read_documents(path, separator))
+    yield from itertools.islice(documents, limit or None)
 
 
 def stream_hub() -> Iterator[str]:
     """TinyStories from the hub. Raises UserError if it cannot be reached."""
-    import datasets  # slow to import, and only needed here
+    import datasets  # takes seconds to import, and only this function needs it
 
+    # The library's own errors derive from these.
+    errors = (OSError, ConnectionError, ValueError, RuntimeError)
     try:
         for row in datasets.load_dataset(HUB_DATASET, split="train", streaming=True):
             if text := row["text"].strip():
                 yield text
-    except (
-        OSError,
-        ConnectionError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # the library's own errors derive from these
+    except errors as error:
         raise UserError(
             f"no way to {HUB_DATASET} ({type(error).__name__})",
             "a network connection to the hub",
@@ -63,6 +137,86 @@ def stream_hub() -> Iterator[str]:
         ) from error
 
 
+def batches_of(items: Iterable, size: int) -> Iterator[list]:
+    """Lists of `size` items; the last list may be shorter."""
+    items = iter(items)
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
 def draw(text: str, seed: int) -> float:
-    """A number in [0, 1) from a document's text: copies of one text fall on the same side of the split."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:7]) / 2**56
+    """A number in [0, 1) from a document's text, so that copies fall on the same side."""
+    digest = hashlib.sha256(f"{seed} {text}".encode()).digest()
+    return int.from_bytes(digest[:7]) / 2**56
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """Which split a document falls on: val if its draw is below `share`, else train."""
+
+    seed: int
+    share: float
+
+    def side(self, text: str) -> str:
+        """The split of a document."""
+        return "val" if draw(text, self.seed) < self.share else "train"
+
+
+# ---------------------------------------------------------------------------- sentences
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, stripped."""
+    return [text[start:end].strip() for start, end in sentence_spans(text)]
+
+
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """(start, end) of every sentence with the white space before it. Nothing lies between them."""
+    quoted = quotations(text)
+    cuts = {mark.end() for mark in END.finditer(text) if ends_sentence(text, mark, quoted)}
+    cuts |= {blank_line.start() for blank_line in re.finditer(r"\s*\n\s*\n", text)}
+    edges = [0]
+    for cut in sorted(cuts):
+        if text[:cut].strip() and text[cut:].strip():
+            edges.append(cut)
+    edges.append(len(text))
+    spans = itertools.pairwise(edges)
+    return [(start, end) for start, end in spans if text[start:end].strip()]
+
+
+def quotations(text: str) -> list[tuple[int, int]]:
+    """(start, end) of every quotation with its marks."""
+    spans = [match.span() for match in SINGLE.finditer(text)]
+    for paragraph in re.finditer(r"[^\n]+", text):
+        offset = paragraph.start()
+        for match in DOUBLE.finditer(paragraph[0]):
+            spans.append((offset + match.start(), offset + match.end()))
+    return spans
+
+
+def ends_sentence(text: str, mark: re.Match, quoted: list[tuple[int, int]]) -> bool:
+    """Whether a sentence ends at this mark."""
+    if any(start < mark.start() and mark.end() < end for start, end in quoted):
+        return False
+    rest = text[mark.end() :]
+    after = rest.lstrip()
+    if not after:
+        return False  # the text ends here anyway
+    if "\n" in rest[: len(rest) - len(after)]:
+        return True
+    closes_speech = any(end == mark.end() for _, end in quoted)
+    if closes_speech and TAG.match(after.split("\n")[0]):
+        return False
+    if not STARTS.match(after):
+        return False
+    return not (mark[0] == "." and abbreviates(text[: mark.start()], after))
+
+
+def abbreviates(before: str, after: str) -> bool:
+    """Whether the point behind `before` belongs to an abbreviation: no sentence ends there."""
+    word = re.search(r"[\w.]*$", before)[0]
+    if word.lower() in TITLES:
+        return word[0].isupper() or word.lower() == "vs"
+    if re.fullmatch(r"[A-Z](\.[A-Z])*", word) and word != "I":  # initials: J. K. Stone
+        return len(word) == 1 or not after[:1].isupper()
+    return word.lower() in MAYBE_LAST and not after.lstrip("\"“'(")[:1].isupper()

@@ -21,9 +21,8 @@ from base.config import SampleConfig
 from base.tokenizer import Tokenizer
 from diffusion import Denoise, guide
 from net import twin
-from net.samplers import Sample, row_generators, sample
-from text.blanks import Template, draw_lengths, room
-from text.pairs import Pair, arrange, batch_of, place
+from net.samplers import row_generators, sample
+from text.pairs import Pair, arrange, batch_of, to_device
 
 
 @dataclass
@@ -82,7 +81,7 @@ def denoisers(model, form: str, batch: dict, tokenizer: Tokenizer) -> tuple[Deno
     Without it, a `cross` model gets no condition, and a `context` model gets the row with its given
     tokens masked too. guide() steers from the second to the first.
     """
-    _, lengths, free = place(batch, model.device)
+    _, lengths, free = to_device(batch, model.device)
     if form == "cross":
         condition = model.read(
             batch["condition"].to(model.device), batch["condition_lengths"].to(model.device)
@@ -139,7 +138,7 @@ def fill(
             filled.append(continue_blanks(model, tokenizer, pair, settings, rngs, ends_itself))
         return filled
     batch = batch_of(pairs, form, tokenizer)
-    tokens, _, free = place(batch, model.device)
+    tokens, _, free = to_device(batch, model.device)
     conditional, blind = denoisers(model, form, batch, tokenizer)
     guided = conditional if guidance == 1.0 else guide(conditional, blind, guidance)
     # [MASK]s of a condition are no part of the row; the row of `context` has [MASK]s in blanks
@@ -280,14 +279,14 @@ def nats(
     """
     batch = batch_of([pair], form, tokenizer)
     if form == "ar":
-        tokens, _, free = place(batch, model.device)
+        tokens, _, free = to_device(batch, model.device)
         return float(twin.likelihoods(model, tokens, free)[0])
     if form == "context":
         for name, value in batch.items():
             if isinstance(value, Tensor):
                 batch[name] = value.expand(draws, *value.shape[1:])
     denoise = denoisers(model, form, batch, tokenizer)[blind]
-    tokens, _, free = place(batch, model.device)
+    tokens, _, free = to_device(batch, model.device)
     tokens, free = (
         tokens.expand(draws, -1),
         free.expand(draws, -1),

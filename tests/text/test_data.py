@@ -18,7 +18,7 @@ from base.files import UserError
 from base.tokenizer import SPECIAL, Tokenizer
 from loop import batches
 from tests.making.corpus import SEPARATOR, make_data, write_corpus
-from text import data, parts
+from text import data, parts, splits
 from text.data import Batches, TextData
 
 ROOT = Path(__file__).parent.parent.parent
@@ -69,11 +69,11 @@ def fake(sizes: list[int], max_length: int, folder) -> TextData:
     """A data folder of documents with these numbers of tokens, [BOS] and [EOS] included; ids count up."""
     tokenizer = Tokenizer.train(["abc"], 300)
     splits = {}
-    writer = data.SplitWriter(folder, "train", tokenizer)
+    writer = splits.SplitWriter(folder, "train", tokenizer)
     for size in sizes:
         writer.add(np.arange(size - 2) % 100, size - 2)
     splits["train"] = writer.finish()
-    data.write_meta(folder, tokenizer, splits, {})
+    splits.write_meta(folder, tokenizer, splits, {})
     return TextData(folder, "train", max_length)
 
 
@@ -280,9 +280,9 @@ def test_a_tokenizer_that_changed_in_place_is_noticed(tmp_path):
         (b"only one story", [], "one document in"),
         (f"copy{SEPARATOR}copy".encode(), [], "one document in .* 2 times"),
         (f"good{SEPARATOR}".encode() + b"b\xffd", [], "invalid UTF-8 in .* at byte 18"),
-        (b"a<|endoftext|>b", ["--vocab_size", "259"], "260 to 65535"),
-        (b"a<|endoftext|>b", ["--vocab_size", "65536"], "260 to 65535"),
-        (b"a<|endoftext|>b", ["--val_fraction", "1"], "between 0 and 1"),
+        (b"a<|endoftext|>b", ["--vocab_size", "259"], "at least 260"),
+        (b"a<|endoftext|>b", ["--vocab_size", "65536"], "at most 65535"),
+        (b"a<|endoftext|>b", ["--val_fraction", "1"], "a value below 1"),
         (b"a<|endoftext|>b", ["--separator", ""], "an empty --separator"),
         (b"a<|endoftext|>b", ["--tokenizer", "none.json"], "no none.json"),
         (b"a<|endoftext|>b", ["--vocabsize", "300"], "expected --vocab_size"),

@@ -9,7 +9,7 @@ import torch
 
 from base.files import UserError
 from tests.making.paired import make_world
-from text import pairs, sentences
+from text import pairs, sources
 from text.pairs import FORMS, KINDS, Pair, PairBatches, PairData, arrange
 
 
@@ -70,7 +70,7 @@ def test_the_kinds_are_what_they_say(folder):
             and all(map(len, pair.blanks))
             and pair.given[0][0] == data.tokenizer.bos
         )
-        cut = sentences.texts(data.tokenizer.decode(whole))
+        cut = sources.sentences(data.tokenizer.decode(whole))
         text = [data.tokenizer.decode(piece).strip() for piece in pair.given]
         if pair.kind == "continue":
             assert text == [cut[0], ""]

@@ -32,7 +32,7 @@ from net import image_encoders
 from show import ratings
 from tests.making.captioned import by_hand
 from tests.making.corpus import make_data, make_run
-from text import blanks, data, pairs
+from text import data, pairs, sources, writer
 
 ODD = [
     None,
@@ -474,7 +474,7 @@ def read_ratings(world, rng, folder):
 
 def read_text(world, rng, folder):
     list(
-        data.read_documents(
+        sources.read_documents(
             put(folder / "x.txt", damaged("one é\n<|endoftext|>\ntwo 🐝".encode(), rng)),
             rng.choice(("<|endoftext|>", "\n", "é")),
         )
