@@ -20,8 +20,7 @@ from base.config import SampleConfig
 from base.decoding import loop_inputs
 from base.files import UserError
 from base.runtime import Runner
-from caption.judging import judge
-from caption import writer
+from caption import judging, writer
 from edge.graphs import SHORTEST
 from edge.inputs import CUT, Material, Trained, with_holes
 from net import twin
@@ -166,7 +165,7 @@ def scores(trained: Trained, runner: Runner, material: Material) -> dict[str, di
     result = {}
     for name, texts in sides.items():
         captions = [trained.tokenizer.decode(ids).strip() for ids, _ in texts]
-        judged = judge(captions, material.records, "the gate's inputs")
+        judged = judging.judge(captions, material.records, "the gate's inputs")
         result[name] = {key: judged[key] for key in SCORES if key in judged}
     return result
 

@@ -19,7 +19,8 @@ from base.files import UserError
 from loop import checkpoint
 from tests.making.corpus import make_data, make_run, write_corpus
 from tests.making.paired import FLAGS, SMALL, make_conditional, make_world
-from text.pairs import FORMS, PairData
+from text.forms import FORMS
+from text.pairs import PairData
 
 ROOT = Path(__file__).parent.parent
 

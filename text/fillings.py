@@ -15,8 +15,9 @@ from base import metrics
 from base.config import SampleConfig
 from loop import distributed
 from text import copies, writer
+from text.forms import Pair
 from text.pair_bounds import Reader
-from text.pairs import Pair, PairData
+from text.pairs import PairData
 
 SPANS = (1, 2, 3, 5, 10, 20)  # tokens in a blank
 EACH = 4  # samples per prompt

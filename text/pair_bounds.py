@@ -18,7 +18,7 @@ from base import metrics
 from loop import distributed
 from net import twin
 from text import writer
-from text.pairs import Pair, arrange
+from text.forms import Pair, arrange
 from text.scores import length_costs
 
 

@@ -68,12 +68,10 @@ def test_special_tokens(tokenizer):
 def fake(sizes: list[int], max_length: int, folder) -> TextData:
     """A data folder of documents with these numbers of tokens, [BOS] and [EOS] included; ids count up."""
     tokenizer = Tokenizer.train(["abc"], 300)
-    splits = {}
     writer = splits.SplitWriter(folder, "train", tokenizer)
     for size in sizes:
         writer.add(np.arange(size - 2) % 100, size - 2)
-    splits["train"] = writer.finish()
-    splits.write_meta(folder, tokenizer, splits, {})
+    splits.write_meta(folder, tokenizer, {"train": writer.finish()}, {})
     return TextData(folder, "train", max_length)
 
 

@@ -12,7 +12,8 @@ from loop.checkpoint import open_model
 from net import twin
 from tests.making.paired import make_conditional, make_world
 from text import fill_scores, fillings, pair_bounds
-from text.pairs import PairData, arrange
+from text.forms import arrange
+from text.pairs import PairData
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import torch
 from base.files import UserError
 from tests.making.paired import make_world
 from text import pairs, sources
-from text.pairs import FORMS, KINDS, Pair, PairBatches, PairData, arrange
+from text.forms import FORMS, Pair, arrange
+from text.pairs import KINDS, PairBatches, PairData
 
 
 @pytest.fixture(scope="module")

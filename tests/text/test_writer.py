@@ -12,7 +12,8 @@ from loop.checkpoint import open_model
 from net.text_encoder import TextConditioned
 from tests.making.paired import make_conditional, make_world
 from text import writer
-from text.pairs import FORMS, Pair, PairData, arrange, batch_of
+from text.forms import FORMS, Pair, arrange
+from text.pairs import PairData, batch_of
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from net import image_encoders
 from show import ratings
 from tests.making.captioned import by_hand
 from tests.making.corpus import make_data, make_run
-from text import data, pairs, sources, writer
+from text import data, forms, pairs, sources, writer
 
 ODD = [
     None,
@@ -348,7 +348,7 @@ def arrays(world, rng, folder, name: str, kind: str):
         held = data.TextData(target, split, rng.choice((8, 48)))
         held.rows(np.arange(min(4, len(held.starts))))
     elif kind == "pairs":
-        held = pairs.PairData(target, split, rng.choice(pairs.FORMS))
+        held = pairs.PairData(target, split, rng.choice(forms.FORMS))
         held.batch(range(min(4, len(held))))
         held.length_histograms()
     else:
@@ -442,8 +442,8 @@ def read_templates(world, rng, folder):
     if rng.random() < 0.5:
         template_row(text, world.tokenizer, 48, open_end=rng.random() < 0.5)
     else:
-        template = blanks.read_template(text, world.tokenizer)
-        blanks.room(template, rng.choice(pairs.FORMS), world.tokenizer, 48)
+        template = writer.read_template(text, world.tokenizer)
+        writer.room(template, rng.choice(forms.FORMS), world.tokenizer, 48)
 
 
 def read_bundle(world, rng, folder):
