@@ -1,48 +1,70 @@
-"""What COCO and Flickr30k cost on one 16 GB GPU, before anyone downloads them: the commands, disk, time and memory of each.
+"""What COCO and Flickr30k cost on one 16 GB GPU, before anyone downloads them.
 
-Reads   nothing: a training step, an encoder's pass, decoding a photo and a save are measured on this machine
-Writes  docs/recipes.md (--out)
+Reads   nothing: a training step, an encoder's pass, decoding an image and a save are measured here
+Writes  docs/recipes.md (--out): the commands, and the disk, time and memory of each
 
 Seconds on two cores:
     python -m tools.plan_photos
-With rates of the card itself (benchmark.py prints the share of the matrix product that training reaches on it):
-    python -m tools.plan_photos --peak 88e12 --peak_float32 22e12 --memory 16e9 --cores 16 --out recipes.md
+With rates of the card itself (tools.benchmark prints the share of the matrix product):
+    python -m tools.plan_photos --peak 88e12 --peak_float32 22e12 --memory 16e9 --cores 16 \
+--out recipes.md
 
-A plan is arithmetic: shares of a matrix product are measured here and taken over to the card's data sheet.
+A plan is arithmetic: shares of a matrix product are measured here and applied to the card's data
+sheet.
 """
 
-import io
-import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
 
 from base import config, files, flags, metrics
 from base.config import ModelConfig
 from base.files import UserError
-from base.images import resize_crop
-from loop import hardware
-from tools import scaling
-from tools.scaling import Job, duration, size
+from base.flags import check, setting
+from caption.features import CHUNK
+from tools import measuring, scaling
+from tools.measuring import duration, size
+from tools.scaling import Hardware, Job, Measure, Measured, Plan
 
-ASSUMED = {
-    "peak": (65e12, "products a second of the card in float16, times two; the T4's data sheet"),
-    "peak_float32": (8.1e12, "the same in float32, in which encoders run"),
-    "memory": (16e9, "bytes of the card"),
-    "cores": (8, "CPU cores that decode photos"),
-}
 EPOCHS, BATCH, CAPTIONS, LENGTH, CALLS = 30, 512, 4, 32, 12
-TRIED = 0.20  # share of a GPU's matrix product that training reached, once (LOG.md)
+TRIED = 0.20  # share of a GPU's matrix product that training reached, once (docs/log/scaling.md)
+
+
+@dataclass
+class Card:
+    """The card and the machine around it. None of it is measured."""
+
+    peak: float = setting(
+        65e12,
+        "products per second of the card in float16, times two; the T4's data sheet",
+        above=0,
+    )
+    peak_float32: float = setting(8.1e12, "the same in float32, in which encoders run", above=0)
+    memory: float = setting(16e9, "bytes of the card", above=0)
+    cores: float = setting(8, "CPU cores that decode images", above=0)
+
+    def __post_init__(self):
+        check(self)
+
+
+@dataclass
+class Page:
+    """Where the page goes."""
+
+    out: str = setting("docs/recipes.md", "the page", metavar="FILE")
+
+    def __post_init__(self):
+        check(self)
 
 
 @dataclass(frozen=True)
 class Collection:
-    """photos in all and to train on, as Karpathy splits them; bytes of their files; files to get, captions file, flag of the data folder."""
+    """A collection of photographs, as Karpathy splits it.
+
+    photos: in all; train: to train on; bytes: of their files. get: what to download. captions: the
+    captions file. images: the value of --images.
+    """
 
     name: str
     photos: int
@@ -56,35 +78,49 @@ class Collection:
 COLLECTIONS = (
     Collection(
         "COCO",
-        123_287,
-        113_287,
-        19e9,
-        "train2014.zip (13 GB) and val2014.zip (6 GB) from cocodataset.org, unpacked into coco/",
-        "dataset_coco.json",
-        "coco",
+        photos=123_287,
+        train=113_287,
+        bytes=19e9,
+        get="train2014.zip (13 GB) and val2014.zip (6 GB) from cocodataset.org, into coco/",
+        captions="dataset_coco.json",
+        images="coco",
     ),
     Collection(
         "Flickr30k",
-        31_014,
-        29_000,
-        4.4e9,
-        "flickr30k-images (4.4 GB; its authors' form), into flickr30k-images/",
-        "dataset_flickr30k.json",
-        "flickr30k-images",
+        photos=31_014,
+        train=29_000,
+        bytes=4.4e9,
+        get="flickr30k-images (4.4 GB; its authors' form), into flickr30k-images/",
+        captions="dataset_flickr30k.json",
+        images="flickr30k-images",
     ),
 )
 PAGE = """# COCO and Flickr30k on one 16 GB GPU
-Made by `python -m tools.plan_photos`. **Not run:** neither collection was here. Rates were measured on the machine that made this page and
-carried over to a card by its data sheet; the features' size is exact, the photos' sizes are what their authors say.
+`python -m tools.plan_photos` made this page. **Not run:** neither collection was at hand. Rates
+were measured on the machine that made this page, and applied to a card by its data sheet. The size
+of the features is exact. The authors of the collections say how large the photographs are.
 
-The Karpathy splits (`dataset_coco.json`, `dataset_flickr30k.json`) say which photos are for what; `prep_caption_photos.py` puts COCO's
-restval into train, and prints and checks 113,287 / 5,000 / 5,000 and 29,000 / 1,014 / 1,000.
+The Karpathy splits (`dataset_coco.json`, `dataset_flickr30k.json`) say what each photograph is for.
+`prep_caption_photos.py` puts COCO's restval into train. It prints and checks the sizes of the
+splits:
 
-Measured here ({step[on]}): training reaches {step[share]:.0%} of the matrix product (`{model}`, 8 rows of 256); a ViT-B/32 with random weights
-{encoder[share]:.0%} in float32 ({encoder[gflops]:.1f} GFLOP a photo); decoding and resizing a 640x480 JPEG takes {decode:.1f} ms of one core;
-a checkpoint is saved at {save} a second.
-On the one GPU that was tried, an H200, training `small` reached {tried:.0%} of its matrix product, 27% with `--compile` (LOG.md): where a card does
-no better than the first, training takes {slower:.1f} times what stands below.
+| | train | val | test |
+|---|---|---|---|
+| COCO | 113,287 | 5,000 | 5,000 |
+| Flickr30k | 29,000 | 1,014 | 1,000 |
+
+| measured here, {step[on]} | |
+|---|---|
+| training's share of the matrix product (`{model}`) | {step[share]:.0%} |
+| the share of a ViT-B/32 with random weights, in float32 | {encoder[share]:.0%} |
+| operations of this encoder | {encoder[gflops]:.1f} GFLOP per image |
+| decoding and resizing a JPEG of 640x480 on one core | {decode:.1f} ms |
+| bytes per second of saving a checkpoint | {save} |
+
+On the only GPU that was tried, an H200, training `small` reached {tried:.0%} of its matrix product,
+and 27% with `--compile` ([log](log/scaling.md)). A card that reaches {tried:.0%} trains
+{slower:.1f} times as long as the tables say.
+
 Assumed, none of it measured:
 {assumed}
 
@@ -93,169 +129,148 @@ Assumed, none of it measured:
 
 def parse_args(argv):
     parser = flags.Parser(__doc__)
-    parser.add_argument("--out", default="docs/recipes.md", help="the page (default %(default)s)")
-    scaling.add_flags(parser, ASSUMED)
+    for kind in (Page, Card, Measure):
+        parser.add_settings(kind)
     return parser.parse_args(argv)
 
 
-def measure_encoder(seed: int, batch: int = 8) -> dict:
-    """A ViT-B/32 of CLIP's architecture with random weights: operations a photo, its share of the product here, bytes of its weights,
-    patches and width of its features."""
-    from transformers import CLIPVisionConfig, CLIPVisionModel
-
-    torch.manual_seed(seed)
-    settings = CLIPVisionConfig()  # the defaults are openai/clip-vit-base-patch32's
-    device = hardware.choose_device("auto")
-    model = CLIPVisionModel(settings).to(device).eval()
-    pixels, seconds = torch.zeros(batch, 3, 224, 224, device=device), []
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        features = model(pixel_values=pixels).last_hidden_state
-    with torch.no_grad():
-        for _ in range(3):
-            clock = time.perf_counter()
-            model(pixel_values=pixels).last_hidden_state[0, 0, 0].item()
-            seconds.append(time.perf_counter() - clock)
-    work = counter.get_total_flops() / batch
-    return {
-        "gflops": work / 1e9,
-        "share": work * batch / statistics.median(seconds) / hardware.product_rate(device),
-        "bytes": 4 * sum(weight.numel() for weight in model.parameters()),
-        "patches": features.shape[1],
-        "width": features.shape[2],
-    }
-
-
-def measure_decode(seed: int) -> float:
-    """Seconds of one core to decode a JPEG of 640x480 and bring it to 224 pixels; the median of ten."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).resize(
-        (640, 480), Image.Resampling.BICUBIC
-    )
-    coarse.save(file := io.BytesIO(), "JPEG", quality=90)
-    seconds = []
-    for _ in range(10):
-        clock = time.perf_counter()
-        resize_crop(
-            Image.open(io.BytesIO(file.getvalue())).convert("RGB"),
-            224,
-            "crop",
-            int(Image.Resampling.BICUBIC),
-        )
-        seconds.append(time.perf_counter() - clock)
-    return statistics.median(seconds)
-
-
-def section(
-    one: Collection, args, step: dict, encoder: dict, decode: float, save_rate: float
-) -> str:
-    """The commands of one collection, and a row of disk, time and memory for each."""
+def job_of(collection: Collection, width: int) -> Job:
+    """Training a captioner on features of this width."""
     model = ModelConfig(
         **config.named_size("caption"),
-        condition_width=encoder["width"],
+        condition_width=width,
         max_length=64,
         length_hidden=config.LENGTH_HIDDEN,
     )
-    steps = EPOCHS * one.train * CAPTIONS // BATCH
-    job = Job(one.name, model, BATCH, LENGTH, steps, "")
-    plan = scaling.plan(
-        job,
-        1,
-        step["share"] * args.peak,
-        {"memory": args.memory, "link": 1e9, "network": 1e9},
-        scaling.kept_bytes(job, args.seed),
-        save_rate,
-    )
-    if "seconds" not in plan:
+    steps = EPOCHS * collection.train * CAPTIONS // BATCH
+    return Job(collection.name, model, BATCH, LENGTH, steps, "")
+
+
+def plan_of(job: Job, card: Card, share: float, seed: int, save_rate: float) -> Plan:
+    """The plan of this job on the card. Raises UserError if the card is too small."""
+    # On one GPU nothing is sent, so the rates of the links do not count.
+    hardware = Hardware(peak=card.peak, memory=card.memory)
+    measured = Measured(share * card.peak, *measuring.kept_bytes(job, seed), save_rate)
+    plan = Plan(job, 1, hardware, measured)
+    if plan.problem:
         raise UserError(
-            f"--memory {args.memory:g}", f"enough for {one.name}'s captioner", "name a larger card"
+            f"--memory {card.memory:g}", f"enough for {job.name}'s captioner", "name a larger card"
         )
-    features = one.photos * encoder["patches"] * encoder["width"] * 2
-    encoding = one.photos * encoder["gflops"] * 1e9 / (encoder["share"] * args.peak_float32)
-    decoding = one.photos * decode / args.cores
-    held = one.photos - one.train
-    writing = (
-        held
-        / 2
-        * CALLS
-        * scaling.training_flops(Job("", model, 1, LENGTH, 1, ""))
-        / 3
-        / (step["share"] * args.peak)
-    )
-    data, run = f"data_captions_{one.name.lower()}", f"runs/{one.name.lower()}"
-    commands = [
-        f"python prep_caption_photos.py --captions {one.captions} --images {one.images} --encoder openai/clip-vit-base-patch32 --out {data}",
-        f"python train_captioning.py --data_dir {data} --out {run} --model_config caption --max_steps {steps} --batch_size {BATCH}"
-        f" --accumulate {plan['accumulate']} --captions_per_image {CAPTIONS} --dropout 0.1",
-        f"python evaluate.py --checkpoint {run}/best.pt --data_dir {data} --splits val,test --step_counts 1,2,4,8,16",
+    return plan
+
+
+def writing_seconds(job: Job, captions: int, rate: float) -> float:
+    """Seconds to write captions. A call costs a third of a training step: no backward pass."""
+    return captions * CALLS * scaling.training_flops(job) / 3 / rate
+
+
+def commands(collection: Collection, plan: Plan) -> list[str]:
+    """The three commands of a collection."""
+    name = collection.name.lower()
+    data, run = f"data_captions_{name}", f"runs/{name}"
+    return [
+        f"python prep_caption_photos.py --captions {collection.captions} "
+        f"--images {collection.images} --encoder openai/clip-vit-base-patch32 --out {data}",
+        f"python train_captioning.py --data_dir {data} --out {run} --model_config caption "
+        f"--max_steps {plan.job.steps} --batch_size {BATCH} --accumulate {plan.accumulate} "
+        f"--captions_per_image {CAPTIONS} --dropout 0.1",
+        f"python evaluate.py --checkpoint {run}/best.pt --data_dir {data} --splits val,test "
+        "--step_counts 1,2,4,8,16",
     ]
-    rows = [
+
+
+def costs(collection: Collection, plan: Plan, card: Card, encoder: dict, decode: float) -> list:
+    """A row of disk, time and memory for each step."""
+    # float16 features of every patch.
+    features = 2 * collection.photos * encoder["patches"] * encoder["width"]
+    operations = collection.photos * encoder["gflops"] * 1e9
+    encoding = operations / (encoder["share"] * card.peak_float32)
+    decoding = collection.photos * decode / card.cores
+    held_out = (collection.photos - collection.train) / 2  # per split
+    writing = writing_seconds(plan.job, held_out, plan.measured.rate)
+    return [
         ["step", "disk", "time", "memory of the card", "what limits it"],
-        ["photos", size(one.bytes), "the network's", "–", "–"],
+        ["photos", size(collection.bytes), "the network's", "–", "–"],
         [
             "features",
             size(features),
             duration(max(encoding, decoding)),
-            f"{size(encoder['bytes'])} of weights, a batch of {features.CHUNK}",
+            f"{size(encoder['bytes'])} of weights, a batch of {CHUNK}",
             "the encoder" if encoding > decoding else "decoding",
         ],
         [
             "training",
-            f"{size(plan['last'])} twice, {size(plan['resume'])}",
-            duration(3600 * plan["hours"]),
-            f"{size(plan['resident'])} weights and their state, {size(plan['activations'])} activations",
-            plan["why"],
+            f"{size(plan.last)} twice, {size(plan.resume)}",
+            duration(3600 * plan.hours),
+            f"{size(plan.resident)} weights and their state, {size(plan.activations)} activations",
+            plan.bottleneck[0],
         ],
         [
-            f"captions, {held // 2:,} photos a split",
+            f"captions, {int(held_out):,} photos per split",
             "–",
             duration(writing),
             "less",
-            f"{CALLS} calls a caption",
+            f"{CALLS} calls per caption",
         ],
     ]
-    return f"""## {one.name}
-Get {one.get}.
-```bash
-{chr(10).join(commands)}
-```
-{one.train:,} photos to train on, {CAPTIONS} of their five captions at a time, {EPOCHS} times over: {steps:,} steps of {BATCH} captions, a choice.
 
-{metrics.markdown(rows)}
+
+def section(
+    collection: Collection,
+    card: Card,
+    step: dict,
+    encoder: dict,
+    decode: float,
+    save_rate: float,
+    seed: int = 0,
+) -> str:
+    """The commands of a collection, and a row of disk, time and memory for each.
+
+    step, encoder: from `measuring`. decode: seconds per image of one core. save_rate: bytes per
+    second.
+    """
+    job = job_of(collection, encoder["width"])
+    plan = plan_of(job, card, step["share"], seed, save_rate)
+    lines = "\n".join(commands(collection, plan))
+    table = metrics.markdown(costs(collection, plan, card, encoder, decode))
+    return f"""## {collection.name}
+Get {collection.get}.
+```bash
+{lines}
+```
+There are {collection.train:,} photos to train on. Each epoch uses {CAPTIONS} of the five captions
+of each. {EPOCHS} epochs are {job.steps:,} steps of {BATCH} captions. The number of epochs is a
+choice.
+
+{table}
 """
 
 
 def main(argv=None):
-    args = parse_args(argv)
-    if any(getattr(args, name) <= 0 for name in ASSUMED):
-        raise UserError(
-            "a rate or size of zero or less",
-            "positive numbers",
-            "correct --peak, --peak_float32, --memory or --cores",
-        )
-    config.named_size(args.model_config)
-    torch.set_num_threads(args.threads or torch.get_num_threads())
-    out = Path(args.out)
+    arguments = parse_args(argv)
+    page, card, measure = (flags.resolve(kind, arguments) for kind in (Page, Card, Measure))
+    torch.set_num_threads(measure.threads or torch.get_num_threads())
+    out = Path(page.out)
     files.writable_folder(out.parent)
-    step, encoder = scaling.measure_step(args.model_config, args.seed), measure_encoder(args.seed)
-    decode, save_rate = measure_decode(args.seed), scaling.measure_save()
-    sections = [section(one, args, step, encoder, decode, save_rate) for one in COLLECTIONS]
-    assumed = "\n".join(
-        f"- `--{name} {getattr(args, name):g}`: {words}" for name, (_, words) in ASSUMED.items()
+    step = measuring.measure_step(measure.model_config, measure.seed)
+    encoder = measuring.measure_encoder(measure.seed)
+    decode, save_rate = measuring.measure_decode(measure.seed), measuring.measure_save()
+    sections = []
+    for collection in COLLECTIONS:
+        figures = (card, step, encoder, decode, save_rate, measure.seed)
+        sections.append(section(collection, *figures))
+    text = PAGE.format(
+        step=step,
+        tried=TRIED,
+        slower=step["share"] / TRIED,
+        encoder=encoder,
+        decode=1000 * decode,
+        save=size(save_rate),
+        model=measure.model_config,
+        assumed=scaling.assumptions(card),
+        sections="\n".join(sections),
     )
-    files.write_text(
-        out,
-        PAGE.format(
-            step=step,
-            tried=TRIED,
-            slower=step["share"] / TRIED,
-            encoder=encoder,
-            decode=1000 * decode,
-            save=size(save_rate),
-            model=args.model_config,
-            assumed=assumed,
-            sections="\n".join(sections),
-        ),
-    )
+    files.write_text(out, text)
     print("\n".join(sections))
     print(f"done: {out}")
 
