@@ -29,7 +29,6 @@ from tests.making.captioned import make_captioner, make_captions
 from tests.making.corpus import make_data
 from tests.making.paired import make_conditional, make_world
 from text.data import Batches, TextData
-from tools import scaling
 
 ROOT = Path(__file__).parent.parent.parent
 FLAGS = [
@@ -514,27 +513,3 @@ def test_a_hostile_folder_of_shards_is_refused(tmp_path):
     assert not danger.path.exists()
     with pytest.raises(UserError, match="beside it"):
         shards.whole_or_split(resume | {"shards": "../elsewhere"}, tmp_path, model, [])
-
-
-def test_the_plan_adds_up():
-    """Twice the rate halves the arithmetic, splitting divides the state, and what cannot run says why."""
-    one, big = scaling.JOBS[0], scaling.JOBS[2]
-    figures = {"memory": 80e9, "link": 450e9, "network": 50e9}
-    plan = lambda job, gpus, rate=1e14, **other: scaling.plan(
-        job, gpus, rate, figures | other, (1e6, 1e6), 1e9
-    )
-    assert plan(one, 1)["seconds"]["compute"] == pytest.approx(
-        2 * plan(one, 1, 2e14)["seconds"]["compute"]
-    )
-    assert (
-        plan(one, 1)["seconds"]["compute"] == pytest.approx(8 * plan(one, 8)["seconds"]["compute"])
-        and plan(one, 8)["accumulate"] == 8
-    )
-    assert plan(one, 1)["traffic"] == 0 and plan(one, 8)["traffic"] == pytest.approx(
-        2 * 4 * scaling.weights_of(one.model)[0] * 7 / 8
-    )
-    assert (
-        plan(big, 8)["parallel"] == "fsdp"
-        and plan(big, 64)["resident"] < plan(big, 8)["resident"] < plan(big, 1)["resident"]
-    )
-    assert "batch" in plan(one, 1024)["why"] and "memory" in plan(big, 1, memory=5e9)["why"]
