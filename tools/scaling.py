@@ -237,7 +237,7 @@ class Plan:
         self.resident = state + 2 * weights.count
         room = self.hardware.memory - self.resident
         if self.job.rows % self.gpus or not rows:
-            self.problem = f"{self.job.rows} rows a step for {self.gpus} GPUs: the batch"
+            self.problem = f"{self.job.rows} rows per step for {self.gpus} GPUs: the batch"
         elif room < self.row_bytes:
             self.problem = "does not fit: memory"
         else:

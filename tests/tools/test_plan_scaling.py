@@ -25,7 +25,7 @@ def test_the_page(measured, tmp_path):
     for gpus in GPUS:
         assert page.count(f"\n| {gpus:,} | ") == len(JOBS)
     assert "do 3.96e+14 operations per second (**not measured**" in page
-    assert "cannot run: 64 rows a step for 1024 GPUs: the batch" in page
+    assert "cannot run: 64 rows per step for 1024 GPUs: the batch" in page
 
 
 def test_a_measured_rate_is_named(measured, tmp_path):
