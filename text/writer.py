@@ -19,7 +19,7 @@ from base.config import SampleConfig
 from base.tokenizer import Tokenizer
 from diffusion import Denoise, guide
 from net import twin
-from net.samplers import row_generators, sample
+from net.samplers import Sample, row_generators, sample
 from text.forms import Pair, arrange
 from text.pairs import batch_of, to_device
 
