@@ -7,14 +7,14 @@ import numpy as np
 from base import templates
 from base.files import UserError
 from base.tokenizer import Tokenizer
-from text.pairs import Pair, arrange
+from text.forms import Pair, arrange
 
 
 @dataclass
 class Template:
     """A text with k blanks.
 
-    given: k + 1 arrays of ids, as in pairs.Pair. lengths: tokens of each blank, None if free. kind:
+    given: k + 1 arrays of ids, as in forms.Pair. lengths: tokens of each blank, None if free. kind:
     the kind of training pairs whose lengths a free blank gets.
     """
 

@@ -15,6 +15,7 @@ from base import metrics
 from base.config import SampleConfig
 from loop import distributed
 from text import copies, writer
+from text.blanks import Template
 from text.forms import Pair
 from text.pair_bounds import Reader
 from text.pairs import PairData
@@ -96,7 +97,7 @@ def sampling(
 
     def continuations(item: tuple[int, Pair]) -> list[np.ndarray]:
         number, pair = item
-        template = writer.Template(pair.given, [None], "continue")
+        template = Template(pair.given, [None], "continue")
         written = writer.fill_template(
             reader.model,
             tokenizer,

@@ -1,8 +1,10 @@
 """Write into the blanks of templates with a conditional model, or with the autoregressive twin.
 
-A template is what is given and how long each blank is; a blank of free length gets a length drawn from the training
-pairs, or several, of which the one with the lowest bound per token is kept. The same functions serve both ways of
-conditioning and the twin: `forms.arrange` says what each reads, and the free positions of a row are the blanks in order.
+The same functions serve both ways of conditioning and the twin: `forms.arrange` makes the row that
+each of them reads. The free positions of a row hold the blanks in their order.
+
+A blank of free length gets a length drawn from the training pairs. With reranking several lengths
+are drawn, and the text with the lowest bound per token is kept.
 """
 
 import dataclasses
@@ -20,20 +22,9 @@ from base.tokenizer import Tokenizer
 from diffusion import Denoise, guide
 from net import twin
 from net.samplers import Sample, row_generators, sample
+from text.blanks import Template, draw_lengths, room
 from text.forms import Pair, arrange
 from text.pairs import batch_of, to_device
-
-
-@dataclass
-class Template:
-    """given: k + 1 arrays of ids as in forms.Pair; lengths: tokens of the k blanks, None if free; kind: whose lengths those are."""
-
-    given: list[np.ndarray]
-    lengths: list[int | None]
-    kind: str
-
-    def pair(self, lengths: list[int], tokenizer: Tokenizer) -> Pair:
-        return Pair(self.given, [np.full(n, tokenizer.mask) for n in lengths], self.kind)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from base.files import UserError
 from loop.checkpoint import open_model
 from net.text_encoder import TextConditioned
 from tests.making.paired import make_conditional, make_world
-from text import writer
+from text import blanks, conversation, writer
 from text.forms import FORMS, Pair, arrange
 from text.pairs import PairData, batch_of
 
@@ -279,4 +279,4 @@ def test_free_blanks_find_a_length_that_fits(world, form):
         ]
     long = blanks.read_prompt("Ann had a cat. " * 40, None, tokenizer)
     with pytest.raises(UserError, match="at most 96 together"):
-        writer.room(long, form, tokenizer, 96)
+        blanks.room(long, form, tokenizer, 96)
