@@ -1,12 +1,16 @@
-"""A bundle: a folder with a trained model as ONNX graphs, all that a device needs to run it, and a way to prove it (floor 0).
+"""A bundle: a folder with a trained model as ONNX graphs, and everything that a device needs to run
+it.
 
-    bundle.json            format, kind, precision, sampling, preprocessing, special ids, tolerances, the parity report, the versions
-                           and the SHA-256 of every other file; its last entry is its own
-    *.onnx                 the graphs; the same facts are in their metadata
-    tokenizer.json  golden.npz   the tokenizer; inputs with the outputs that the trained model gave for them
-    infer_onnx.py, requirements-jetson.txt, base/   what runs it, without torch
+    bundle.json      what is inside: format, kind, precision, sampling, preprocessing, special ids,
+                     tolerances, the parity report, versions, the SHA-256 of every other file, and
+                     its own
+    *.onnx           the graphs; the same facts are in their metadata
+    tokenizer.json   the tokenizer
+    golden.npz       inputs, with the outputs that the trained model gave for them
+    infer_onnx.py, requirements-jetson.txt, base/    the code that runs it, without torch
 
-No file of a bundle is used before its checksum is found right: a zeroed block of weights loads, runs and lies.
+No file of a bundle is used before its checksum is right: a graph with a zeroed block of weights
+loads, runs, and writes wrong texts.
 """
 
 import contextlib
@@ -24,7 +28,7 @@ FORMAT = 1
 CODE = ("infer_onnx.py", "requirements-jetson.txt", "base")  # copied from the project, `base` whole
 LARGEST = 1 << 30  # bytes of golden outputs once unpacked
 AGAIN = "copy the bundle again, or export it again with export_onnx.py"
-ASIDE = ".old"  # what an older bundle's folder ends in while a new one takes its place
+ASIDE = ".old"  # the end of an older bundle's name while a new bundle takes its place
 LEFT_BEHIND = {"__pycache__", "engines"}
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -48,7 +52,7 @@ SHAPE = {
 
 
 def contents(folder: Path) -> list[Path]:
-    """The files that a bundle's checksums are about: all but bundle.json and what running it leaves behind."""
+    """The files that have a checksum: all but bundle.json and the leftovers of a run."""
     inside = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return [
         path
@@ -69,7 +73,10 @@ def copy_code(root: Path, folder: Path) -> None:
 
 
 def seal(folder, facts: dict) -> None:
-    """Write bundle.json: these facts, the size and SHA-256 of every file, and its own checksum. The last thing that an export does."""
+    """Write bundle.json: these facts, the size and SHA-256 of every file, and its own checksum.
+
+    It is the last file of an export: a folder without it is no bundle.
+    """
     folder = Path(folder)
     names = [str(path.relative_to(folder)) for path in contents(folder)]
     files.write_sealed(
@@ -78,7 +85,10 @@ def seal(folder, facts: dict) -> None:
 
 
 def publish(made: Path, out: Path) -> None:
-    """Put the finished folder in the place of `out`, which is a bundle, empty, or not there. Two renames: see `settle`."""
+    """Put the finished folder `made` in the place of `out`: a bundle, an empty folder, or nothing.
+
+    It takes two renames. `settle` repairs the folder if the process is killed between them.
+    """
     aside = made.with_name(f"{made.name}{ASIDE}")
     if out.exists():
         os.replace(out, aside)
@@ -94,12 +104,12 @@ def settle(out: Path) -> None:
     """Put the older bundle back where it was, if an export was killed between its two renames."""
     for aside in out.parent.glob(f".{out.name}.*{ASIDE}"):
         if not out.exists() and (aside / "bundle.json").exists():
-            with contextlib.suppress(OSError):  # the next one who may write here does it
+            with contextlib.suppress(OSError):  # a process that may write here does it later
                 os.replace(aside, out)
 
 
 def read(folder) -> dict:
-    """bundle.json, after a look at its own checksum. Raises UserError if it is damaged, of another format or another shape."""
+    """bundle.json. Raises UserError if it is damaged, of another format or of another shape."""
     settle(Path(folder).absolute())
     path = files.existing(
         Path(folder) / "bundle.json",
@@ -111,29 +121,13 @@ def read(folder) -> dict:
         raise UserError(
             f"{path} of format {facts.get('format')!r}",
             f"format {FORMAT}",
-            "use the release that wrote it, or export again",
+            "use the version that wrote it (0.1.0 and 0.2.0 write format 1), or export again",
         )
     if b'"checksum"' not in path.read_bytes():
         raise UserError(
             f"{path} without a checksum, which was changed", "the file as it was exported", AGAIN
         )
-    wrong = [name for name, kind in SHAPE.items() if not isinstance(facts.get(name), kind)]
-    wrong += (
-        [
-            f"files: {name}"
-            for name, about in facts["files"].items()
-            if not isinstance(about, dict) or not {"bytes", "sha256"} <= about.keys()
-        ]
-        if not wrong
-        else []
-    )
-    if not wrong:  # a graph is opened only if its checksum was looked at
-        wrong = [
-            f"graphs: {name}"
-            for graphs in facts["graphs"].values()
-            for name in (graphs.values() if isinstance(graphs, dict) else [graphs])
-            if not isinstance(name, str) or name not in facts["files"]
-        ]
+    wrong = wrong_entries(facts)
     if wrong:
         raise UserError(
             f"{path} of another shape ({', '.join(wrong[:3])})", "a bundle's description", AGAIN
@@ -141,18 +135,40 @@ def read(folder) -> dict:
     return facts
 
 
+def wrong_entries(facts: dict) -> list[str]:
+    """The entries of bundle.json that are not of the shape that running it needs."""
+    wrong = [name for name, kind in SHAPE.items() if not isinstance(facts.get(name), kind)]
+    if wrong:
+        return wrong
+    wrong = [f"files: {name}" for name in files.unlisted(facts["files"])]
+    if wrong:
+        return wrong
+    # A graph is opened only if its checksum was compared, so it must be in the list of files.
+    for graphs in facts["graphs"].values():
+        for name in graphs.values() if isinstance(graphs, dict) else [graphs]:
+            if not isinstance(name, str) or name not in facts["files"]:
+                wrong.append(f"graphs: {name}")
+    return wrong
+
+
 def check(folder, facts: dict) -> int:
-    """Compare every file with its checksum; return how many. Raises UserError for one that is missing or changed."""
+    """Compare every file with its checksum and return the number of files.
+
+    Raises UserError for a file that is missing or was changed.
+    """
     files.check_files(folder, facts["files"], AGAIN)
     return len(facts["files"])
 
 
 def golden(folder) -> dict[str, np.ndarray]:
-    """The arrays of golden.npz. Raises UserError if it is missing, damaged, or unpacks to more than 1 GiB."""
+    """The arrays of golden.npz, by name.
+
+    Raises UserError if the file is missing, damaged, or unpacks to more than 1 GiB.
+    """
     path = files.existing(Path(folder) / "golden.npz", "the bundle's golden outputs", AGAIN)
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(one.file_size for one in archive.infolist())
+            size = sum(member.file_size for member in archive.infolist())
             if size > LARGEST:
                 raise UserError(
                     f"{path}, which unpacks to {size:,} bytes", f"at most {LARGEST:,}", AGAIN
@@ -161,7 +177,7 @@ def golden(folder) -> dict[str, np.ndarray]:
             return dict(arrays)
     except (UserError, PermissionError):
         raise
-    except Exception as error:  # zipfile, zlib and numpy's header parser raise whatever they meet
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds
         raise UserError(
             f"{path}, which is damaged", "the file as it was exported", AGAIN
         ) from error

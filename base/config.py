@@ -1,4 +1,6 @@
-"""Settings that several commands share: dataclasses, the named sizes, and their defaults (no torch)."""
+"""Settings that several commands share: dataclasses, the named sizes, and their defaults (no
+torch).
+"""
 
 import argparse
 import re
@@ -7,7 +9,8 @@ from dataclasses import dataclass
 from base.files import UserError
 from base.flags import check, setting, unknown
 
-# name: (d_model, heads, layers). `caption` is xlarge's width with half of its layers (+ cross-attention).
+# name: (d_model, heads, layers). `caption` is xlarge's width with half of its layers (+ cross-
+# attention).
 NAMED_SIZES = {
     "tiny": (256, 4, 4),
     "small": (384, 6, 6),
@@ -18,9 +21,9 @@ NAMED_SIZES = {
     "caption": (768, 12, 6),
 }
 
-LENGTH_HIDDEN = (
-    256  # of captioners: a linear head gets the length wrong, and with it the structure (LOG.md)
-)
+# Width of the head for captions' lengths. A linear head gets the length wrong, and with it the
+# structure of the caption (docs/log/captions.md).
+LENGTH_HIDDEN = 256
 
 OBJECTIVES = ("diffusion", "ar")
 ESTIMATORS = ("count", "linear", "cosine", "polynomial")
@@ -43,7 +46,9 @@ SAMPLERS = (
 
 @dataclass
 class ModelConfig:
-    """The architecture. Stored in every checkpoint, which is the only place that readers take it from."""
+    """The architecture. Stored in every checkpoint, which is the only place that readers take it
+    from.
+    """
 
     vocab_size: int = setting(8192, "tokens in the vocabulary V, special ones included", at_least=2)
     output_size: int = setting(
@@ -84,7 +89,9 @@ class ModelConfig:
 
 @dataclass
 class TrainConfig:
-    """One training run: everything that `training.fit` needs besides the model, the loss and the data."""
+    """One training run: everything that `training.fit` needs besides the model, the loss and the
+    data.
+    """
 
     max_steps: int = setting(10_000, "optimizer steps", at_least=1)
     batch_size: int = setting(
@@ -145,12 +152,15 @@ class TrainConfig:
             )
 
 
-GROUPS = 4  # of positions that `revise` draws again together: never neighbours; of 2, 3, 4, 6 and one by one the best for its calls (LOG.md)
+# Looking back masks every fourth token at a time, so neighbours are never drawn together. Of 2, 3,
+# 4, 6
+# groups and single tokens, 4 groups were the best for their calls (docs/log/captions.md).
+GROUPS = 4
 
 
 @dataclass
 class SampleConfig:
-    """How to turn masks into tokens: the settings of `diffusion.sample`."""
+    """How to turn masks into tokens: the settings of `net.samplers.sample`."""
 
     sampler: str = setting(
         "first_hitting", "which positions to reveal at each step", choices=SAMPLERS
@@ -182,7 +192,7 @@ class SampleConfig:
     )
     revise: int = setting(
         0,
-        "looks back: each quarter of what was written is masked and drawn again so many times, the rest in sight",
+        "how many times each quarter of the written tokens is masked and drawn again",
         at_least=0,
     )
     remask: str = setting(
@@ -196,7 +206,8 @@ class SampleConfig:
         check(self)
 
 
-# How captions are written unless a flag says otherwise: the likeliest tokens, and in one call all that are nearly certain together (LOG.md).
+# How captions are written unless a flag says otherwise: the likeliest tokens, and in each call all
+# tokens that are nearly certain together (docs/log/captions.md).
 CAPTIONS = {
     "sampler": "entropy_bound",
     "entropy_bound": 0.2,
@@ -207,7 +218,9 @@ CAPTIONS = {
 
 
 def take_over(args: argparse.Namespace, resume: dict | None) -> None:
-    """Give a resumed run its own `flags` again, but for those that were given anew. args.parser: what read them."""
+    """Give a resumed run its own `flags` again, but for those that were given anew. args.parser:
+    what read them.
+    """
     for name, value in (resume or {}).get("flags", {}).items():
         if getattr(args, name) == args.parser.get_default(name):
             setattr(args, name, value)

@@ -1,12 +1,13 @@
-"""Files on disk: whole or not at all, and readable errors (floor 0: standard library only).
+"""Files on disk: whole or not at all, and errors that a user can read. Standard library only.
 
-Everything that the project writes goes through `replacing`: a temporary name beside the target, fsync,
-rename. A crash, a full disk or Ctrl-C therefore leaves the old file or the new one, never half of either.
-Everything that it reads by hand goes through `read_json` or `existing`, which raise `UserError`.
+Everything that the project writes goes through `replacing`: a temporary file beside the target,
+fsync, rename. A crash, a full disk or Ctrl-C leaves the old file or the new file, never half a
+file. Everything that it reads by hand goes through `read_json` or `existing`, which raise
+`UserError`.
 
-What one part of the project writes for another carries its own checksum (`write_sealed`) and those of the files beside it
-(`listed`): a flipped byte is an error that names the file. A checksum tells damage, not malice: whoever can write the file
-can write its checksum.
+A file that another command reads carries its own checksum (`write_sealed`) and the checksums of the
+files beside it (`listed`). A flipped byte is an error that names the file. A checksum shows damage,
+not malice: whoever can write the file can write its checksum.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ CLAIMED: dict = {}  # folder: the process that claimed it, and its open lock fil
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. Three parts: what was found, what was expected, what to do next."""
+    """A mistake that the user can correct: what was found, what was expected, what to do next."""
 
     def __init__(self, found: str, expected: str, do: str):
         super().__init__(" ".join(f"found {found}; expected {expected}; {do}".split()))
@@ -44,12 +45,13 @@ class UserError(Exception):
 
 
 def run(main) -> None:
-    """Call a script's main() for the shell: a user's mistake is one line on stderr and exit status 2."""
+    """Call a script's main() for the shell: a user's mistake is one line on stderr and exit status
+    2.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # a file's name may be no text, a terminal may know ASCII only
+            # A file's name may be no text, and a terminal may know ASCII only.
+            stream.reconfigure(errors="backslashreplace")
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `generate.py | head` ends quietly
     try:
@@ -68,10 +70,11 @@ def run(main) -> None:
 
 
 def leave(status: int | None) -> NoReturn:
-    """sys.exit; one process of several ends at once instead, without the interpreter's own end.
+    """sys.exit; under torchrun the process ends at once, without the interpreter's own end.
 
-    DDP (torch 2.13) keeps gloo's threads past destroy_process_group, and one that frees a tensor of Python's while the interpreter
-    ends aborts it (github.com/pytorch/pytorch/pull/179291): a process that had finished its work was once seen to end with SIGABRT.
+    DDP (torch 2.13) keeps threads of gloo after destroy_process_group. A thread that frees a Python
+    tensor while the interpreter ends aborts the process (github.com/pytorch/pytorch/pull/179291): a
+    process that had finished its work was seen to end with SIGABRT.
     """
     if os.getenv("TORCHELASTIC_RUN_ID") is None:
         sys.exit(status)
@@ -102,20 +105,19 @@ def os_error(error: OSError, path=None) -> UserError:
 
 @contextlib.contextmanager
 def replacing(path, mode: str = "wb"):
-    """Open a temporary file beside `path`; on success fsync it and rename it to `path`, else remove it.
+    """Open a temporary file beside `path`; on success fsync it and rename it to `path`, else remove
+    it.
 
-    Text is UTF-8; half a surrogate pair, from a file name that is none, becomes \\udc80, which JSON reads back as it was.
-    Raises UserError if the folder cannot be made or written, or the disk is full.
+    Text is UTF-8. Half a surrogate pair, from a file name that is no text, becomes an escape such
+    as \\udc80, which JSON reads back unchanged. Raises UserError if the folder cannot be made or
+    written, or if the disk is full.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(
-            temporary,
-            mode,
-            **({} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}),
-        ) as file:
+        text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
+        with open(temporary, mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -156,41 +158,52 @@ def encoded(text: str) -> bytes:
 
 
 def write_sealed(path, value: dict) -> None:
-    """`write_json`, with the text's own SHA-256 as its last entry, `checksum`."""
-    empty = '"checksum": "' + "0" * 64 + '"'
-    text = json.dumps({**value, "checksum": "0" * 64}, indent=2, ensure_ascii=False) + "\n"
-    before, _, after = text.rpartition(empty)
-    write_text(
-        path, before + empty.replace("0" * 64, hashlib.sha256(encoded(text)).hexdigest()) + after
-    )
+    """`write_json` with a last entry `checksum`: the SHA-256 of the text with zeros in its
+    place.
+    """
+    zeros = "0" * 64
+    text = json.dumps({**value, "checksum": zeros}, indent=2, ensure_ascii=False) + "\n"
+    digest = hashlib.sha256(encoded(text)).hexdigest()
+    before, _, after = text.rpartition(f'"checksum": "{zeros}"')
+    write_text(path, f'{before}"checksum": "{digest}"{after}')
 
 
 def read_sealed(path, what: str, do: str) -> dict:
-    """`read_json`, held to its own checksum if it has one, which is left out. Raises UserError if it was changed."""
+    """`read_json` without the entry `checksum`. Raises UserError if the text does not match it."""
     value = read_json(path, what, do)
     raw = Path(path).read_bytes()
     if "checksum" in value:
-        places = list(OWN.finditer(raw))
-        start, end = places[-1].span(1) if places else (0, 0)
-        if (
-            hashlib.sha256(raw[:start] + b"0" * (end - start) + raw[end:]).hexdigest().encode()
-            != raw[start:end]
-        ):
+        entries = list(OWN.finditer(raw))
+        start, end = entries[-1].span(1) if entries else (0, 0)
+        blanked = raw[:start] + b"0" * (end - start) + raw[end:]
+        if hashlib.sha256(blanked).hexdigest().encode() != raw[start:end]:
             raise UserError(f"{path}, which was changed", "the file as it was written", do)
     return {name: entry for name, entry in value.items() if name != "checksum"}
 
 
 def listed(folder, names) -> dict:
     """{name: {"bytes", "sha256"}} of files in a folder, for `check_files`."""
-    folder = Path(folder)
-    return {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": file_digest(folder / name).hex()}
-        for name in names
-    }
+    table = {}
+    for name in names:
+        path = Path(folder) / name
+        table[name] = {"bytes": path.stat().st_size, "sha256": file_digest(path).hex()}
+    return table
+
+
+def unlisted(table: dict) -> list[str]:
+    """The names in a table of files whose size or checksum is missing."""
+    return [
+        name
+        for name, about in table.items()
+        if not isinstance(about, dict) or not {"bytes", "sha256"} <= about.keys()
+    ]
 
 
 def check_files(folder, table: dict, do: str) -> None:
-    """Hold files to their sizes and checksums, on all cores. Raises UserError for one that is missing or changed."""
+    """Compare files with their sizes and checksums, on all cores.
+
+    Raises UserError for a file that is missing or was changed.
+    """
 
     def problem(item) -> str | None:
         path, about = inside(folder, item[0]), item[1]
@@ -202,14 +215,17 @@ def check_files(folder, table: dict, do: str) -> None:
         return None if file_digest(path).hex() == about["sha256"] else f"{path}, which was changed"
 
     with ThreadPoolExecutor() as pool:
-        for found in pool.map(problem, table.items()):
-            if found:
-                raise UserError(found, f"the {len(table)} files as they were written", do)
+        for trouble in pool.map(problem, table.items()):
+            if trouble:
+                raise UserError(trouble, f"the {len(table)} files as they were written", do)
 
 
 def inside(folder, name: str, *, absolute: bool = False) -> Path:
-    """The path of a file that a list names. Raises UserError if the name climbs out of the folder with `..`, or is absolute
-    where lists of other people are read."""
+    """The path of a file that a list names.
+
+    absolute: allow absolute names, as in lists that this project wrote. Raises UserError if the
+    name leads out of the folder.
+    """
     if ".." in Path(name).parts or "\0" in name or (Path(name).is_absolute() and not absolute):
         raise UserError(
             f"the file name {name!r}, which leads out of {folder}",
@@ -220,7 +236,7 @@ def inside(folder, name: str, *, absolute: bool = False) -> Path:
 
 
 def existing(path, what: str, do: str) -> Path:
-    """`path` if there is such a file or folder, else a UserError that says what was looked for and what to do."""
+    """`path` as a Path if it exists. Raises UserError otherwise, with the two parts given."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"no {path}", what, do)
@@ -228,7 +244,7 @@ def existing(path, what: str, do: str) -> Path:
 
 
 def read_json(path, what: str, do: str):
-    """The JSON object in `path`. Raises UserError if it is missing or is not a JSON object."""
+    """The JSON object in `path`. Raises UserError if it is missing or holds something else."""
     try:
         value = json.loads(existing(path, what, do).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -252,9 +268,10 @@ def writable_folder(path) -> Path:
 
 
 def claim(folder) -> Path:
-    """`writable_folder`, and until this process ends no other one can claim the folder. Raises UserError if one has.
+    """`writable_folder`; no other process can claim the folder until this process ends.
 
-    The lock is the operating system's: it ends with the process, however that ends, and worker processes do not inherit it.
+    The lock is the operating system's. It ends with the process, however the process ends, and
+    worker processes do not inherit it. Raises UserError if another process holds it.
     """
     folder = writable_folder(folder)
     path, key = folder / ".lock", folder.resolve()
@@ -265,7 +282,7 @@ def claim(folder) -> Path:
         and os.fstat(file.fileno()).st_ino == path.stat().st_ino
     ):
         return folder  # closing a second handle of it would end the lock
-    file = open(path, "ab")
+    file = open(path, "ab")  # noqa: SIM115 - it stays open as long as the lock
     try:
         if fcntl is not None:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -286,13 +303,17 @@ def claim(folder) -> Path:
 
 
 def newest(patterns: list[str], folder=".") -> Path | None:
-    """The most recently written file under `folder` that matches one of the glob `patterns`, or None."""
-    found = [path for pattern in patterns for path in Path(folder).glob(pattern)]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    """The most recently written file under `folder` that matches one of the glob `patterns`, or
+    None.
+    """
+    paths = [path for pattern in patterns for path in Path(folder).glob(pattern)]
+    return max(paths, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def sha256(data: bytes) -> str:
-    """Hex digest, the first 16 characters: enough to tell files apart, short enough to read."""
+    """The first 16 hex characters of SHA-256: they tell files apart and are short enough to
+    read.
+    """
     return hashlib.sha256(data).hexdigest()[:16]
 
 
@@ -305,18 +326,20 @@ def file_digest(path) -> bytes:
     return digest.digest()
 
 
-@functools.cache  # of the source as this process has it; asking git takes two processes a save
-def git_revision() -> str:
-    """The commit of this source tree with `+` if it has uncommitted changes, or `unknown`."""
+def ask_git(*words: str) -> str:
+    """What git says about this source tree."""
     here = Path(__file__).parent.parent
+    command = ["git", *words]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@functools.cache  # asking git takes two processes, which is too slow for each save
+def git_revision() -> str:
+    """The commit of this source tree, with `+` if it has uncommitted changes, or `unknown`."""
     try:
-        ask = lambda *words: (
-            subprocess.run(
-                ["git", *words], cwd=here, capture_output=True, text=True, check=True
-            ).stdout
-        )  # noqa: E731
-        return ask("rev-parse", "--short", "HEAD").strip() + (
-            "+" if ask("status", "--porcelain", "-uno").strip() else ""
-        )
+        revision = ask_git("rev-parse", "--short", "HEAD")
+        changed = ask_git("status", "--porcelain", "-uno")
+        return revision + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

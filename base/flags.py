@@ -1,8 +1,8 @@
 """From a dataclass to flags and back: the only way that a command reads its settings (no torch).
 
-A field of a dataclass is a flag. `setting` gives the field its default, its help text and its limits, and
-every default is said there once. Precedence: default < named size < --config file.json < flag.
-Unknown keys and unknown flags are errors. Nothing is read from the environment.
+A field of a dataclass is a flag. `setting` gives the field its default, its help text and its
+limits, and every default is said there once. Precedence: default < named size < --config file.json
+< flag. Unknown keys and unknown flags are errors. Nothing is read from the environment.
 
     @dataclass
     class Story:
@@ -26,7 +26,8 @@ import typing
 from base import __version__, files
 from base.files import UserError
 
-# The limits of a field: name, words for an error, the comparison that must hold. NaN fails all of them.
+# The limits of a field: name, words for an error, the comparison that must hold. NaN fails all of
+# them.
 LIMITS = (
     ("at_least", "at least", operator.ge),
     ("at_most", "at most", operator.le),
@@ -67,7 +68,9 @@ def setting(
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What a field holds. plain: its type; optional: None is allowed too; many: a list of that type."""
+    """What a field holds. plain: its type; optional: None is allowed too; many: a list of that
+    type.
+    """
 
     plain: type
     optional: bool = False
@@ -97,7 +100,9 @@ def kind_of(field: dataclasses.Field) -> Kind:
 
 
 def check(config) -> None:
-    """Hold every field to its type, its choices and its limits. Raises UserError that names the flag."""
+    """Hold every field to its type, its choices and its limits. Raises UserError that names the
+    flag.
+    """
     for field in dataclasses.fields(config):
         kind, value = kind_of(field), getattr(config, field.name)
         if kind.plain is float and isinstance(value, int) and not isinstance(value, bool):
@@ -153,7 +158,9 @@ class Arguments(argparse.Namespace):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with errors of one line in three parts, exact flag names, and a docstring as its help."""
+    """argparse with errors of one line in three parts, exact flag names, and a docstring as its
+    help.
+    """
 
     def __init__(self, doc: str):
         super().__init__(
@@ -237,7 +244,9 @@ def add_flag(group, field: dataclasses.Field, default) -> None:
 
 
 def resolve(kind, arguments: argparse.Namespace, *layers: dict):
-    """The dataclass `kind` from its defaults, the parser's, each of `layers` in turn, then the flags."""
+    """The dataclass `kind` from its defaults, the parser's, each of `layers` in turn, then the
+    flags.
+    """
     names = {field.name for field in dataclasses.fields(kind)}
     values: dict = {}
     for layer in (arguments.parser.defaults.get(kind.__name__, {}), *layers):
@@ -254,7 +263,9 @@ def given(kind, arguments: argparse.Namespace) -> dict:
 
 
 def read_config_file(path, parser: Parser) -> dict:
-    """The settings in a JSON file (--config). Raises UserError on a key that no group of `parser` has."""
+    """The settings in a JSON file (--config). Raises UserError on a key that no group of `parser`
+    has.
+    """
     if path is None:
         return {}
     what = "a JSON file with settings, such as a run folder's config.json"

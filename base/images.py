@@ -1,7 +1,8 @@
-"""Pictures from anywhere, upright, opaque, RGB, 8 bit, or one line that says why not (floor 0: numpy and Pillow).
+"""Images from anywhere: upright, opaque, RGB, 8 bit; or an error of one line that says why not.
 
-EXIF orientation is applied, transparency lies on white, an animation gives its first frame, 16-bit grey is scaled
-and not clipped. Nothing is decoded before its header was found to be of bearable size.
+EXIF orientation is applied, transparency lies on white, an animation gives its first frame, and
+16-bit grey is scaled instead of clipped. The header must show a bearable size before anything is
+decoded.
 """
 
 import base64
@@ -16,42 +17,23 @@ from PIL import Image, ImageOps
 from base import files
 from base.files import UserError
 
-MAX_PIXELS = 100_000_000  # a 20,000 × 20,000 bomb of a few kB would fill 1.2 GB
+MAX_PIXELS = 100_000_000  # a file of a few kB with 20,000 × 20,000 pixels would fill 1.2 GB
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def open_image(source, *, at_least: int | None = None) -> Image.Image:
-    """A picture as mode RGB. source: a path, bytes, or a binary file.
+    """An image in mode RGB. source: a path, bytes, or a binary file.
 
-    at_least: pixels that the short side needs; a large JPEG is then decoded at a fraction of its size, which is faster.
-    Raises UserError if it is missing, empty, damaged, no picture, or of more than MAX_PIXELS.
+    at_least: pixels that the short side needs; a large JPEG is then decoded at a fraction of its
+    size, which is faster. Raises UserError if the image is missing, empty, damaged, or larger than
+    MAX_PIXELS.
     """
-    name = source if isinstance(source, (str, Path)) else "the picture"
+    name = source if isinstance(source, (str, Path)) else "the image"
     if isinstance(source, (str, Path)):
-        path = files.existing(source, "a picture", "check the path")
-        if path.is_dir():
-            raise UserError(
-                f"the folder {path}", "a picture", "name a file in it, or use --image_dir"
-            )
-        if not path.stat().st_size:
-            raise UserError(f"{path}, which is empty", "a picture", "copy it again")
+        check_path(source)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Pillow warns of large pictures; the check below is stricter
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UserError(
-                        f"{name} of {image.width:,} × {image.height:,} pixels",
-                        f"at most {MAX_PIXELS:,} pixels",
-                        "make it smaller",
-                    )
-                if at_least and image.format == "JPEG":
-                    image.draft(None, (2 * at_least, 2 * at_least))  # at least twice what is needed
-                image.load()
-                return to_rgb(ImageOps.exif_transpose(image))
-    except UserError:
+        return decoded(source, name, at_least)
+    except (UserError, PermissionError):
         raise
     except Image.DecompressionBombError as error:
         raise UserError(
@@ -59,14 +41,42 @@ def open_image(source, *, at_least: int | None = None) -> Image.Image:
             f"at most {MAX_PIXELS:,} pixels",
             "make it smaller",
         ) from error
-    except PermissionError:
-        raise
-    except Exception as error:  # Pillow's plugins raise whatever their parsers meet: OSError, SyntaxError, struct.error, zlib.error, …
+    except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error and more
         raise UserError(
-            f"{name}, which is damaged or no picture",
+            f"{name}, which is damaged or no image",
             "a PNG, JPEG, WebP, GIF, BMP or TIFF file",
             "open it in a viewer, or copy it again",
         ) from error
+
+
+def check_path(source) -> None:
+    """Raise UserError unless the path is a file with something in it."""
+    path = files.existing(source, "an image", "check the path")
+    if path.is_dir():
+        raise UserError(f"the folder {path}", "an image", "name a file in it, or use --image_dir")
+    if not path.stat().st_size:
+        raise UserError(f"{path}, which is empty", "an image", "copy it again")
+
+
+def decoded(source, name, at_least: int | None) -> Image.Image:
+    """`open_image` without the translation of Pillow's errors. name: of the source, for an
+    error.
+    """
+    with warnings.catch_warnings():
+        # Pillow warns of large images. The limit below is stricter.
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UserError(
+                    f"{name} of {image.width:,} × {image.height:,} pixels",
+                    f"at most {MAX_PIXELS:,} pixels",
+                    "make it smaller",
+                )
+            if at_least and image.format == "JPEG":
+                # Twice the size that is needed keeps the resize as sharp as from the whole image.
+                image.draft(None, (2 * at_least, 2 * at_least))
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -75,17 +85,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image, dtype=np.float64)
         if not np.isfinite(values).all():
             raise ValueError("pixels that are not finite")
-        top = values.max()
-        scale = (
-            257
-            if image.mode.startswith("I;16") or (image.mode == "I" and 255 < top <= 65535)
-            else 1 / 255
-            if image.mode == "F" and top <= 1
-            else max(1.0, top / 255)
-        )
-        return Image.fromarray(np.clip(values / scale, 0, 255).round().astype(np.uint8)).convert(
-            "RGB"
-        )
+        grey = np.clip(values / brightest(image.mode, values.max()), 0, 255)
+        return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -93,19 +94,28 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def brightest(mode: str, top: float) -> float:
+    """The divisor that brings grey values of a wide mode to 0..255. top: the largest value."""
+    if mode.startswith("I;16") or (mode == "I" and 255 < top <= 65535):
+        return 257  # 65535 / 255
+    if mode == "F" and top <= 1:
+        return 1 / 255
+    return max(1.0, top / 255)
+
+
 def list_images(folder) -> list[Path]:
-    """The pictures in a folder and below it, by suffix, sorted. Raises UserError if there are none."""
-    folder = files.existing(folder, "a folder of pictures", "check the path")
-    found = sorted(
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")
-    )
-    if not found:
+    """The images in a folder and below it, by suffix, sorted. Raises UserError if there is none."""
+    folder = files.existing(folder, "a folder of images", "check the path")
+    paths = []
+    for path in folder.rglob("*"):
+        hidden = path.name.startswith(".")
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not hidden:
+            paths.append(path)
+    if not paths:
         raise UserError(
-            f"no picture in {folder}", "files ending in " + " ".join(SUFFIXES), "check the path"
+            f"no image in {folder}", "files ending in " + " ".join(SUFFIXES), "check the path"
         )
-    return found
+    return sorted(paths)
 
 
 def open_camera(name: str) -> Iterator[Image.Image]:
@@ -143,11 +153,14 @@ def resize_crop(
     resample: int = Image.Resampling.BICUBIC,
     zoom: float = 1.0,
 ) -> np.ndarray:
-    """(size, size, 3) uint8. crop: the shorter side to `size`, then the centre (CLIP's way). squash: both sides to `size`."""
+    """The pixels of an image at a fixed size: (size, size, 3) uint8.
+
+    mode: "crop" takes the centre square, as CLIP does; "squash" ignores the shape. zoom: above 1,
+    crop takes a smaller square.
+    """
     box = None
-    if (
-        mode == "crop"
-    ):  # the centre square of the source gives the same picture without a huge intermediate one
+    if mode == "crop":
+        # Cutting the square out of the source first avoids a huge image in between.
         side = min(image.size) / zoom
         left, top = (image.width - side) / 2, (image.height - side) / 2
         box = (left, top, left + side, top + side)
@@ -155,17 +168,15 @@ def resize_crop(
 
 
 def look(image: Image.Image, view: list[float]) -> Image.Image:
-    """Part of a picture. view: left, top, right and bottom in shares of its sides, and whether it is mirrored (0 or 1)."""
+    """A part of an image, perhaps mirrored.
+
+    view: left, top, right and bottom as shares of the sides, then 1 if it is mirrored, else 0.
+    """
     left, top = int(view[0] * image.width), int(view[1] * image.height)
-    part = image.crop(
-        (
-            left,
-            top,
-            max(left + 1, round(view[2] * image.width)),
-            max(top + 1, round(view[3] * image.height)),
-        )
-    )
-    return ImageOps.mirror(part) if view[4] else part
+    right = max(left + 1, round(view[2] * image.width))
+    bottom = max(top + 1, round(view[3] * image.height))
+    seen = image.crop((left, top, right, bottom))
+    return ImageOps.mirror(seen) if view[4] else seen
 
 
 def data_uri(image: Image.Image, size: int = 224, quality: int = 85) -> str:

@@ -1,4 +1,4 @@
-"""Figures from arrays: intervals, entropy, variety, repetition (floor 0: numpy only, pure functions)."""
+"""Figures from arrays: intervals, entropy, variety, repetition. Pure functions of numpy arrays."""
 
 import math
 from collections.abc import Sequence
@@ -23,18 +23,25 @@ def ratio_interval(
 
 
 def resampled_sums(values: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> np.ndarray:
-    """Sums over rows drawn with replacement: (N, K) to (resamples, K). What is a function of sums gets its bootstrap interval from it."""
-    rng, n = np.random.default_rng(seed), len(values)
-    step = max(1, 4_000_000 // n)  # rows at once: bounded memory
-    parts = [
-        rng.multinomial(n, np.full(n, 1 / n), size=min(step, resamples - done)) @ values
-        for done in range(0, resamples, step)
-    ]
-    return np.concatenate(parts)
+    """Sums over rows drawn with replacement: (N, K) to (resamples, K).
+
+    Any function of sums gets its bootstrap interval from them.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(values)
+    step = max(1, 4_000_000 // n)  # resamples at once: the counts stay below 32 MB
+    sums = []
+    for done in range(0, resamples, step):
+        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(step, resamples - done))
+        sums.append(counts @ values)
+    return np.concatenate(sums)
 
 
 def unigram_entropy(texts: Sequence[np.ndarray]) -> float:
-    """Mean over texts of the entropy in nats of a text's own token frequencies. It grows with length: compare equal lengths."""
+    """The entropy in nats of a text's own token frequencies, mean over texts.
+
+    It grows with length, so only texts of equal length can be compared.
+    """
     entropies = []
     for ids in texts:
         share = np.unique(ids, return_counts=True)[1] / len(ids)
@@ -48,13 +55,19 @@ def ngrams(ids: np.ndarray, n: int) -> list[tuple[int, ...]]:
 
 
 def distinct(texts: Sequence[np.ndarray], n: int) -> float:
-    """Distinct n-grams over all n-grams of all texts together (Li et al. 2016, arXiv 1510.03055). It falls with their number."""
+    """Distinct n-grams over all n-grams of all texts together (Li et al. 2016, arXiv 1510.03055).
+
+    It falls with the number of texts.
+    """
     every = [gram for ids in texts for gram in ngrams(ids, n)]
     return len(set(every)) / max(1, len(every))
 
 
 def repetition(texts: Sequence[np.ndarray], n: int = 4) -> float:
-    """Share of a text's n-grams that it has had before, mean over texts (rep-n, Welleck et al. 2019, arXiv 1908.04319)."""
+    """Share of n-grams that occurred before in their text, mean over texts.
+
+    This is rep-n of Welleck et al. 2019, arXiv 1908.04319.
+    """
     shares = []
     for ids in texts:
         every = ngrams(ids, n)
@@ -78,20 +91,20 @@ def markdown(rows: list[list[str]]) -> str:
 
 
 def share_interval(count: int, total: int) -> list[float]:
-    """Wilson's 95% interval of a share (Wilson 1927): right near 0 and 1, where most shares of ours lie."""
+    """Wilson's 95% interval of a share (Wilson 1927), which also holds near 0 and 1."""
     if not total:
         return [0.0, 1.0]
     z = 1.959964
-    share, half = (
-        count / total,
-        z * math.sqrt(count * (total - count) / total**3 + z * z / (4 * total * total)),
-    )
-    centre, scale = share + z * z / (2 * total), 1 + z * z / total
+    share = count / total
+    half = z * math.sqrt(count * (total - count) / total**3 + z * z / (4 * total * total))
+    centre = share + z * z / (2 * total)
+    scale = 1 + z * z / total
     return [max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)]
 
 
 def agreement(table: np.ndarray, level: str = "ordinal") -> float | None:
-    """Krippendorff's alpha of ratings (units, raters), NaN where there is none: 1 is perfect, 0 is chance (Krippendorff 2011).
+    """Krippendorff's alpha of ratings (units, raters), NaN where there is none: 1 is perfect, 0 is
+    chance (Krippendorff 2011).
 
     None where it is not defined: no unit with two ratings, or only one value in all of them.
     """
@@ -101,20 +114,20 @@ def agreement(table: np.ndarray, level: str = "ordinal") -> float | None:
         return None
     counts = (table[:, :, None] == values).sum(1).astype(float)  # (units, values)
     pairs = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(len(values))
-    seen = (pairs / (counts.sum(1) - 1)[:, None, None]).sum(
-        0
-    )  # coincidences of two values in one unit
+    # Coincidences of two values in one unit, each unit weighted by its number of partners.
+    seen = (pairs / (counts.sum(1) - 1)[:, None, None]).sum(0)
     n = seen.sum(0)
-    rank = np.cumsum(n) - n / 2  # ranks and values differ; a distance is the square of that
-    distance = np.subtract.outer(*[rank if level == "ordinal" else values] * 2) ** 2
+    rank = np.cumsum(n) - n / 2  # a distance is the square of a difference of ranks, or of values
+    scale = rank if level == "ordinal" else values
+    distance = np.subtract.outer(scale, scale) ** 2
     return float(1 - (seen * distance).sum() * (n.sum() - 1) / (np.outer(n, n) * distance).sum())
 
 
-def overlap(one, other) -> float:
-    """Token F1 of two sequences as bags: twice what they share over what they have."""
-    one, other = list(one), list(other)
-    shared = sum(min(one.count(token), other.count(token)) for token in set(one))
-    return 2 * shared / max(1, len(one) + len(other))
+def overlap(tokens, others) -> float:
+    """Token F1 of two sequences as bags: twice the shared tokens over all tokens."""
+    tokens, others = list(tokens), list(others)
+    shared = sum(min(tokens.count(token), others.count(token)) for token in set(tokens))
+    return 2 * shared / max(1, len(tokens) + len(others))
 
 
 def matches(written: list[list[int]], wanted: list[list[int]]) -> tuple[dict, np.ndarray]:
@@ -137,7 +150,9 @@ def matches(written: list[list[int]], wanted: list[list[int]]) -> tuple[dict, np
 
 
 def interval(row: dict, name: str, *, scale: float = 1.0, digits: int = 3) -> str:
-    """A figure of a row and its 95% interval for a table: "0.512 [0.498, 0.526]"; "" if it is missing."""
+    """A figure of a row and its 95% interval for a table: "0.512 [0.498, 0.526]"; "" if it is
+    missing.
+    """
     if name not in row:
         return ""
     text = f"{scale * row[name]:.{digits}f}"

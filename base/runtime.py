@@ -28,7 +28,8 @@ from base.tokenizer import Tokenizer
 # What bundles know that do not say which samplers they know.
 FIRST_SAMPLERS = ("confidence", "left_to_right", "first_hitting", "threshold")
 # Share of the golden texts that must come out equal, where a bundle does not say it. Another
-# machine's logits differ in their last digits: a near tie may fall the other way, a draw more often.
+# machine's logits differ in their last digits: a near tie may fall the other way, a draw more
+# often.
 USUAL_TEXTS = 0.9
 USUAL_DRAWS = 0.75
 

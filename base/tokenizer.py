@@ -1,9 +1,11 @@
-"""Byte-level BPE: any text to ids and back without loss (floor 0: numpy and the `tokenizers` library).
+"""Byte-level BPE: any text to ids and back without loss.
 
-The special tokens come last, in the order [EOS] [UNK] [PAD] [BOS] [MASK], so that what a model can emit is a prefix
-of the vocabulary: its output has rows for the ids below `output_size`, the id of [PAD], and none for [PAD], [BOS]
-and [MASK]. Their ids are read from the tokenizer, nowhere typed as numbers. A text that holds the letters "[MASK]"
-is ordinary text.
+The special tokens come last, in the order [EOS] [UNK] [PAD] [BOS] [MASK]. So the tokens that a
+model can emit are a prefix of the vocabulary: the ids below `output_size`, the id of [PAD]. The
+output has no rows for [PAD], [BOS] and [MASK].
+
+Special ids are read from the tokenizer and typed nowhere as numbers. In a text, the letters
+"[MASK]" are ordinary text.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,13 +18,16 @@ from base import files
 from base.files import UserError
 
 SPECIAL = ("[EOS]", "[UNK]", "[PAD]", "[BOS]", "[MASK]")
-# 13 byte values never occur in UTF-8: without them 260 ids hold all bytes, the special tokens and a few merges.
+# 13 byte values never occur in UTF-8: without them 260 ids hold all bytes, the special tokens and a
+# few merges.
 NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
 SMALLEST, LARGEST = 260, 65_535
 
 
 def byte_letters() -> dict[int, str]:
-    """The letter by which byte-level BPE writes each byte: printable bytes stand for themselves (GPT-2's table)."""
+    """The letter by which byte-level BPE writes each byte: printable bytes stand for themselves
+    (GPT-2's table).
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {
@@ -31,16 +36,19 @@ def byte_letters() -> dict[int, str]:
 
 
 def unbroken(text: str) -> str:
-    """The text with U+FFFD for half a surrogate pair, which is no character: JSON may hold one, and a command line in another encoding."""
-    return (
-        text
-        if text.isascii()
-        else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    )
+    """The text with U+FFFD for half a surrogate pair, which is no character.
+
+    JSON may hold such a half, and so may a command line in another encoding.
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class Tokenizer:
-    """Text to ids and back. `pad bos eos mask unk`: special ids. `fingerprint` tells two tokenizers apart."""
+    """Text to ids and back. `pad bos eos mask unk`: special ids. `fingerprint` tells two tokenizers
+    apart.
+    """
 
     def __init__(self, backend: Backend):
         ids = {name: backend.token_to_id(name) for name in SPECIAL}
@@ -51,9 +59,8 @@ class Tokenizer:
                 "one made by data_prep.py",
                 "run data_prep.py",
             )
-        if list(ids.values()) != list(
-            range(backend.get_vocab_size() - len(SPECIAL), backend.get_vocab_size())
-        ):
+        size = backend.get_vocab_size()
+        if list(ids.values()) != list(range(size - len(SPECIAL), size)):
             raise UserError(
                 "a tokenizer whose special tokens are not its last ids",
                 "one made by data_prep.py",
@@ -62,7 +69,8 @@ class Tokenizer:
         backend.encode_special_tokens = True  # in a text, "[MASK]" is six letters
         self.backend = backend
         self.eos, self.unk, self.pad, self.bos, self.mask = ids.values()
-        self.vocab_size, self.output_size = backend.get_vocab_size(), self.pad
+        self.vocab_size = size
+        self.output_size = self.pad  # ids below it can be emitted
         self.fingerprint = files.sha256(self.to_json().encode())
 
     @classmethod
@@ -72,9 +80,7 @@ class Tokenizer:
             backend = Backend.from_str(text)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except (
-            BaseException
-        ) as error:  # the library raises bare Exception, and where its Rust panics a BaseException
+        except BaseException as error:  # a panic in the library's Rust is no Exception
             raise UserError(
                 f"a text that is no tokenizer ({error})",
                 "the content of a tokenizer.json",
@@ -84,10 +90,11 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path) -> "Tokenizer":
-        """The tokenizer in a tokenizer.json. Raises UserError that names the file if it is missing or none."""
-        text = files.existing(
-            path, "a tokenizer.json", "copy it again, or make the folder again"
-        ).read_text(encoding="utf-8", errors="replace")
+        """The tokenizer in a tokenizer.json. Raises UserError that names the file if it is missing
+        or none.
+        """
+        path = files.existing(path, "a tokenizer.json", "copy it again, or make the folder again")
+        text = path.read_text(encoding="utf-8", errors="replace")
         try:
             return cls.from_json(text)
         except UserError as error:
@@ -96,7 +103,10 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-        """Learn at most `vocab_size` tokens; a small corpus yields fewer. Raises UserError if the size cannot be."""
+        """Learn at most `vocab_size` tokens; a small corpus yields fewer.
+
+        Raises UserError if the size is out of range.
+        """
         if not SMALLEST <= vocab_size <= LARGEST:
             raise UserError(
                 f"--vocab_size {vocab_size}",
@@ -115,6 +125,7 @@ class Tokenizer:
         return cls(backend)
 
     def to_json(self) -> str:
+        """The text of a tokenizer.json."""
         return self.backend.to_str()
 
     def encode(self, text: str) -> np.ndarray:
@@ -123,10 +134,8 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`encode` for many texts, on all cores."""
-        return [
-            np.array(encoding.ids, dtype=np.uint16)
-            for encoding in self.backend.encode_batch_fast([unbroken(text) for text in texts])
-        ]
+        encodings = self.backend.encode_batch_fast([unbroken(text) for text in texts])
+        return [np.array(encoding.ids, dtype=np.uint16) for encoding in encodings]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens are left out, a cut character becomes U+FFFD."""

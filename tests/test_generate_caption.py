@@ -191,7 +191,7 @@ def test_templates_and_refusals(data, run, tmp_path, capsys):
         (["--image", picture, "--use_val_set"], "several kinds"),
         (["--image", "no.png"], "no.png"),
         (["--image", picture, "--template", "a red circle"], "without a blank"),
-        (["--image_dir", str(tmp_path)], "no picture in"),
+        (["--image_dir", str(tmp_path)], "no image in"),
         (["--use_val_set", "--data_dir", str(data), "--split", "test"], "no split 'test'"),
         (["--image", picture, "--steps", "0"], "steps"),
         (["--image", picture, "--batch_size", "0"], "--batch_size 0"),

@@ -136,7 +136,7 @@ WHOLE = encoded(
         (WHOLE[: len(WHOLE) // 2], "damaged"),
         (encoded(Image.new("RGB", (99, 99), RED), "PNG")[:80], "damaged"),
         (b"", "empty"),
-        (b"hello, I am a text", "no picture"),
+        (b"hello, I am a text", "no image"),
         (bomb(), "100,000,000 pixels"),
     ],
     ids=["truncated JPEG", "truncated PNG", "zero bytes", "text", "bomb"],
@@ -153,7 +153,7 @@ def test_missing_files_and_folders(tmp_path):
     for path in (tmp_path / "none.png", tmp_path):
         with pytest.raises(UserError):
             open_image(path)
-    with pytest.raises(UserError, match="no picture in"):
+    with pytest.raises(UserError, match="no image in"):
         list_images(tmp_path)
 
 
