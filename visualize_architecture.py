@@ -8,10 +8,10 @@ Seconds on a laptop; the default captioner has 51,917,367 parameters:
     python visualize_architecture.py
     python visualize_architecture.py --checkpoint checkpoints/best.pt --detailed --out drawn
 
-Every shape and every count is read from the modules. Every mask is drawn by diffusion.py and
-net/samplers.py.
+Every shape and count is read from the modules. diffusion.py and net/samplers.py draw every mask.
 """
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,8 +39,7 @@ SCENES = {
 }
 RELATIONS = {"above", "over", "below", "under", "inside", "within"}
 CALLS = 4  # of the sampler, in the pictures
-WORDS = 8  # of the example caption, and at most LETTERS: so it fits into the pictures
-LETTERS = 36
+WORDS, LETTERS = 8, 36  # of the example caption, at most: so it fits into the pictures
 SMALLEST = 0.11  # radius of an object that can be seen in a picture of 108 points
 
 
@@ -102,6 +101,7 @@ def named_model(size: str) -> tuple[Denoiser, ImageEncoder | None]:
         return Denoiser(ModelConfig(**settings)), encoder
 
 
+@functools.cache  # the search takes half a second, and every picture asks for its result
 def example(seed: int) -> tuple[scenes.Scene, list[str]]:
     """A scene of two objects that are large enough, and a true caption with a relation."""
     rng = np.random.default_rng(seed)
