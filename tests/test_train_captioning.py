@@ -17,7 +17,7 @@ import train_captioning
 from base.files import UserError
 from caption import writer
 from caption.data import CaptionData
-from loop import checkpoint
+from loop import checkpoint, fit
 from tests.making.captioned import (
     SMALL,
     by_hand,
@@ -96,7 +96,7 @@ def test_stopped_training_equals_a_straight_run(data, tmp_path):
 
 def resumed_equals_straight(data, tmp_path, monkeypatch, flags) -> None:
     """`half`, whose evaluation fails after the state was saved, goes on with --resume alone and equals `straight`."""
-    monkeypatch.setattr(train_captioning.writer, "write", lambda *args, **more: 1 / 0)
+    monkeypatch.setattr(writer, "write", lambda *args, **more: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         make_captioner(data, tmp_path / "half", *flags)
     monkeypatch.undo()
@@ -198,7 +198,7 @@ def test_lengths_alone(data, run, tmp_path, monkeypatch):
         lengths[1], abs=1e-2
     )
     with monkeypatch.context() as broken:
-        broken.setattr(train_captioning.writer, "write", lambda *args, **more: 1 / 0)
+        broken.setattr(writer, "write", lambda *args, **more: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             make_captioner(data, tmp_path / "half", *flags)
     train_captioning.main(["--data_dir", str(data), "--out", str(tmp_path / "half"), "--resume"])
@@ -225,7 +225,7 @@ def test_a_run_from_before_keeps_its_length_head(data, tmp_path, monkeypatch):
     """It is resumed as it was begun: its checkpoint does not say how wide the head is, which means linear."""
     flags = ["--length_hidden", "0", "--save_every", "2", "--eval_every", "3"]
     make_captioner(data, tmp_path / "straight", *flags)
-    monkeypatch.setattr(train_captioning.writer, "write", lambda *args, **more: 1 / 0)
+    monkeypatch.setattr(writer, "write", lambda *args, **more: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         make_captioner(data, tmp_path / "half", *flags)
     monkeypatch.undo()
@@ -301,7 +301,7 @@ def test_a_text_denoiser_is_the_start(data, tmp_path, monkeypatch, capsys):
             "1",
         )
     monkeypatch.setattr(
-        train_captioning.training,
+        fit,
         "fit",
         lambda model, *args, **more: started.update(model=model) or {},
     )
