@@ -15,6 +15,8 @@ from edge.networks import Network
 
 # What a CPU needs to write texts. The others serve TensorRT, --revise, and one-file pipelines.
 NEEDED = ("encoder", "condition", "loop", "next")
+# condition.onnx keeps its head for lengths in FP32: a wrong length ruins the caption.
+STORED = {"encoder", "step", "loop"}
 # The facts that each graph repeats in its metadata, so that no graph is used in another bundle.
 IN_EACH_GRAPH = ("build", "kind", "objective", "precision", "tokenizer")
 
@@ -49,7 +51,7 @@ def write_graphs(
     """Write every graph into `folder`, at facts["precision"] and facts["opset"].
 
     calibration: training inputs of `data_dir` that INT8 is calibrated on.
-    compact: store the convolutions as INT8 too, if the precision is INT8. Adds to `facts` the
+    compact: store all large weights as INT8 if the precision is INT8. Adds to `facts` the
     graphs by name, and what lowering the precision did.
     """
     network, feeds, images = Network(trained.model), [], None
@@ -68,8 +70,9 @@ def write_graphs(
         print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, {seconds:.0f} s", file=sys.stderr)
     if feeds:
         quantization.quantize(folder, network, modules, facts["lowered"], feeds, images)
-        if compact and "encoder" in modules:
-            quantization.store_convolutions(folder / "encoder.onnx")
+        if compact:
+            for name in STORED & set(modules):
+                quantization.store_as_int8(folder / f"{name}.onnx")
     names = list(modules)
     if set(onnx_files.JOINED) <= set(names):
         length = trained.model.config.max_length

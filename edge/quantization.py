@@ -10,6 +10,7 @@ Only products with weights are quantised. With everything quantised, a captioner
 many captions (docs/log/edge.md).
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ FOR_TENSORRT = ("encoder", "condition", "step")  # TensorRT takes no Loop with d
 CONDITION_LENGTH_HEAD = [2, 3, 4]  # condition.onnx's products are keys, values, and the length head
 COST_FEEDS = 8  # states that the costs are measured on
 COST_IMAGES = 8
-SMALL_KERNEL = 4096  # weights of a convolution that is not worth two nodes more
+WORTH_STORING = 4096  # numbers in a weight that is worth two more nodes
 
 
 class Half(nn.Module):
@@ -225,41 +226,76 @@ def static(path: Path, target: Path, feeds: list[dict], keep: list[str] | None =
         )
 
 
-def store_convolutions(path: Path) -> None:
-    """Store the weights of a graph's convolutions as INT8, one scale per output channel, in place.
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of the graphs inside it, such as the body of a Loop."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from all_nodes(attribute.g)
 
-    ONNX Runtime's dynamic form leaves convolutions in FP32: 7.4 MB of the embedded encoder. Stored
-    as INT8 they take 1.9 MB. Cast and Mul restore float32 weights, and the runtime folds both when
-    it opens the graph. So arithmetic, speed and memory stay those of FP32; only the weights are
-    rounded.
+
+def channel_axis(node: onnx.NodeProto, place: int) -> int | None:
+    """The axis of the output channels (or rows) of a node's weight at input `place`; None if
+    none."""
+    if (node.op_type, place) in (("Conv", 1), ("Gather", 0)):
+        return 0
+    if (node.op_type, place) == ("MatMul", 1):
+        return 1
+    return None
+
+
+def stored_weights(graph: onnx.GraphProto) -> dict[str, int]:
+    """The large float32 weights of products, convolutions and embeddings, with their channel
+    axis."""
+    large = set()
+    for weight in graph.initializer:
+        size = int(np.prod(weight.dims))
+        if weight.data_type == onnx.TensorProto.FLOAT and size >= WORTH_STORING:
+            large.add(weight.name)
+    axes: dict[str, set] = {}
+    for node in all_nodes(graph):
+        for place, name in enumerate(node.input):
+            if name in large:
+                axes.setdefault(name, set()).add(channel_axis(node, place))
+    # A weight with two kinds of readers, or with any other reader, stays as it is.
+    single = {name: found.pop() for name, found in axes.items() if len(found) == 1}
+    return {name: axis for name, axis in single.items() if axis is not None}
+
+
+def store_as_int8(path: Path) -> None:
+    """Store a graph's remaining FP32 weights as INT8, one scale per output channel, in place.
+
+    ONNX Runtime's dynamic form leaves convolutions, embeddings and costly products in FP32: 7.4 MB
+    of the embedded encoder, which takes 1.9 MB as INT8. Cast and Mul restore float32 weights, and
+    the runtime folds both when it opens the graph. So arithmetic, speed and memory stay those of
+    FP32; only the weights are rounded.
     """
     proto = onnx.load(path)
     graph = proto.graph
-    constants = constants_of(graph)
-    wanted = [node.input[1] for node in graph.node if node.op_type == "Conv"]
-    wanted = [name for name in dict.fromkeys(wanted) if name in constants]
-    nodes = []
-    for name in wanted:
-        weight = constants[name]  # (out, in, height, width)
-        if weight.dtype != np.float32 or weight.size < SMALL_KERNEL:
+    axes, kept, nodes = stored_weights(graph), [], []
+    for entry in graph.initializer:
+        name = entry.name
+        if name not in axes:
+            kept.append(entry)
             continue
-        scale = np.abs(weight).max((1, 2, 3), keepdims=True).clip(1e-12) / 127
+        weight = onnx.numpy_helper.to_array(entry)
+        others = tuple(axis for axis in range(weight.ndim) if axis != axes[name])
+        largest = np.abs(weight).max(others, keepdims=True)
+        scale = (largest.clip(1e-12) / 127).astype(np.float32)
         stored = np.round(weight / scale).astype(np.int8)
-        kept = [entry for entry in graph.initializer if entry.name != name]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
-        graph.initializer.append(onnx.numpy_helper.from_array(stored, f"{name}_int8"))
-        scales = scale.astype(np.float32)
-        graph.initializer.append(onnx.numpy_helper.from_array(scales, f"{name}_scale"))
-        nodes += [
-            onnx.helper.make_node(
-                "Cast", [f"{name}_int8"], [f"{name}_float"], to=onnx.TensorProto.FLOAT
-            ),
-            onnx.helper.make_node("Mul", [f"{name}_float", f"{name}_scale"], [name]),
-        ]
-    rest = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes, *rest])
+        kept.append(onnx.numpy_helper.from_array(stored, f"{name}_int8"))
+        kept.append(onnx.numpy_helper.from_array(scale, f"{name}_scale"))
+        to_float = onnx.helper.make_node(
+            "Cast", [f"{name}_int8"], [f"{name}_float"], to=onnx.TensorProto.FLOAT
+        )
+        scaled = onnx.helper.make_node("Mul", [f"{name}_float", f"{name}_scale"], [name])
+        nodes += [to_float, scaled]
+    nodes += graph.node
+    kept, nodes = list(kept), list(nodes)
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)
     onnx.checker.check_model(proto)
     onnx.save(proto, path)
 
