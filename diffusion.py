@@ -68,6 +68,7 @@ def stratified(count: int, rng: torch.Generator) -> Tensor:
     """
     shift = torch.rand((), generator=rng, dtype=torch.float64)
     order = torch.randperm(count, generator=rng)
+    # Close to 1 the quotient may round up to 1, which is not a noise level.
     return ((order + shift) / count).clamp_(max=1 - SMALLEST)
 
 
@@ -93,7 +94,7 @@ def mask_exactly(free: Tensor, counts: Tensor, rng: torch.Generator) -> Tensor:
     # Drawn on the CPU, so that a GPU trains on the same masks.
     score = torch.rand(free.shape, generator=rng, dtype=torch.float64)
     score = score.to(free.device).masked_fill_(~free, 2.0)  # behind every free position
-    rank = score.argsort(1).argsort(1)
+    rank = score.argsort(1).argsort(1)  # 0 for the smallest score of the row
     return rank < counts.to(free.device)[:, None]
 
 
@@ -168,6 +169,7 @@ def masked_losses(
     label_smoothing: the share of the target that is spread over the vocabulary (arXiv 1512.00567,
     section 7), for optimising only.
     """
+    # Logits of the masked positions alone: the output matrix is a large part of the work.
     logits = denoise(tokens.masked_fill(masked, mask_id), share, masked)  # (M, V')
     target = tokens[masked]
     nats = F.cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing)
@@ -185,6 +187,7 @@ def weigh(
     """
     bound = (nats * token_weight).sum() / free
     flat = nats.sum() / max(1, len(nats))  # a schedule may mask nothing at all
+    # Rare masks of few tokens weigh most, so the cap lowers the variance, and biases the bound.
     clipped = (nats * token_weight.clamp(max=CLIPPED_WEIGHT)).sum() / free
     value = {"bound": bound, "clipped": clipped, "flat": flat}[weight]
     return value, {"nats_per_token": bound.item(), "masked_cross_entropy": flat.item()}
@@ -223,6 +226,7 @@ def loss(
         hits.append(row_hits)
         weights.append(rows.token_weight())
 
+    # The weights are float64, the nats float32: so is the loss.
     token_weight = torch.cat(weights).float()
     value, report = weigh(torch.cat(nats), token_weight, free.sum(), weight)
     accuracy = torch.cat(hits).sum().item() / max(1, len(token_weight))
@@ -249,6 +253,7 @@ def bound_estimates(
     shift = torch.rand(len(tokens), generator=rng, dtype=torch.float64)
     estimates = []
     for draw in range(draws):
+        # Draw i takes its noise level from stratum i, so the mean of all draws varies less.
         rows = corrupt(free, (draw + shift) / draws, rng, estimator)
         nats, hits = masked_losses(denoise, tokens, rows.masked, rows.share, mask_id)
         cross_entropy = sum_by_row(nats, rows.masked)
@@ -279,6 +284,6 @@ def guide(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise
     def denoise(tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
         c = conditional(tokens, share, select).log_softmax(-1)
         u = unconditional(tokens, share, select).log_softmax(-1)
-        return (u + scale * (c - u)).log_softmax(-1)
+        return (u + scale * (c - u)).log_softmax(-1)  # normalised again
 
     return denoise

@@ -36,10 +36,11 @@ def draw_tokens(
         prob = (exact / temperature).softmax(-1)
         if top_p < 1:
             prob = nucleus(prob, top_p)
+        # Rounding leaves the last sum a little off 1, so the point is scaled by it.
         mass = prob.cumsum(-1)
         point = uniform.to(mass.device)[:, None] * mass[:, -1:]
         token = torch.searchsorted(mass, point, right=True)[:, 0]
-        token = token.clamp_(max=logits.shape[-1] - 1)
+        token = token.clamp_(max=logits.shape[-1] - 1)  # the point may be the last sum itself
     return token, log_prob_of(logits, token)
 
 
@@ -47,7 +48,7 @@ def nucleus(prob: Tensor, top_p: float) -> Tensor:
     """Zero all but the likeliest tokens that reach `top_p` together (arXiv 1904.09751): (M, V')."""
     ordered, index = prob.sort(-1, descending=True)
     before = ordered.cumsum(-1) - ordered
-    ordered[before >= top_p] = 0.0
+    ordered[before >= top_p] = 0.0  # nothing is before the likeliest token, so it always stays
     return torch.zeros_like(prob).scatter_(-1, index, ordered)
 
 
