@@ -1,1 +1,1 @@
-"""Training: the loop, optimizers, checkpoints, several processes, and what every trainer repeats."""
+"""Training: the loop, optimizers, checkpoints, processes, and what every trainer repeats."""

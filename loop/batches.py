@@ -1,35 +1,73 @@
-"""Batches on their device, and the noise levels of an optimizer step."""
+"""Batches on their device, and the randomness of an optimizer step.
+
+The step decides everything: the batch, the noise and dropout of step s are functions of (seed, s)
+alone. So no generator's state is saved, and a resumed run equals a straight run bit for bit.
+"""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from diffusion import stratified
 
+MicroBatches = Callable[[int], list[dict]]  # batches(step) -> the micro-batches of this process
+NOISE_STREAM = 1  # of `step_generator`
 
-def to_device(batch: dict, device) -> tuple[Tensor, Tensor | None, Tensor]:
-    """A batch on its device: tokens (B, L), lengths (B,) or None if nothing is padding, free (B, L) bool.
 
-    Free are the positions that a model predicts: all but the first of a row and the padding.
+def to_device(batch: dict, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
+    """A batch on its device: tokens (B, L), lengths (B,) or None without padding, free (B, L) bool.
+
+    Free positions are predicted: all positions but the first of a row and the padding.
     """
-    tokens, lengths = (
-        batch["tokens"].to(device, non_blocking=True),
-        batch["lengths"].to(device, non_blocking=True),
-    )
+    tokens = batch["tokens"].to(device, non_blocking=True)
+    lengths = batch["lengths"].to(device, non_blocking=True)
     position = torch.arange(tokens.shape[1], device=device)
     free = (position >= 1) & (position < lengths[:, None])
-    full = int(batch["lengths"].min()) == tokens.shape[1]
-    return tokens, None if full else lengths, free
+    has_padding = int(batch["lengths"].min()) < tokens.shape[1]
+    return tokens, lengths if has_padding else None, free
+
+
+def stream_of(number: int) -> int:
+    """The stream of micro-batch `number` of a step. Stream 1 belongs to the noise levels."""
+    return number + 1 if number else 0
+
+
+def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
+    """The CPU generator of one stream of a step: of noise levels, or of a micro-batch's masks.
+
+    Odd multipliers keep (seed, step, stream) apart.
+    """
+    mixed = seed * 1_000_003 + step * 10_007 + stream * 7_919 + 1
+    return torch.Generator().manual_seed(mixed % 2**63)
+
+
+def seed_dropout(seed: int, step: int, stream: int) -> None:
+    """Seed torch's global generators, from which dropout draws, for one micro-batch of a step."""
+    torch.manual_seed(seed * 1_000_003 + step + 7_919 * stream)
 
 
 def with_noise_levels(micro_batches: list[dict], rng: torch.Generator) -> list[dict]:
-    """Give each micro-batch its slice, `uniform` (B,), of one stratified draw over all rows of the optimizer step.
+    """Give each micro-batch its slice, `uniform` (B,), of the step's one stratified draw.
 
-    Where only some of the step's micro-batches are here, `first_row` and `step_rows` say which of its rows they are.
+    Under torchrun only some of the step's micro-batches are in this process: `first_row` and
+    `step_rows` say which of the step's rows they hold.
     """
     sizes = [len(batch["tokens"]) for batch in micro_batches]
-    levels, first = stratified(micro_batches[0].get("step_rows", sum(sizes)), rng), 0
+    levels = stratified(micro_batches[0].get("step_rows", sum(sizes)), rng)
+    first = 0
     for batch, size in zip(micro_batches, sizes, strict=True):
         first = batch.get("first_row", first)
         batch["uniform"] = levels[first : first + size]
         first += size
     return micro_batches
+
+
+def with_noise(batches: MicroBatches, seed: int, first_step: int = 0) -> MicroBatches:
+    """`batches`, from `first_step` on, whose micro-batches hold their noise levels."""
+
+    def noisy(step: int) -> list[dict]:
+        step += first_step
+        return with_noise_levels(batches(step), step_generator(seed, step, NOISE_STREAM))
+
+    return noisy

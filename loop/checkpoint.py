@@ -1,28 +1,32 @@
-"""Checkpoints: what is in them, how they are written, what they build (floor 2).
+"""Checkpoints: what they hold, how they are written, which model they build.
 
 A checkpoint `*.pt` is one dict of tensors and plain values, read with `weights_only=True`:
     format       1
-    kind         key of KINDS: what to build
-    objective    "diffusion" or "ar"
+    kind         key of KINDS: which model to build
+    objective    "diffusion" or "ar" (autoregressive, the twin)
     model        ModelConfig as a plain dict: the architecture, for every reader
-    weights      state dict, float32; `averaged`: the EMA weights or None. Readers take `averaged` if it is there
+    weights      state dict, float32
+    averaged     the averaged weights, or None. Readers take them if they are there
     tokenizer    tokenizer.json as a string
     statistics   plain values from the training data, such as the histogram of row lengths
-    encoder      kind "caption": name, key, patches and width of the frozen image encoder; the features' mean and deviation are
-                 in statistics
-    form         kind "conditional": "context", "cross" or "ar", what a row of it looks like (pairs.py); encoder_layers of its text
-                 encoder; flags, both_stages: what a resumed run keeps
-    data         fingerprint of the training data; tokenizer: the tokenizer's
+    encoder      kind "caption": name, key, patches and width of the frozen image encoder; the
+                 mean and deviation of its features are in statistics
+    form         kind "conditional": "context", "cross" or "ar", how its rows look (text/pairs.py);
+                 encoder_layers, of its text encoder; both_stages, settings of the whole run
+    flags        the trainer's own flags, which a resumed run keeps
+    data         fingerprint of the training data; tokenizer: the tokenizer's fingerprint
     train        TrainConfig as a plain dict; step, seed, git, metrics: where the weights come from
-    checksums    SHA-256 of every tensor and plain value, which `load` holds them to (checksums.py)
-`resume.pt` holds the same and beside it `optimizer`, and `skipped`: steps that --skip_nonfinite left out. Only training reads it.
+    checksums    SHA-256 of every tensor and plain value, which `load` checks (checksums.py)
+`resume.pt` also holds `optimizer`, `best`, `tokens_seen`, and `skipped`, the number of steps that
+--skip_nonfinite left out. Only training reads it.
 """
 
 import pickle
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -32,11 +36,13 @@ from base.files import UserError
 from base.folders import check_tokenizer
 from base.tokenizer import Tokenizer
 from loop import checksums, distributed
+from loop.contracts import Checkpoint
 from model import Denoiser
 from net.text_encoder import TextConditioned
 
 FORMAT = 1
-SHAPES = {
+WRITERS = "versions 0.1.0 and 0.2.0"  # of this project, which write the format above
+SHAPES: dict[str, tuple[type, ...]] = {  # of the keys that a checkpoint may lack, but not spoil
     "model": (dict,),
     "weights": (dict,),
     "averaged": (dict, type(None)),
@@ -48,8 +54,8 @@ SHAPES = {
     "data": (dict,),
     "encoder": (dict, type(None)),
     "train": (dict,),
-}  # where it has them
-LONGEST = 1 << 20  # tokens of a row
+}
+LONGEST = 1 << 20  # tokens of a row; a larger number would ask for all memory
 ANOTHER = "use another checkpoint of the run (last.pt, best.pt) or copy it again"
 RUN_FOLDERS = (
     "checkpoints*/best.pt",
@@ -58,37 +64,6 @@ RUN_FOLDERS = (
     "runs/*/last.pt",
     "runs/*/*/best.pt",
 )
-
-
-def build_denoiser(saved: dict) -> Denoiser:
-    """The text denoiser or its autoregressive twin, which is the same class run causally."""
-    return Denoiser(flags.from_dict(config.ModelConfig, saved["model"], "the checkpoint"))
-
-
-def build_conditional(saved: dict) -> Denoiser:
-    """A denoiser or twin that writes into blanks: the text model itself, or one that reads its condition through an encoder."""
-    if saved["form"] != "cross":
-        return build_denoiser(saved)
-    return TextConditioned(
-        flags.from_dict(config.ModelConfig, saved["model"], "the checkpoint"),
-        saved["encoder_layers"],
-    )
-
-
-def within_reason(saved: dict) -> bool:
-    """Whether the weights are as many as the description needs at least: a file of a few kB must not ask for all memory."""
-    size = flags.from_dict(config.ModelConfig, saved["model"], "the checkpoint")
-    there = sum(weight.numel() for weight in saved["weights"].values())
-    layers = size.layers + saved.get("encoder_layers", 0) * (saved.get("form") == "cross")
-    head = size.length_hidden * size.condition_width
-    return (
-        head + size.d_model * (size.vocab_size + layers * size.d_model + size.condition_width)
-        <= there
-        and size.max_length <= LONGEST
-    )
-
-
-KINDS = {"text": build_denoiser, "caption": build_denoiser, "conditional": build_conditional}
 TRAINERS = {
     "text": "train.py",
     "caption": "train_captioning.py",
@@ -96,26 +71,68 @@ TRAINERS = {
 }
 
 
-def save(path, content: dict) -> None:
+def model_config(saved: Checkpoint) -> config.ModelConfig:
+    """The architecture that a checkpoint describes. Raises UserError on an unknown key."""
+    return flags.from_dict(config.ModelConfig, saved["model"], "the checkpoint")
+
+
+def build_denoiser(saved: Checkpoint) -> Denoiser:
+    """The text denoiser or its autoregressive twin, which is the same class run causally."""
+    return Denoiser(model_config(saved))
+
+
+def build_conditional(saved: Checkpoint) -> Denoiser:
+    """The text model itself; for form "cross" a model with an encoder of its condition."""
+    if saved["form"] != "cross":
+        return build_denoiser(saved)
+    return TextConditioned(model_config(saved), saved["encoder_layers"])
+
+
+KINDS = {"text": build_denoiser, "caption": build_denoiser, "conditional": build_conditional}
+
+
+def is_within_reason(saved: Checkpoint) -> bool:
+    """Whether there are as many weights as the described model needs at least.
+
+    A file of a few kB must not make its reader ask for all memory.
+    """
+    size = model_config(saved)
+    values = sum(weight.numel() for weight in saved["weights"].values())
+    layers = size.layers
+    if saved.get("form") == "cross":
+        layers += saved.get("encoder_layers", 0)
+    head = size.length_hidden * size.condition_width
+    per_channel = size.vocab_size + layers * size.d_model + size.condition_width
+    return head + size.d_model * per_channel <= values and size.max_length <= LONGEST
+
+
+def save(path: Path | str, content: Mapping[str, Any]) -> None:
     """Write a checkpoint, whole or not at all. Raises UserError if there is no room."""
+    sealed = {**content, "format": FORMAT, "checksums": checksums.digests(content)}
     with files.replacing(path) as file:
         try:
-            torch.save({**content, "format": FORMAT, "checksums": checksums.digests(content)}, file)
-        except RuntimeError as error:  # torch's zip writer, which closes what it could not write, hides the system's error
-            raise next(
-                (cause for cause in causes(error) if isinstance(cause, OSError)), error
-            ) from None
+            torch.save(sealed, file)
+        except RuntimeError as error:
+            # torch's zip writer fails again while it closes the file: the system's error hides.
+            raise system_error(error) or error from None
 
 
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, the one that it came from, and so on."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def system_error(error: BaseException) -> OSError | None:
+    """The operating system's error that an error came from, if there is one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
-def read(path, device: str | torch.device, do: str) -> dict:
-    """What is in a checkpoint file, tensors and plain values. Raises UserError if it is missing, damaged, or holds anything else."""
+def read(path: Path | str, device: str | torch.device, do: str) -> dict[str, Any]:
+    """The tensors and plain values in a checkpoint file.
+
+    do: what the user should do next. Raises UserError if the file is missing or damaged, or if it
+    holds anything else.
+    """
     path = files.existing(path, "a checkpoint (*.pt)", do)
     if path.is_dir():
         raise UserError(f"the folder {path}", "a checkpoint file", f"try {path / 'best.pt'}")
@@ -131,7 +148,9 @@ def read(path, device: str | torch.device, do: str) -> dict:
         ) from error
     except (UserError, PermissionError):
         raise
-    except Exception as error:  # of a damaged file torch raises RuntimeError, EOFError, KeyError, AttributeError, OverflowError, …
+    # Of a damaged file torch raises RuntimeError, EOFError, KeyError, AttributeError,
+    # OverflowError, …
+    except Exception as error:
         raise UserError(
             f"{path}, which is damaged or truncated", "a whole checkpoint", ANOTHER
         ) from error
@@ -143,19 +162,23 @@ def read(path, device: str | torch.device, do: str) -> dict:
 
 
 def load(
-    path,
+    path: Path | str,
     *,
     kinds: tuple[str, ...] = tuple(KINDS),
     device: str | torch.device = "cpu",
     do: str = "train one with train.py, or name another with --checkpoint",
-) -> dict:
-    """The content of a checkpoint. Raises UserError if it is missing, damaged, not ours, or of another format."""
+) -> Checkpoint:
+    """The content of a checkpoint.
+
+    Raises UserError if it is missing, damaged, of another project, of another format or of another
+    kind.
+    """
     saved = read(path, device, do)
     if saved["format"] != FORMAT:
         raise UserError(
             f"{path} of format {saved['format']}",
-            f"format {FORMAT}",
-            "use the release that wrote it, or train again",
+            f"format {FORMAT}, which {WRITERS} write",
+            "use the version that wrote it, or train again",
         )
     if saved["kind"] not in kinds:
         raise UserError(
@@ -163,87 +186,94 @@ def load(
             "kind " + " or ".join(kinds),
             "name a checkpoint of that kind",
         )
-    apart = (
-        {"weights"} if saved.get("shards") and saved.get("weights") is None else set()
-    )  # they are in the folder that it names
-    wrong = [
-        name
-        for name, shape in SHAPES.items()
-        if name not in apart and not isinstance(saved.get(name, shape[0]()), shape)
-    ]
-    if wrong:
-        raise UserError(
-            f"{path} of another shape ({wrong[0]} is {type(saved[wrong[0]]).__name__})",
-            "a checkpoint of this project",
-            do,
-        )
+    check_shapes(saved, path, do)
     if "checksums" in saved:
         checksums.check(saved, path, ANOTHER)
     else:
         checksums.check_archive(Path(path), ANOTHER, tensors=True)
-    return saved
+    return cast(Checkpoint, saved)
+
+
+def check_shapes(saved: dict[str, Any], path: Path | str, do: str) -> None:
+    """Raise UserError if a value of a checkpoint is not of its type in SHAPES."""
+    for name, types in SHAPES.items():
+        if name == "weights" and saved.get("shards") and saved.get("weights") is None:
+            continue  # the weights are in the folder that `shards` names
+        if name in saved and not isinstance(saved[name], types):
+            raise UserError(
+                f"{path} of another shape ({name} is {type(saved[name]).__name__})",
+                "a checkpoint of this project",
+                do,
+            )
 
 
 def open_model(
-    path,
+    path: Path | str,
     device: str | torch.device = "cpu",
     *,
     averaged: bool = True,
     kinds: tuple[str, ...] = tuple(KINDS),
-) -> tuple[nn.Module, Tokenizer, dict]:
-    """The model in evaluation mode, its tokenizer, and the rest of the checkpoint. Raises UserError as `load` does."""
+) -> tuple[Denoiser, Tokenizer, Checkpoint]:
+    """The model in evaluation mode, its tokenizer, and the rest of the checkpoint.
+
+    averaged: take the averaged weights if there are any. Raises UserError as `load` does, and if
+    the weights do not fit the description.
+    """
     saved = load(path, kinds=kinds)
     try:
-        if saved["objective"] not in config.OBJECTIVES or not within_reason(saved):
+        if saved["objective"] not in config.OBJECTIVES or not is_within_reason(saved):
             raise ValueError(f"a model of {saved['model']} from fewer weights")
         model = KINDS[saved["kind"]](saved)
-        model.load_state_dict(
-            saved["averaged"] if averaged and saved.get("averaged") else saved["weights"]
-        )
+        own = saved["weights"]
+        model.load_state_dict((saved.get("averaged") or own) if averaged else own)
         tokenizer = Tokenizer.from_json(saved["tokenizer"])
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        first = (str(error).splitlines() or [""])[0]
+        first_line = (str(error).splitlines() or [""])[0]
         raise UserError(
-            f"{path}, whose weights do not fit its own description ({first})",
+            f"{path}, whose weights do not fit its own description ({first_line})",
             "a whole checkpoint",
             "use another checkpoint of the run",
         ) from error
-    for name in ("weights", "averaged"):
-        saved.pop(name, None)
+    saved.pop("weights", None)  # they are in the model; two copies would take twice the memory
+    saved.pop("averaged", None)
     return model.to(device).eval(), tokenizer, saved
 
 
-def start_from(model: nn.Module, path, fingerprint: str) -> dict:
-    """Copy every weight that fits from another checkpoint; new parts keep their own start. Returns its other content.
+def start_from(model: nn.Module, path: Path | str, fingerprint: str) -> Checkpoint:
+    """Copy every weight that fits from another checkpoint; new parts keep their own start.
 
-    Raises UserError if its tokenizer is not the one with this fingerprint, or nothing fits."""
+    fingerprint: of the tokenizer of `model`. Returns the rest of the other checkpoint.
+    Raises UserError if its tokenizer is another, or if no weight fits.
+    """
     other, tokenizer, saved = open_model(path)
     check_tokenizer(tokenizer.fingerprint, fingerprint, path)
-    mine, theirs = model.state_dict(), other.state_dict()
-    fits = {
-        name: weight
-        for name, weight in theirs.items()
-        if name in mine and mine[name].shape == weight.shape
-    }
-    if not fits:
+    own = model.state_dict()
+    fitting = {}
+    for name, weight in other.state_dict().items():
+        if name in own and own[name].shape == weight.shape:
+            fitting[name] = weight
+    if not fitting:
         raise UserError(
             f"{path}, no weight of which fits",
             "a checkpoint of the same width",
             "choose the same --model_config",
         )
-    model.load_state_dict(fits, strict=False)
-    distributed.say(
-        f"from {path}: {len(fits)} of {len(mine)} tensors; new: {len(mine) - len(fits)}"
-    )
+    model.load_state_dict(fitting, strict=False)
+    new = len(own) - len(fitting)
+    distributed.say(f"from {path}: {len(fitting)} of {len(own)} tensors; new: {new}")
     return saved
 
 
 def newest(kinds: tuple[str, ...] = ("text",)) -> Path:
-    """The most recently written checkpoint of these kinds below the working folder. Raises UserError if there is none."""
-    found = {path for pattern in RUN_FOLDERS for path in Path().glob(pattern)}
-    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+    """The most recently written checkpoint of these kinds below the working folder.
+
+    Raises UserError if there is none. A checkpoint that cannot be read is named and passed over.
+    """
+    paths = list(candidates())
+    for path in paths:
         try:
-            if len(found) == 1 or read(path, "meta", ANOTHER)["kind"] in kinds:
+            # A single candidate is taken unread: whoever opens it says what is wrong with it.
+            if len(paths) == 1 or read(path, "meta", ANOTHER)["kind"] in kinds:
                 return path
         except UserError as error:
             print(f"skipped: {error}", file=sys.stderr)
@@ -254,12 +284,23 @@ def newest(kinds: tuple[str, ...] = ("text",)) -> Path:
     )
 
 
-def describe(saved: dict) -> str:
-    """One line: what the checkpoint is."""
+def candidates() -> Iterator[Path]:
+    """The checkpoints in the usual run folders below the working folder, the newest first."""
+    paths = set()
+    for pattern in RUN_FOLDERS:
+        paths.update(Path().glob(pattern))
+    yield from sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def describe(saved: Checkpoint) -> str:
+    """One line: kind, objective, size, step and metrics of a checkpoint."""
     size = saved["model"]
-    metrics = "  ".join(
-        f"{key} {value:.4f}"
-        for key, value in (saved.get("metrics") or {}).items()
-        if isinstance(value, float)
-    )
-    return f"{saved['kind']} {saved['objective']}  {size['layers']} layers × {size['d_model']}  step {saved.get('step')}  {metrics}".rstrip()
+    facts = [
+        f"{saved['kind']} {saved['objective']}",
+        f"{size['layers']} layers × {size['d_model']}",
+        f"step {saved.get('step')}",
+    ]
+    for name, value in (saved.get("metrics") or {}).items():
+        if isinstance(value, float):
+            facts.append(f"{name} {value:.4f}")
+    return "  ".join(facts)

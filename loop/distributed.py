@@ -1,11 +1,13 @@
-"""Several processes as one (floor 1): who am I, who writes, whose micro-batch is it, and DDP or FSDP2 around a loss.
+"""Several processes as one: who writes, whose micro-batch is it, DDP or FSDP2 around a loss.
 
-`torchrun train.py …` starts a process for each GPU (or, to try it, several on a CPU), on one machine or many. Without
-torchrun every function here answers as a single process would, and nothing is started.
+`torchrun train.py …` starts a process for each GPU (or, for a trial, several on a CPU), on one
+machine or many. Without torchrun every function here answers as a single process would, and nothing
+is started.
 
-A step is the same whoever computes it: its micro-batches are dealt to the processes, each has noise levels from the step's one
-draw and a generator of its own, and its loss weighs what it weighs in the step. So the number of processes may change at any
-resume, and the losses agree to float32's rounding.
+The number of processes does not change what a step computes. A step's micro-batches are dealt to
+the processes. Each micro-batch has its noise levels from the step's one draw, a generator of its
+own, and the same weight in the loss. So the number of processes may change at any resume, and the
+losses agree to float32's rounding.
 """
 
 import contextlib
@@ -15,6 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,24 +27,31 @@ from torch.nn.parallel import DistributedDataParallel
 
 from base import files
 from base.files import UserError
+from loop.contracts import LossFn
 
-PATIENCE = datetime.timedelta(
-    minutes=30
-)  # of a process for the others: rank 0 may be decoding pictures or writing a large file
-SHARD_FROM = (
-    80_000_000  # parameters from which `auto` chooses FSDP2: the blocks of `xlarge` alone are 85 M
-)
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+# How long a process waits for the others: rank 0 may be decoding images or writing a large file.
+PATIENCE = datetime.timedelta(minutes=30)
+# Parameters from which `auto` chooses FSDP2: the blocks of `xlarge` alone have 85 M.
+SHARD_FROM = 80_000_000
 
 
 def start() -> None:
-    """Join the other processes if torchrun started this one: gloo for what is on CPUs, NCCL for what is on GPUs."""
+    """Meet the other processes if torchrun started this one: gloo for CPUs, NCCL for GPUs.
+
+    It returns when all processes have met. A process that refused its arguments before the others
+    had met it would leave them in the middle of a connection: they would end with a traceback.
+    """
     if not dist.is_torchelastic_launched() or dist.is_initialized():
         return
     from torch.distributed.rendezvous import rendezvous
 
     store, number, count = next(rendezvous("env://"))
-    # torchrun (2.13) keeps one store over its restarts, where a new process would find the addresses of dead ones.
-    store = dist.PrefixStore(f"life {os.getenv('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    # torchrun (2.13) keeps one store over its restarts, with the addresses of dead processes.
+    life = os.getenv("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"life {life}", store)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
         store=store,
@@ -49,30 +59,35 @@ def start() -> None:
         world_size=count,
         timeout=PATIENCE,
     )
+    barrier()
 
 
 def finish() -> None:
-    """Leave them, at the end of a script that went well. (One that failed just ends, and torchrun ends the others.)"""
+    """Leave the other processes, at the end of a script that succeeded.
+
+    A script that failed just ends, and torchrun ends the others.
+    """
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def rank() -> int:
+    """The number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def leads() -> bool:
-    """Whether this process is the one that prints and writes."""
+    """Whether this is the process that prints and writes."""
     return rank() == 0
 
 
 def say(text: str, file=None) -> None:
-    """Print once, not once a process; to stderr unless told otherwise."""
+    """Print once, not once per process; to stderr unless `file` is given."""
     if leads():
         print(text, file=file or sys.stderr)
 
@@ -84,7 +99,7 @@ def barrier() -> None:
 
 @contextlib.contextmanager
 def leader_first() -> Iterator[None]:
-    """Rank 0 runs the body before the others do: what it leaves on disk they find."""
+    """Rank 0 runs the body before the others do: they find what it left on disk."""
     if not leads():
         barrier()
     yield
@@ -92,23 +107,58 @@ def leader_first() -> Iterator[None]:
         barrier()
 
 
+@contextlib.contextmanager
+def refusing_together() -> Iterator[None]:
+    """If the body raises a UserError in one process, raise it in all of them.
+
+    All processes must enter. Otherwise the others would wait for the process that refused, or lose
+    it in the middle of an exchange and end with a traceback.
+    """
+    if world() == 1:
+        yield
+        return
+    mine: UserError | None = None
+    try:
+        yield
+    except UserError as error:
+        mine = error
+    except OSError as error:
+        mine = files.os_error(error)
+    for error in gathered(mine):
+        if error is not None:
+            raise error
+
+
 def own_gpu(device: torch.device) -> torch.device:
-    """The GPU of this process if `device` is just "cuda". Raises UserError if a machine has fewer GPUs than processes."""
+    """The GPU of this process if `device` is just "cuda". All processes must ask for it.
+
+    Raises UserError, in all of them, if a machine has fewer GPUs than processes.
+    """
     if world() == 1 or device.type != "cuda":
         return device
-    number, there = dist.get_node_local_rank(), torch.cuda.device_count()
-    if number >= there:
-        raise UserError(
-            f"process {number + 1} of this machine, which has {there} GPUs",
-            "a GPU for each process",
-            f"start torchrun with --nproc-per-node {there}, or the script with --device cpu",
-        )
+    number, count = dist.get_node_local_rank(), torch.cuda.device_count()
+    with refusing_together():
+        if number >= count:
+            raise UserError(
+                f"process {number + 1} of this machine, which has {count} GPUs",
+                "a GPU for each process",
+                f"start torchrun with --nproc-per-node {count}, or the script with --device cpu",
+            )
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
 
 
+def gathered(value: Any) -> list[Any]:
+    """The values of all processes by rank, the same in all of them. The values must pickle."""
+    values: list = [value]
+    if world() > 1:
+        values = [None] * world()
+        dist.all_gather_object(values, value)
+    return values
+
+
 def total(values) -> np.ndarray:
-    """Sums over all processes: numbers of one shape from each -> float64, the same everywhere. Alone, they are just copied."""
+    """Sums over all processes: numbers of one shape from each -> float64, the same in all."""
     sums = np.array(values, dtype=np.float64)
     if world() > 1:
         dist.all_reduce(torch.from_numpy(sums))
@@ -116,7 +166,7 @@ def total(values) -> np.ndarray:
 
 
 def any_signal(received: int | None) -> int | None:
-    """The signal that asks for a stop, whichever process it reached; the same answer in all of them."""
+    """The signal that asks for a stop, whichever process it reached; the same in all of them."""
     if world() == 1:
         return received
     highest = torch.tensor([received or 0])
@@ -125,169 +175,176 @@ def any_signal(received: int | None) -> int | None:
 
 
 def leaders(values: dict[str, float]) -> dict[str, float]:
-    """Rank 0's figures, so that all decide alike."""
-    return dict(
-        zip(
-            values,
-            total([value if leads() else 0.0 for value in values.values()]).tolist(),
-            strict=True,
-        )
-    )
+    """Rank 0's figures, so that all processes decide alike."""
+    mine = [value if leads() else 0.0 for value in values.values()]
+    return dict(zip(values, total(mine).tolist(), strict=True))
 
 
 def told(text: str) -> str:
-    """What the processes say, each different answer once, from rank 0 on; the same in all of them."""
-    if world() == 1:
-        return text
-    texts: list = [None] * world()
-    dist.all_gather_object(texts, text)
-    return "; ".join(dict.fromkeys(texts))
+    """The texts of all processes, each different text once, by rank; the same in all of them."""
+    return "; ".join(dict.fromkeys(gathered(text)))
 
 
-def shared(items: Iterable, work: Callable, progress: Callable[[list], Iterable] = iter) -> list:
-    """[work(item) for item in items], the items dealt to the processes in turn; all of them get all answers, which must pickle."""
-    answers = [work(item) for item in progress(list(items)[rank() :: world()])]
-    if world() == 1:
-        return answers
-    parts: list = [None] * world()
-    dist.all_gather_object(parts, answers)
-    return [parts[number % world()][number // world()] for number in range(sum(map(len, parts)))]
+def shared(
+    items: Iterable[Item],
+    work: Callable[[Item], Answer],
+    progress: Callable[[list[Item]], Iterable[Item]] = iter,
+) -> list[Answer]:
+    """[work(item) for item in items], with the items dealt to the processes in turn.
+
+    All processes get all answers, which must pickle. progress: wraps the items of this process.
+    """
+    mine = list(items)[rank() :: world()]
+    answers = gathered([work(item) for item in progress(mine)])
+    count = sum(map(len, answers))
+    return [answers[number % world()][number // world()] for number in range(count)]
 
 
 def claim(folder) -> Path:
-    """`files.claim` by rank 0 for all of them. Raises UserError if another run has the folder."""
-    return files.claim(folder) if leads() else files.writable_folder(folder)
+    """`files.claim` by rank 0 for all processes.
+
+    Raises UserError, in all, if another run has the folder.
+    """
+    with refusing_together():
+        if leads():
+            files.claim(folder)
+        else:
+            files.writable_folder(folder)
+    return Path(folder)
 
 
 def deal(parts: list[np.ndarray], rows_each: int = 1) -> list[tuple[np.ndarray, dict]]:
-    """This process's micro-batches of a step, of `rows_each` rows an element, and where they stand in the step:
-    `number` of the micro-batch, `first_row`, and `step_rows` in all. Every world-th one, for short rows come first.
+    """This process's micro-batches of a step, and where they stand in the step.
 
-    Raises UserError if there is not the same number of them for each process.
+    parts: the step's micro-batches, each element of which stands for `rows_each` rows.
+    With each comes `number`, its place in the step; `first_row`, its first row of the step; and
+    `step_rows`, the rows of the whole step. Every world-th micro-batch is dealt, not the first few,
+    because short rows come first. Raises UserError unless all processes get as many.
     """
     if len(parts) % world():
         raise UserError(
-            f"{len(parts)} micro-batches a step for {world()} processes",
+            f"{len(parts)} micro-batches per step for {world()} processes",
             "the same number of them for each",
-            f"set --accumulate to a multiple of {world()}: it counts the micro-batches of all processes together",
+            f"set --accumulate to a multiple of {world()}: "
+            "it counts the micro-batches of all processes together",
         )
-    ends = np.cumsum([rows_each * len(part) for part in parts])
-    return [
-        (
-            part,
-            {
-                "number": number,
-                "first_row": int(end) - rows_each * len(part),
-                "step_rows": int(ends[-1]),
-            },
-        )
-        for number, (part, end) in enumerate(zip(parts, ends, strict=True))
-        if number % world() == rank()
-    ]
+    dealt = []
+    first_row = 0
+    step_rows = rows_each * sum(len(part) for part in parts)
+    for number, part in enumerate(parts):
+        if number % world() == rank():
+            where = {"number": number, "first_row": first_row, "step_rows": step_rows}
+            dealt.append((part, where))
+        first_row += rows_each * len(part)
+    return dealt
 
 
 def choose_parallel(name: str, parameters: int, compiled: bool) -> tuple[str, str]:
-    """ddp or fsdp (or alone), and the reason. Raises UserError on fsdp with --compile."""
+    """`ddp`, `fsdp` or `alone`, and the reason. Raises UserError for fsdp with --compile."""
     if world() == 1 and not dist.is_initialized():
         return "alone", "no torchrun"
     if name == "fsdp" and compiled:
         raise UserError(
             "--parallel fsdp with --compile",
-            "one of the two: the compiled blocks are those of whole weights",
+            "one of the two: compiled blocks hold whole weights",
             "drop --compile, or use --parallel ddp",
         )
     if name != "auto":
         return name, "asked for"
-    if parameters >= SHARD_FROM and not compiled:
+    is_large = parameters >= SHARD_FROM
+    if is_large and not compiled:
         return "fsdp", f"{SHARD_FROM / 1e6:.0f} M parameters or more"
-    return (
-        "ddp",
-        "--compile"
-        if parameters >= SHARD_FROM
-        else f"fewer than {SHARD_FROM / 1e6:.0f} M parameters",
-    )
+    return "ddp", "--compile" if is_large else f"fewer than {SHARD_FROM / 1e6:.0f} M parameters"
 
 
 class Objective(nn.Module):
-    """A loss as a module, so that the hooks of DDP and FSDP2 run round all of it, whatever it calls of the model."""
+    """A loss as a module: the hooks of DDP and FSDP2 then run around all of it, whatever it calls.
+    """
 
-    def __init__(self, model: nn.Module, loss_fn: Callable):
+    def __init__(self, model: nn.Module, loss_fn: LossFn):
         super().__init__()
-        self.model, self.loss_fn = model, loss_fn
+        self.model = model
+        self.loss_fn = loss_fn
 
-    def forward(self, batch: dict, rng: torch.Generator):
+    def forward(self, batch: dict, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return self.loss_fn(self.model, batch, rng)
 
 
-def spread(model: nn.Module, loss_fn: Callable, parallel: str) -> tuple[nn.Module, nn.Module]:
+def spread(model: Any, loss_fn: LossFn, parallel: str) -> tuple[Any, nn.Module]:
     """The model whose weights are trained, and the objective(batch, rng) that trains them.
 
-    ddp: `model` itself, its gradients summed over the processes. fsdp: a copy whose every weight is split over the processes;
-    `model` stays whole, on the CPU, for evaluations.
+    ddp: `model` itself; its gradients are summed over the processes. fsdp: a copy whose every
+    weight is split over the processes; `model` stays whole, on the CPU, for evaluations. alone:
+    `model` itself.
     """
+    if parallel == "ddp":
+        # The twin alone leaves weights out of its loss: it has those of the time, but never hears
+        # it.
+        has_unused = bool(getattr(model, "time", None)) and model.config.causal
+        # No device_ids: they would move the whole batch to the GPU, but noise levels are on the
+        # CPU.
+        objective = DistributedDataParallel(
+            Objective(model, loss_fn), find_unused_parameters=has_unused
+        )
+        return model, objective
     if parallel == "fsdp":
         device = model.device
         model = copy.deepcopy(model.cpu()).to(device)
-        for weight in model.parameters():
-            weight.data = weight.data.contiguous()  # FSDP2 takes no channels-last convolutions
-    objective = Objective(model, loss_fn)
-    if parallel == "ddp":
-        # No device_ids: they would move the whole batch to the GPU, and noise levels are drawn on the CPU. Of all losses only the
-        # twin's leaves weights out, those of the time that it is never told.
-        untold = bool(getattr(model, "time", None)) and model.config.causal
-        return model, DistributedDataParallel(objective, find_unused_parameters=untold)
-    if parallel == "fsdp":
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-
-        mesh = init_device_mesh(model.device.type, (world(),))
-        for module in list(model.modules()):
-            for part in (
-                [module.cross, module] if hasattr(module, "attention_norm") else []
-            ):  # a transformer's block
-                if part is not None:
-                    fully_shard(part, mesh=mesh)
-            if getattr(module, "cross", None) is not None:
-                register_fsdp_forward_method(
-                    module.cross, "keys_values"
-                )  # called before, and apart from, its forward
-        fully_shard(objective, mesh=mesh)
-    return model, objective
+        return model, split(Objective(model, loss_fn), model)
+    return model, Objective(model, loss_fn)
 
 
-@contextlib.contextmanager
-def gradients_of(objective: nn.Module, last: bool) -> Iterator[None]:
-    """Forward and backward of one micro-batch: gradients are exchanged only after the last one of the step."""
+def split(objective: nn.Module, model: nn.Module) -> nn.Module:
+    """FSDP2 around each block's cross-attention, around each block, and around the rest."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    for weight in model.parameters():
+        weight.data = weight.data.contiguous()  # FSDP2 takes no channels-last convolutions
+    mesh = init_device_mesh(next(model.parameters()).device.type, (world(),))
+    for module in list(model.modules()):
+        cross = getattr(module, "cross", None)
+        is_block = hasattr(module, "attention_norm")
+        if is_block and cross is not None:
+            fully_shard(cross, mesh=mesh)
+        if is_block:
+            fully_shard(module, mesh=mesh)
+        if cross is not None:  # `keys_values` is called before its forward, and apart from it
+            register_fsdp_forward_method(cross, "keys_values")
+    return fully_shard(objective, mesh=mesh)
+
+
+def gradients_of(objective: nn.Module, is_last: bool) -> contextlib.AbstractContextManager[object]:
+    """A context for one micro-batch: gradients are exchanged only after the step's last micro-
+    batch.
+    """
     if hasattr(objective, "set_requires_gradient_sync"):  # FSDP2's
-        objective.set_requires_gradient_sync(last)
-    with (
-        contextlib.nullcontext()
-        if last or not isinstance(objective, DistributedDataParallel)
-        else objective.no_sync()
-    ):
-        yield
+        objective.set_requires_gradient_sync(is_last)
+    if isinstance(objective, DistributedDataParallel) and not is_last:
+        return objective.no_sync()
+    return contextlib.nullcontext()
 
 
-def is_split(value) -> bool:
-    """Whether this process has only a part of a tensor. Alone it never has, and need not spend two seconds on the import."""
+def is_split(value: Any) -> bool:
+    """Whether this process has only a part of a tensor."""
     if world() == 1 and not dist.is_initialized():
-        return False
+        return False  # spares a single process two seconds of import
     from torch.distributed.tensor import DTensor
 
     return isinstance(value, DTensor)
 
 
-def whole(value: Tensor) -> Tensor:
+def whole(value: Any) -> Tensor:
     """All of a tensor of which this process has a part; all processes must ask for it."""
     return value.full_tensor() if is_split(value) else value
 
 
-def part(value: Tensor) -> Tensor:
-    """What this process has of a tensor, sharing its memory."""
+def local(value: Any) -> Tensor:
+    """The part of a tensor that this process has, in the same memory."""
     return value.to_local() if is_split(value) else value
 
 
-def divide(value: Tensor, like: Tensor) -> Tensor:
+def split_like(value: Tensor, like: Any) -> Tensor:
     """A whole tensor, which all processes have, split as `like` is."""
     if not is_split(like):
         return value
@@ -297,15 +354,18 @@ def divide(value: Tensor, like: Tensor) -> Tensor:
 
 
 def whole_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with nothing split; what was split comes to the CPU, one tensor at a time."""
-    return {
-        name: whole(value).cpu() if is_split(value) else value for name, value in weights.items()
-    }
+    """A state dict with nothing split. Split tensors come to the CPU, one at a time."""
+    result = {}
+    for name, value in weights.items():
+        result[name] = whole(value).cpu() if is_split(value) else value
+    return result
 
 
 def split_weights(weights: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Whole weights, split as those of the same name in `like` are."""
-    return {
-        name: divide(value.to(like[name].device), like[name]) if is_split(like.get(name)) else value
-        for name, value in weights.items()
-    }
+    """Whole weights, split as the weights of the same name in `like` are."""
+    result = {}
+    for name, value in weights.items():
+        if is_split(like.get(name)):
+            value = split_like(value.to(like[name].device), like[name])
+        result[name] = value
+    return result

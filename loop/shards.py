@@ -1,18 +1,20 @@
-"""The state of a run whose weights are split over processes (floor 1): every process's part in a folder, through
-torch.distributed.checkpoint. It loads again on any number of processes, split or whole.
+"""The state of a run whose weights are split over processes, through torch.distributed.checkpoint.
 
-    resume.pt         everything but the tensors; `shards`, the folder's name; `shard_files`, size and SHA-256 of each file in it.
-                      Renaming it into place is what saves
-    resume_STEP/      .metadata, and a file a process: weights/NAME, averaged/NAME, optimizer/NUMBER/PARAMETER/NAME
+    resume.pt        everything but the tensors; `shards`, the folder's name; `shard_files`, size
+    and SHA-256
+                     of each file in it. Renaming resume.pt into place is the moment of saving
+    resume_STEP/     .metadata, and a file per process: weights/NAME, averaged/NAME,
+                     optimizer/NUMBER/PARAMETER/NAME
 
-A folder's .metadata is a pickle, the only form that torch has. It is read with nothing allowed but the classes that
-describe tensors.
+The state loads again on any number of processes, split or whole. A folder's .metadata is a pickle,
+the only form that torch has. It is read with nothing allowed but the classes that describe tensors.
 """
 
 import pickle
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,10 +26,12 @@ from torch.distributed.tensor import DTensor
 
 from base import files
 from base.files import UserError
-from loop.distributed import divide, shared, split_weights
+from loop.contracts import Checkpoint
+from loop.distributed import shared, split_like, split_weights
 
 FOLDER = re.compile(r"resume_\d+")
-DESCRIBE_TENSORS = {  # all that an honest .metadata names
+AGAIN = "copy it again, or begin a run from last.pt with --init_from"
+DESCRIBE_TENSORS = {  # every class that an honest .metadata names
     "torch.distributed.checkpoint.metadata": {
         "Metadata",
         "TensorStorageMetadata",
@@ -45,12 +49,24 @@ DESCRIBE_TENSORS = {  # all that an honest .metadata names
     },
     "pathlib": {"PosixPath", "WindowsPath"},
 }
+# What torch raises when it reads a damaged folder.
+DAMAGE = (
+    pickle.UnpicklingError,
+    CheckpointException,
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    RuntimeError,
+    AttributeError,
+    IndexError,
+)
 
 
 class Reader(dcp.FileSystemReader):
-    """torch's reader, without its trust in whoever wrote the folder."""
+    """torch's reader, but it does not trust whoever wrote the folder."""
 
-    def read_metadata(self, *args, **kwargs) -> Metadata:
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         with open(Path(self.path) / ".metadata", "rb") as file:
             metadata = Descriptions(file).load()
         metadata.storage_meta = metadata.storage_meta or StorageMeta()
@@ -59,37 +75,45 @@ class Reader(dcp.FileSystemReader):
 
 
 class Descriptions(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
+    """Reads a pickle of descriptions of tensors, and of nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
         if name not in DESCRIBE_TENSORS.get(module, ()):
             raise pickle.UnpicklingError(f"{module}.{name} describes no tensor")
         return super().find_class(module, name)
 
 
 def save(
-    run_dir: Path, step: int, weights: dict, averaged: dict | None, optimizers: list[dict]
-) -> dict:
-    """Write resume_STEP/, all processes together; return what resume.pt holds in place of the tensors."""
-    tensors = {f"weights/{name}": value for name, value in weights.items()} | {
-        f"averaged/{name}": value for name, value in (averaged or {}).items()
-    }
+    run_dir: Path,
+    step: int,
+    weights: dict[str, Tensor],
+    averaged: dict[str, Tensor] | None,
+    optimizers: list[dict],
+) -> Checkpoint:
+    """Write resume_STEP/, all processes together; return what resume.pt holds instead of the
+    tensors.
+
+    optimizers: their state dicts.
+    """
+    tensors = {f"weights/{name}": value for name, value in weights.items()}
+    for name, value in (averaged or {}).items():
+        tensors[f"averaged/{name}"] = value
     for number, state in enumerate(optimizers):
-        tensors |= {
-            f"optimizer/{number}/{index}/{name}": value
-            for index, values in state["state"].items()
-            for name, value in values.items()
-        }
-    name = f"resume_{step:06d}"
-    dcp.save(tensors, storage_writer=dcp.FileSystemWriter(run_dir / name))
-    table = shared(
-        sorted(path.name for path in (run_dir / name).iterdir()),
-        lambda file: files.listed(run_dir / name, [file]),
-    )
+        for index, values in state["state"].items():
+            for name, value in values.items():
+                tensors[f"optimizer/{number}/{index}/{name}"] = value
+    folder = run_dir / f"resume_{step:06d}"
+    dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder))
+    names = sorted(path.name for path in folder.iterdir())
+    table: dict[str, dict] = {}
+    for entry in shared(names, lambda name: files.listed(folder, [name])):
+        table |= entry
     return {
-        "weights": None,
+        "weights": None,  # type: ignore[typeddict-item]
         "averaged": None,
         "optimizer": [{"state": {}, "param_groups": state["param_groups"]} for state in optimizers],
-        "shards": name,
-        "shard_files": {file: about for one in table for file, about in one.items()},
+        "shards": folder.name,
+        "shard_files": table,
     }
 
 
@@ -100,8 +124,10 @@ def remove_others(run_dir: Path, keep: str | None) -> None:
             shutil.rmtree(path)
 
 
-def whole_or_split(resume: dict, run_dir: Path, model: nn.Module, optimizers: list) -> dict:
-    """The content of a resume.pt with its tensors, split as `model` is, wherever and however it was saved."""
+def whole_or_split(
+    resume: Checkpoint, run_dir: Path, model: nn.Module, optimizers: list
+) -> Checkpoint:
+    """The content of a resume.pt with its tensors, split as `model` is, however it was saved."""
     if resume.get("shards"):
         return resume | read(run_dir, resume, model, optimizers)
     like = model.state_dict()
@@ -109,35 +135,46 @@ def whole_or_split(resume: dict, run_dir: Path, model: nn.Module, optimizers: li
         return resume
     states = []
     for optimizer, state in zip(optimizers, resume["optimizer"], strict=False):
-        split = {
-            index: {
-                name: divide(value.to(weight.device), weight)
-                if torch.is_tensor(value) and value.shape == weight.shape
-                else value
-                for name, value in state["state"][index].items()
-            }
-            for index, weight in enumerate(parameters(optimizer))
-            if index in state["state"]
-        }
-        states.append(state | {"state": split})
-    return resume | {
+        states.append(split_state(optimizer, state))
+    averaged = resume["averaged"]
+    return {
+        **resume,
         "weights": split_weights(resume["weights"], like),
-        "averaged": resume["averaged"] and split_weights(resume["averaged"], like),
+        "averaged": averaged and split_weights(averaged, like),
+        # An optimizer too many stays as it is: `Run` refuses it by name.
         "optimizer": states + resume["optimizer"][len(states) :],
     }
 
 
-def parameters(optimizer) -> list[Tensor]:
-    """In the order of its state dict's numbers."""
+def split_state(optimizer: torch.optim.Optimizer, state: dict) -> dict:
+    """A whole state dict of an optimizer, its tensors split as the weights are that they belong to.
+    """
+    split: dict[int, dict] = {}
+    for index, weight in enumerate(parameters(optimizer)):
+        if index not in state["state"]:
+            continue  # a weight that had no gradient yet
+        split[index] = {}
+        for name, value in state["state"][index].items():
+            if torch.is_tensor(value) and value.shape == weight.shape:
+                value = split_like(value.to(weight.device), weight)
+            split[index][name] = value
+    return {**state, "state": split}
+
+
+def parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The weights in the order of the numbers in the optimizer's state dict."""
     return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
-def read(run_dir: Path, resume: dict, model: nn.Module, optimizers: list) -> dict:
-    """weights, averaged and optimizer of resume_STEP/. Raises UserError if it is missing or damaged."""
+def read(run_dir: Path, resume: Checkpoint, model: nn.Module, optimizers: list) -> Checkpoint:
+    """weights, averaged and optimizer of resume_STEP/.
+
+    Raises UserError if it is missing or damaged.
+    """
     if not FOLDER.fullmatch(str(resume["shards"])):
         raise UserError(
             f"the folder {resume['shards']!r} in {run_dir / 'resume.pt'}",
-            "the name of one beside it, such as resume_000500",
+            "the name of a folder beside it, such as resume_000500",
             "use the resume.pt of a run of this project",
         )
     folder = files.existing(
@@ -145,55 +182,49 @@ def read(run_dir: Path, resume: dict, model: nn.Module, optimizers: list) -> dic
         "every process's part of the saved state",
         "copy it beside its resume.pt",
     )
-    check(folder, resume.get("shard_files") or {})  # none before there were any
-    like = model.state_dict()
+    check(folder, resume.get("shard_files") or {})  # version 0.1.0 listed none
     try:
-        reader = Reader(folder)
-        tensors = {}
-        for key, entry in reader.read_metadata().state_dict_metadata.items():
-            if not isinstance(entry, TensorStorageMetadata):
-                raise pickle.UnpicklingError(f"{key} is no tensor")
-            tensors[key] = room_for(key, entry, like, optimizers)
-        dcp.load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
-    except (
-        pickle.UnpicklingError,
-        CheckpointException,
-        OSError,
-        EOFError,
-        KeyError,
-        ValueError,
-        RuntimeError,
-        AttributeError,
-        IndexError,
-    ) as error:
+        tensors = read_tensors(folder, model.state_dict(), optimizers)
+    except DAMAGE as error:
         raise UserError(
             f"{folder}, which is damaged or of another model ({type(error).__name__})",
             "the folder that the run wrote",
-            "copy it again, or begin a run from last.pt with --init_from",
+            AGAIN,
         ) from error
-    result = {
-        "weights": {},
-        "averaged": {},
-        "optimizer": [dict(state, state={}) for state in resume["optimizer"]],
-    }
+    weights: dict[str, Tensor] = {}
+    averaged: dict[str, Tensor] = {}
+    states = [{**state, "state": {}} for state in resume["optimizer"]]
     for key, value in tensors.items():
-        part, name = key.split("/", 1)
-        if part == "optimizer":
+        group, name = key.split("/", 1)
+        if group == "optimizer":
             number, index, name = name.split("/")
-            result[part][int(number)]["state"].setdefault(int(index), {})[name] = value
+            states[int(number)]["state"].setdefault(int(index), {})[name] = value
         else:
-            result[part][name] = value
-    return result | {"averaged": result["averaged"] or None}
+            (weights if group == "weights" else averaged)[name] = value
+    return {"weights": weights, "averaged": averaged or None, "optimizer": states}
 
 
-def check(folder: Path, table: dict) -> None:
-    """Hold the folder's files to their checksums, each process some of them. Raises UserError, in all, for one that is missing or changed."""
+def read_tensors(folder: Path, like: dict[str, Tensor], optimizers: list) -> dict[str, Tensor]:
+    """The tensors of a folder by their keys, each split as the weight is that it belongs to."""
+    reader = Reader(folder)
+    tensors = {}
+    for key, entry in reader.read_metadata().state_dict_metadata.items():
+        if not isinstance(entry, TensorStorageMetadata):
+            raise pickle.UnpicklingError(f"{key} is no tensor")
+        tensors[key] = room_for(key, entry, like, optimizers)
+    dcp.load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
+    return tensors
 
-    def problem(item) -> UserError | None:
+
+def check(folder: Path, table: dict[str, dict]) -> None:
+    """Compare the folder's files with their checksums, each process some of them.
+
+    Raises UserError, in all processes, for a file that is missing or changed.
+    """
+
+    def problem(entry: tuple[str, dict]) -> UserError | None:
         try:
-            files.check_files(
-                folder, dict([item]), "copy it again, or begin a run from last.pt with --init_from"
-            )
+            files.check_files(folder, dict([entry]), AGAIN)
         except UserError as error:
             return error
         return None
@@ -203,15 +234,19 @@ def check(folder: Path, table: dict) -> None:
             raise error
 
 
-def room_for(key: str, entry: TensorStorageMetadata, like: dict, optimizers: list) -> Tensor:
-    """An empty tensor for a saved one, split as the weight that it belongs to is."""
-    part, name = key.split("/", 1)
-    if part in ("weights", "averaged"):
+def room_for(
+    key: str, entry: TensorStorageMetadata, like: dict[str, Tensor], optimizers: list
+) -> Tensor:
+    """An empty tensor for a saved tensor, split as the weight is that it belongs to."""
+    group, name = key.split("/", 1)
+    if group in ("weights", "averaged"):
         return torch.zeros_like(like[name])
     number, index, _ = name.split("/")
-    weights = (
-        parameters(optimizers[int(number)]) if int(number) < len(optimizers) else []
-    )  # else refused with its name by the optimizer
+    weights: list[Tensor] = []
+    if int(number) < len(
+        optimizers
+    ):  # otherwise `Run` refuses the state, with the optimizer's name
+        weights = parameters(optimizers[int(number)])
     if int(index) < len(weights) and weights[int(index)].shape == entry.size:
         return torch.zeros_like(weights[int(index)])
     return torch.zeros(entry.size, dtype=entry.properties.dtype)

@@ -1,0 +1,193 @@
+"""A captioner while it trains: its loss, its score on val, and captions to read.
+
+The caption's loss is masked diffusion's bound, the twin's likelihood, or the bound with a reward.
+The length head's loss is added to it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import diffusion
+from base import config, flags
+from base.config import SampleConfig
+from base.files import UserError
+from base.flags import setting
+from caption import teach, writer
+from caption.data import CaptionData
+from loop.batches import to_device
+from net import twin
+
+LENGTH_WEIGHT = 0.1  # of the length head's loss beside the caption's
+EVAL_BATCH = 50  # images scored at one time
+PREVIEWS = 6  # captions in a file of samples/
+
+
+@dataclass
+class CaptionRun:
+    """The loss and its evaluation. A resumed run keeps these."""
+
+    objective: str = setting(
+        "diffusion", "what to train; ar is the autoregressive twin", choices=config.OBJECTIVES
+    )
+    estimator: str = setting(
+        "count",
+        "how noise levels are drawn; with --weight flat, cosine masks more",
+        choices=config.ESTIMATORS,
+    )
+    weight: str = setting(
+        "bound", "weights of the loss; bound is the likelihood's own", choices=config.WEIGHTS
+    )
+    image_dropout: float = setting(
+        0.1, "share of captions trained without their image, for guidance", at_least=0, below=1
+    )
+    patch_dropout: float = setting(
+        0.0, "share of an image's patches hidden in training", at_least=0, below=1
+    )
+    length_dropout: float = setting(
+        0.0,
+        "share of an image's patches hidden from the length head; 0.1 helps with --length_only",
+        at_least=0,
+        below=1,
+    )
+    label_smoothing: float = setting(
+        0.0, "share of the target spread over the vocabulary", at_least=0, below=1
+    )
+    complementary: bool = setting(False, "train on each mask and its opposite")
+    self_critical: float = setting(
+        0.0,
+        "weight of a CIDEr-D reward, in a second phase from a trained captioner; 0 means none",
+        at_least=0,
+        metavar="WEIGHT",
+    )
+    captions_per_image: int = setting(4, "captions of one image in a batch", at_least=1)
+    eval_images: int = setting(500, "val images at each evaluation", at_least=1)
+    teacher: str | None = setting(
+        None,
+        "train on the captions that this captioner or twin writes, instead of human captions",
+        metavar="FILE",
+    )
+    length_only: bool = setting(False, "train a new length head for --init_from, and nothing else")
+
+    def __post_init__(self):
+        flags.check(self)
+        if self.self_critical and (self.complementary or self.label_smoothing):
+            raise UserError(
+                "--self_critical with --complementary or --label_smoothing",
+                "one mask per caption and its plain loss, to which the reward is added",
+                "drop these flags",
+            )
+        if self.complementary and self.estimator != "count":
+            raise UserError(
+                f"--complementary with --estimator {self.estimator}",
+                "the count estimator",
+                "add --estimator count",
+            )
+
+
+def make_loss(own: CaptionRun, tokenizer, statistics: dict, reward: teach.Reward | None = None):
+    """loss_fn for `fit`: the caption's loss given its image, and the length head's.
+
+    n captions of an image are neighbours in a batch: features are (B / n, P, width), tokens (B, L).
+    """
+
+    def loss_fn(model, batch, rng):
+        tokens, lengths, free = to_device(batch, model.device)
+        features = writer.standardise(batch["features"], statistics, model.device)
+        seen = writer.hide(features, own.length_dropout, rng)
+        repeats = len(tokens) // len(features)
+        length_logits = model.length_logits(seen).repeat_interleave(repeats, 0)
+        length_loss = F.cross_entropy(length_logits, batch["lengths"].to(model.device))
+        if own.length_only:
+            return length_loss, {}
+        kept = torch.rand(len(features), generator=rng) >= own.image_dropout
+        features = features * kept.to(model.device)[:, None, None]
+        condition = model.keys_values(writer.hide(features, own.patch_dropout, rng))
+        loss, figures = caption_loss(model, batch, tokens, lengths, free, condition, rng)
+        return loss + LENGTH_WEIGHT * length_loss, {
+            **figures,
+            "length_cross_entropy": length_loss.item(),
+        }
+
+    def caption_loss(model, batch, tokens, lengths, free, condition, rng):
+        if own.objective == "ar":
+            return twin.loss(model, tokens, free, condition)
+        denoise, uniform = model.bind(lengths, condition), batch["uniform"]
+        drawing = {"rng": rng, "estimator": own.estimator, "weight": own.weight}
+        if reward is not None:
+            return teach.self_critical_loss(
+                denoise,
+                tokens,
+                free,
+                batch["sources"],
+                reward,
+                tokenizer,
+                uniform=uniform,
+                share=own.self_critical,
+                **drawing,
+            )
+        return diffusion.loss(
+            denoise,
+            tokens,
+            free,
+            mask_id=tokenizer.mask,
+            uniform=uniform,
+            complementary=own.complementary,
+            label_smoothing=own.label_smoothing,
+            **drawing,
+        )
+
+    return loss_fn
+
+
+def length_nats(model, held_out: CaptionData, numbers, features) -> float:
+    """The length head's nats on these images, each the mean over the image's captions."""
+    log_p = model.length_logits(features).log_softmax(-1).cpu()  # (images, max_length + 1)
+    nats = []
+    for row, number in zip(log_p, numbers, strict=True):
+        lengths = [len(caption) for caption in held_out.tokens[number]]
+        nats.append(float(row[lengths].mean()))
+    return -sum(nats)
+
+
+def make_eval(own: CaptionRun, held_out: CaptionData, statistics: dict):
+    """eval_fn for `fit`: nats per token of val's first captions, or of their lengths."""
+    numbers = np.arange(min(own.eval_images, len(held_out)))
+
+    def eval_fn(model):
+        nats = tokens = 0.0
+        for batch in np.array_split(numbers, -(-len(numbers) // EVAL_BATCH)):
+            features = writer.standardise(held_out.features_of(batch), statistics, model.device)
+            if own.length_only:
+                nats += length_nats(model, held_out, batch, features)
+                continue
+            captions = [held_out.tokens[number][0].tolist() for number in batch]
+            nats += writer.bounds(
+                model, held_out.tokenizer, own.objective, features, captions, seed=int(batch[0])
+            ).sum()
+            tokens += sum(len(caption) - 1 for caption in captions)  # [BOS] is given
+        if own.length_only:
+            return {"nats_per_length": nats / len(numbers)}
+        return {"nats_per_token": nats / tokens}
+
+    return eval_fn
+
+
+def make_preview(own: CaptionRun, seed: int, held_out: CaptionData, statistics: dict):
+    """preview_fn for `fit`: captions of val's first images, each beside a human caption."""
+    numbers = np.arange(min(PREVIEWS, own.eval_images, len(held_out)))
+
+    def preview_fn(model):
+        features = writer.standardise(held_out.features_of(numbers), statistics, model.device)
+        settings = SampleConfig(**config.CAPTIONS)
+        written = writer.write(
+            model, held_out.tokenizer, own.objective, features, settings, seed=seed
+        )
+        lines = []
+        for caption, record in zip(written, held_out.records, strict=False):
+            lines.append(f"{caption.text}   | {record['captions'][0]}")
+        return "\n".join(lines)
+
+    return preview_fn

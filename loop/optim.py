@@ -1,0 +1,149 @@
+"""The optimizers: AdamW for all weights, or Muon for the matrices inside the blocks; the learning
+rate of a step.
+
+Muon keeps a momentum and makes it orthogonal by a Newton-Schulz iteration (Jordan 2024).
+torch.optim.Muon does the same for one matrix at a time and always in bfloat16, which some CPUs
+multiply at half the rate of float32. Here all matrices of one shape are one batched product, in
+bfloat16 only where it is faster.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from base.config import TrainConfig
+from loop.distributed import is_split, local, split_like, whole
+from loop.hardware import fast_bfloat16
+
+# Jordan's quintic: steep at 0, and after five rounds within 1 ± 0.3.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+# Split matrices that are whole at one time. FSDP2 saves memory, which a full stack of them would
+# spend.
+SPLIT_AT_ONCE = 8
+# Parameters of a transformer's blocks, whatever the model calls the list of its blocks.
+INSIDE_BLOCKS = re.compile(r"(^|\.)(blocks|layers)\.\d+\.")
+
+
+def learning_rate(step: int, cfg: TrainConfig) -> float:
+    """Share of the peak at `step` (counted from 0): a linear warm-up, then a cosine to
+    cfg.final_learning_rate.
+    """
+    if step < cfg.warmup_steps:
+        return (step + 1) / cfg.warmup_steps
+    done = min(1.0, (step - cfg.warmup_steps) / max(1, cfg.max_steps - cfg.warmup_steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * done))
+    return cfg.final_learning_rate + (1 - cfg.final_learning_rate) * cosine
+
+
+def set_learning_rate(optimizers: list[torch.optim.Optimizer], rate: float) -> None:
+    """Give every group of every optimizer this learning rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+def make_optimizers(model: nn.Module, cfg: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW for all weights, or Muon for the blocks' matrices and AdamW for the rest.
+
+    Updates of both have the same size (`Muon`), so one learning rate serves both.
+    """
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    inside, outside = [], []
+    for name, weight in trained:
+        is_hidden = weight.ndim == 2 and INSIDE_BLOCKS.search(name)
+        (inside if is_hidden else outside).append(weight)
+    if cfg.optimizer == "adamw" or not inside:
+        return [make_adamw(inside + outside, cfg)]
+    muon = Muon(inside, lr=cfg.learning_rate, weight_decay=cfg.weight_decay)
+    return [make_adamw(outside, cfg), muon]
+
+
+def make_adamw(weights: list[nn.Parameter], cfg: TrainConfig) -> torch.optim.AdamW:
+    """AdamW that decays matrices only: a norm's gain or a scale has no reason to be near 0."""
+    matrices = [weight for weight in weights if weight.ndim >= 2]
+    vectors = [weight for weight in weights if weight.ndim < 2]
+    groups = []
+    if matrices:
+        groups.append({"params": matrices, "weight_decay": cfg.weight_decay})
+    if vectors:
+        groups.append({"params": vectors, "weight_decay": 0.0})
+    return torch.optim.AdamW(groups, lr=cfg.learning_rate, betas=(0.9, cfg.beta2))
+
+
+def orthogonalize(matrices: Tensor, rounds: int = 5) -> Tensor:
+    """(n, rows, columns) float32 -> the same shape and type with all singular values near 1."""
+    a, b, c = COEFFICIENTS
+    x = matrices.bfloat16() if fast_bfloat16(matrices.device) else matrices
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    if is_tall:
+        x = x.mT  # the product x xᵀ below is then the smaller of the two
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(rounds):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if is_tall else x).to(matrices.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum, orthogonal updates, decoupled weight decay.
+
+    An update is scaled by 0.2·sqrt(max(rows, columns)), which gives it the size of an AdamW update
+    (arXiv 2502.16982, eq. 4).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+    ):
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update all weights that have a gradient, those of one shape and device together.
+
+        Where weights are split over processes (FSDP2), the momentum is split too.
+        A matrix is whole only while it is made orthogonal.
+        """
+        for group in self.param_groups:
+            alike: dict[tuple, list[nn.Parameter]] = {}
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    alike.setdefault((tuple(weight.shape), weight.device), []).append(weight)
+            for weights in alike.values():
+                self.update(weights, group)
+
+    def update(self, weights: list[nn.Parameter], group: dict) -> None:
+        """One step of weights of one shape: momentum, decay, then the orthogonal update."""
+        buffers = [self.momentum_of(weight) for weight in weights]
+        torch._foreach_lerp_(
+            [local(buffer) for buffer in buffers],
+            [local(weight.grad) for weight in weights],
+            1 - group["momentum"],
+        )
+        torch._foreach_mul_(
+            [local(weight) for weight in weights], 1 - group["lr"] * group["weight_decay"]
+        )
+        size = -0.2 * math.sqrt(max(weights[0].shape)) * group["lr"]
+        at_once = SPLIT_AT_ONCE if is_split(weights[0]) else len(weights)
+        for first in range(0, len(weights), at_once):
+            few = weights[first : first + at_once]
+            ahead = []  # Nesterov: the gradient, moved towards the momentum
+            for weight, buffer in zip(few, buffers[first : first + at_once], strict=True):
+                ahead.append(whole(weight.grad.lerp(buffer, group["momentum"])))
+            updates = []
+            for update, weight in zip(orthogonalize(torch.stack(ahead)), few, strict=True):
+                updates.append(local(split_like(update, weight)))
+            torch._foreach_add_([local(weight) for weight in few], updates, alpha=size)
+
+    def momentum_of(self, weight: nn.Parameter) -> Tensor:
+        """The momentum of a weight, zeros before its first step."""
+        state = self.state[weight]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        return state["momentum_buffer"]
