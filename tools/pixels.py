@@ -1,86 +1,106 @@
-"""Scenes as the embedded encoder learns from them (floor 1): decoded pictures, what each patch shows, and other colours and turns."""
+"""Scenes as the embedded encoder learns from them: their pixels, and what each patch shows.
 
+`recolour` and `turn` change the images in ways that keep the shapes.
+
+Shapes: B batch, N images, S side of the pixels, G side of the grid of patches, P = G² patches.
+"""
+
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from base import files, folders
 from base.tokenizer import Tokenizer
 from caption import data as caption_data
 from caption import features
-from net import image_encoders
+from net.image_encoders import Preprocess
 from worlds.scenes import CLASSES
 
-STRIDE = 16  # pixels of the input to one patch
+STRIDE = 16  # pixels of the input per patch
+NOTHING = -1  # the class of the background
+# With equal weights, a small object inside a large one was 0.2% of the loss and was learnt badly
+# (docs/log/captions.md). So an object weighs 5 in all, and a patch of the background 0.2.
+OBJECT_WEIGHT, BACKGROUND_WEIGHT = 5, 0.2
+
+
+def decoded(paths: list[Path], preprocess: Preprocess) -> Iterator[np.ndarray]:
+    """The pixels (S, S, 3) of each image, decoded in parallel, in their order."""
+    with ProcessPoolExecutor() as pool:
+        read = partial(features.read_pixels, preprocess)
+        images = pool.map(read, paths, chunksize=32)
+        yield from tqdm(images, total=len(paths), desc="decoding")
+
+
+def write_pixels(path: Path, sums: Path, paths: list[Path], preprocess: Preprocess) -> None:
+    """Decode the images into `path`, (N, S, S, 3) uint8, with a checksum of each row in `sums`."""
+    size = preprocess.size
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size, size, 3)}
+    checksums = []
+    with files.replacing(path) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for pixels in decoded(paths, preprocess):
+            file.write(pixels.tobytes())
+            checksums.append(caption_data.row_checksums(pixels[None]))
+    with files.replacing(sums) as file:
+        np.save(file, np.concatenate(checksums))
+
+
+def open_pixels(
+    folder: Path, split: str, records: list[dict], preprocess: Preprocess
+) -> caption_data.Features:
+    """The pixels of a split, (N, S, S, 3) uint8, memory-mapped; decoded at the first call."""
+    fingerprint = caption_data.read_meta(folder)["fingerprint"]
+    path = folder / f"pixels_{split}_{preprocess.size}_{fingerprint}.npy"
+    sums = path.with_suffix(".checksums.npy")
+    if not (path.exists() and sums.exists()):
+        paths = [caption_data.image_path(folder, record) for record in records]
+        write_pixels(path, sums, paths, preprocess)
+    arrays = (folders.open_array(file, "remove it") for file in (path, sums))
+    return caption_data.Features(path, *arrays)
+
+
+def open_texts(records: list[dict], tokenizer: Tokenizer) -> caption_data.Texts:
+    """The captions of the records as rows of [BOS], ids, [EOS]."""
+    captions = [caption for record in records for caption in record["captions"]]
+    rows = []
+    for ids in tokenizer.encode_batch(captions):
+        rows.append(torch.tensor([tokenizer.bos, *(int(id) for id in ids), tokenizer.eos]))
+    remaining = iter(rows)
+    by_image = [[next(remaining) for _ in record["captions"]] for record in records]
+    return caption_data.Texts(by_image, tokenizer.pad)
 
 
 class Pixels:
-    """The train or val pictures as the encoder sees them, decoded once: what CaptionBatches batches.
+    """The images of a split as the encoder sees them: what CaptionBatches batches.
 
-    pixels: (N, size, size, 3) uint8, memory-mapped. targets: (N, P, 4) int64, class of each attribute at a patch, -1 for none.
-    weights: (N, P) float32, of each patch in the loss.
+    pixels: (N, S, S, 3) uint8. targets: (N, P, 4) int64, the class of each attribute at a patch,
+    NOTHING for none. weights: (N, P) float32, of each patch in the loss.
     """
 
-    def __init__(self, folder, split: str, preprocess: image_encoders.Preprocess):
-        self.records = [
-            record for record in caption_data.read_records(folder) if record["split"] == split
-        ]
-        self.tokenizer = Tokenizer.from_json(
-            (Path(folder) / "tokenizer.json").read_text(encoding="utf-8")
-        )
-        path = (
-            Path(folder)
-            / f"pixels_{split}_{preprocess.size}_{caption_data.read_meta(folder)['fingerprint']}.npy"
-        )
-        sums = path.with_suffix(".checksums.npy")
-        if not (path.exists() and sums.exists()):
-            found = []
-            with files.replacing(path) as file, ProcessPoolExecutor() as pool:
-                np.lib.format.write_array_header_1_0(
-                    file,
-                    {
-                        "descr": "|u1",
-                        "fortran_order": False,
-                        "shape": (len(self.records), preprocess.size, preprocess.size, 3),
-                    },
-                )
-                paths = [caption_data.image_path(folder, record) for record in self.records]
-                for image in tqdm(
-                    pool.map(partial(features.read_pixels, preprocess), paths, chunksize=32),
-                    total=len(paths),
-                    desc="decoding",
-                ):
-                    file.write(image.tobytes())
-                    found.append(caption_data.row_checksums(image[None]))
-            with files.replacing(sums) as file:
-                np.save(file, np.concatenate(found))
-        self.pixels = caption_data.Features(
-            path, folders.open_array(path, "remove it"), folders.open_array(sums, "remove it")
-        )
-        classes = [
-            patch_classes(record["scene"], preprocess.size // STRIDE) for record in self.records
-        ]
-        self.targets, self.weights = (np.stack(parts) for parts in zip(*classes, strict=True))
-        flat = self.tokenizer.encode_batch(
-            [caption for record in self.records for caption in record["captions"]]
-        )
-        ids = iter(
-            torch.tensor([self.tokenizer.bos, *(int(i) for i in one), self.tokenizer.eos])
-            for one in flat
-        )
-        self.texts = caption_data.Texts(
-            [[next(ids) for _ in record["captions"]] for record in self.records], self.tokenizer.pad
-        )
+    def __init__(self, folder, split: str, preprocess: Preprocess):
+        folder = Path(folder)
+        records = caption_data.read_records(folder)
+        self.records = [record for record in records if record["split"] == split]
+        tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        self.tokenizer = Tokenizer.from_json(tokenizer)
+        self.pixels = open_pixels(folder, split, self.records, preprocess)
+        grid = preprocess.size // STRIDE
+        classes = [patch_classes(record["scene"], grid) for record in self.records]
+        self.targets = np.stack([targets for targets, _ in classes])
+        self.weights = np.stack([weights for _, weights in classes])
+        self.texts = open_texts(self.records, self.tokenizer)
 
     def __len__(self) -> int:
         return len(self.records)
 
     def batch(self, numbers, which, pad_multiple: int = 1) -> dict:
-        """One caption, which (B, 1), of each of the pictures numbers (B,), as `caption_data.Texts.batch` gives it, and the pictures."""
+        """The images `numbers` (B,), each with its caption number `which` (B, 1)."""
         order = np.asarray(numbers)
         return {
             **self.texts.batch(order, which, pad_multiple),
@@ -92,35 +112,44 @@ class Pixels:
 
 
 def patch_classes(scene: dict, grid: int) -> tuple[np.ndarray, np.ndarray]:
-    """Size, fill, colour and shape over each patch's centre, the topmost object's, -1 for background: (grid², 4) int64; and
-    the patches' weights (grid²,) float32: every object weighs 5 in all, however few its patches, and background 0.2 a patch.
+    """What each patch's centre shows: classes (P, 4) int64, and the patches' weights (P,) float32.
 
-    With equal patches the small object inside a large one was 0.2% of the loss, and badly learnt (LOG.md).
+    The classes are size, fill, colour and shape of the topmost object, NOTHING for the background.
     """
     y, x = np.divmod(np.arange(grid * grid), grid)
     x, y = (x + 0.5) / grid, (y + 0.5) / grid
-    result, owner = np.full((grid * grid, 4), -1), np.full(grid * grid, -1)
-    for number, one in enumerate(scene["objects"]):
-        near = np.hypot(x - one["x"], y - one["y"]) < max(0.8 * one["radius"], 0.55 / grid)
-        result[near], owner[near] = (
-            [names.index(one[name]) for name, names in CLASSES.items()],
-            number,
-        )
+    classes = np.full((grid * grid, len(CLASSES)), NOTHING)
+    owner = np.full(grid * grid, NOTHING)  # the number of the patch's object
+    for number, item in enumerate(scene["objects"]):
+        distance = np.hypot(x - item["x"], y - item["y"])
+        # A patch is an object's if its centre lies well inside, or close to a tiny object's centre.
+        inside = distance < max(0.8 * item["radius"], 0.55 / grid)
+        classes[inside] = [names.index(item[name]) for name, names in CLASSES.items()]
+        owner[inside] = number
     patches = np.bincount(owner + 1, minlength=len(scene["objects"]) + 1)
-    return result, np.where(owner < 0, 0.2, 5 / patches[owner + 1]).astype(np.float32)
+    weights = np.where(owner < 0, BACKGROUND_WEIGHT, OBJECT_WEIGHT / patches[owner + 1])
+    return classes, weights.astype(np.float32)
 
 
-def recolour(pixels: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """The same pictures with their channels in another order, or inverted, or both: (B, size, size, 3) uint8 in and out."""
+def recolour(pixels: Tensor, rng: torch.Generator) -> Tensor:
+    """The same images with their channels in another order, or inverted, or both.
+
+    (B, S, S, 3) uint8 in and out.
+    """
     pixels = pixels[..., torch.randperm(3, generator=rng)]
-    return 255 - pixels if torch.rand((), generator=rng) < 0.5 else pixels
+    inverted = torch.rand((), generator=rng) < 0.5
+    return 255 - pixels if inverted else pixels
 
 
-def turn(rng: torch.Generator, *grids: torch.Tensor) -> list[torch.Tensor]:
-    """The same pictures, and what is known of their patches, in one of the square's eight symmetries, which leave a shape what it is:
-    (B, side, side, ...) in and out."""
-    quarters, mirrored = (
-        int(torch.randint(4, (), generator=rng)),
-        torch.rand((), generator=rng) < 0.5,
-    )
-    return [torch.rot90(one.flip(2) if mirrored else one, quarters, (1, 2)) for one in grids]
+def turn(rng: torch.Generator, *grids: Tensor) -> list[Tensor]:
+    """Images and what is known of their patches, in one of the square's eight symmetries.
+
+    These keep a shape what it is. (B, side, side, ...) in and out.
+    """
+    quarters = int(torch.randint(4, (), generator=rng))
+    mirrored = torch.rand((), generator=rng) < 0.5
+    turned = []
+    for grid in grids:
+        grid = grid.flip(2) if mirrored else grid
+        turned.append(torch.rot90(grid, quarters, (1, 2)))
+    return turned
