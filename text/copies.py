@@ -1,7 +1,7 @@
-"""Which runs of tokens a text shares with a corpus, so that memorising is seen (floor 0: numpy and the standard library).
+"""Which runs of tokens a text shares with a corpus, so that memorising is seen (no torch).
 
-The few texts become a suffix automaton (Blumer et al. 1985); the corpus is streamed through it once, a step or two of
-work a token, whatever its size and without being kept.
+The few texts become a suffix automaton (Blumer et al. 1985). The corpus is streamed through it
+once, with a step or two of work per token. It is not kept, so its size does not matter.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,13 +13,13 @@ class Copies:
     """The automaton of some texts: `read` the corpus, piece by piece, then ask for `runs`."""
 
     def __init__(self, texts: Sequence[Sequence[int]]):
-        # State 0 is the empty string. A state is a class of substrings that end at the same places of the texts.
+        # State 0 is the empty string. A state is a class of substrings that end at the same
+        # places of the texts.
         self.next: list[dict[int, int]] = [{}]
         self.link, self.length = [-1], [0]
         self.ends = [self.add(text) for text in texts]
-        self.seen = [0] * len(
-            self.next
-        )  # the longest of a state's substrings that the corpus holds
+        # By state, the longest of its substrings that the corpus holds.
+        self.seen = [0] * len(self.next)
         self.settled = True
 
     def add(self, text: Sequence[int]) -> list[int]:
@@ -59,7 +59,7 @@ class Copies:
         return len(self.next) - 1
 
     def clone(self, last: int, known: int, token: int) -> int:
-        """Split off the shorter substrings of `known`, which now end at more places than the longer ones."""
+        """Split off the shorter substrings of `known`: they now end at more places."""
         new = self.state(dict(self.next[known]), self.length[last] + 1, self.link[known])
         self.link[known] = new
         while last >= 0 and self.next[last].get(token) == known:
@@ -84,17 +84,19 @@ class Copies:
                 seen[state] = matched
         self.settled = False
 
+    def settle(self) -> None:
+        """Pass what was seen on to shorter substrings: the end of a held run is held too."""
+        states = sorted(range(1, len(self.next)), key=self.length.__getitem__, reverse=True)
+        for state in states:
+            if self.seen[state]:
+                shorter = self.link[state]
+                self.seen[shorter] = self.length[shorter]
+        self.settled = True
+
     def runs(self, number: int) -> np.ndarray:
-        """For each token of text `number`, the length of the longest run ending there that the corpus holds: (n,) int64."""
+        """For each token of a text, the longest run of the corpus that ends there: (n,) int64."""
         if not self.settled:
-            for state in sorted(
-                range(1, len(self.next)), key=self.length.__getitem__, reverse=True
-            ):
-                if self.seen[state]:
-                    self.seen[self.link[state]] = self.length[
-                        self.link[state]
-                    ]  # what ends a held run is held
-            self.settled = True
+            self.settle()
         result = []
         for state in self.ends[number]:
             while state and not self.seen[state]:
@@ -104,16 +106,20 @@ class Copies:
 
 
 def rates(runs: Sequence[np.ndarray], least: int = 16) -> dict[str, float]:
-    """The longest run (mean and maximum over texts) and the share of tokens that lie in a run of at least `least`."""
-    longest = [int(one.max(initial=0)) for one in runs]
-    inside = total = 0
-    for one in runs:
-        mark = np.zeros(len(one), dtype=bool)
-        for end in np.flatnonzero(one >= least):
-            mark[end + 1 - one[end] : end + 1] = True
-        inside, total = inside + int(mark.sum()), total + len(one)
+    """The longest run (mean and maximum over texts), and the share of tokens in long runs.
+
+    runs: of each text, as `Copies.runs` gives them. least: tokens of a long run.
+    """
+    longest = [int(lengths.max(initial=0)) for lengths in runs]
+    copied = total = 0
+    for lengths in runs:
+        inside = np.zeros(len(lengths), dtype=bool)
+        for end in np.flatnonzero(lengths >= least):
+            inside[end + 1 - lengths[end] : end + 1] = True
+        copied += int(inside.sum())
+        total += len(lengths)
     return {
         "longest_copy_mean": float(np.mean(longest)),
         "longest_copy_max": float(max(longest)),
-        "copied_share": inside / max(1, total),
+        "copied_share": copied / max(1, total),
     }
