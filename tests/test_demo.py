@@ -13,9 +13,20 @@ from base.files import UserError
 
 # The last of two equal flags counts: the demo's own flags are read, then made small.
 SMALL = {
-    "train_captioning": "--d_model 16 --heads 2 --layers 1 --batch_size 16 --device cpu".split(),
-    "evaluate": "--step_counts 1,2 --device cpu".split(),
-    "generate_caption": "--device cpu".split(),
+    "train_captioning": [
+        "--d_model",
+        "16",
+        "--heads",
+        "2",
+        "--layers",
+        "1",
+        "--batch_size",
+        "16",
+        "--device",
+        "cpu",
+    ],
+    "evaluate": ["--step_counts", "1,2", "--device", "cpu"],
+    "generate_caption": ["--device", "cpu"],
 }
 
 

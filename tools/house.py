@@ -1,6 +1,6 @@
 """Measure the house: how a checkout's files, lines, functions and README compare with the budgets.
 
-Reads   the Python files and README.md of a checkout (tests, docs and virtual environments are left out)
+Reads   the Python files outside tests/, and README.md, of a checkout that git tracks
 Writes  a Markdown table to the screen; a second folder becomes a second column
 
 This checkout, in a second:
@@ -27,7 +27,7 @@ LONGEST = 50  # lines of the longest function
 
 @dataclass
 class Source:
-    """One Python file. code: its lines that hold code, without comments, docstrings and blank lines."""
+    """One Python file. code: the numbers of its lines of code, without comments and docstrings."""
 
     path: Path
     lines: list[str]
@@ -44,7 +44,7 @@ def parse_args(argv):
 
 
 def tracked(root: Path) -> list[Path]:
-    """The files that git tracks in `root`, as paths relative to it. Raises UserError without git."""
+    """The files that git tracks in `root`, relative to it. Raises UserError without git."""
     done = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{root}, which git does not know", "a git checkout", "name another folder")

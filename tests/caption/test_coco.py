@@ -129,7 +129,7 @@ def test_against_pycocoevalcap_itself():
 def test_intervals_and_signature():
     """The bootstrap that is computed from sums is the bootstrap that resamples images and scores them anew."""
     rng = np.random.default_rng(0)
-    draw = lambda: " ".join(rng.choice("a b c d e f".split(), size=rng.integers(2, 8)))
+    draw = lambda: " ".join(rng.choice(["a", "b", "c", "d", "e", "f"], size=rng.integers(2, 8)))
     captions, references = (
         [draw() for _ in range(16)],
         [[draw() for _ in range(1 + i % 3)] for i in range(16)],
@@ -195,10 +195,10 @@ def test_brevity_takes_the_closest_and_then_the_shorter_reference():
 
 
 def test_rouge_takes_its_maxima_apart():
-    assert common_subsequence("a b c d".split(), "b d a c".split()) == 2
-    refs = ["a b c d e f".split(), "a b".split()]
+    assert common_subsequence(["a", "b", "c", "d"], ["b", "d", "a", "c"]) == 2
+    refs = [["a", "b", "c", "d", "e", "f"], ["a", "b"]]
     p, r = 3 / 4, 1.0  # precision from the first, recall from the second
-    assert rouge_l("a b x c".split(), refs) == pytest.approx((1 + 1.44) * p * r / (r + 1.44 * p))
+    assert rouge_l(["a", "b", "x", "c"], refs) == pytest.approx((1 + 1.44) * p * r / (r + 1.44 * p))
     assert rouge_l(["z"], refs) == 0.0
 
 

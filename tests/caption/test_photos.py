@@ -69,7 +69,7 @@ def test_crops_lose_at_most_a_fifth_of_a_side():
     for number, crop in enumerate(crops):
         left, top, right, bottom, mirrored = crop["view"]
         assert right - left >= 0.8 and bottom - top >= 0.8
-        assert 0 <= left and right <= 1 and 0 <= top and bottom <= 1
+        assert left >= 0 and right <= 1 and top >= 0 and bottom <= 1
         assert mirrored == (number % 2 == 0)
         assert crop["captions"] == (["a dog"] if mirrored else record["captions"])
     sided = {**record, "captions": ["a cat on the left"]}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from loop.muon import Muon, orthogonalize
 
 import diffusion
 import train
@@ -20,7 +21,6 @@ from base.config import ModelConfig, TrainConfig
 from base.files import UserError
 from loop import checkpoint, fit
 from loop.batches import to_device, with_noise_levels
-from loop.muon import Muon, orthogonalize
 from model import Denoiser
 from tests.making.corpus import TINY, make_data, make_run
 from text.data import Batches, TextData

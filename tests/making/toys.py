@@ -33,7 +33,7 @@ def oracle(joint):
     table = torch.zeros(64, 3, 3, dtype=torch.float64)
     for row, pattern in enumerate(itertools.product(range(4), repeat=3)):
         pattern = torch.tensor(pattern)
-        fits = ((STRINGS == pattern) | (pattern == MASK)).all(1)
+        fits = ((pattern == STRINGS) | (pattern == MASK)).all(1)
         for place, symbol in itertools.product(range(3), range(3)):
             table[row, place, symbol] = joint[fits & (STRINGS[:, place] == symbol)].sum()
     return from_table(table.log())
