@@ -37,6 +37,7 @@ from edge import building, description, onnx_files, parity, tensorrt
 from edge.inputs import Material, Trained, open_trained, real_inputs, states
 from loop import checkpoint
 
+# Settings of samplers that the graphs do not have.
 NOT_IN_GRAPHS = ("top_p", "block_size", "factor", "remask", "remask_strength")
 RANGE_ROWS = 16  # rows whose states show the largest values inside a graph
 
@@ -116,7 +117,7 @@ def being_made(out: Path) -> Iterator[Path]:
 
     Raises UserError if `out` exists and is no bundle.
     """
-    bundle.settle(out.absolute())
+    bundle.settle(out.absolute())  # an export that was killed may have left `out` aside
     replaceable = (out / "bundle.json").exists() or (out.is_dir() and not any(out.iterdir()))
     if out.exists() and not replaceable:
         raise UserError(
@@ -125,6 +126,7 @@ def being_made(out: Path) -> Iterator[Path]:
             "choose another --out",
         )
     files.writable_folder(out.parent)
+    # Beside `out`, so that a rename puts it in place.
     made = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     made.mkdir()
     try:

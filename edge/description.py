@@ -17,7 +17,7 @@ from base.decoding import SAMPLERS
 from edge import parity
 from edge.inputs import Material, Trained, with_holes
 
-GOLDEN = 16  # inputs that the bundle keeps with their outputs
+GOLDEN = 16  # inputs that the bundle keeps with their outputs: 180 kB of 128x128 images
 GOLDEN_CASES = ("as shipped", "with noise")  # of `parity.cases`
 MODEL_FACTS = (
     "vocab_size",
@@ -63,6 +63,7 @@ def describe(
         "onnxruntime": onnxruntime.__version__,
         "numpy": np.__version__,
     }
+    # A name for this export. Every graph carries it, so graphs of two exports never mix.
     facts["build"] = files.sha256(repr(sorted(facts.items())).encode())
     return facts
 
@@ -101,11 +102,13 @@ def golden_arrays(
     captions = few.images is not None
     if captions:
         arrays["images"] = few.images
+        # The file too: the device's decoding and resizing are compared as well.
         arrays["picture"] = np.frombuffer(Path(few.paths[0]).read_bytes(), np.uint8)
     elif trained.objective != "ar":
         arrays["tokens"], arrays["lengths"] = with_holes(few.rows, trained.tokenizer, parity.HOLES)
     tried = parity.cases(settings, captions, trained.objective)
     length, pad = trained.model.config.max_length, trained.tokenizer.pad
+    # Seed 0: `infer_onnx.py --self_test` draws the same random numbers.
     for name in GOLDEN_CASES:
         texts = parity.reference(trained, few, tried[name], 0)
         arrays[name.replace(" ", "_")] = padded(texts, length, pad)

@@ -60,6 +60,7 @@ class Trained:
     def features(self, images: np.ndarray) -> torch.Tensor:
         """(B, S, S, 3) uint8 -> features (B, P, width) float32, rounded as generate_caption.py has
         them."""
+        # The cache of features is float16, so the captioner was trained on rounded features.
         return self.encoder.encode(images).half().float()
 
     def standardised(self, features: torch.Tensor) -> torch.Tensor:
@@ -149,6 +150,7 @@ def states(trained: Trained, material: Material, steps: int = 8) -> Iterator[dic
     """Real states of the denoising at all noise levels, FEED rows each: StepGraph's inputs by
     name."""
     model, tokenizer = trained.model, trained.tokenizer
+    # The trace of a real run: the network is calibrated on the states that it will meet.
     settings = SampleConfig("confidence", steps, temperature=0.0)
     for first in range(0, len(material.rows), FEED):
         part = material.part(first, first + FEED)

@@ -23,7 +23,7 @@ from edge import roofline
 from loop import checkpoint
 
 STAGES = ("decode", "resize", "encoder", "condition", "loop", "next")
-WARM_UP = 3  # uncounted rounds
+WARM_UP = 3  # uncounted rounds: first calls allocate memory and start threads
 PERCENTILES = (50, 90, 99)
 
 
@@ -53,7 +53,7 @@ class BundleSide:
         self.stages: dict[str, list[float]] = {}
 
     def __call__(self) -> None:
-        self.runner.seconds.clear()
+        self.runner.seconds.clear()  # the runner adds up over its calls
         pixels = np.stack([self.runner.pixels(self.image) for _ in range(self.batch)])
         written = self.runner.write(pixels, self.settings)
         self.calls = max(text.calls for text in written)
@@ -146,6 +146,7 @@ def first_caption(folders: list, path, threads: int) -> list[dict]:
         image.write_bytes(bundle.golden(folders[0])["picture"].tobytes())
         more = ["--image", str(image), "--threads", str(threads)]
         commands = {}
+        # Absolute paths: `alone` runs in the project's folder.
         for name in folders:
             commands[name] = ["infer_onnx.py", "--bundle", str(Path(name).resolve()), *more]
         if path:
@@ -163,17 +164,19 @@ def machine(threads: int) -> roofline.Device:
     Each is the best of five.
     """
     torch.set_num_threads(threads)
+    # 256 MB is more than a cache holds.
     big, square = torch.ones(1 << 26), torch.ones(1024, 1024)
     target = torch.empty_like(big)
     copy = best_of_five(lambda: target.copy_(big))
     product = best_of_five(lambda: square @ square)
     rate = 2 * 1024**3 / product
+    # A copy reads and writes every byte.
     return roofline.Device("here", 2 * big.nbytes / copy, rate, rate, rate)
 
 
 def best_of_five(work: Callable) -> float:
     """The least seconds of five calls."""
-    best = float("inf")
+    best = float("inf")  # the least: other processes can only add time
     for _ in range(5):
         clock = time.perf_counter()
         work()
@@ -192,6 +195,7 @@ def bounds(runner: Runner, row: dict, device: roofline.Device) -> list[dict]:
     stages = roofline.stages(runner.folder, runner.facts, row["calls"], length)
     result = []
     for stage, (size, operations) in stages.items():
+        # The rate of this machine was measured in float32.
         least = 1000 * roofline.seconds(size, operations, device, "fp32")
         # The loop graph makes all calls of the step.
         measured = row["stages_ms"].get("loop" if stage == "step" else stage)
@@ -255,7 +259,7 @@ def roofline_table(rows: list[dict]) -> str:
     table = [[*header, *(f"{name}: predicted" for name in orin)]]
     for row in rows:
         measured = ["", ""]
-        if row["measured_ms"]:
+        if row["measured_ms"]:  # a stage that this bundle does not time alone has none
             measured = [f"{row['measured_ms']:.2f} ms", f"{row['measured_over_roofline']:.1f}"]
         table.append(
             [

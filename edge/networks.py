@@ -101,6 +101,7 @@ class EdgeBlock(nn.Module):
             v.transpose(1, 2),
         )
 
+    # heads_of and mix are two functions, because NextGraph puts its cache between them.
     def mix(
         self,
         x: Tensor,

@@ -38,6 +38,7 @@ def with_sizes(path, sizes: dict[str, int]) -> onnx.ModelProto:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
                 dim.dim_value = sizes[dim.dim_param]
+    # data_prop follows shapes that the graph itself computes.
     return onnx.shape_inference.infer_shapes(proto, data_prop=True)
 
 
@@ -89,6 +90,7 @@ def stages(folder, facts: dict, calls: int, length: int) -> dict[str, tuple[floa
     """
     result = {}
     for name, file in facts["graphs"]["cpu"].items():
+        # The loop holds the step, and captioner.onnx all of them: they would count twice.
         if name in ("encoder", "condition", "step", "next"):
             times = calls if name in ("step", "next") else 1
             size, operations = work(Path(folder) / file, batch=1, length=length)

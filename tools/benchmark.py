@@ -70,8 +70,9 @@ class Benchmark:
         check(self)
         numbers("batches", self.batches)
         numbers("step_counts", self.step_counts)
+        # Refused here, not after minutes of timing.
         for name in self.samplers.split(","):
-            SampleConfig(sampler=name)  # refuses an unknown sampler
+            SampleConfig(sampler=name)
 
 
 def parse_args(argv):
@@ -108,6 +109,7 @@ def memory_flags(options: Benchmark) -> dict:
     """The flags of the two small runs whose memory is measured."""
     same = ("model_config", "length", "batch_size", "device", "threads")
     values = {name: getattr(options, name) for name in same}
+    # One step and few calls: a peak is reached at once.
     values |= {"repeats": 1, "batches": 1, "samplers": "first_hitting", "step_counts": 8}
     if options.checkpoint:
         values["checkpoint"] = options.checkpoint
@@ -167,6 +169,7 @@ def main(argv=None):
     options = flags.resolve(Benchmark, parse_args(argv))
     if options.bundle:
         return benchmark_bundles(options)
+    # The trainers choose the device and the threads in the same way.
     shared = ("device", "threads", "precision", "seed")
     device = fit.start(TrainConfig(**{name: getattr(options, name) for name in shared}))
     case = case_of(options, device)

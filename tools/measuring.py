@@ -80,6 +80,7 @@ def kept_bytes_at(job: Job, layers: int, rows: int, seed: int) -> int:
             saved[storage.data_ptr()] = storage.nbytes()
         return value
 
+    # Twice the same seed: only the number of rows and layers differs between two calls.
     tokens = torch.randint(0, size.output_size, (rows, job.length))
     condition = None
     if size.condition_width:

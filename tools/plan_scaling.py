@@ -104,6 +104,7 @@ def row_of(plan: Plan) -> list[str]:
     """One number of GPUs."""
     if plan.problem:
         return [f"{plan.gpus:,}", *["–"] * 12, f"cannot run: {plan.problem}"]
+    # A GPU alone sends nothing.
     parts = [duration(seconds) if seconds else "–" for seconds in plan.seconds.values()]
     name, share = plan.bottleneck
     return [

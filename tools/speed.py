@@ -46,9 +46,9 @@ def alternate(sides: dict[str, Callable], repeats: int, device) -> dict[str, lis
         for name, work in sides.items():
             clock = time.perf_counter()
             work()
-            if device.type == "cuda":
+            if device.type == "cuda":  # a GPU works on after the call
                 torch.cuda.synchronize()
-            if turn:
+            if turn:  # the first round warms up
                 seconds[name].append(time.perf_counter() - clock)
     return seconds
 
@@ -79,7 +79,7 @@ def make_models(case: Case) -> dict[str, Denoiser]:
             f"at most {values['max_length']}, the model's length",
             "choose a shorter one",
         )
-    torch.manual_seed(case.seed)
+    torch.manual_seed(case.seed)  # speed does not depend on the weights
     models = {}
     for name in ("denoiser", "twin"):
         model_config = ModelConfig(**{**values, "causal": name == "twin"})
@@ -122,6 +122,7 @@ def time_training(case: Case, *, compiled: bool, profiled: bool) -> list[dict]:
         sides[name] = optimizer_step(model, tokens, case.precision, is_twin=name == "twin")
     if compiled:
         for name in ("denoiser", "twin"):
+            # Another model: compiling changes it.
             model = make_models(case)[name]
             model.trunk = torch.compile(model.trunk, dynamic=False)
             step = optimizer_step(model, tokens, case.precision, is_twin=name == "twin")
@@ -169,9 +170,10 @@ def sampling_sides(
     """The twin with its key-value cache, and the denoiser with each sampler and number of calls."""
     mask = models["denoiser"].config.vocab_size - 1
     tokens = torch.full((batch, case.length), mask, device=case.device)
-    tokens[:, 0] = 0
+    tokens[:, 0] = 0  # given, as [BOS] is
 
     def write_with_twin():
+        # eos=-1: no token ends a row early, so both sides write as many tokens.
         rngs = row_generators(0, batch)
         return twin.sample(models["twin"], tokens[:, :1], case.length, eos=-1, pad=0, rngs=rngs)
 

@@ -35,6 +35,7 @@ def optimizer_step(
         return diffusion.loss(model.bind(), tokens, free, mask_id=mask_id, rng=rng)
 
     def step():
+        # Step 1, always: its number chooses the noise, and every call shall do the same work.
         return fit.optimizer_step(model, loss, batches, cfg, 1, optimizers, scaler, autocast)
 
     return step
