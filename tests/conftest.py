@@ -72,3 +72,15 @@ def captioner_twin(scene_folder):
 
     run = make_captioner(scene_folder, scene_folder.parent / "twin", "--objective", "ar")
     return run / "best.pt"
+
+
+@pytest.fixture(scope="session")
+def conditional_world(tmp_path_factory) -> Path:
+    """Pairs, their denoiser and its twin, and a conditional run of each form, in folders of one root."""
+    from tests.making.paired import make_conditional, make_world
+    from text.forms import FORMS
+
+    root = make_world(tmp_path_factory.mktemp("conditional"))
+    for form in FORMS:
+        make_conditional(root, form, root / form)
+    return root

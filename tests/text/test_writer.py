@@ -11,7 +11,7 @@ from base.files import UserError
 from loop.checkpoint import open_model
 from net.text_encoder import TextConditioned
 from tests.making.paired import make_conditional, make_world
-from text import blanks, conversation, writer
+from text import blanks, writer
 from text.forms import FORMS, Pair, arrange
 from text.pairs import PairData, batch_of
 
@@ -197,49 +197,6 @@ def test_without_a_condition(world):
         )[0]  # noqa: B023
         written = [write(one).blanks for one in (pair, other)]
         assert written[0] == written[1]
-
-
-def test_templates(world):
-    tokenizer = world[1]["cross"][1]
-    read = lambda text: blanks.read_template(text, tokenizer)
-    one = read("Ann had a [MASK*3] and [MASK] was[MASK*].")
-    assert (
-        one.lengths == [3, 1, None]
-        and one.kind == "blanks"
-        and read("Ann had [MASK*]").kind == "continue"
-    )
-    assert [tokenizer.decode(piece) for piece in one.given] == ["Ann had a", " and", " was", "."]
-    assert one.given[0][0] == tokenizer.bos and one.given[-1][-1] == tokenizer.eos
-    for text in ("no blank", "[MASK*0]", "[MASK*2", "a [MASK*x]", "", "a [MASK][MASK*2] b"):
-        with pytest.raises(UserError):
-            read(text)
-    two = blanks.read_prompt("Ann had a cat. ", "They were glad.", tokenizer)
-    assert (two.kind, two.lengths) == ("middle", [None]) and tokenizer.decode(
-        two.given[1]
-    ) == " They were glad."
-    for prompt, ending, message in (
-        (" ", None, "empty --prompt"),
-        (None, "x", "ending without a prompt"),
-        ("x", " ", "empty --ending"),
-    ):
-        with pytest.raises(UserError, match=message):
-            blanks.read_prompt(prompt, ending, tokenizer)
-
-
-def test_an_edited_word_is_given(world):
-    tokenizer = world[1]["cross"][1]
-    segments = [("Ann had", False), (" a cat and", True), (" was glad.", False)]
-    count = lambda text: len(tokenizer.encode(text))
-    assert (
-        conversation.edited(segments, 4, "dog", tokenizer)
-        == f"Ann had [MASK*{count(' a')}] dog [MASK*{count(' and')}] was glad."
-    )
-    assert (
-        conversation.edited(segments, 1, "Ben", tokenizer)
-        == f"Ben had [MASK*{count(' a cat and')}] was glad."
-    )
-    with pytest.raises(UserError, match="word 9"):
-        conversation.edited(segments, 9, "x", tokenizer)
 
 
 @pytest.mark.parametrize("form", FORMS)
