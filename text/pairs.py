@@ -211,8 +211,8 @@ class PairData:
             raise UserError(
                 f"pairs in {folder} made with tokenizer {self.tokenizer.fingerprint}",
                 f"tokenizer {fingerprint}, that of {path}",
-                f"run prep_conditional_data.py --denoiser {path}, "
-                "or name another folder with --data_dir",
+                "run prep_conditional_data.py --denoiser CHECKPOINT with a denoiser of this "
+                "tokenizer, or name another folder with --data_dir",
             )
 
     def pair(self, number: int) -> Pair:
