@@ -112,8 +112,7 @@ def check_settings(export: Export, trained: Trained, settings: SampleConfig) -> 
 
 @contextlib.contextmanager
 def being_made(out: Path) -> Iterator[Path]:
-    """A folder to write the bundle in. It takes the place of `out` if nothing fails; else it is
-    removed.
+    """A folder for the bundle: it becomes `out` if nothing fails, else it is removed.
 
     Raises UserError if `out` exists and is no bundle.
     """
@@ -137,8 +136,7 @@ def being_made(out: Path) -> Iterator[Path]:
 
 
 def prove(trained: Trained, made: Path, facts: dict, material: Material, export: Export) -> None:
-    """Check the graphs for TensorRT, hold all of them against torch, and note the report in
-    `facts`."""
+    """Compare all graphs with torch, and note the report in `facts`."""
     tensorrt.check_readable(made, facts["graphs"]["tensorrt"])
     if trained.objective != "ar":
         feeds = []

@@ -73,8 +73,7 @@ def row_inputs(sizes: Sizes) -> Inputs:
 
 
 def condition_inputs(sizes: Sizes) -> Inputs:
-    """keys (B, N, H, head, P) and values (B, N, H, P, head) of a captioner; nothing for a text
-    model."""
+    """keys (B, N, H, head, P) and values (B, N, H, P, head); nothing for a text model."""
     if not sizes.patches:
         return {}
     before = (BATCH, sizes.model.layers, sizes.model.heads)
@@ -140,8 +139,7 @@ class ConditionGraph(nn.Module):
         return x.unflatten(-1, (self.layers, self.heads, -1))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """features (B, P, width) -> keys (B, N, H, head, P), values (B, N, H, P, head), lengths
-        (B,)."""
+        """(B, P, width) -> keys (B, N, H, head, P), values (B, N, H, P, head), lengths (B,)."""
         seen = features * self.scale + self.shift
         keys = self.norm(self.split(self.key(seen))).permute(0, 2, 3, 4, 1)
         values = self.split(self.value(seen)).permute(0, 2, 3, 1, 4)
@@ -150,8 +148,7 @@ class ConditionGraph(nn.Module):
 
 
 class StepGraph(nn.Module):
-    """One denoiser call, for runtimes that drive the loop themselves. TensorRT 10.3 reads each
-    operator."""
+    """One denoiser call, for TensorRT 10.3 and other runtimes that drive the loop themselves."""
 
     outputs = ("logits", "likeliest", "confidence")
 
@@ -173,8 +170,7 @@ class StepGraph(nn.Module):
         values: Tensor | None = None,
         share: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """tokens (B, L) int32 -> logits (B, L, V'), the likeliest token (B, L), its probability (B,
-        L)."""
+        """tokens (B, L) -> logits (B, L, V'), the likeliest token and its probability, (B, L)."""
         logits = self.network(tokens, lengths, keys, values, share)
         confidence = logits.log_softmax(-1).amax(-1).exp()
         return logits, logits.argmax(-1).int(), confidence
@@ -213,8 +209,7 @@ class NextGraph(nn.Module):
         keys: Tensor | None = None,
         values: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """token (B, 1) int32, the one at `position` -> logits (B, V'), and the cache with this
-        position."""
+        """The token (B, 1) at `position` -> logits (B, V'), and the cache with this position."""
         net = self.network
         positions = torch.arange(past_keys.shape[3], dtype=torch.int32)
         here = (positions == position)[:, None]  # (max_length, 1)

@@ -58,8 +58,7 @@ class Trained:
         return self.saved["objective"]
 
     def features(self, images: np.ndarray) -> torch.Tensor:
-        """(B, S, S, 3) uint8 -> features (B, P, width) float32, rounded as generate_caption.py has
-        them."""
+        """(B, S, S, 3) uint8 -> features (B, P, width) float32, rounded to float16."""
         # The cache of features is float16, so the captioner was trained on rounded features.
         return self.encoder.encode(images).half().float()
 
@@ -130,10 +129,9 @@ def text_inputs(trained: Trained, folder, split: str, count: int) -> Material:
 def with_holes(
     rows: list[list[int]], tokenizer, share: float, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows with a share of their tokens masked, never [BOS] or [EOS]: (B, L) int32, lengths (B,)
-    int32.
+    """Rows with a share of their tokens masked: (B, L) int32, and lengths (B,) int32.
 
-    At least one token of each row is masked.
+    At least one token of each row is masked, and never [BOS] or [EOS].
     """
     rng = np.random.default_rng(seed)
     lengths = np.array([len(row) for row in rows], np.int32)
@@ -147,8 +145,7 @@ def with_holes(
 
 @torch.no_grad()
 def states(trained: Trained, material: Material, steps: int = 8) -> Iterator[dict]:
-    """Real states of the denoising at all noise levels, FEED rows each: StepGraph's inputs by
-    name."""
+    """Real states of the denoising at all noise levels: StepGraph's inputs, FEED rows each."""
     model, tokenizer = trained.model, trained.tokenizer
     # The trace of a real run: the network is calibrated on the states that it will meet.
     settings = SampleConfig("confidence", steps, temperature=0.0)
@@ -167,8 +164,7 @@ def states(trained: Trained, material: Material, steps: int = 8) -> Iterator[dic
 
 
 def recorded(denoise):
-    """A denoiser that does the same, and the list of the tokens and shares that it is called
-    with."""
+    """The same denoiser, and a list that notes the tokens and shares of its calls."""
     calls: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def wrapper(tokens, share, select):

@@ -28,8 +28,7 @@ PERCENTILES = (50, 90, 99)
 
 
 def torch_side(path) -> Callable:
-    """generate_caption.py's way from images' bytes to their captions: a function (images,
-    settings)."""
+    """A function (images, settings): generate_caption.py's way from bytes to captions."""
     model, tokenizer, saved = checkpoint.open_model(path, kinds=("caption",))
     encoder = features.open_encoder(saved, path)
 
@@ -139,8 +138,7 @@ def alone(words: list[str]) -> dict:
 
 
 def first_caption(folders: list, path, threads: int) -> list[dict]:
-    """From start to the first caption, loading included: bundles and torch, each in its own
-    process."""
+    """From start to the first caption, loading included: each side in its own process."""
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "golden"
         image.write_bytes(bundle.golden(folders[0])["picture"].tobytes())
@@ -216,8 +214,7 @@ def bounds(runner: Runner, row: dict, device: roofline.Device) -> list[dict]:
 def measure(
     folders: list, twin, path, *, repeats: int, thread_counts=(1, 2), batches=(1, 8)
 ) -> dict:
-    """Everything as one plain dict: times and starts of all sides, the roofline of the first
-    bundle.
+    """Times and starts of all sides, and the roofline of the first bundle: a plain dict.
 
     folders: captioners' bundles. twin: the twin's bundle, or None. path: a checkpoint, or None.
     """

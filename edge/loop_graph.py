@@ -129,8 +129,7 @@ class LoopGraph(nn.Module):
 
 
 def pace(now, total, schedule, at, own_pace):
-    """The next step of the schedule, how many were skipped, and the tokens that each row reveals at
-    least.
+    """The next step, the number of steps skipped, and the tokens that each row must reveal.
 
     Steps at which no row reveals a token cost no call. A sampler with its own pace skips none.
     """
@@ -160,8 +159,7 @@ def scores(order, masked, confidence, entropy, uniform):
 
 
 def chosen(order, threshold, score, masked, confidence, entropy, least):
-    """Which tokens this call reveals (B, L): the `least` best of each row, or more that are sure
-    enough."""
+    """Which tokens this call reveals (B, L): the `least` best, or more if they are sure enough."""
     position = torch.arange(masked.shape[1])
     mine, other = score[:, :, None], score[:, None]
     # before[b, i, j]: j comes before i in a stable descending sort.

@@ -1,5 +1,4 @@
-"""The denoiser's network as it runs at the edge: what model.py computes, arranged for ONNX Runtime
-and TensorRT.
+"""The denoiser's network as it runs at the edge: model.py, arranged for ONNX.
 
 - Attention is written out: 281 nodes, where the fused operator exports 395.
 - Query, key and value are a single product, because they read the same input.
@@ -20,8 +19,7 @@ HIDDEN = -1e4
 
 
 class Norm(nn.Module):
-    """RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467) as Pow, ReduceMean, Add, Sqrt, Div,
-    Mul."""
+    """RMSNorm (arXiv 1910.07467) as Pow, ReduceMean, Add, Sqrt, Div, Mul."""
 
     def __init__(self, norm: nn.RMSNorm):
         super().__init__()
@@ -46,15 +44,13 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864): x (B, H, L, head); cos, sin (L,
-    head)."""
+    """Rotary positions (arXiv 2104.09864): x (B, H, L, head); cos, sin (L, head)."""
     left, right = x.chunk(2, -1)
     return x * cos + torch.cat([right, left], -1) * sin
 
 
 def key_layout(keys: Tensor, heads_width: int) -> Tensor:
-    """Keys (..., P, head) of the condition as the graphs want them: (..., head, P), times
-    head^-0.5.
+    """Keys (..., P, head) of the condition -> the graphs' layout (..., head, P), times head^-0.5.
 
     The scale of the scores is folded in here, once per image instead of once per call.
     """
@@ -62,8 +58,7 @@ def key_layout(keys: Tensor, heads_width: int) -> Tensor:
 
 
 class EdgeBlock(nn.Module):
-    """One block of model.py: self-attention, cross-attention if there is a condition,
-    feed-forward."""
+    """One block of model.py: self-attention, feed-forward, and cross-attention if any."""
 
     def __init__(self, block: Block):
         super().__init__()
@@ -91,8 +86,7 @@ class EdgeBlock(nn.Module):
         self.down = linear(mlp.down.weight)
 
     def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, L, D) -> normalised queries and keys, and values, each (B, H, L, head), without
-        positions."""
+        """(B, L, D) -> queries, keys and values without positions, each (B, H, L, head)."""
         parts = self.qkv(self.attention_norm(x)).chunk(3, -1)
         q, k, v = (split_heads(part, self.heads) for part in parts)
         return (

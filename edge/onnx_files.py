@@ -134,8 +134,7 @@ def strip(proto: onnx.ModelProto) -> None:
 
 
 def strip_item(item) -> None:
-    """Remove the notes of one node, initializer, input or output; a function's inputs are plain
-    names."""
+    """Remove the notes of one item of a graph; a function's inputs are plain names."""
     if isinstance(item, str):
         return
     item.ClearField("doc_string")
@@ -148,8 +147,7 @@ def constant(name: str, value, kind) -> onnx.TensorProto:
 
 
 def blanks_graph(special: dict, length: int, opset: int) -> onnx.ModelProto:
-    """Lengths n (B,) -> tokens (B, length): [BOS], blanks, [EOS], [PAD], as
-    base.templates.blank_rows.
+    """Lengths n (B,) -> tokens (B, length): base.templates.blank_rows as a graph.
 
     special: the ids of the special tokens by name.
     """

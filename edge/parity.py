@@ -68,8 +68,7 @@ Texts = list[tuple[list[int], list[int]]]  # per text: its ids, and the call tha
 
 
 def cases(settings: SampleConfig, conditioned: bool, objective: str) -> dict[str, SampleConfig]:
-    """The ways of sampling that the gate tries: as shipped, few and many steps, own pace, with
-    noise."""
+    """The ways of sampling that the gate tries, by name."""
     if objective == "ar":  # a twin reads the temperature alone
         return {"as shipped": settings, "with noise": replace(settings, temperature=0.8)}
     shipped = settings
@@ -325,8 +324,7 @@ def compare_single(trained: Trained, runner: Runner, material: Material, seed: i
 
 
 def passes(row: dict) -> bool:
-    """Whether a comparison is within its limit. No limit passes; an error that is no number does
-    not."""
+    """Whether a comparison is within its limit, if it has one. NaN is beyond every limit."""
     if row["limit"] is None:
         return True
     if "error" in row:

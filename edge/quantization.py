@@ -50,8 +50,7 @@ WORTH_STORING = 4096  # numbers in a weight that is worth two more nodes
 
 
 class Half(nn.Module):
-    """A product in float16 with float32 input and output: the sums between layers cannot
-    overflow."""
+    """A product in float16 with float32 input and output, so that no sum overflows."""
 
     def __init__(self, inner: nn.Module):
         super().__init__()
@@ -135,8 +134,7 @@ def holding(path: Path, weights: list[torch.Tensor]) -> list[str]:
 
 
 def without_weights(path: Path) -> list[str]:
-    """The names of a graph's products of two activations: attention's scores, and the sums they
-    weigh."""
+    """The names of a graph's products of two activations, as in attention."""
     graph = onnx.load(path).graph
     constants = {entry.name for entry in graph.initializer}
     return [
@@ -173,8 +171,7 @@ def numbered(numbers: list[int]) -> list[str]:
 
 
 def dynamic(path: Path, target: Path, keep: list[str] | None = None) -> None:
-    """INT8 weights per channel, activations quantised as they come: for CPUs. Reaches into the
-    Loop.
+    """For CPUs: INT8 weights per channel, activations quantised as they come; in the Loop too.
 
     keep: names of the products that stay FP32.
     """
@@ -236,8 +233,7 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def channel_axis(node: onnx.NodeProto, place: int) -> int | None:
-    """The axis of the output channels (or rows) of a node's weight at input `place`; None if
-    none."""
+    """The axis of a weight's output channels or rows, at input `place` of a node; or None."""
     if (node.op_type, place) in (("Conv", 1), ("Gather", 0)):
         return 0
     if (node.op_type, place) == ("MatMul", 1):
@@ -246,8 +242,7 @@ def channel_axis(node: onnx.NodeProto, place: int) -> int | None:
 
 
 def stored_weights(graph: onnx.GraphProto) -> dict[str, int]:
-    """The large float32 weights of products, convolutions and embeddings, with their channel
-    axis."""
+    """The large float32 weights that `store_as_int8` takes, with their channel axes."""
     large = set()
     for weight in graph.initializer:
         size = int(np.prod(weight.dims))

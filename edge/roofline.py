@@ -83,8 +83,7 @@ def seconds(size: float, operations: float, device: Device, precision: str) -> f
 
 
 def stages(folder, facts: dict, calls: int, length: int) -> dict[str, tuple[float, float]]:
-    """(bytes, operations) of each stage of one text, with all calls of the step or of the twin's
-    next.
+    """(bytes, operations) of each stage of one text, all its calls included.
 
     calls: of the denoiser. length: tokens of the text.
     """

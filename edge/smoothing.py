@@ -17,8 +17,7 @@ SMALLEST = 1e-5  # of a channel's magnitude, so that no factor is infinite
 
 
 def named_products(module: nn.Module) -> dict[str, nn.Linear]:
-    """The products with weights that INT8 may take, by name, in the order in which they are
-    defined."""
+    """The products with weights that INT8 may take, by name, in their order."""
     result = {}
     for name, child in module.named_modules():
         if isinstance(child, nn.Linear) and not name.startswith(("time", "length_head")):

@@ -63,8 +63,7 @@ def lint(path) -> list[str]:
 
 
 def has_zero_point(node: onnx.NodeProto, constants: dict) -> bool:
-    """Whether a quantising node has a zero point other than 0; TensorRT quantises symmetrically
-    only."""
+    """Whether a quantising node has a zero point other than 0, which TensorRT lacks."""
     if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.input) < 3:
         return False
     zero = constants.get(node.input[2])
@@ -72,8 +71,7 @@ def has_zero_point(node: onnx.NodeProto, constants: dict) -> bool:
 
 
 def check_readable(folder, names: dict) -> None:
-    """Raises UserError if a graph that is meant for TensorRT holds something that it does not
-    read."""
+    """Raises UserError if TensorRT does not read one of its graphs."""
     for name in names.values():
         problems = lint(Path(folder) / name)
         if problems:
@@ -200,8 +198,7 @@ def time_command(facts: dict, name: str) -> list[str]:
 
 
 def build_script(facts: dict) -> str:
-    """build_engines.sh: it builds, then times, each engine on the device, in the bundle's
-    folder."""
+    """build_engines.sh, which builds and then times each engine on the device."""
     lines = [
         "#!/bin/sh",
         "# On the Jetson, in this folder: sh build_engines.sh",

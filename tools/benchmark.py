@@ -131,8 +131,7 @@ def measure(options: Benchmark, case: speed.Case) -> list[dict]:
 
 
 def table(rows: list[dict]) -> str:
-    """Markdown: seconds with their range, tokens per second, ratio to the twin, share of the
-    product."""
+    """The figures as a Markdown table."""
     lines = [HEADER]
     for row in rows:
         if "peak_mib" in row:

@@ -1,5 +1,4 @@
-"""What plans measure on this machine: a training step, kept activations, encoding, decoding, a
-save."""
+"""What plans measure on this machine: training, encoding, decoding, saving."""
 
 import io
 import statistics
@@ -41,8 +40,7 @@ def median_seconds(sides: list[Callable], device: torch.device) -> list[float]:
 
 
 def measure_step(model_config: str, seed: int, rows: int = 8, length: int = 256) -> dict:
-    """One optimizer step here: operations per second, and their share of the matrix product's
-    rate."""
+    """One optimizer step here: its rate, and its share of the matrix product."""
     device = hardware.choose_device("auto")
     precision, _ = hardware.choose_precision("auto", device)
     torch.manual_seed(seed)
@@ -153,8 +151,7 @@ def measure_encoder(seed: int, batch: int = 8) -> dict:
 
 
 def measure_decode(seed: int) -> float:
-    """Seconds of one core to decode a JPEG of 640x480 and resize it to 224 pixels; median of
-    ten."""
+    """Seconds of one core to decode a JPEG of 640x480 and resize it; median of ten."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
     image, file = coarse.resize((640, 480), Image.Resampling.BICUBIC), io.BytesIO()

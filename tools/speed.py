@@ -88,8 +88,7 @@ def make_models(case: Case) -> dict[str, Denoiser]:
 
 
 def product_sides(case: Case, width: int) -> dict[str, tuple[Callable, float]]:
-    """Matrix products and their operations: a large square, and the shape of a feed-forward
-    layer."""
+    """Matrix products and their operations: a square, and a feed-forward layer's shape."""
     tokens = case.batch_size * case.length
     sides = {}
     for m, k, n in ((SQUARE, SQUARE, SQUARE), (tokens, width, 4 * width)):
@@ -195,8 +194,7 @@ def sampling_sides(
 def time_sampling(
     case: Case, batches: list[int], samplers: list[str], step_counts: list[int]
 ) -> list[dict]:
-    """Seconds to fill rows of --length tokens, compared with the twin that writes as many
-    tokens."""
+    """Seconds to fill rows of tokens, compared with the twin that writes as many."""
     models = {name: model.eval() for name, model in make_models(case).items()}
     rows = []
     for batch in batches:
