@@ -108,8 +108,7 @@ class Filler:
     """A conditional checkpoint, ready to fill templates with the settings of the command line."""
 
     def __init__(self, request: Request, settings: SampleConfig):
-        self.request = request
-        self.settings = settings
+        self.request, self.settings = request, settings
         chosen = request.checkpoint
         self.path = Path(chosen) if chosen else checkpoint.newest(("conditional",))
         device = hardware.choose_device(request.device)
@@ -167,9 +166,7 @@ class Filler:
         """What --json writes for a text."""
         return {
             **text.record(self.tokenizer, template.kind),
-            "seed": self.request.seed,
-            "guidance": self.request.guidance,
-            "rerank": self.request.rerank,
+            **{name: getattr(self.request, name) for name in ("seed", "guidance", "rerank")},
             "checkpoint": self.path.name,
             "form": self.form,
             **flags.to_dict(self.settings),

@@ -347,10 +347,8 @@ def fill_template(
         )
     for text in filled:
         text.nats = nats_per_token(model, tokenizer, form, template, text, draws, seed)
-    best = []
-    for first in range(0, len(filled), tries):
-        best.append(min(filled[first : first + tries], key=lambda text: text.nats))
-    return best
+    groups = [filled[first : first + tries] for first in range(0, len(filled), tries)]
+    return [min(group, key=lambda text: text.nats) for group in groups]
 
 
 def nats_per_token(

@@ -8,10 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from base.files import UserError
 from base.tokenizer import Tokenizer
 from loop import batches
-from tests.making.corpus import SEPARATOR, make_data
+from tests.making.corpus import make_data
 from text import data, splits
 from text.data import Batches, TextData
 
