@@ -203,6 +203,8 @@ def provider_list(provider: str, cache: Path | None) -> list:
         return [PROVIDERS["cpu"]]
     if provider == "cuda":
         return [PROVIDERS["cuda"], PROVIDERS["cpu"]]
+    if cache is None:
+        raise ValueError("TensorRT needs a folder for its engines")
     cache.mkdir(parents=True, exist_ok=True)
     options = {
         "trt_engine_cache_enable": True,

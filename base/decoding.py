@@ -79,7 +79,7 @@ def limit_of(settings: SampleConfig) -> float:
     threshold = np.float32(settings.threshold)
     if float(threshold) < settings.threshold:
         threshold = np.nextafter(threshold, np.float32(2))
-    return threshold
+    return float(threshold)
 
 
 def loop_inputs(
@@ -132,7 +132,7 @@ def empty_steps(schedule: np.ndarray, left: np.ndarray, step: int) -> int:
 
     schedule: (B, N) masks that remain after each step. left: (B,) masks now.
     """
-    reveals = (schedule < left[:, None]).any(0)
+    reveals = np.any(schedule < left[:, None], axis=0)
     reveals[:step] = False
     due = np.flatnonzero(reveals)
     return int(due[0]) - step if len(due) else 0

@@ -27,7 +27,7 @@ from typing import NoReturn
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 OWN = re.compile(rb'"checksum": "([0-9a-f]{64})"')  # of a sealed JSON file
 CLAIMED: dict = {}  # folder: the process that claimed it, and its open lock file
@@ -64,7 +64,7 @@ def run(main) -> None:
         print("stopped", file=sys.stderr)
         leave(130)
     except SystemExit as stop:
-        leave(stop.code)
+        leave(stop.code if isinstance(stop.code, int | None) else 1)
     print(f"error: {message}", file=sys.stderr)
     leave(2)
 
@@ -116,8 +116,8 @@ def replacing(path, mode: str = "wb"):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
-        with open(temporary, mode, **text) as file:
+        encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
+        with open(temporary, mode, encoding=encoding, errors=errors) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -90,7 +90,8 @@ class Kind:
 
 def kind_of(field: dataclasses.Field) -> Kind:
     """The kind of a field: `int`, `str | None`, `list[str] | None` and the like."""
-    annotation, optional = field.type, False
+    annotation: typing.Any = field.type
+    optional = False
     if isinstance(annotation, types.UnionType):
         options = [option for option in annotation.__args__ if option is not types.NoneType]
         annotation, optional = options[0], True

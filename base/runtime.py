@@ -237,7 +237,7 @@ class Runner:
         template, 0: the model's longest. first: the number of the first text; with the seed it
         decides the draws.
         """
-        if self.conditioned:
+        if pixels is not None:
             condition, lengths = self.condition(pixels)
         else:
             condition, lengths = {}, np.full(rows, length or self.length, np.int32)

@@ -76,7 +76,8 @@ def template_row(
     open_end: no [EOS], so that the text may continue. Raises UserError for a wrong blank, or if the
     row has more than `max_length` tokens.
     """
-    texts, lengths = split(text)
+    texts, blanks = split(text)
+    lengths = [length for length in blanks if length is not FREE]  # all: none may be free here
     given = [tokenizer.encode(piece).tolist() for piece in texts]
     total = 1 + sum(map(len, given)) + sum(lengths) + (not open_end)
     if total > max_length:
@@ -99,7 +100,7 @@ def blank_rows(lengths, tokenizer: Tokenizer, width: int = 0) -> np.ndarray:
     """
     lengths = np.asarray(lengths)[:, None]  # (B, 1)
     position = np.arange(width or int(lengths.max()))  # (L,)
-    rows = np.where(position < lengths, tokenizer.mask, tokenizer.pad)
+    rows: np.ndarray = np.where(position < lengths, tokenizer.mask, tokenizer.pad)
     rows[position == lengths - 1] = tokenizer.eos
     rows[:, 0] = tokenizer.bos
     return rows

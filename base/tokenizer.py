@@ -51,16 +51,16 @@ class Tokenizer:
     """
 
     def __init__(self, backend: Backend):
-        ids = {name: backend.token_to_id(name) for name in SPECIAL}
-        missing = [name for name, id in ids.items() if id is None]
+        vocabulary = backend.get_vocab()
+        missing = [name for name in SPECIAL if name not in vocabulary]
         if missing:
             raise UserError(
                 f"a tokenizer without {' '.join(missing)}",
                 "one made by data_prep.py",
                 "run data_prep.py",
             )
-        size = backend.get_vocab_size()
-        if list(ids.values()) != list(range(size - len(SPECIAL), size)):
+        ids, size = [vocabulary[name] for name in SPECIAL], len(vocabulary)
+        if ids != list(range(size - len(SPECIAL), size)):
             raise UserError(
                 "a tokenizer whose special tokens are not its last ids",
                 "one made by data_prep.py",
@@ -68,7 +68,7 @@ class Tokenizer:
             )
         backend.encode_special_tokens = True  # in a text, "[MASK]" is six letters
         self.backend = backend
-        self.eos, self.unk, self.pad, self.bos, self.mask = ids.values()
+        self.eos, self.unk, self.pad, self.bos, self.mask = ids
         self.vocab_size = size
         self.output_size = self.pad  # ids below it can be emitted
         self.fingerprint = files.sha256(self.to_json().encode())
@@ -143,7 +143,9 @@ class Tokenizer:
 
     def piece(self, id: int) -> str:
         """One token as text: its name if it is special."""
-        return self.backend.id_to_token(id) if id >= self.eos else self.backend.decode([id])
+        if id >= self.eos:
+            return SPECIAL[id - self.eos]
+        return self.backend.decode([id])
 
     def token_bytes(self) -> np.ndarray:
         """Bytes of raw text that each id stands for, 0 for special tokens: (V,) int64."""
