@@ -35,9 +35,9 @@ from base import config, files, flags
 from base.config import ModelConfig, TrainConfig
 from base.files import UserError
 from base.flags import setting
-from caption import teach, writer
+from caption import teach
 from caption.data import CaptionBatches, CaptionData
-from caption.objective import CaptionRun, make_eval, make_loss, make_preview
+from caption.objective import CaptionRun, make_eval, make_loss, make_preview, statistics_of
 from loop import checkpoint, distributed, fit, hardware, recipe
 from loop.batches import with_noise
 from model import Denoiser
@@ -74,34 +74,6 @@ def parse_args(argv):
     )
     parser.add_settings(TrainConfig, learning_rate=2e-3, eval_every=500, save_every=500)
     return parser.parse_args(argv)
-
-
-def check(own: CaptionRun, cfg: TrainConfig, has_start: bool) -> None:
-    """Raise UserError for flags that do not go together.
-
-    has_start: from --init_from or --resume.
-    """
-    needs_denoiser = own.objective == "ar" or not has_start
-    if own.self_critical and needs_denoiser:
-        raise UserError(
-            f"--self_critical {own.self_critical:g}"
-            + (" with --objective ar" if has_start else " without --init_from"),
-            "a trained diffusion captioner",
-            "name it with --init_from, or drop --self_critical",
-        )
-    if own.length_only and needs_denoiser:
-        raise UserError(
-            "--length_only " + ("with --objective ar" if has_start else "without --init_from"),
-            "a trained diffusion captioner",
-            "name it with --init_from",
-        )
-    if cfg.batch_size % (own.captions_per_image * cfg.accumulate):
-        raise UserError(
-            f"--batch_size {cfg.batch_size} with --captions_per_image {own.captions_per_image} "
-            f"and --accumulate {cfg.accumulate}",
-            "a multiple of both together: every micro-batch has whole images",
-            "change one of them",
-        )
 
 
 def read_data(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
@@ -178,25 +150,12 @@ def check_sizes(path: str, saved, model_config: ModelConfig) -> None:
         )
 
 
-def statistics_of(data: CaptionData, before, own: CaptionRun) -> dict:
-    """What a captioner must know of its training data.
-
-    before: the checkpoint that it started from.
-    """
-    if own.length_only:  # the frozen rest must read features as it always did
-        return before["statistics"]
-    statistics = writer.feature_statistics(data.features, data.rows)
-    statistics["row_lengths"] = data.length_histogram().tolist()
-    if before and before["kind"] == "caption":  # its keys know the place code at this size
-        statistics["place_scale"] = before["statistics"].get("place_scale", 1.0)
-    return statistics
-
-
 def main(argv=None):
     args = parse_args(argv)
     setup = recipe.read_run(args, kinds=("caption",))
     start, own, cfg = setup.own(CaptionStart), setup.own(CaptionRun), setup.train_config()
-    check(own, cfg, has_start=bool(start.init_from or setup.resume))
+    own.check_start(bool(start.init_from or setup.resume))
+    own.check_batch(cfg)
     model_config, train, held_out = read_data(setup, start, own)
     device = recipe.begin(setup, cfg, own, model_config, cfg)
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 import diffusion
 from base import config, flags
-from base.config import SampleConfig
+from base.config import SampleConfig, TrainConfig
 from base.files import UserError
 from base.flags import setting
 from caption import teach, writer
@@ -86,6 +86,34 @@ class CaptionRun:
                 "add --estimator count",
             )
 
+    def check_start(self, has_start: bool) -> None:
+        """Raise UserError for a second phase without a trained denoiser to start from."""
+        problem = "with --objective ar" if self.objective == "ar" else "without --init_from"
+        if has_start and self.objective != "ar":
+            return
+        if self.self_critical:
+            raise UserError(
+                f"--self_critical {self.self_critical:g} {problem}",
+                "a trained diffusion captioner",
+                "name it with --init_from, or drop --self_critical",
+            )
+        if self.length_only:
+            raise UserError(
+                f"--length_only {problem}",
+                "a trained diffusion captioner",
+                "name it with --init_from",
+            )
+
+    def check_batch(self, cfg: TrainConfig) -> None:
+        """Raise UserError unless every micro-batch has all captions of its images."""
+        if cfg.batch_size % (self.captions_per_image * cfg.accumulate):
+            raise UserError(
+                f"--batch_size {cfg.batch_size} with --captions_per_image "
+                f"{self.captions_per_image} and --accumulate {cfg.accumulate}",
+                "a multiple of both together: every micro-batch has whole images",
+                "change one of them",
+            )
+
 
 def make_loss(own: CaptionRun, tokenizer, statistics: dict, reward: teach.Reward | None = None):
     """loss_fn for `fit`: the caption's loss given its image, and the length head's.
@@ -140,6 +168,20 @@ def make_loss(own: CaptionRun, tokenizer, statistics: dict, reward: teach.Reward
         )
 
     return loss_fn
+
+
+def statistics_of(data: CaptionData, before, own: CaptionRun) -> dict:
+    """What a captioner must know of its training data.
+
+    before: the checkpoint that it started from.
+    """
+    if own.length_only:  # the frozen rest must read features as it always did
+        return before["statistics"]
+    statistics = writer.feature_statistics(data.features, data.rows)
+    statistics["row_lengths"] = data.length_histogram().tolist()
+    if before and before["kind"] == "caption":  # its keys know the place code at this size
+        statistics["place_scale"] = before["statistics"].get("place_scale", 1.0)
+    return statistics
 
 
 def length_nats(model, held_out: CaptionData, numbers, features) -> float:

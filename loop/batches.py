@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from base.randomness import step_seed
 from diffusion import stratified
 
 MicroBatches = Callable[[int], list[dict]]  # batches(step) -> the micro-batches of this process
@@ -34,17 +35,8 @@ def stream_of(number: int) -> int:
 
 
 def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
-    """The CPU generator of one stream of a step: of noise levels, or of a micro-batch's masks.
-
-    Odd multipliers keep (seed, step, stream) apart.
-    """
-    mixed = seed * 1_000_003 + step * 10_007 + stream * 7_919 + 1
-    return torch.Generator().manual_seed(mixed % 2**63)
-
-
-def seed_dropout(seed: int, step: int, stream: int) -> None:
-    """Seed torch's global generators, from which dropout draws, for one micro-batch of a step."""
-    torch.manual_seed(seed * 1_000_003 + step + 7_919 * stream)
+    """The CPU generator of one stream of a step: of noise levels, or of a micro-batch's masks."""
+    return torch.Generator().manual_seed(step_seed(seed, step, stream))
 
 
 def with_noise_levels(micro_batches: list[dict], rng: torch.Generator) -> list[dict]:

@@ -258,8 +258,7 @@ def choose_parallel(name: str, parameters: int, compiled: bool) -> tuple[str, st
 
 
 class Objective(nn.Module):
-    """A loss as a module: the hooks of DDP and FSDP2 then run around all of it, whatever it calls.
-    """
+    """A loss as a module: the hooks of DDP and FSDP2 then run around all that it calls."""
 
     def __init__(self, model: nn.Module, loss_fn: LossFn):
         super().__init__()

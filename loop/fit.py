@@ -24,8 +24,9 @@ from torch import nn
 from tqdm import tqdm
 
 from base.config import TrainConfig
+from base.randomness import dropout_seed
 from loop import distributed
-from loop.batches import MicroBatches, seed_dropout, step_generator, stream_of
+from loop.batches import MicroBatches, step_generator, stream_of
 from loop.contracts import Checkpoint, EvalFn, LossFn, PreviewFn
 from loop.hardware import Arithmetic, choose_precision
 from loop.optim import learning_rate, set_learning_rate
@@ -267,7 +268,7 @@ def forward_backward(
     sums = {"loss": 0.0}
     for index, batch in enumerate(micro_batches):
         stream = stream_of(batch.get("number", index))
-        seed_dropout(cfg.seed, step, stream)
+        torch.manual_seed(dropout_seed(cfg.seed, step, stream))
         share = batch["weight"] / tokens
         is_last = index == len(micro_batches) - 1
         with distributed.gradients_of(objective, is_last):

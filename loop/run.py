@@ -61,7 +61,7 @@ class Log:
                     if json.loads(line).get("step", 0) <= step:
                         kept.append(line + "\n")
         files.write_text(path, "".join(kept))
-        self.file = open(path, "a", encoding="utf-8")
+        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115
 
     def write(self, **values: Any) -> None:
         """Add one line, and hand it to the system so that a reader sees it now."""

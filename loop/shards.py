@@ -147,8 +147,7 @@ def whole_or_split(
 
 
 def split_state(optimizer: torch.optim.Optimizer, state: dict) -> dict:
-    """A whole state dict of an optimizer, its tensors split as the weights are that they belong to.
-    """
+    """A whole state dict of an optimizer, with its tensors split as their weights are."""
     split: dict[int, dict] = {}
     for index, weight in enumerate(parameters(optimizer)):
         if index not in state["state"]:
