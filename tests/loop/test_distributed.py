@@ -24,7 +24,7 @@ from base import files
 from base.files import UserError
 from caption import scores
 from loop import distributed, fit, shards
-from loop.batches import with_noise_levels
+from loop.batches import step_generator, with_noise_levels
 from tests.making.captioned import make_captioner, make_captions
 from tests.making.corpus import make_data
 from tests.making.paired import make_conditional, make_world
@@ -93,7 +93,7 @@ def member(
     real = fit.optimizer_step
 
     def step_with_a_signal(*given):
-        if stop == (rank, given[4]):
+        if stop == (rank, given[2]):
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*given)
 
@@ -199,13 +199,15 @@ FAILS_ONCE = """
 import sys
 sys.path.insert(0, {root!r})
 import os
-import files, train, training
-real = training.optimizer_step
+from base import files
+from loop import fit
+import train
+real = fit.optimizer_step
 def step(*given):
-    if given[4] == 7 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    if given[2] == 7 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         raise files.UserError("a burning disk", "a cold one", "fetch water")
     return real(*given)
-training.optimizer_step = step
+fit.optimizer_step = step
 files.run(train.main)
 """
 
@@ -459,7 +461,7 @@ def as_rank(monkeypatch, rank: int, world: int) -> None:
 def test_a_step_is_dealt_without_overlap(data_dir, monkeypatch):
     """Four ranks together hold the rows and the noise levels of one process, each once."""
     batches = Batches(TextData(data_dir, "train", 48), 16, 8, seed=3)
-    step = lambda: with_noise_levels(batches(5), fit.step_generator(3, 5, stream=1))
+    step = lambda: with_noise_levels(batches(5), step_generator(3, 5, stream=1))
     everything, dealt = step(), []
     for rank in range(4):
         as_rank(monkeypatch, rank, 4)

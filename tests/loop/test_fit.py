@@ -19,8 +19,9 @@ import train
 from base import config, flags
 from base.config import ModelConfig, TrainConfig
 from base.files import UserError
-from loop import checkpoint, fit
-from loop.batches import to_device, with_noise_levels
+from loop import checkpoint, distributed, fit, hardware
+from loop.batches import step_generator, to_device, with_noise_levels
+from loop.optim import Muon, learning_rate, make_optimizers, orthogonalize
 from model import Denoiser
 from tests.making.corpus import TINY, make_data, make_run
 from text.data import Batches, TextData
@@ -115,7 +116,7 @@ def test_accumulation_does_not_change_the_batch(data_dir):
     data = TextData(data_dir, "train", 48)
     one, four = (Batches(data, 8, accumulate, seed=3) for accumulate in (1, 4))
     levels = [
-        with_noise_levels(batches(5), fit.step_generator(3, 5, stream=1)) for batches in (one, four)
+        with_noise_levels(batches(5), step_generator(3, 5, stream=1)) for batches in (one, four)
     ]
     assert torch.equal(levels[0][0]["uniform"], torch.cat([part["uniform"] for part in levels[1]]))
     strata = (levels[0][0]["uniform"] * 8).floor().sort().values
@@ -136,23 +137,23 @@ def test_accumulation_does_not_change_the_batch(data_dir):
         )
         cfg = TrainConfig(optimizer="adamw", clip=0.0, learning_rate=1e-12)
         loss_fn = lambda model, batch, rng: train.twin.loss(model, *to_device(batch, "cpu")[::2])
-        loss, stats, norm = fit.optimizer_step(
-            model,
-            loss_fn,
+        result = fit.optimizer_step(
+            distributed.Objective(model, loss_fn),
             batches(5),
-            cfg,
             5,
-            fit.make_optimizers(model, cfg),
-            torch.amp.GradScaler("cpu", enabled=False),
-            contextlib.nullcontext,
+            cfg,
+            make_optimizers(model, cfg),
+            hardware.Arithmetic(torch.device("cpu"), torch.float32),
         )
-        gradients.append((loss, norm, stats["tokens"], stats["nats_per_token"]))
+        gradients.append(
+            (result.loss, result.gradient_norm, result.tokens, result.figures["nats_per_token"])
+        )
     assert gradients[0] == pytest.approx(gradients[1], rel=1e-5)
 
 
 def test_learning_rate():
     cfg = TrainConfig(max_steps=110, warmup_steps=10, final_learning_rate=0.1)
-    rates = [fit.learning_rate(step, cfg) for step in range(111)]
+    rates = [learning_rate(step, cfg) for step in range(111)]
     assert rates[0] == 0.1 and rates[9] == 1.0 and rates[10] == 1.0
     assert rates[60] == pytest.approx(0.55) and rates[110] == pytest.approx(0.1)
 
@@ -184,7 +185,7 @@ def test_muon_is_torchs_muon():
 
 def test_muon_takes_the_blocks_matrices_and_nothing_else():
     model = Denoiser(ModelConfig(vocab_size=50, output_size=47, d_model=16, heads=2, layers=2))
-    adamw, muon = fit.make_optimizers(model, TrainConfig(optimizer="muon"))
+    adamw, muon = make_optimizers(model, TrainConfig(optimizer="muon"))
     mine = {id(w) for group in muon.param_groups for w in group["params"]}
     assert mine == {
         id(w) for name, w in model.named_parameters() if name.startswith("blocks.") and w.ndim == 2
@@ -193,7 +194,7 @@ def test_muon_takes_the_blocks_matrices_and_nothing_else():
         list(model.parameters())
     )
     assert [group["weight_decay"] for group in adamw.param_groups] == [0.1, 0.0]  # never on norms
-    assert len(fit.make_optimizers(model, TrainConfig(optimizer="adamw"))) == 1
+    assert len(make_optimizers(model, TrainConfig(optimizer="adamw"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -285,7 +286,7 @@ def test_a_resumed_run_keeps_its_objective(flags, data_dir, tmp_path, monkeypatc
     real = fit.optimizer_step
     with monkeypatch.context() as patch:
         patch.setattr(
-            fit, "optimizer_step", lambda *given: 1 / 0 if given[4] == 4 else real(*given)
+            fit, "optimizer_step", lambda *given: 1 / 0 if given[2] == 4 else real(*given)
         )
         with pytest.raises(ZeroDivisionError):
             make_run(data_dir, tmp_path / "run", *words)
@@ -394,12 +395,12 @@ class Spoilt:
         self.real, self.steps, self.how = diffusion.loss, steps, how
         real_step = fit.optimizer_step
 
-        def step_of(model, loss_fn, micro_batches, cfg, step, *rest):
+        def step_of(objective, micro_batches, step, *rest):
             self.at = step
             self.marked = {
                 tuple(row.tolist()) for batch in micro_batches[-1:] for row in batch["tokens"][1:2]
             }
-            return real_step(model, loss_fn, micro_batches, cfg, step, *rest)
+            return real_step(objective, micro_batches, step, *rest)
 
         monkeypatch.setattr(fit, "optimizer_step", step_of)
         monkeypatch.setattr(diffusion, "loss", self.loss)
@@ -521,13 +522,13 @@ def test_batches_beside_a_gpu_are_made_one_ahead_and_in_order():
         return [{"weight": float(step)}]
 
     for kind in ("cpu", "cuda"):
-        assert list(fit.prepared(batches, range(3, 6), torch.device(kind))) == [
+        assert list(fit.prefetched(batches, range(3, 6), torch.device(kind))) == [
             (step, [{"weight": float(step)}]) for step in (3, 4, 5)
         ]
     assert made == [3, 4, 5] * 2 and not list(
-        fit.prepared(batches, range(2, 2), torch.device("cpu"))
+        fit.prefetched(batches, range(2, 2), torch.device("cpu"))
     )
-    coming = fit.prepared(batches, range(5, 9), torch.device("cuda"))
+    coming = fit.prefetched(batches, range(5, 9), torch.device("cuda"))
     assert next(coming)[0] == 5
     for _ in range(500):  # 6 is made now, unasked, and 7 is not
         if made[-1] == 6:
