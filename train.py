@@ -190,9 +190,7 @@ def main(argv=None):
         with_noise(batches, cfg.seed),
         cfg,
         setup.out,
-        about=recipe.about(
-            "text", own.objective, model_config, train, statistics=statistics, own=own
-        ),
+        about=recipe.about("text", own.objective, model_config, train, statistics, own),
         eval_fn=make_eval(own, held_out, statistics),
         preview_fn=make_preview(own, cfg.seed, train.tokenizer, preview_length),
         resume=setup.resume,

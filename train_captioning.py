@@ -1,27 +1,27 @@
 """Train a masked-diffusion captioner, or its autoregressive twin, on frozen image features.
 
-Reads   data_captions_synthetic/ (--data_dir): a folder from a prep_caption script Writes
-checkpoints_caption_poc/ (--out): config.json, log.jsonl, best.pt, last.pt, resume.pt, samples/
+Reads   data_captions_synthetic/ (--data_dir): a folder from a prep_caption script
+Writes  checkpoints_caption_poc/ (--out): config.json, log.jsonl, best.pt, last.pt, resume.pt,
+        samples/
 
 Five minutes on a laptop:
     python train_captioning.py --model_config tiny --max_steps 1200 --batch_size 64
 For real, the 6-layer, 768-wide decoder:
     python train_captioning.py --model_config caption --max_steps 5000 --batch_size 64
 For long runs (thousands of steps), rows that are mostly masked:
-    python train_captioning.py --max_steps 3500 --batch_size 128 --accumulate 4 --learning_rate 4e-3
-    --weight flat --estimator cosine
+    python train_captioning.py --max_steps 3500 --batch_size 128 --accumulate 4 \\
+        --learning_rate 4e-3 --weight flat --estimator cosine
 The twin, on the same captions in the same order:
     python train_captioning.py --objective ar --out checkpoints_caption_ar
-A second phase, for few calls, on the captions that a captioner or a twin writes for the same
-images:
-    python train_captioning.py --teacher runs/long/best.pt --init_from runs/long/best.pt --max_steps
-    700 --out runs/few
+A second phase, for few calls, on the captions that a captioner writes for the same images:
+    python train_captioning.py --teacher runs/long/best.pt --init_from runs/long/best.pt \\
+        --max_steps 700 --out runs/few
 A second phase of minutes, for the length head alone:
-    python train_captioning.py --length_only --length_dropout 0.1 --init_from runs/long/best.pt
-    --optimizer adamw --batch_size 512 --out runs/len
+    python train_captioning.py --length_only --length_dropout 0.1 --init_from runs/long/best.pt \\
+        --optimizer adamw --batch_size 512 --out runs/len
 A second phase on the score by which photographs are judged:
-    python train_captioning.py --init_from checkpoints_caption_poc/best.pt --self_critical 1
-    --learning_rate 3e-4 --out checkpoints_caption_sc
+    python train_captioning.py --init_from checkpoints_caption_poc/best.pt --self_critical 1 \\
+        --learning_rate 3e-4 --out checkpoints_caption_sc
 
 best.pt is chosen on the val split, never on a test split.
 """
@@ -150,6 +150,19 @@ def check_sizes(path: str, saved, model_config: ModelConfig) -> None:
         )
 
 
+def make_batches(data: CaptionData, own: CaptionRun, cfg: TrainConfig) -> CaptionBatches:
+    """The batches of a step, the captions of an image together."""
+    pad_multiple = PAD_COMPILED if cfg.compile else 1
+    batches = CaptionBatches(
+        data, cfg.batch_size, cfg.accumulate, cfg.seed, own.captions_per_image, pad_multiple
+    )
+    distributed.say(
+        f"data: {len(data):,} images with {data.encoder['encoder']} features, "
+        f"{batches.epoch_steps:,} steps per epoch"
+    )
+    return batches
+
+
 def main(argv=None):
     args = parse_args(argv)
     setup = recipe.read_run(args, kinds=("caption",))
@@ -171,20 +184,9 @@ def main(argv=None):
         )
     model, before = start_model(setup, start, own, model_config, train, device)
     statistics = statistics_of(train, before, own)
-    about = recipe.about(
-        "caption", own.objective, model_config, train, statistics=statistics, own=own
-    )
-    about["encoder"] = {
-        name: train.encoder[name] for name in ("encoder", "key", "patches", "width")
-    }
-    pad_multiple = PAD_COMPILED if cfg.compile else 1
-    batches = CaptionBatches(
-        train, cfg.batch_size, cfg.accumulate, cfg.seed, own.captions_per_image, pad_multiple
-    )
-    distributed.say(
-        f"data: {len(train):,} images with {train.encoder['encoder']} features, "
-        f"{batches.epoch_steps:,} steps per epoch"
-    )
+    encoder = {name: train.encoder[name] for name in ("encoder", "key", "patches", "width")}
+    about = recipe.about("caption", own.objective, model_config, train, statistics, own)
+    batches = make_batches(train, own, cfg)
     reward = None
     if own.self_critical:
         reward = teach.Reward([record["captions"] for record in train.records])
@@ -195,7 +197,7 @@ def main(argv=None):
             with_noise(batches, cfg.seed),
             cfg,
             setup.out,
-            about=about,
+            about=about | {"encoder": encoder},
             eval_fn=make_eval(own, held_out, statistics),
             preview_fn=make_preview(own, cfg.seed, held_out, statistics),
             resume=setup.resume,

@@ -10,8 +10,8 @@ A minute on a laptop:
 For real:
     python train_conditional.py --denoiser checkpoints_long/final.pt --max_steps 10000
 The other conditioning, and the twin, on the same pairs in the same order:
-    python train_conditional.py --conditioning cross --out checkpoints_cross python
-    train_conditional.py --objective ar --denoiser checkpoints_ar/best.pt --out checkpoints_pairs_ar
+    python train_conditional.py --conditioning cross --out checkpoints_cross
+    python train_conditional.py --objective ar --denoiser checkpoints_ar/best.pt --out pairs_ar
 
 context: the given words stand in the row itself, unmasked. cross: an encoder reads the given words,
 and the denoiser attends to them. cross has two stages. --stage_1_steps of --max_steps train the new
@@ -177,11 +177,8 @@ def main(argv=None):
         f"pairs: {len(train):,}, {batches.epoch_steps:,} steps per epoch; form {own.form}"
     )
     statistics = {"blank_lengths": train.length_histograms()}
-    about = recipe.about(
-        "conditional", own.objective, model.config, train, statistics=statistics, own=own
-    )
-    about["form"] = own.form
-    about["encoder_layers"] = own.encoder_layers
+    about = recipe.about("conditional", own.objective, model.config, train, statistics, own)
+    about |= {"form": own.form, "encoder_layers": own.encoder_layers}
     about["both_stages"] = {"max_steps": cfg.max_steps, "learning_rate": cfg.learning_rate}
     task = Task(
         model,

@@ -121,6 +121,24 @@ def make_loss(own: CaptionRun, tokenizer, statistics: dict, reward: teach.Reward
     n captions of an image are neighbours in a batch: features are (B / n, P, width), tokens (B, L).
     """
 
+    def denoiser_loss(denoise, batch, tokens, free, rng):
+        noise = {"uniform": batch["uniform"], "rng": rng}
+        noise |= {"estimator": own.estimator, "weight": own.weight}
+        if reward is not None:
+            sources, share = batch["sources"], own.self_critical
+            return teach.self_critical_loss(
+                denoise, tokens, free, sources, reward, tokenizer, share=share, **noise
+            )
+        return diffusion.loss(
+            denoise,
+            tokens,
+            free,
+            mask_id=tokenizer.mask,
+            complementary=own.complementary,
+            label_smoothing=own.label_smoothing,
+            **noise,
+        )
+
     def loss_fn(model, batch, rng):
         tokens, lengths, free = to_device(batch, model.device)
         features = writer.standardise(batch["features"], statistics, model.device)
@@ -133,39 +151,15 @@ def make_loss(own: CaptionRun, tokenizer, statistics: dict, reward: teach.Reward
         kept = torch.rand(len(features), generator=rng) >= own.image_dropout
         features = features * kept.to(model.device)[:, None, None]
         condition = model.keys_values(writer.hide(features, own.patch_dropout, rng))
-        loss, figures = caption_loss(model, batch, tokens, lengths, free, condition, rng)
+        if own.objective == "ar":
+            loss, figures = twin.loss(model, tokens, free, condition)
+        else:
+            denoise = model.bind(lengths, condition)
+            loss, figures = denoiser_loss(denoise, batch, tokens, free, rng)
         return loss + LENGTH_WEIGHT * length_loss, {
             **figures,
             "length_cross_entropy": length_loss.item(),
         }
-
-    def caption_loss(model, batch, tokens, lengths, free, condition, rng):
-        if own.objective == "ar":
-            return twin.loss(model, tokens, free, condition)
-        denoise, uniform = model.bind(lengths, condition), batch["uniform"]
-        drawing = {"rng": rng, "estimator": own.estimator, "weight": own.weight}
-        if reward is not None:
-            return teach.self_critical_loss(
-                denoise,
-                tokens,
-                free,
-                batch["sources"],
-                reward,
-                tokenizer,
-                uniform=uniform,
-                share=own.self_critical,
-                **drawing,
-            )
-        return diffusion.loss(
-            denoise,
-            tokens,
-            free,
-            mask_id=tokenizer.mask,
-            uniform=uniform,
-            complementary=own.complementary,
-            label_smoothing=own.label_smoothing,
-            **drawing,
-        )
 
     return loss_fn
 

@@ -2,7 +2,14 @@
 
 The loop owns what is the same for every task: steps, learning rate, accumulation, clipping,
 averaged weights, precision, compilation, the stop on a non-finite loss, log.jsonl, saving,
-resuming, and a clean stop on SIGTERM.
+resuming, and a clean stop on SIGTERM. A script passes
+    loss_fn(model, batch, rng) -> (mean loss per unit of batch["weight"], {"name": figure to log})
+    batches(step) -> this process's micro-batches of a step (distributed.deal): dicts with a float
+        `weight`, the number of predicted tokens. The step's loss is their weighted mean
+    eval_fn(model) -> {"name": figure}; its first figure decides which weights are best.pt
+    preview_fn(model) -> a text to read
+and finds log.jsonl, best.pt, last.pt, resume.pt and samples/ in its run folder. Under FSDP2 there
+is also a folder resume_STEP/.
 
 The step decides everything: the batch and the randomness of step s are functions of (seed, s)
 alone. So a run that was killed and resumed equals a straight run bit for bit. Under torchrun the
@@ -50,34 +57,26 @@ def fit(
 ) -> dict[str, float]:
     """Train `model` in place for cfg.max_steps steps and return the last evaluation.
 
-    loss_fn(model, batch, rng) -> (mean loss per unit of batch["weight"], {"name": float}).
-    batches(step) -> this process's micro-batches of one optimizer step (distributed.deal): dicts
-    with a
-        float `weight`, the number of predicted tokens. The step's loss is their weighted mean.
     about: the checkpoint's fixed part (kind, objective, model, tokenizer, statistics, data).
-    eval_fn(model) -> {"name": float}; its first value decides which weights are best.pt.
-    preview_fn(model) -> str, a text to read. resume: the content of a resume.pt.
+    resume: the content of a resume.pt. The head of this file describes the other arguments.
 
     Raises UserError on a non-finite loss or gradient, with its step and rows, after
-    cfg.skip_nonfinite such steps were left out. A step left out changes no weight, average or
-    count. Writes log.jsonl, best.pt, last.pt, resume.pt, samples/ in run_dir; with FSDP2 also
-    resume_STEP/.
+    cfg.skip_nonfinite such steps were left out. A step left out changes no weight or average.
     """
     run, objective, arithmetic = prepare(model, loss_fn, cfg, run_dir, about, resume)
-    steps = range(run.step, cfg.max_steps)
     speed = Speed(run)
     with StopSignal() as stop, progress_bar(cfg, run.step) as bar:
-        for step, micro_batches in prefetched(batches, steps, model.device):
+        for step, micro_batches in prefetched(batches, run.steps_left(), model.device):
             rate = cfg.learning_rate * learning_rate(step, cfg)
             set_learning_rate(run.optimizers, rate)
             result = optimizer_step(objective, micro_batches, step, cfg, run.optimizers, arithmetic)
             if result.is_good:
-                run.average()  # reads run.step, which still is the number of steps before this one
-                run.tokens_seen += int(result.tokens)
+                run.average()  # before run.step moves on: the first steps average faster
             else:
                 rows = nonfinite_rows(run, loss_fn, micro_batches, step, arithmetic)
                 run.skip(step, result.problem, rows)
             run.step = step + 1
+            run.tokens_seen += int(result.tokens) if result.is_good else 0
             bar.update()
 
             is_last = run.step == cfg.max_steps
@@ -92,9 +91,7 @@ def fit(
             if received and not is_last:
                 bar.close()
                 leave(received, run.step)
-    if run.is_split:  # the caller's model gets the trained weights, whole
-        model.load_state_dict(distributed.whole_weights(run.model.state_dict()))
-        model.to(run.model.device)
+    run.whole_model()
     return run.metrics
 
 

@@ -166,7 +166,6 @@ def about(
     objective: str,
     model_config: ModelConfig,
     data: Data,
-    *,
     statistics: dict[str, Any],
     own: Any,
 ) -> Checkpoint:

@@ -130,6 +130,17 @@ class Run:
         """Whether each process has only a part of the weights (FSDP2)."""
         return self.model is not self.plain
 
+    def steps_left(self) -> range:
+        """The steps that are still to do, counted from 0."""
+        return range(self.step, self.cfg.max_steps)
+
+    def whole_model(self) -> Any:
+        """The caller's model, on its device, with the trained weights."""
+        if self.is_split:
+            self.plain.load_state_dict(distributed.whole_weights(self.model.state_dict()))
+            self.plain.to(self.model.device)
+        return self.plain
+
     def continue_from(self, resume: Checkpoint) -> None:
         """Take the state of a resume.pt. Raises UserError if it is of another optimizer."""
         if resume.get("shards") or self.is_split:

@@ -201,7 +201,7 @@ def test_refusals_of_training_and_preparing(conditional_world, tmp_path):
         (("--denoiser", conditional_world / "twin" / "best.pt"), "--objective ar"),
         (("--objective", "ar"), "--objective diffusion"),
         (("--denoiser", conditional_world / "cross" / "best.pt"), "kind 'conditional'"),
-        (("--conditioning", "crosss"), "--conditioning crosss"),
+        (("--conditioning", "crosss"), "--conditioning 'crosss'"),
         (("--conditioning", "cross", "--objective", "ar"), "--conditioning cross with"),
         (("--encoder_layers", "0"), "--encoder_layers 0"),
         (
@@ -215,7 +215,7 @@ def test_refusals_of_training_and_preparing(conditional_world, tmp_path):
         (("--resume",), "resume.pt"),
         (
             ("--out", conditional_world / "cross", "--resume", "--data_dir", tmp_path / "few"),
-            "another run",
+            "other pairs or form",
         ),
     ]
     few = [

@@ -478,7 +478,7 @@ def test_what_cannot_be_dealt_or_done_is_refused(data_dir, monkeypatch):
     as_rank(monkeypatch, 0, 3)
     with pytest.raises(
         UserError,
-        match="found 4 micro-batches a step for 3 processes; .*; set --accumulate to a multiple of 3",
+        match="found 4 micro-batches per step for 3 processes; .*; set --accumulate to a multiple of 3",
     ):
         Batches(TextData(data_dir, "train", 48), 8, 4)(0)
     assert distributed.choose_parallel("auto", 91_000_000, False)[0] == "fsdp"
