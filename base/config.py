@@ -2,7 +2,6 @@
 torch).
 """
 
-import argparse
 import re
 from dataclasses import dataclass
 
@@ -215,15 +214,6 @@ CAPTIONS = {
     "steps": 64,
     "temperature": 0.0,
 }
-
-
-def take_over(args: argparse.Namespace, resume: dict | None) -> None:
-    """Give a resumed run its own `flags` again, but for those that were given anew. args.parser:
-    what read them.
-    """
-    for name, value in (resume or {}).get("flags", {}).items():
-        if getattr(args, name) == args.parser.get_default(name):
-            setattr(args, name, value)
 
 
 def named_size(name: str) -> dict:

@@ -190,26 +190,6 @@ class Parser(argparse.ArgumentParser):
         word = words[0] if words else ""
         raise UserError(f"the extra word {word!r}", "flags only", "quote texts that hold spaces")
 
-    def add_choices(self, choices: dict[str, tuple]) -> None:
-        """One flag for each name: (default, the values, the help). Another value is refused."""
-
-        def reader(flag: str, values):
-            def read(value: str) -> str:
-                if value not in values:
-                    raise unknown(f"--{flag} {value}", value, list(values))
-                return value
-
-            return read
-
-        for flag, (default, values, words) in choices.items():
-            self.add_argument(
-                f"--{flag}",
-                type=reader(flag, values),
-                default=default,
-                metavar="|".join(values),
-                help=f"{words} (default {default})",
-            )
-
     def add_settings(self, kind, *, skip=(), said: dict | None = None, **defaults) -> None:
         """One flag for each field of the dataclass `kind`, but for those in `skip`.
 

@@ -145,7 +145,7 @@ def test_the_second_phase_is_resumed_as_such(data, run, tmp_path, monkeypatch):
         ([*flags, "--objective", "ar"], "a trained diffusion captioner"),
         ([*flags, "--label_smoothing", "0.1"], "--complementary or --label_smoothing"),
         (["--patch_dropout", "1"], "--patch_dropout 1"),
-        (["--estimator", "sine"], "--estimator sine"),
+        (["--estimator", "sine"], "--estimator 'sine'"),
         (["--complementary", "--estimator", "linear"], "the count estimator"),
     ):
         with pytest.raises(UserError, match=message):
@@ -301,7 +301,7 @@ def test_a_text_denoiser_is_the_start(data, tmp_path, monkeypatch, capsys):
             "1",
         )
     monkeypatch.setattr(
-        fit,
+        train_captioning.fit,
         "fit",
         lambda model, *args, **more: started.update(model=model) or {},
     )
@@ -345,8 +345,8 @@ def test_training_refusals(data, run, tmp_path):
         ((), "a run in"),
         (("--resume", "--data_dir", str(tmp_path / "features")), "other captions or features"),
         (("--resume", "--d_model", "32"), "another model"),
-        (("--objective", "art"), "--objective art"),
-        (("--image_dropout", "1"), "--image_dropout 1"),
+        ((*new, "--objective", "art"), "--objective 'art'"),
+        ((*new, "--image_dropout", "1"), "--image_dropout 1"),
         ((*new, "--max_steps", "0"), "max_steps"),
         ((*new, "--max_length", "4"), "--max_length 4"),
         ((*new, "--init_from", "no.pt"), "no.pt"),

@@ -24,7 +24,7 @@ from base.config import SampleConfig, TrainConfig
 from base.files import UserError
 from base.flags import check, setting
 from edge import latency
-from loop import fit
+from loop import recipe
 from tools import speed
 
 PARTS = ("training", "sampling", "memory")
@@ -170,7 +170,7 @@ def main(argv=None):
         return benchmark_bundles(options)
     # The trainers choose the device and the threads in the same way.
     shared = ("device", "threads", "precision", "seed")
-    device = fit.start(TrainConfig(**{name: getattr(options, name) for name in shared}))
+    device = recipe.start_torch(TrainConfig(**{name: getattr(options, name) for name in shared}))
     case = case_of(options, device)
     rows = measure(options, case)
     facts = {

@@ -7,6 +7,9 @@ import torch
 import diffusion
 from base.config import TrainConfig
 from loop import fit
+from loop.distributed import Objective
+from loop.hardware import Arithmetic
+from loop.optim import make_optimizers
 from model import Denoiser
 from net import twin
 
@@ -19,14 +22,11 @@ def optimizer_step(
     tokens: (B, L) int64, without padding. The first token of each row is given, as [BOS] is.
     """
     cfg, device = TrainConfig(), tokens.device
-    optimizers = fit.make_optimizers(model, cfg)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    optimizers = make_optimizers(model, cfg)
+    arithmetic = Arithmetic(device, precision)
     free = torch.ones_like(tokens, dtype=torch.bool)
     free[:, 0] = False
     batches = [{"weight": float(free.sum())}]
-
-    def autocast():
-        return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
     def loss(model, batch, rng):
         if is_twin:
@@ -34,8 +34,10 @@ def optimizer_step(
         mask_id = model.config.vocab_size - 1
         return diffusion.loss(model.bind(), tokens, free, mask_id=mask_id, rng=rng)
 
+    objective = Objective(model, loss)
+
     def step():
         # Step 1, always: its number chooses the noise, and every call shall do the same work.
-        return fit.optimizer_step(model, loss, batches, cfg, 1, optimizers, scaler, autocast)
+        return fit.optimizer_step(objective, batches, 1, cfg, optimizers, arithmetic)
 
     return step
