@@ -17,7 +17,7 @@ import train_captioning
 from base.files import UserError
 from caption import writer
 from caption.data import CaptionData
-from loop import checkpoint, fit
+from loop import checkpoint
 from tests.making.captioned import (
     SMALL,
     by_hand,

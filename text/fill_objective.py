@@ -13,7 +13,7 @@ from base.files import UserError
 from base.flags import setting
 from net import twin
 from text import writer
-from text.pairs import PairData, place
+from text.pairs import PairData, to_device
 
 EVAL_DRAWS = 4  # masks per pair at an evaluation
 PREVIEWS = 3  # filled pairs in a file of samples/
@@ -70,7 +70,7 @@ def make_loss(own: PairRun, tokenizer):
     """
 
     def loss_fn(model, batch, rng):
-        tokens, lengths, free = place(batch, model.device)
+        tokens, lengths, free = to_device(batch, model.device)
         if own.form == "ar":
             return twin.loss(model, tokens, free)
         kept = torch.rand(len(tokens), generator=rng) >= own.condition_dropout

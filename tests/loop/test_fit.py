@@ -1,6 +1,5 @@
 """The loop: stop and resume to the bit, accumulation, precision, optimisers, what it writes and what it refuses."""
 
-import contextlib
 import json
 import math
 import os
