@@ -105,28 +105,6 @@ def test_folders_globs_and_tiny_corpora(tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    "texts, share",
-    [([f"story {i}", f"tale {i}"], "0.02") for i in range(8)]
-    + [([f"story {i}" for i in range(1500)], share) for share in ("0.00001", "0.99999")],
-)
-def test_each_side_gets_a_document(tmp_path, texts, share):
-    (tmp_path / "in.txt").write_text(SEPARATOR.join(texts))
-    data_prep.main(
-        [
-            "--input",
-            str(tmp_path / "in.txt"),
-            "--out",
-            str(tmp_path / "out"),
-            "--vocab_size",
-            "260",
-            "--val_fraction",
-            share,
-        ]
-    )
-    assert all(TextData(tmp_path / "out", split, 20).num_documents for split in ("train", "val"))
-
-
 def test_a_tokenizer_that_changed_in_place_is_noticed(tmp_path):
     write_corpus(tmp_path / "in.txt", 20)
     words = [
