@@ -507,7 +507,7 @@ def content_of(path: Path) -> str:
         bundle.check(path, facts)
         parts = [facts]
     else:
-        kind = data.files.read_json(path / "meta.json", "", "").get("kind")
+        kind = files.read_json(path / "meta.json", "", "").get("kind")
         for split in ("train", "val"):
             if kind == "captions":
                 held = caption_data.CaptionData(path, split)

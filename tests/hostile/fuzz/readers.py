@@ -32,7 +32,7 @@ from net import image_encoders
 from show import ratings
 from tests.making.captioned import by_hand
 from tests.making.corpus import make_data, make_run
-from text import data, forms, pairs, sources, writer
+from text import blanks, data, forms, pairs, sources
 
 ODD = [
     None,
@@ -442,8 +442,8 @@ def read_templates(world, rng, folder):
     if rng.random() < 0.5:
         template_row(text, world.tokenizer, 48, open_end=rng.random() < 0.5)
     else:
-        template = writer.read_template(text, world.tokenizer)
-        writer.room(template, rng.choice(forms.FORMS), world.tokenizer, 48)
+        template = blanks.read_template(text, world.tokenizer)
+        blanks.room(template, rng.choice(forms.FORMS), world.tokenizer, 48)
 
 
 def read_bundle(world, rng, folder):
