@@ -1,10 +1,37 @@
-"""The text in assets/stories.txt, with which the README's first story is trained."""
+"""What ships in assets/: a captioner that works without training, and made-up stories."""
 
 import subprocess
 import sys
-from pathlib import Path
+from hashlib import sha256
 
-ROOT = Path(__file__).parent.parent
+import numpy as np
+
+import infer_onnx
+from base import bundle
+from tests.making.sources import ROOT
+from worlds import judge
+from worlds.scenes import sample_scene
+
+CAPTIONER = ROOT / "assets" / "captioner"
+# bundle.json holds the checksum of every other file. docs/captions.md has the commands.
+CAPTIONER_SHA256 = "6134bfff5512725c6a0347f0697433713b2d8b1769852df46640b1032c5b093a"
+
+
+def test_the_shipped_captioner_is_small_and_unchanged():
+    assert sum(path.stat().st_size for path in bundle.contents(CAPTIONER)) <= 8_000_000
+    assert sha256((CAPTIONER / "bundle.json").read_bytes()).hexdigest() == CAPTIONER_SHA256
+    facts = bundle.read(CAPTIONER)
+    assert bundle.check(CAPTIONER, facts) == len(bundle.contents(CAPTIONER))
+
+
+def test_the_readmes_first_command_prints_what_the_readme_says(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    infer_onnx.main(["--bundle", "assets/captioner", "--image", "docs/scene.png"])
+    printed = capsys.readouterr().out.strip()
+    assert f"```\n{printed}\n```" in (ROOT / "README.md").read_text(encoding="utf-8")
+    # The scene of docs/scene.png, as tests/worlds/test_drawing.py draws it.
+    scene = sample_scene(np.random.default_rng([2026, 3378]), 2, noise=1, inside=0.0)
+    assert judge.judge(printed.split(": ", 1)[1], scene)["truthful"]
 
 
 def test_the_maker_writes_the_same_stories_again(tmp_path):

@@ -1,0 +1,345 @@
+"""Files on disk: whole or not at all, and errors that a user can read. Standard library only.
+
+Everything that the project writes goes through `replacing`: a temporary file beside the target,
+fsync, rename. A crash, a full disk or Ctrl-C leaves the old file or the new file, never half a
+file. Everything that it reads by hand goes through `read_json` or `existing`, which raise
+`UserError`.
+
+A file that another command reads carries its own checksum (`write_sealed`) and the checksums of the
+files beside it (`listed`). A flipped byte is an error that names the file. A checksum shows damage,
+not malice: whoever can write the file can write its checksum.
+"""
+
+import contextlib
+import errno
+import functools
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NoReturn
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
+OWN = re.compile(rb'"checksum": "([0-9a-f]{64})"')  # of a sealed JSON file
+CLAIMED: dict = {}  # folder: the process that claimed it, and its open lock file
+
+
+class UserError(Exception):
+    """A mistake that the user can correct: what was found, what was expected, what to do next."""
+
+    def __init__(self, found: str, expected: str, do: str):
+        super().__init__(" ".join(f"found {found}; expected {expected}; {do}".split()))
+        self.parts = found, expected, do
+
+    def __reduce__(self):
+        return UserError, self.parts  # it comes back whole from a worker process
+
+
+def run(main) -> None:
+    """Call a script's main() for the shell: a user's mistake is one line on stderr and exit status
+    2.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A file's name may be no text, and a terminal may know ASCII only.
+            stream.reconfigure(errors="backslashreplace")
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `generate.py | head` ends quietly
+    try:
+        leave(main())
+    except UserError as error:
+        message = str(error)
+    except OSError as error:
+        message = str(os_error(error))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        leave(130)
+    except SystemExit as stop:
+        leave(stop.code if isinstance(stop.code, int | None) else 1)
+    print(f"error: {message}", file=sys.stderr)
+    leave(2)
+
+
+def leave(status: int | None) -> NoReturn:
+    """sys.exit; under torchrun the process ends at once, without the interpreter's own end.
+
+    DDP (torch 2.13) keeps threads of gloo after destroy_process_group. A thread that frees a Python
+    tensor while the interpreter ends aborts the process (github.com/pytorch/pytorch/pull/179291): a
+    process that had finished its work was seen to end with SIGABRT.
+    """
+    if os.getenv("TORCHELASTIC_RUN_ID") is None:
+        sys.exit(status)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status or 0)
+
+
+def os_error(error: OSError, path=None) -> UserError:
+    """What the operating system refused, in three parts."""
+    path = path or error.filename or "the output"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return UserError(
+            f"no room left to write {path}",
+            "enough free space there",
+            "free some space or choose another --out",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserError(
+            f"{path}, which may not be accessed ({error.strerror})",
+            "permission to read and write it",
+            "change its permissions or choose another path",
+        )
+    return UserError(
+        f"{path}: {error.strerror or error}", "a usable path", "check the path and try again"
+    )
+
+
+@contextlib.contextmanager
+def replacing(path, mode: str = "wb"):
+    """Open a temporary file beside `path`; on success fsync it and rename it to `path`, else remove
+    it.
+
+    Text is UTF-8. Half a surrogate pair, from a file name that is no text, becomes an escape such
+    as \\udc80, which JSON reads back unchanged. Raises UserError if the folder cannot be made or
+    written, or if the disk is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
+        with open(temporary, mode, encoding=encoding, errors=errors) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must survive a power cut
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise os_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, value) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with replacing(path, "w") as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def write_text(path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    with replacing(path, "w") as file:
+        file.write(text)
+
+
+def write_lines(path, records: list[dict]) -> None:
+    """Write each record as a line of JSON, whole or not at all."""
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    write_text(path, "".join(lines))
+
+
+def encoded(text: str) -> bytes:
+    """The bytes that `write_text` writes."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def write_sealed(path, value: dict) -> None:
+    """`write_json` with a last entry `checksum`: the SHA-256 of the text with zeros in its
+    place.
+    """
+    zeros = "0" * 64
+    text = json.dumps({**value, "checksum": zeros}, indent=2, ensure_ascii=False) + "\n"
+    digest = hashlib.sha256(encoded(text)).hexdigest()
+    before, _, after = text.rpartition(f'"checksum": "{zeros}"')
+    write_text(path, f'{before}"checksum": "{digest}"{after}')
+
+
+def read_sealed(path, what: str, do: str) -> dict:
+    """`read_json` without the entry `checksum`. Raises UserError if the text does not match it."""
+    value = read_json(path, what, do)
+    raw = Path(path).read_bytes()
+    if "checksum" in value:
+        entries = list(OWN.finditer(raw))
+        start, end = entries[-1].span(1) if entries else (0, 0)
+        blanked = raw[:start] + b"0" * (end - start) + raw[end:]
+        if hashlib.sha256(blanked).hexdigest().encode() != raw[start:end]:
+            raise UserError(f"{path}, which was changed", "the file as it was written", do)
+    return {name: entry for name, entry in value.items() if name != "checksum"}
+
+
+def listed(folder, names) -> dict:
+    """{name: {"bytes", "sha256"}} of files in a folder, for `check_files`."""
+    table = {}
+    for name in names:
+        path = Path(folder) / name
+        table[name] = {"bytes": path.stat().st_size, "sha256": file_digest(path).hex()}
+    return table
+
+
+def unlisted(table: dict) -> list[str]:
+    """The names in a table of files whose size or checksum is missing."""
+    return [
+        name
+        for name, about in table.items()
+        if not isinstance(about, dict) or not {"bytes", "sha256"} <= about.keys()
+    ]
+
+
+def check_files(folder, table: dict, do: str) -> None:
+    """Compare files with their sizes and checksums, on all cores.
+
+    Raises UserError for a file that is missing or was changed.
+    """
+
+    def problem(item) -> str | None:
+        path, about = inside(folder, item[0]), item[1]
+        if not path.is_file():
+            return f"no {path}"
+        size = path.stat().st_size
+        if size != about["bytes"]:
+            return f"{path}, which is damaged or truncated ({size} bytes, not {about['bytes']})"
+        return None if file_digest(path).hex() == about["sha256"] else f"{path}, which was changed"
+
+    with ThreadPoolExecutor() as pool:
+        for trouble in pool.map(problem, table.items()):
+            if trouble:
+                raise UserError(trouble, f"the {len(table)} files as they were written", do)
+
+
+def inside(folder, name: str, *, absolute: bool = False) -> Path:
+    """The path of a file that a list names.
+
+    absolute: allow absolute names, as in lists that this project wrote. Raises UserError if the
+    name leads out of the folder.
+    """
+    if ".." in Path(name).parts or "\0" in name or (Path(name).is_absolute() and not absolute):
+        raise UserError(
+            f"the file name {name!r}, which leads out of {folder}",
+            "a name inside that folder",
+            "put the file there, and correct the list",
+        )
+    return Path(folder) / name
+
+
+def existing(path, what: str, do: str) -> Path:
+    """`path` as a Path if it exists. Raises UserError otherwise, with the two parts given."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"no {path}", what, do)
+    return path
+
+
+def read_json(path, what: str, do: str):
+    """The JSON object in `path`. Raises UserError if it is missing or holds something else."""
+    try:
+        value = json.loads(existing(path, what, do).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}, which is not JSON ({error})", what, do) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}, which holds no JSON object", what, do)
+    return value
+
+
+def writable_folder(path) -> Path:
+    """Make the folder `path` and prove that it can be written, before any long work starts."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".{os.getpid()}.probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise os_error(error, path) from error
+    return path
+
+
+def claim(folder) -> Path:
+    """`writable_folder`; no other process can claim the folder until this process ends.
+
+    The lock is the operating system's. It ends with the process, however the process ends, and
+    worker processes do not inherit it. Raises UserError if another process holds it.
+    """
+    folder = writable_folder(folder)
+    path, key = folder / ".lock", folder.resolve()
+    owner, file = CLAIMED.get(key, (None, None))
+    if (
+        owner == os.getpid()
+        and path.exists()
+        and os.fstat(file.fileno()).st_ino == path.stat().st_ino
+    ):
+        return folder  # closing a second handle of it would end the lock
+    file = open(path, "ab")  # noqa: SIM115 - it stays open as long as the lock
+    try:
+        if fcntl is not None:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.close()
+        raise UserError(
+            f"another process that writes into {folder}",
+            "one at a time",
+            "wait until it ends, or choose another --out",
+        ) from error
+    except OSError:
+        pass  # a file system without locks
+    CLAIMED[key] = os.getpid(), file
+    for half in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+        with contextlib.suppress(OSError):
+            half.unlink()
+    return folder
+
+
+def newest(patterns: list[str], folder=".") -> Path | None:
+    """The most recently written file under `folder` that matches one of the glob `patterns`, or
+    None.
+    """
+    paths = [path for pattern in patterns for path in Path(folder).glob(pattern)]
+    return max(paths, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def sha256(data: bytes) -> str:
+    """The first 16 hex characters of SHA-256: they tell files apart and are short enough to
+    read.
+    """
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def file_digest(path) -> bytes:
+    """SHA-256 of a file's content, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:  # hashlib.file_digest is not in the Python 3.10 of a Jetson
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.digest()
+
+
+def ask_git(*words: str) -> str:
+    """What git says about this source tree."""
+    here = Path(__file__).parent.parent
+    command = ["git", *words]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@functools.cache  # asking git takes two processes, which is too slow for each save
+def git_revision() -> str:
+    """The commit of this source tree, with `+` if it has uncommitted changes, or `unknown`."""
+    try:
+        revision = ask_git("rev-parse", "--short", "HEAD")
+        changed = ask_git("status", "--porcelain", "-uno")
+        return revision + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

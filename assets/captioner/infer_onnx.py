@@ -1,0 +1,182 @@
+"""Caption images, or fill blanks in a text, from a bundle: without torch, from its files alone.
+
+Reads   a bundle made by export_onnx.py, whose files are all checked first; images, or a camera
+Writes  texts to the screen; --json one line per text
+
+In a bundle's folder, after pip install -r requirements-jetson.txt:
+    python infer_onnx.py --bundle . --self_test
+    python infer_onnx.py --bundle . --image x.jpg
+    python infer_onnx.py --bundle . --image x.jpg --text "a [MASK] red [MASK]"
+    python infer_onnx.py --bundle . --camera 0 --provider tensorrt
+A text model's bundle:
+    python infer_onnx.py --bundle . --text "Once upon a time [MASK*40]" --temperature 0.8 --seed 3
+
+The same seed writes the same texts as generate.py and generate_caption.py.
+"""
+
+import functools
+import sys
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from base import files, flags, images, runtime
+from base.bundle import PROVIDERS
+from base.config import SampleConfig
+from base.files import UserError
+from base.flags import setting
+from base.runtime import Runner
+from base.templates import template_row
+
+BATCH = 8  # images at once; does not change the captions
+# The graphs know none of these; top_p, for one, would need a sort that slows each step.
+NOT_IN_GRAPHS = ("top_p", "block_size", "factor", "entropy_bound", "remask", "remask_strength")
+
+
+@dataclass
+class Job:
+    """What to write, and on what."""
+
+    bundle: str = setting(".", "folder of the bundle", metavar="FOLDER")
+    image: str | None = setting(None, "an image", metavar="FILE")
+    image_dir: str | None = setting(
+        None,
+        "all images in a folder and below it; a damaged image is named and left out",
+        metavar="FOLDER",
+    )
+    camera: str | None = setting(
+        None, "a V4L2 number or device, or a GStreamer pipeline; needs OpenCV", metavar="NAME"
+    )
+    text: str | None = setting(
+        None,
+        'a text with blanks, "[MASK]" or "[MASK*20]"; with images: the frame of all captions',
+        metavar="TEXT",
+    )
+    num_samples: int = setting(
+        1, "texts of --image or --text; frames of --camera, 0: until Ctrl-C", at_least=0
+    )
+    json: str | None = setting(None, "write one JSON object per line", metavar="FILE")
+    self_test: bool = setting(
+        False, "compare checksums and golden outputs, measure speed and memory"
+    )
+    provider: str = setting("cpu", "what computes", choices=PROVIDERS)
+    low_memory: bool = setting(False, "a fifth less memory, slower: weights are kept once")
+    threads: int = setting(0, "CPU threads; 0: onnxruntime's own choice", at_least=0)
+    seed: int = setting(0, "same seed, same texts")
+
+    def __post_init__(self):
+        flags.check(self)
+
+
+def parse_args(argv):
+    parser = flags.Parser(__doc__)
+    parser.add_settings(Job)
+    own = {field.name: "the bundle's own" for field in fields(SampleConfig)}
+    parser.add_settings(SampleConfig, skip=NOT_IN_GRAPHS, said=own)
+    return parser.parse_args(argv)
+
+
+def check(job: Job, conditioned: bool) -> None:
+    """Refuse flags that contradict each other or the bundle. conditioned: it captions images."""
+    if job.num_samples == 0 and not job.camera:
+        raise UserError("--num_samples 0 without --camera", "at least 1", "choose such a number")
+    kinds = sum(map(bool, (job.image, job.image_dir, job.camera)))
+    if conditioned and kinds != 1:
+        raise UserError(
+            "no image, or several kinds",
+            "one of --image, --image_dir, --camera",
+            "choose one, or --self_test",
+        )
+    if not conditioned and (kinds or not job.text):
+        raise UserError(
+            "images for a text model" if kinds else "no text",
+            "a text with blanks",
+            'give one, as in --text "Once upon a time [MASK*40]"',
+        )
+    if job.json:
+        files.writable_folder(Path(job.json).parent)
+
+
+def watch(job: Job, runner: Runner, write) -> None:
+    """A caption per frame of the camera, with the rate."""
+    for number, frame in enumerate(images.open_camera(job.camera), 1):
+        clock = time.perf_counter()
+        caption = write(runner.pixels(frame)[None], first=0)[0].text
+        print(f"{caption}   ({1 / (time.perf_counter() - clock):.1f} per second)", flush=True)
+        if number == job.num_samples:
+            return
+
+
+def batches(job: Job, runner: Runner):
+    """(names, pixels) of batches; a text model's pixels are None."""
+    if not runner.conditioned:
+        yield ["text"] * job.num_samples, None
+        return
+    if job.image:
+        pixels = runner.pixels(job.image)
+        for first in range(0, job.num_samples, BATCH):
+            count = min(BATCH, job.num_samples - first)
+            yield [job.image] * count, np.stack([pixels] * count)
+        return
+    names, batch = [], []
+    for path in images.list_images(job.image_dir):
+        try:
+            batch.append(runner.pixels(path))
+            names.append(str(path))
+        except (UserError, OSError) as error:
+            message = error if isinstance(error, UserError) else files.os_error(error, path)
+            print(f"skipped: {message}", file=sys.stderr)
+        if len(batch) == BATCH:
+            yield names, np.stack(batch)
+            names, batch = [], []
+    if batch:
+        yield names, np.stack(batch)
+
+
+def record(name: str, text: runtime.Written) -> dict:
+    """What --json writes for a text."""
+    return {
+        "image": name,
+        "caption": text.text,
+        "tokens": text.ids,
+        "step": text.step,
+        "probability": [round(value, 6) for value in text.probability],
+    }
+
+
+def write_all(job: Job, runner: Runner, write) -> None:
+    """Write the texts batch by batch, and --json after each. Raises UserError if there is none."""
+    records: list[dict] = []
+    for names, pixels in batches(job, runner):
+        texts = write(pixels, first=len(records), rows=len(names))
+        for name, text in zip(names, texts, strict=True):
+            records.append(record(name, text))
+            print(f"{name}: {text.text}" if runner.conditioned else text.text)
+        if job.json:
+            files.write_lines(job.json, records)
+    if not records:
+        raise UserError(
+            f"no image in {job.image_dir} that can be read", "at least one", "check the files"
+        )
+
+
+def main(argv=None):
+    arguments = parse_args(argv)
+    job = flags.resolve(Job, arguments)
+    runner = Runner(Path(job.bundle), job.provider, job.threads, low_memory=job.low_memory)
+    settings = flags.resolve(SampleConfig, arguments, runner.facts["sampling"])
+    if job.self_test:
+        return runtime.self_test(runner)
+    check(job, runner.conditioned)
+    template = template_row(job.text, runner.tokenizer, runner.length) if job.text else None
+    write = functools.partial(runner.write, settings=settings, template=template, seed=job.seed)
+    if job.camera:
+        watch(job, runner, write)
+    else:
+        write_all(job, runner, write)
+
+
+if __name__ == "__main__":
+    files.run(main)
