@@ -84,8 +84,7 @@ def read_data(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
     train = CaptionData(start.data_dir, "train")
     size = {
         "max_length": train.longest + ROOM,
-        # A checkpoint of version 0.1.0 that does not name the width of its length head has a linear
-        # head.
+        # Version 0.1.0 did not store the width of a length head, which was linear.
         "length_hidden": 0 if setup.resume else config.LENGTH_HIDDEN,
     }
     model_config = replace(
@@ -112,9 +111,7 @@ def read_data(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
 def start_model(
     setup: recipe.Setup, start: CaptionStart, own: CaptionRun, model_config, data, device
 ):
-    """The model before its first step, and the checkpoint that it continues or starts from, or
-    None.
-    """
+    """The model before its first step, and the checkpoint that it started from, or None."""
     model, before = Denoiser(model_config).to(device), setup.resume
     if start.init_from and not setup.resume:
         before = checkpoint.start_from(model, start.init_from, data.tokenizer.fingerprint)
@@ -133,9 +130,7 @@ def start_model(
 
 
 def check_sizes(path: str, saved, model_config: ModelConfig) -> None:
-    """Raise UserError unless a checkpoint is a captioner of these sizes, apart from its length
-    head.
-    """
+    """Raise UserError unless a checkpoint is a captioner of these sizes; its head may differ."""
 
     def sizes(values: ModelConfig) -> ModelConfig:
         return dataclasses.replace(values, length_hidden=0, dropout=0.0)

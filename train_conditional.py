@@ -89,9 +89,7 @@ def open_start(start: PairStart, own: PairRun, pairs: PairData):
 
 
 def build(setup: recipe.Setup, start: PairStart, own: PairRun, pairs: PairData):
-    """The model before its first step: the resumed model, or the denoiser, for `cross` with new
-    parts.
-    """
+    """The model before its first step: resumed, or the denoiser, for `cross` with new parts."""
     if setup.resume:
         return checkpoint.build_conditional(setup.resume)
     denoiser = open_start(start, own, pairs)
@@ -144,8 +142,7 @@ def train_new_parts(task: Task, cfg: TrainConfig, folder: Path, resume) -> None:
     for weight in task.model.parameters():
         weight.requires_grad_(id(weight) in new)
     task.fit(cfg, folder, 0, resume)
-    # Read the averaged weights from the file: a run stopped between the stages continues with these
-    # bits.
+    # Read from the file, so that a run stopped between the stages continues with the same bits.
     last = checkpoint.load(folder / "last.pt", kinds=("conditional",))
     task.model.load_state_dict(last["averaged"] or last["weights"])
     task.model.requires_grad_(True)

@@ -286,7 +286,7 @@ def newest(kinds: tuple[str, ...] = ("text",)) -> Path:
 
 def candidates() -> Iterator[Path]:
     """The checkpoints in the usual run folders below the working folder, the newest first."""
-    paths = set()
+    paths: set[Path] = set()
     for pattern in RUN_FOLDERS:
         paths.update(Path().glob(pattern))
     yield from sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)

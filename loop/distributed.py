@@ -124,9 +124,9 @@ def refusing_together() -> Iterator[None]:
         mine = error
     except OSError as error:
         mine = files.os_error(error)
-    for error in gathered(mine):
-        if error is not None:
-            raise error
+    for refusal in gathered(mine):
+        if refusal is not None:
+            raise refusal
 
 
 def own_gpu(device: torch.device) -> torch.device:
@@ -277,11 +277,9 @@ def spread(model: Any, loss_fn: LossFn, parallel: str) -> tuple[Any, nn.Module]:
     `model` itself.
     """
     if parallel == "ddp":
-        # The twin alone leaves weights out of its loss: it has those of the time, but never hears
-        # it.
+        # The twin alone leaves weights out of its loss: those of the time, which it never hears.
         has_unused = bool(getattr(model, "time", None)) and model.config.causal
-        # No device_ids: they would move the whole batch to the GPU, but noise levels are on the
-        # CPU.
+        # No device_ids: they would move the batch to the GPU, and noise levels stay on the CPU.
         objective = DistributedDataParallel(
             Objective(model, loss_fn), find_unused_parameters=has_unused
         )
@@ -310,15 +308,15 @@ def split(objective: nn.Module, model: nn.Module) -> nn.Module:
             fully_shard(module, mesh=mesh)
         if cross is not None:  # `keys_values` is called before its forward, and apart from it
             register_fsdp_forward_method(cross, "keys_values")
-    return fully_shard(objective, mesh=mesh)
+    fully_shard(objective, mesh=mesh)
+    return objective
 
 
 def gradients_of(objective: nn.Module, is_last: bool) -> contextlib.AbstractContextManager[object]:
-    """A context for one micro-batch: gradients are exchanged only after the step's last micro-
-    batch.
-    """
-    if hasattr(objective, "set_requires_gradient_sync"):  # FSDP2's
-        objective.set_requires_gradient_sync(is_last)
+    """A context for one micro-batch: only the step's last exchanges gradients."""
+    synchronise: Any = getattr(objective, "set_requires_gradient_sync", None)  # FSDP2's
+    if synchronise:
+        synchronise(is_last)
     if isinstance(objective, DistributedDataParallel) and not is_last:
         return objective.no_sync()
     return contextlib.nullcontext()

@@ -172,9 +172,7 @@ def log(run: Run, result: "StepResult", rate: float, speed: float, bar: tqdm) ->
 
 
 def leave(received: int, step: int) -> None:
-    """End the script as the shell expects of a process that a signal stopped: with status 128 +
-    signal.
-    """
+    """End with the status that the shell expects after a signal: 128 + signal."""
     name = signal.Signals(received).name
     distributed.say(f"stopped by {name} after step {step}, all saved; go on with --resume")
     raise SystemExit(128 + received)
@@ -280,11 +278,10 @@ def forward_backward(
 
 
 def clip_gradients(objective: nn.Module, largest: float) -> float:
-    """Scale all gradients so that their joint norm is at most `largest` (0: any); returns the norm
-    before.
-    """
+    """Scale all gradients to a joint norm of at most `largest` (0: any); returns their norm."""
     weights = [weight for weight in objective.parameters() if weight.grad is not None]
-    norm = distributed.whole(torch.nn.utils.get_total_norm([weight.grad for weight in weights]))
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    norm = distributed.whole(torch.nn.utils.get_total_norm(gradients))
     torch.nn.utils.clip_grads_with_norm_(weights, largest or math.inf, norm)
     return norm.item()
 

@@ -1,6 +1,4 @@
-"""What to compute on and in which arithmetic: device, precision, memory. The reason is always
-printed.
-"""
+"""What to compute on, and in which arithmetic. The reason of a choice is always printed."""
 
 import contextlib
 import ctypes
@@ -80,9 +78,7 @@ class Arithmetic:
 
 
 def product_rate(device: torch.device, precision: torch.dtype = torch.float32) -> float:
-    """Operations per second of a square matrix product: the rate that this device can reach at
-    best.
-    """
+    """Operations per second of a large matrix product: the best that this device can do."""
     shape = (PRODUCT_SIDE, PRODUCT_SIDE)
     a = torch.randn(shape, device=device, dtype=precision)
     b = torch.randn(shape, device=device, dtype=precision)

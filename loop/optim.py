@@ -1,5 +1,7 @@
-"""The optimizers: AdamW for all weights, or Muon for the matrices inside the blocks; the learning
-rate of a step.
+"""The optimizers, AdamW and Muon, and the learning rate of a step.
+
+`--optimizer adamw` trains all weights by AdamW. `muon` trains the matrices inside the blocks by
+Muon, and the rest by AdamW.
 
 Muon keeps a momentum and makes it orthogonal by a Newton-Schulz iteration (Jordan 2024).
 torch.optim.Muon does the same for one matrix at a time and always in bfloat16, which some CPUs
@@ -28,9 +30,7 @@ INSIDE_BLOCKS = re.compile(r"(^|\.)(blocks|layers)\.\d+\.")
 
 
 def learning_rate(step: int, cfg: TrainConfig) -> float:
-    """Share of the peak at `step` (counted from 0): a linear warm-up, then a cosine to
-    cfg.final_learning_rate.
-    """
+    """Share of the peak at `step`, counted from 0: a linear warm-up, then a cosine."""
     if step < cfg.warmup_steps:
         return (step + 1) / cfg.warmup_steps
     done = min(1.0, (step - cfg.warmup_steps) / max(1, cfg.max_steps - cfg.warmup_steps))
@@ -51,7 +51,8 @@ def make_optimizers(model: nn.Module, cfg: TrainConfig) -> list[torch.optim.Opti
     Updates of both have the same size (`Muon`), so one learning rate serves both.
     """
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    inside, outside = [], []
+    inside: list[nn.Parameter] = []
+    outside: list[nn.Parameter] = []
     for name, weight in trained:
         is_hidden = weight.ndim == 2 and INSIDE_BLOCKS.search(name)
         (inside if is_hidden else outside).append(weight)
@@ -135,6 +136,7 @@ class Muon(torch.optim.Optimizer):
             few = weights[first : first + at_once]
             ahead = []  # Nesterov: the gradient, moved towards the momentum
             for weight, buffer in zip(few, buffers[first : first + at_once], strict=True):
+                assert weight.grad is not None  # `step` leaves the others out
                 ahead.append(whole(weight.grad.lerp(buffer, group["momentum"])))
             updates = []
             for update, weight in zip(orthogonalize(torch.stack(ahead)), few, strict=True):

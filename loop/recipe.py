@@ -127,8 +127,7 @@ def refuse_other_model(resume: Checkpoint, model_config: ModelConfig, objective:
 
 
 def begin(setup: Setup, cfg: TrainConfig, own: Any, *configs: Any) -> torch.device:
-    """Meet the other processes, claim the run folder, print and write the settings, choose the
-    device.
+    """Meet the other processes, claim the folder, write the settings, choose the device.
 
     own: the trainer's own flags, which are printed. configs: the dataclasses that config.json
     holds, each without the fields that are no flags. Raises UserError, in all processes, if one of
@@ -169,9 +168,7 @@ def about(
     statistics: dict[str, Any],
     own: Any,
 ) -> Checkpoint:
-    """The part of a checkpoint that stays the same over the run (loop/checkpoint.py says what each
-    key means).
-    """
+    """The part of a checkpoint that stays the same over the run (see loop/checkpoint.py)."""
     fingerprints = {
         "fingerprint": data.meta["fingerprint"],
         "tokenizer": data.tokenizer.fingerprint,
@@ -188,9 +185,7 @@ def about(
 
 
 def end(out: Path, metrics: dict[str, float], command: str) -> None:
-    """Print where the best checkpoint is, its figures, and the command that comes next; leave the
-    others.
-    """
+    """Print the best checkpoint, its figures and the next command; leave the others."""
     figures = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     distributed.say(f"done: {out / 'best.pt'}  {figures}", file=sys.stdout)
     distributed.say(f"next: python {command}", file=sys.stdout)

@@ -91,8 +91,7 @@ def averaged_weights(model: Any, averaged: dict[str, Tensor] | None) -> Iterator
 
 
 class Run:
-    """The model, its optimizers and averaged weights, the best score, and the folder they are saved
-    in.
+    """A model in training: its optimizers, averaged weights, best score, and folder.
 
     model: the trained model. plain: the evaluated model, another object only where `model` is split
     over processes. about: the checkpoint's fixed part. resume: the content of a resume.pt, or None.

@@ -90,8 +90,7 @@ def save(
     averaged: dict[str, Tensor] | None,
     optimizers: list[dict],
 ) -> Checkpoint:
-    """Write resume_STEP/, all processes together; return what resume.pt holds instead of the
-    tensors.
+    """Write resume_STEP/, all processes together; return the rest of resume.pt.
 
     optimizers: their state dicts.
     """

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from loop.muon import Muon, orthogonalize
 
 import diffusion
 import train
