@@ -139,6 +139,7 @@ def test_a_checkpoint_knows_its_form(conditional_world):
         assert (conditional_world / form / "samples").exists()
 
 
+@pytest.mark.long  # four commands in shells of their own
 def test_as_a_user_runs_them(conditional_world, tmp_path):
     """In shells of their own, the newest run found by itself; a mistake is one line and status 2."""
     (tmp_path / "checkpoints").symlink_to(conditional_world / "denoiser")

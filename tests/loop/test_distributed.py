@@ -1,13 +1,10 @@
-"""Several processes are one: the same losses, states that move between numbers of processes, stops, failures, restarts."""
+"""Several processes are one: the same losses, states that move between numbers of processes, stops,
+failures, restarts, refusals."""
 
 import inspect
-import io
 import json
-import multiprocessing
 import os
-import pickle
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.distributed.checkpoint.metadata import Metadata
 
 import evaluate
 import train
@@ -23,14 +19,16 @@ import train_captioning
 from base import files
 from base.files import UserError
 from caption import scores
-from loop import distributed, fit, shards
+from loop import distributed
 from loop.batches import step_generator, with_noise_levels
-from tests.making.captioned import make_captioner, make_captions
 from tests.making.corpus import make_data
-from tests.making.paired import make_conditional, make_world
+from tests.making.processes import together
+from tests.making.runs import content
 from text.data import Batches, TextData
 
 ROOT = Path(__file__).parent.parent.parent
+
+
 FLAGS = [
     "--d_model",
     "16",
@@ -78,50 +76,6 @@ def alone(data_dir, tmp_path_factory):
     return out
 
 
-def member(
-    rank: int, world: int, port: int, main, words: list[str], stop: tuple[int, int] | None
-) -> None:
-    """One process of several, as torchrun would start it. stop: (rank, step): there a SIGTERM arrives, during that step."""
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(world),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        TORCHELASTIC_RUN_ID="test",
-    )
-    real = fit.optimizer_step
-
-    def step_with_a_signal(*given):
-        if stop == (rank, given[2]):
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(*given)
-
-    fit.optimizer_step = step_with_a_signal
-    files.run(lambda: main(words))
-
-
-def together(world: int, main, words: list[str], stop: tuple[int, int] | None = None) -> list[int]:
-    """Run main(words) in `world` processes; their exit statuses. Forked: importing torch anew in each takes longer than the test."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    members = [
-        fork.Process(target=member, args=(rank, world, port, main, words, stop))
-        for rank in range(world)
-    ]
-    for one in members:
-        one.start()
-    for one in members:
-        one.join(120)
-    hung = [one for one in members if one.is_alive()]
-    for one in hung:
-        one.kill()
-    assert not hung, "processes that never ended"
-    return [one.exitcode for one in members]
-
-
 def losses(run) -> dict[int, dict]:
     """The figures of every logged step."""
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
@@ -139,10 +93,6 @@ def same_curve(one, other, tolerance: float = 1e-5) -> None:
             "gradient_norm" in row
         ):  # of a model that Muon moved: its orthogonalisation magnifies the last bits
             assert theirs[step]["gradient_norm"] == pytest.approx(row["gradient_norm"], rel=1e-2)
-
-
-def content(run, name: str = "last.pt") -> dict:
-    return torch.load(run / name, weights_only=True)
 
 
 @pytest.mark.parametrize("world, parallel", [(2, "ddp"), (4, "fsdp")])
@@ -195,6 +145,45 @@ def test_a_run_moves_between_numbers_of_processes(alone, data_dir, tmp_path, cap
     same_curve(alone, run)
 
 
+REFUSED = {
+    "a flag": (["--max_steps", "0"], "--max_steps 0"),
+    "data": (["--data_dir", "nowhere"], "no nowhere"),
+    "a device": (["--device", "tpu"], "--device tpu"),
+    "a step that cannot be dealt": (["--accumulate", "1"], "1 micro-batches per step for 2"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refusal_is_one_line_and_status_2_in_every_process(case, data_dir, tmp_path, capfd):
+    """Also if one process comes late: those that are early wait for it, or need not."""
+    words, message = REFUSED[case]
+    given = ["--data_dir", str(data_dir), "--out", str(tmp_path / "run"), *FLAGS, *words]
+    assert together(2, train.main, given, late=0.5) == [2, 2]
+    one_line_each(2, capfd.readouterr().err, message)
+
+
+def one_line_each(world: int, error: str, message: str) -> None:
+    """Every process says the same one line, and none a traceback."""
+    lines = error.split("error: ")[1:]  # processes may write between another's line and its end
+    assert len(lines) == world and len({line.split("\n")[0] for line in lines}) == 1, error
+    assert message in lines[0]
+    assert "Traceback" not in error
+
+
+def test_what_only_the_leader_sees_is_refused_by_all(data_dir, tmp_path, capfd):
+    """Only rank 0 claims the folder: the others would wait for it, and lose it in mid-exchange."""
+    run = files.claim(tmp_path / "run")
+    given = ["--data_dir", str(data_dir), "--out", str(run), *FLAGS]
+    assert together(3, train.main, given) == [2, 2, 2]
+    one_line_each(3, capfd.readouterr().err, "another process that writes into")
+
+
+def test_evaluate_refuses_alike(tmp_path, capfd):
+    words = ["--hypotheses", str(tmp_path / "none.json")]
+    assert together(2, evaluate.main, words, late=0.5) == [2, 2]  # refused, not done twice
+    one_line_each(2, capfd.readouterr().err, "torchrun for caption files")
+
+
 FAILS_ONCE = """
 import sys
 sys.path.insert(0, {root!r})
@@ -212,6 +201,7 @@ files.run(train.main)
 """
 
 
+@pytest.mark.long  # the launcher starts two processes twice
 def test_torchrun_shows_a_failure_and_restarts_from_what_was_saved(alone, data_dir, tmp_path):
     """The real launcher: rank 1 fails in step 8, all end, all start again, go on from step 5, and nothing shows in the result."""
     script = tmp_path / "fails_once.py"
@@ -279,12 +269,11 @@ def test_a_finished_process_cannot_be_aborted_any_more(body, status):
     )
 
 
-def test_a_captioner_split_by_fsdp(tmp_path):
+def test_a_captioner_split_by_fsdp(scene_folder, tmp_path):
     """Cross-attention is called beside its block's forward, and its length head beside the model's: still the same losses."""
-    folder = make_captions(tmp_path / "data")
     words = [
         "--data_dir",
-        str(folder),
+        str(scene_folder),
         "--d_model",
         "16",
         "--heads",
@@ -377,10 +366,6 @@ def test_evaluate_gives_the_same_figures(alone, data_dir, tmp_path):
         )
         == 4
     )
-    assert together(2, evaluate.main, ["--hypotheses", str(tmp_path / "none.json")]) == [
-        2,
-        2,
-    ]  # refused, not done twice
 
 
 def twin_of(data_dir, folder: Path) -> Path:
@@ -401,13 +386,11 @@ def twin_of(data_dir, folder: Path) -> Path:
     return folder / "twin" / "best.pt"
 
 
-def test_evaluate_gives_the_same_figures_of_captions(tmp_path, monkeypatch):
-    """Batches of three pictures, by truth, with reranking, the twin and swapped pairs."""
-    folder = make_captions(tmp_path / "data")
-    run, twin = (
-        make_captioner(folder, tmp_path / objective, "--objective", objective) / "best.pt"
-        for objective in ("diffusion", "ar")
-    )
+@pytest.mark.long  # every score of a captioner, twice
+def test_evaluate_gives_the_same_figures_of_captions(
+    scene_folder, captioner, captioner_twin, tmp_path, monkeypatch
+):
+    """Batches of three images, by truth, with reranking, the twin and swapped pairs."""
     for function in (
         scores.caption_all,
         scores.swap_scores,
@@ -416,11 +399,11 @@ def test_evaluate_gives_the_same_figures_of_captions(tmp_path, monkeypatch):
         monkeypatch.setitem(inspect.unwrap(function).__kwdefaults__, "batch_size", 3)
     words = [
         "--checkpoint",
-        str(run),
+        str(captioner),
         "--twin",
-        str(twin),
+        str(captioner_twin),
         "--data_dir",
-        str(folder),
+        str(scene_folder),
         "--splits",
         "val,swap",
     ]
@@ -436,13 +419,12 @@ def test_evaluate_gives_the_same_figures_of_captions(tmp_path, monkeypatch):
     } <= parts.keys()
 
 
-def test_evaluate_gives_the_same_figures_of_pairs(tmp_path):
-    run = make_conditional(make_world(tmp_path), "context", tmp_path / "run")
+def test_evaluate_gives_the_same_figures_of_pairs(conditional_world, tmp_path):
     words = [
         "--checkpoint",
-        str(run),
+        str(conditional_world / "context" / "best.pt"),
         "--data_dir",
-        str(tmp_path / "pairs"),
+        str(conditional_world / "pairs"),
         "--documents",
         "3",
         "--num_samples",
@@ -489,29 +471,3 @@ def test_what_cannot_be_dealt_or_done_is_refused(data_dir, monkeypatch):
     )
     with pytest.raises(UserError, match="drop --compile"):
         distributed.choose_parallel("fsdp", 5, True)
-
-
-class Danger:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.path}",)
-
-
-def test_a_hostile_folder_of_shards_is_refused(tmp_path):
-    """A pickle that would run a command, a pickle of anything but descriptions of tensors, a folder elsewhere, none at all."""
-    model = torch.nn.Linear(2, 2)
-    resume = {"shards": "resume_000005", "optimizer": []}
-    with pytest.raises(UserError, match="no .*resume_000005"):
-        shards.whole_or_split(resume, tmp_path, model, [])
-    folder = tmp_path / "resume_000005"
-    folder.mkdir()
-    danger = Danger(tmp_path / "ran")
-    for value in (danger, io.StringIO("x"), {"a": 1}, Metadata({"weights/weight": danger})):
-        (folder / ".metadata").write_bytes(pickle.dumps(value))
-        with pytest.raises(UserError, match="damaged"):
-            shards.whole_or_split(resume, tmp_path, model, [])
-    assert not danger.path.exists()
-    with pytest.raises(UserError, match="beside it"):
-        shards.whole_or_split(resume | {"shards": "../elsewhere"}, tmp_path, model, [])

@@ -1,112 +1,27 @@
-"""The loop: stop and resume to the bit, accumulation, precision, optimisers, what it writes and what it refuses."""
+"""The loop: accumulation, steps without a finite loss, and batches made ahead."""
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
 import diffusion
 import train
-from base import config, flags
 from base.config import ModelConfig, TrainConfig
 from base.files import UserError
-from loop import checkpoint, distributed, fit, hardware
+from loop import distributed, fit, hardware
 from loop.batches import step_generator, to_device, with_noise_levels
-from loop.optim import Muon, learning_rate, make_optimizers, orthogonalize
+from loop.optim import make_optimizers
 from model import Denoiser
-from tests.making.corpus import TINY, make_data, make_run
+from tests.making.corpus import make_data, make_run
 from text.data import Batches, TextData
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     return make_data(tmp_path_factory.mktemp("training") / "data")
-
-
-def log_of(run) -> list[dict]:
-    """log.jsonl without the one key that is a clock's."""
-    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [
-        {key: value for key, value in row.items() if key != "tokens_per_second"} for row in rows
-    ]
-
-
-def same_run(one, two) -> None:
-    """Weights, averages, optimizer state and every logged figure are equal to the bit."""
-    a, b = (torch.load(run / "resume.pt", weights_only=True) for run in (one, two))
-    for part in ("weights", "averaged"):
-        assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
-    assert log_of(one) == log_of(two)
-    assert (a["step"], a["tokens_seen"], a["best"]) == (b["step"], b["tokens_seen"], b["best"])
-    for mine, other in zip(a["optimizer"], b["optimizer"], strict=True):
-        for key, state in mine["state"].items():
-            assert all(
-                torch.equal(torch.as_tensor(value), torch.as_tensor(other["state"][key][name]))
-                for name, value in state.items()
-            )
-
-
-STEPS = [
-    "--max_steps",
-    "60",
-    "--save_every",
-    "7",
-    "--eval_every",
-    "20",
-    "--log_every",
-    "1",
-    "--dropout",
-    "0.1",
-]
-
-
-@pytest.fixture(scope="module")
-def straight(data_dir, tmp_path_factory):
-    return make_run(data_dir, tmp_path_factory.mktemp("straight") / "run", *STEPS)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_stopped_and_resumed_equals_straight(number, straight, data_dir, tmp_path):
-    """A real process, hit by a real signal in mid-run, twice."""
-    words = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        "--data_dir",
-        str(data_dir),
-        "--out",
-        str(tmp_path / "run"),
-        *TINY,
-        *STEPS,
-    ]
-    log = tmp_path / "run" / "log.jsonl"
-    for stop_after in (9, 31):
-        going_on = (tmp_path / "run" / "resume.pt").exists()
-        process = subprocess.Popen(
-            words + ["--resume"] * going_on, stderr=subprocess.PIPE, cwd=tmp_path, text=True
-        )
-        while process.poll() is None and not (
-            log.exists() and f'"step": {stop_after}, ' in log.read_text()
-        ):
-            time.sleep(0.01)
-        os.kill(process.pid, number) if process.poll() is None else None
-        error = process.communicate(timeout=60)[1]
-        if number == signal.SIGTERM:
-            assert process.returncode == 128 + signal.SIGTERM, error
-            assert "all saved; go on with --resume" in error
-        else:
-            assert process.returncode == -signal.SIGKILL
-        assert torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["step"] < 60
-    train.main([*words[2:], "--resume"])
-    same_run(straight, tmp_path / "run")
 
 
 def test_accumulation_does_not_change_the_batch(data_dir):
@@ -149,103 +64,6 @@ def test_accumulation_does_not_change_the_batch(data_dir):
     assert gradients[0] == pytest.approx(gradients[1], rel=1e-5)
 
 
-def test_learning_rate():
-    cfg = TrainConfig(max_steps=110, warmup_steps=10, final_learning_rate=0.1)
-    rates = [learning_rate(step, cfg) for step in range(111)]
-    assert rates[0] == 0.1 and rates[9] == 1.0 and rates[10] == 1.0
-    assert rates[60] == pytest.approx(0.55) and rates[110] == pytest.approx(0.1)
-
-
-def test_muon_is_torchs_muon():
-    """The same update as torch.optim.Muon up to its bfloat16, for tall, wide and square matrices, over several steps."""
-    torch.manual_seed(0)
-    mine = [
-        torch.nn.Parameter(torch.randn(shape)) for shape in ((24, 24), (24, 24), (64, 24), (24, 64))
-    ]
-    theirs = [torch.nn.Parameter(weight.detach().clone()) for weight in mine]
-    ours, reference = (
-        Muon(mine, lr=0.02, weight_decay=0.1),
-        torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
-    )
-    for _ in range(3):
-        for one, other in zip(mine, theirs, strict=True):
-            one.grad = torch.randn_like(one)
-            other.grad = one.grad.clone()
-        ours.step()
-        reference.step()
-    for one, other in zip(mine, theirs, strict=True):
-        assert (
-            one - other
-        ).norm() < 0.02 * 3 * 0.02 * 0.2 * 64**0.5 * 24**0.5  # 2% of three updates
-    values = torch.linalg.svdvals(orthogonalize(torch.randn(3, 40, 24)))
-    assert values.min() > 0.6 and values.max() < 1.3
-
-
-def test_muon_takes_the_blocks_matrices_and_nothing_else():
-    model = Denoiser(ModelConfig(vocab_size=50, output_size=47, d_model=16, heads=2, layers=2))
-    adamw, muon = make_optimizers(model, TrainConfig(optimizer="muon"))
-    mine = {id(w) for group in muon.param_groups for w in group["params"]}
-    assert mine == {
-        id(w) for name, w in model.named_parameters() if name.startswith("blocks.") and w.ndim == 2
-    }
-    assert sum(len(group["params"]) for opt in (adamw, muon) for group in opt.param_groups) == len(
-        list(model.parameters())
-    )
-    assert [group["weight_decay"] for group in adamw.param_groups] == [0.1, 0.0]  # never on norms
-    assert len(make_optimizers(model, TrainConfig(optimizer="adamw"))) == 1
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--optimizer", "adamw"],
-        ["--objective", "ar"],
-        ["--estimator", "cosine"],
-        ["--weight", "flat", "--complementary"],
-        ["--weight", "clipped", "--accumulate", "2", "--time_conditioning", "sinusoidal"],
-        ["--precision", "bf16", "--ema", "0"],
-        ["--mlp", "gelu", "--clip", "0"],
-    ],
-)
-def test_every_way_to_train_runs_and_reports(flags, data_dir, tmp_path):
-    run = make_run(data_dir, tmp_path / "run", *flags, "--log_every", "2")
-    rows = log_of(run)
-    trained, evaluated = rows[0], rows[-1]
-    assert {
-        "step",
-        "loss",
-        "nats_per_token",
-        "gradient_norm",
-        "tokens_seen",
-        "learning_rate",
-    } <= trained.keys()
-    assert math.isfinite(evaluated["val_nats_per_token"]) and evaluated[
-        "val_nats_per_token"
-    ] < 1.2 * math.log(300)
-    assert list((run / "samples").iterdir())
-    model, tokenizer, saved = checkpoint.open_model(run / "best.pt")
-    assert (
-        saved["objective"] == ("ar" if "ar" in flags else "diffusion")
-        and saved["step"] == 4
-        and model.config.vocab_size == tokenizer.vocab_size
-    )
-    assert saved["data"]["tokenizer"] == tokenizer.fingerprint
-    assert sum(saved["statistics"]["row_lengths"]) == len(TextData(data_dir, "train", 48).starts)
-
-
-def test_compiled_blocks_train_alike(data_dir, tmp_path):
-    """torch.compile changes the speed, not the model: the same names in the checkpoint, nearly the same loss."""
-    plain, compiled = (
-        make_run(data_dir, tmp_path / name, "--max_steps", "2", "--log_every", "1", *flags)
-        for name, flags in (("plain", []), ("compiled", ["--compile"]))
-    )
-    a, b = (torch.load(run / "last.pt", weights_only=True) for run in (plain, compiled))
-    assert a["weights"].keys() == b["weights"].keys()
-    assert log_of(plain)[0]["nats_per_token"] == pytest.approx(
-        log_of(compiled)[0]["nats_per_token"], rel=0.05
-    )
-
-
 def test_nonfinite_loss_stops_and_keeps_the_last_good_state(data_dir, tmp_path, monkeypatch):
     real = diffusion.loss
     monkeypatch.setattr(
@@ -261,129 +79,6 @@ def test_nonfinite_loss_stops_and_keeps_the_last_good_state(data_dir, tmp_path, 
         make_run(data_dir, tmp_path / "run", "--max_steps", "8", "--save_every", "1")
     saved = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)
     assert saved["step"] == 3 and all(value.isfinite().all() for value in saved["weights"].values())
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [["--weight", "flat", "--complementary"], ["--estimator", "cosine"], ["--objective", "ar"]],
-)
-def test_a_resumed_run_keeps_its_objective(flags, data_dir, tmp_path, monkeypatch):
-    """Nothing is said again but the folders: the loss, the noise and the evaluations stay what they were."""
-    words = [
-        *flags,
-        "--max_steps",
-        "6",
-        "--save_every",
-        "2",
-        "--eval_every",
-        "3",
-        "--log_every",
-        "1",
-    ]
-    make_run(data_dir, tmp_path / "straight", *words)
-    real = fit.optimizer_step
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            fit, "optimizer_step", lambda *given: 1 / 0 if given[2] == 4 else real(*given)
-        )
-        with pytest.raises(ZeroDivisionError):
-            make_run(data_dir, tmp_path / "run", *words)
-    train.main(["--data_dir", str(data_dir), "--out", str(tmp_path / "run"), "--resume"])
-    same_run(tmp_path / "straight", tmp_path / "run")
-
-
-def test_refusals(straight, data_dir, tmp_path):
-    for words, message in (
-        ([], "a run in"),
-        (["--resume", "--max_length", "32"], "the model that is being resumed"),
-        (["--resume", "--objective", "ar"], "the model that is being resumed"),
-        (
-            ["--resume", "--data_dir", str(make_data(tmp_path / "other", seed=1))],
-            "the data of the run",
-        ),
-        (["--out", str(tmp_path / "none"), "--resume"], "start a run without --resume"),
-        (["--out", str(tmp_path / "a"), "--model_config", "tinny"], "did you mean tiny"),
-        (["--out", str(tmp_path / "a"), "--objective", "arr"], "did you mean ar"),
-        (["--out", str(tmp_path / "a"), "--max_stepz", "3"], "expected --max_steps"),
-        (["--out", str(tmp_path / "a"), "--max_steps", "0"], "at least 1"),
-        (["--out", str(tmp_path / "a"), "--accumulate", "3"], "micro-batches of equal size"),
-        (["--out", str(tmp_path / "a"), "--d_model", "18", "--heads", "4"], "channels per head"),
-        (
-            ["--out", str(tmp_path / "a"), "--complementary", "--estimator", "linear"],
-            "the count estimator",
-        ),
-        (
-            ["--out", str(tmp_path / "a"), "--data_dir", str(tmp_path / "nowhere")],
-            "run data_prep.py",
-        ),
-        (["--out", str(tmp_path / "a"), "--device", "tpu"], "auto or one of cpu"),
-        (["--out", "/proc/no/such"], "/proc/no/such"),
-        (["--out", str(tmp_path / "a"), "--max_steps", "many"], "run again with --help"),
-    ):
-        with pytest.raises(UserError, match=message):
-            train.main(["--data_dir", str(data_dir), "--out", str(straight), *TINY, *words])
-    assert not (tmp_path / "a").exists() or not list((tmp_path / "a").glob("*.pt"))
-
-
-def test_config_file(data_dir, tmp_path):
-    """Default < named size < --config < flag; an unknown key is an error."""
-    path = tmp_path / "settings.json"
-    path.write_text('{"d_model": 32, "seed": 5, "beta2": 0.9}')
-    run = make_run(data_dir, tmp_path / "run", "--config", str(path), "--seed", "6")
-    used = json.loads((run / "config.json").read_text())
-    assert (used["d_model"], used["seed"], used["beta2"], used["ema"]) == (
-        16,
-        6,
-        0.9,
-        0.999,
-    )  # 16: TINY's flag
-    again = make_run(data_dir, tmp_path / "again", "--config", str(run / "config.json"))
-    assert json.loads((again / "config.json").read_text()) == used
-    path.write_text('{"d_modell": 32}')
-    with pytest.raises(UserError, match="expected d_model"):
-        make_run(data_dir, tmp_path / "b", "--config", str(path))
-    path.write_text("{")
-    with pytest.raises(UserError, match="not JSON"):
-        make_run(data_dir, tmp_path / "b", "--config", str(path))
-
-
-def test_named_sizes_and_checks():
-    with pytest.raises(UserError, match="expected medium"):
-        config.named_size("mediun")
-    for values in (
-        {"dropout": 1.0},
-        {"d_model": "16"},
-        {"causal": 1},
-        {"mlp": "relu"},
-        {"dropout": math.nan},
-        {"layers": True},
-    ):
-        with pytest.raises(UserError):
-            ModelConfig(**values)
-    with pytest.raises(UserError, match="the key 'width'"):
-        flags.from_dict(ModelConfig, {"width": 3})
-
-
-def test_a_denoiser_starts_from_its_twin(tmp_path):
-    """--init_from takes over every weight; a step at no learning rate to speak of leaves them there."""
-    data = make_data(tmp_path / "data")
-    twin = torch.load(
-        make_run(data, tmp_path / "twin", "--objective", "ar") / "best.pt", weights_only=True
-    )["averaged"]
-    run = make_run(
-        data,
-        tmp_path / "run",
-        "--init_from",
-        str(tmp_path / "twin" / "best.pt"),
-        "--max_steps",
-        "1",
-        "--learning_rate",
-        "1e-9",
-    )
-    mine = torch.load(run / "last.pt", weights_only=True)["weights"]
-    assert mine.keys() == twin.keys() and all(
-        torch.allclose(mine[name], twin[name], atol=1e-6) for name in mine
-    )
 
 
 class Spoilt:
@@ -478,35 +173,6 @@ def test_steps_left_out_change_nothing_and_are_counted(how, data_dir, tmp_path, 
     assert a["skipped"] == b["skipped"] == 3 and all(
         torch.equal(a["weights"][name], b["weights"][name]) for name in a["weights"]
     )
-
-
-def test_one_training_a_folder(data_dir, tmp_path):
-    """A second one is refused while the first lives, and goes on when it has been killed."""
-    words = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        "--data_dir",
-        str(data_dir),
-        "--out",
-        str(tmp_path / "run"),
-        *TINY,
-        "--max_steps",
-        "100000",
-        "--save_every",
-        "5",
-    ]
-    first = subprocess.Popen(words, stderr=subprocess.DEVNULL, cwd=tmp_path)
-    while not (tmp_path / "run" / "resume.pt").exists() and first.poll() is None:
-        time.sleep(0.05)
-    before = (tmp_path / "run" / "config.json").read_bytes()
-    with pytest.raises(UserError, match="another process that writes into"):
-        train.main([*words[2:], "--resume", "--seed", "3"])
-    assert (tmp_path / "run" / "config.json").read_bytes() == before
-    first.kill()
-    first.wait()
-    step = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["step"]
-    train.main([*words[2:], "--resume", "--max_steps", str(step + 1)])
-    assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"] == step + 1
 
 
 def test_batches_beside_a_gpu_are_made_one_ahead_and_in_order():

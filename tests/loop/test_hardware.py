@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from base.files import UserError
 from loop import hardware
 from model import Norm
 
@@ -25,3 +26,17 @@ def test_a_norm_is_the_same_in_every_precision():
         norm(x),
         atol=0.03,
     )
+
+
+def test_only_float16_scales_its_loss():
+    for dtype, scales in ((torch.float32, False), (torch.bfloat16, False), (torch.float16, True)):
+        arithmetic = hardware.Arithmetic(CPU, dtype)
+        assert arithmetic.scaler.is_enabled() == scales
+        with arithmetic.autocast():
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+def test_a_device_that_is_not_here_is_refused():
+    assert hardware.choose_device("cpu") == CPU
+    with pytest.raises(UserError, match="--device tpu; expected auto or one of cpu"):
+        hardware.choose_device("tpu")

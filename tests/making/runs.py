@@ -1,0 +1,38 @@
+"""Runs compared: their saved states bit for bit, their logs line by line."""
+
+import json
+from pathlib import Path
+
+import torch
+
+CLOCK = "tokens_per_second"  # the one key of log.jsonl that two equal runs do not share
+
+
+def log_of(run: Path) -> list[dict]:
+    """log.jsonl without the key that is a clock's."""
+    rows = []
+    for line in (run / "log.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        row.pop(CLOCK, None)
+        rows.append(row)
+    return rows
+
+
+def content(run: Path, name: str = "last.pt") -> dict:
+    """A checkpoint of a run folder."""
+    return torch.load(run / name, weights_only=True)
+
+
+def same_run(first: Path, second: Path) -> None:
+    """Weights, averages, optimizer state and every logged figure are equal to the bit."""
+    a, b = content(first, "resume.pt"), content(second, "resume.pt")
+    for part in ("weights", "averaged"):
+        assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
+    assert log_of(first) == log_of(second)
+    for key in ("step", "tokens_seen", "best", "metrics", "flags"):
+        assert a[key] == b[key], key
+    for mine, other in zip(a["optimizer"], b["optimizer"], strict=True):
+        for key, state in mine["state"].items():
+            for name, value in state.items():
+                expected = torch.as_tensor(other["state"][key][name])
+                assert torch.equal(torch.as_tensor(value), expected)
