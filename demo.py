@@ -66,6 +66,7 @@ def train(demo: Demo, data: Path, run: Path) -> list[str]:
 
     The length head is linear: it is enough for two objects. Three objects need the wider head.
     """
+    # A demo that was stopped continues at its last save.
     resume = [("resume", None)] if (run / "resume.pt").exists() else []
     return words(
         "train_captioning.py",
@@ -76,7 +77,7 @@ def train(demo: Demo, data: Path, run: Path) -> list[str]:
         ("batch_size", 128),
         # Micro-batches hold captions of similar lengths, so less padding is computed.
         ("accumulate", 4),
-        ("learning_rate", "4e-3"),
+        ("learning_rate", "4e-3"),  # 2e-3 learns relations too late (docs/log/captions.md)
         ("warmup_steps", 50),
         ("eval_every", 200),
         ("eval_images", 100),
@@ -131,10 +132,11 @@ def commands(demo: Demo) -> list[list[str]]:
 
 def run(command: list[str]) -> None:
     """Print and run one script; if it fails, the demo ends with the script's own status."""
-    print(f"\n$ python {shlex.join(command)}", flush=True)
+    print(f"\n$ python {shlex.join(command)}", flush=True)  # before the script writes
     # A process per stage, as for a user: a stage's memory is then its own.
     script = Path(__file__).parent / command[0]
     done = subprocess.run([sys.executable, str(script), *command[1:]])
+    # The script has said what is wrong; a traceback of the demo would hide it.
     if done.returncode:
         raise SystemExit(done.returncode)
 

@@ -144,6 +144,7 @@ def chosen(arguments) -> str | None:
 
 def check(arguments, mode: str | None) -> None:
     """Refuse bad flags before anything long begins: values out of range, other jobs' flags."""
+    # Without a mode the kind is unknown yet: every flag of a checkpoint may be right.
     jobs = [GIVEN[mode]] if mode else list(TRAINED.values())
     if arguments.rate and (arguments.json or arguments.ratings):
         raise UserError(
@@ -162,6 +163,7 @@ def check(arguments, mode: str | None) -> None:
 
 def score_given(arguments, mode: str, run: Run) -> dict | None:
     """The figures of caption files or ratings; or learning curves, which have none."""
+    # These jobs share no work among processes; each process would write the same file.
     if distributed.world() > 1:
         raise UserError(
             f"torchrun for {GIVEN[mode].name}",
@@ -179,6 +181,7 @@ def score_trained(arguments, run: Run) -> dict:
     opened = checkpoint.open_model(path, device, kinds=tuple(TRAINED))
     saved = opened[2]
     job = TRAINED[saved["kind"]]
+    # The kind is known only now: a flag of another kind would be ignored without a word.
     refuse_foreign(arguments, [job], EVERY_JOB, f"for a {saved['kind']} checkpoint")
     distributed.say(f"{path}: {checkpoint.describe(saved)}")
     _, options, settings = job.settings(arguments)
@@ -189,9 +192,11 @@ def main(argv=None):
     arguments = parse_args(argv)
     run, mode = flags.resolve(Run, arguments), chosen(arguments)
     check(arguments, mode)
+    # After all checks of flags: a wrong flag ends before processes wait for each other.
     distributed.start()
     torch.set_num_threads(run.threads or torch.get_num_threads())
     result = score_given(arguments, mode, run) if mode else score_trained(arguments, run)
+    # Learning curves have a picture and no figures. Rank 0 writes for all.
     if run.json and result is not None and distributed.leads():
         files.write_json(run.json, result)
     distributed.finish()

@@ -80,6 +80,7 @@ class Export:
 def parse_args(argv):
     parser = flags.Parser(__doc__)
     parser.add_settings(Export)
+    # The kind of the checkpoint decides the defaults, so --help names both.
     texts, said = flags.to_dict(SampleConfig()), {}
     for name, value in config.CAPTIONS.items():
         if value != texts[name]:
@@ -168,6 +169,7 @@ def main(argv=None):
     trained = open_trained(path)
     print(f"{path}: {checkpoint.describe(trained.saved)}", file=sys.stderr)
     captions = trained.encoder is not None
+    # Captions and texts have different best samplers (docs/log/captions.md, docs/log/text.md).
     settings = flags.resolve(SampleConfig, arguments, config.CAPTIONS if captions else {})
     check_settings(export, trained, settings)
     data_dir = export.data_dir or ("data_captions_synthetic" if captions else "data_full")
@@ -178,10 +180,12 @@ def main(argv=None):
         facts = description.describe(trained, path, settings, precision=precision, opset=opset)
         building.write_graphs(trained, made, facts, data_dir, export.calibration, export.compact)
         files.write_text(made / "tokenizer.json", trained.tokenizer.to_json())
+        # A device needs no checkout: the bundle carries the code that runs it.
         bundle.copy_code(Path(__file__).parent, made)
         if export.tensorrt:
             files.write_text(made / "build_engines.sh", tensorrt.build_script(facts))
         prove(trained, made, facts, material, export)
+        # After the gate: golden outputs of a refused bundle would be of no use.
         description.write_golden(trained, made, material, settings)
         if export.compact:
             building.make_compact(made, facts)

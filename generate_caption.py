@@ -161,6 +161,7 @@ def caption_all(
         if not opened:
             continue
         seen = captioner.encoder.features([image for _, _, image in opened])  # (B, P, width)
+        # The number of the row seeds its draws, so a continued run draws as one run.
         written = write_captions(captioner, seen, settings, options, len(rows))
         for (path, record, image), caption in zip(opened, written, strict=True):
             rows.append(outputs.row(path, record, caption))
@@ -178,6 +179,7 @@ def main(argv=None):
     arguments = parse_args(argv)
     source = flags.resolve(Source, arguments)
     options = flags.resolve(Options, arguments)
+    # At temperature 0 all captions of an image would be the same.
     several = SEVERAL if source.image and source.num_samples > 1 else {}
     settings = flags.resolve(SampleConfig, arguments, several)
     found = sources.images_of(source)
@@ -189,6 +191,7 @@ def main(argv=None):
     captioner = open_captioner(options)
     # Only a folder is continued; otherwise an old --json is replaced.
     rows = outputs.read_rows(options.json) if source.image_dir else []
+    # By path, not by number: new files in the folder change the numbers.
     done = {row["image"] for row in rows}
     todo = [(path, record) for path, record in found if path not in done]
     items, skipped = caption_all(captioner, todo, settings, options, rows)
@@ -199,7 +202,7 @@ def main(argv=None):
     if skipped:
         names = ", ".join(Path(path).name for path in skipped)
         print(f"{len(skipped)} of {len(todo)} images skipped: {names}", file=sys.stderr)
-        return 1 if options.strict else 0
+        return 1 if options.strict else 0  # 0: a folder may hold bad files
 
 
 if __name__ == "__main__":

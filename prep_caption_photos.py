@@ -92,6 +92,7 @@ def find_captions(wanted: Collection, out: Path) -> tuple[str, Path, Path]:
     Raises UserError if the captions or the images are not there.
     """
     path = photos.find_file(Path(wanted.captions))
+    # "flickr/captions" may be a folder or a hub name; a path that exists comes first.
     looks_like_hub = re.fullmatch(r"[\w-]+/[\w.-]+", wanted.captions)
     if not path.exists() and looks_like_hub and path.suffix not in FILE_SUFFIXES:
         return wanted.captions, path, out / "images"
@@ -103,6 +104,7 @@ def find_captions(wanted: Collection, out: Path) -> tuple[str, Path, Path]:
 
 def facts_of(wanted: Collection, name: str, path: Path, folder: Path, tokenizer) -> dict:
     """What meta.json says of the collection. Folders from before there were views have no views."""
+    # The content, not the date: a copied file is still the same collection.
     digest = files.file_digest(path).hex()[:16] if path.is_file() else None
     facts = {
         "captions": str(path.resolve()) if path.exists() else name,
@@ -181,6 +183,7 @@ def main(argv=None):
     if work.encoder == image_encoders.EMBEDDED:
         message = "note: the embedded encoder has seen drawn scenes only; for photographs "
         print(message + "openai/clip-vit-base-patch32 is better", file=sys.stderr)
+    # Before the long work: a missing encoder is found at once.
     encoder = features.encoder_for(work)
     tokenizer = read_tokenizer(wanted.tokenizer)
     shard = config.read_shard(work.shard)
@@ -188,6 +191,7 @@ def main(argv=None):
     facts = facts_of(wanted, name, path, folder, tokenizer)
     if not captions_are_there(out, facts):
         records = make_records(wanted, work, name, path, folder)
+        # A given tokenizer lets a captioner start from a text denoiser.
         if tokenizer is None:
             tokenizer = Tokenizer.train(data.texts_of(records, "train"), wanted.vocab_size)
         # After the tokenizer: views repeat captions and would change its counts.

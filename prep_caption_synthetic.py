@@ -100,6 +100,7 @@ def sample(split: str, number: int, wanted: Scenes) -> tuple[scenes.Scene, list[
     """Scene `number` of a split and its captions: a pure function of the arguments."""
     # Images 2k and 2k + 1 of swap share a scene; the second shows it with the objects swapped.
     scene_number = number // 2 if split == "swap" else number
+    # A seed per image: the number of workers does not change an image.
     rng = np.random.default_rng([wanted.seed, SPLITS.index(split), scene_number])
     level = LEVEL_OF.get(split, wanted.numbers[scene_number % len(wanted.numbers)])
     # The order of the draws decides the scene: noise first, then the number of objects.
@@ -129,6 +130,7 @@ def make_record(folder: Path, wanted: Scenes, split: str, number: int) -> dict:
     if not path.exists():  # a killed run continues where it was
         # Renaming is atomic: an image that exists is whole.
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        # The lowest compression: drawing should not wait for zlib.
         drawing.draw(scene).save(temporary, "PNG", compress_level=1)
         os.replace(temporary, path)
     return {"image": name, "split": split, "captions": texts, "scene": scene.to_dict()}

@@ -31,8 +31,9 @@ def infilling(
         numbers, captions, starts = [], [], []
         for number in range(first, min(first + batch_size, len(data))):
             ids = data.tokens[number][0].tolist()
-            if len(ids) < length + 2:
+            if len(ids) < length + 2:  # [BOS] and [EOS] cannot be hidden
                 continue
+            # The span depends on image and length alone, so model and twin fill the same blanks.
             rng = np.random.default_rng((seed, number, length))
             numbers.append(number)
             captions.append(ids)
@@ -78,6 +79,7 @@ def fill_between(
     drawn = sample(
         model.bind(sizes, model.keys_values(features)),
         rows.to(model.device),
+        # As many steps as hidden tokens: one token per call, the surest first.
         SampleConfig(sampler="confidence", steps=length, temperature=0.0),
         mask_id=tokenizer.mask,
         rngs=rngs,
@@ -97,6 +99,7 @@ def fill_from_left(
 ) -> list[list[int]]:
     """The same by the twin, which sees captions[i][: starts[i]]; rows of one start go together."""
     filled: list = [None] * len(captions)
+    # The twin writes rows of one length together, and a start is such a length.
     for start in set(starts):
         rows = [row for row, other in enumerate(starts) if other == start]
         drawn = twin.sample(

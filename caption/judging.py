@@ -21,6 +21,7 @@ def judge(texts: list[str], records: list[dict], dataset: str) -> dict:
     if records[0].get("scene"):
         return truth.truth(texts, records)
     figures = coco.scores(texts, [record["captions"] for record in records], dataset)
+    # A figure per image serves intervals; in a report it would be thousands of numbers.
     del figures["cider_each"]
     return {**figures, "distinct_captions": len(set(texts)) / len(texts)}
 
@@ -32,6 +33,7 @@ def more_figures(
 
     encoder: what the captioner reads its features with, which should be no judge of it.
     """
+    # A captioner may have learnt the quirks of its encoder, which the same CLIP rewards.
     if clip_name and clip_name == encoder:
         distributed.say(
             f"note: the captioner reads features of {clip_name}: another CLIP is a fairer judge"
@@ -44,6 +46,7 @@ def more_figures(
             return result
         for name, each in clip.each(paths, texts, references).items():
             result[name] = float(each.mean())
+            # All denominators are 1, so the ratio is the mean over images.
             result[f"{name}_ci95"] = metrics.ratio_interval(each, np.ones(len(each)))
             result["clip"] = clip.name
         return result
@@ -73,6 +76,7 @@ class Judge:
         """The figures of a split's captions; with more=True also the scores asked for by flag."""
         records = self.splits[split].records
         figures = judge(texts, records, f"{Path(self.folder).name}/{split}")
+        # Rank 0 alone: CLIP and Java would do the same work in every process.
         if more and distributed.leads():
             references = [record["captions"] for record in records]
             paths = [image_path(self.folder, record) for record in records]

@@ -148,7 +148,9 @@ def make_loss(own: CaptionRun, tokenizer, statistics: dict, reward: teach.Reward
         length_loss = F.cross_entropy(length_logits, batch["lengths"].to(model.device))
         if own.length_only:
             return length_loss, {}
+        # After the length head: guidance drops the image from the caption, never from the length.
         kept = torch.rand(len(features), generator=rng) >= own.image_dropout
+        # Zeros are what a blind model sees when captions are written.
         features = features * kept.to(model.device)[:, None, None]
         condition = model.keys_values(writer.hide(features, own.patch_dropout, rng))
         if own.objective == "ar":

@@ -83,6 +83,7 @@ def score(options: FileScoring, run) -> dict:
         coco.need_java()
     paths = options.hypotheses or []
     images = read(paths, options.references, options.splits)
+    # Short names in the table; full paths where two files share a name.
     names = [Path(path).stem for path in paths]
     if len(set(names)) < len(names):
         names = paths
@@ -130,14 +131,16 @@ def parse(path, expected: str, do: str):
     """The JSON in a file, or the list of the JSON objects in its lines. Raises UserError."""
     path = files.existing(path, expected, do)
     try:
+        # utf-8-sig: some programs on Windows put a byte-order mark first.
         text = path.read_text(encoding="utf-8-sig")
         if not text.strip():
             raise UserError(f"{path}, which is empty", expected, do)
         try:
             return json.loads(text)
         except ValueError:
+            # split, not splitlines: a caption may hold U+2028, which splitlines would cut at.
             return [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # brackets nested too deep
         raise UserError(f"{path}, which is not JSON ({error})", expected, do) from error
 
 
@@ -164,6 +167,7 @@ def read_results(path) -> dict[str, tuple[str, list[str]]]:
         lacks = "no caption" if rows == [] else "no list of captions"
         raise UserError(f"{path} with {lacks}", RESULTS, CHECK_RESULTS)
     entries = [read_entry(path, number, row) for number, row in enumerate(rows, 1)]
+    # Of two captions, the later one would win without a word.
     counts = Counter(name for name, _, _ in entries)
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
@@ -180,6 +184,7 @@ def read_entry(path, number: int, row) -> tuple[str, str, list[str]]:
     row = row if isinstance(row, dict) else {}
     name, caption = row.get("image_id", row.get("image")), row.get("caption")
     references = row.get("references", [])
+    # True is an int in Python, and no id of an image.
     named = isinstance(name, int | str) and not isinstance(name, bool)
     if not (named and isinstance(caption, str) and are_texts(references)):
         found = f"entry {number} of {path} without an image_id and a caption"
@@ -207,6 +212,7 @@ def read_references(path, split: str | None = None) -> list[Image]:
     except (KeyError, TypeError, AttributeError) as error:
         found = f"{path} of another shape ({type(error).__name__}: {error})"
         raise UserError(found, REFERENCES, CHECK_REFERENCES) from error
+    # BLEU and CIDEr are not defined without a reference.
     images = [image for image in images if image.references]
     if not images:
         raise UserError(f"{path} with no caption", REFERENCES, CHECK_REFERENCES)
@@ -239,6 +245,7 @@ def read_karpathy(content: dict, split: str, path) -> list[Image]:
     for image in content["images"]:
         if image["split"] != split:
             continue
+        # Only COCO has cocoid; the Flickr files have imgid.
         id = str(image.get("cocoid", image.get("imgid")))
         file = str(Path(image.get("filepath", "")) / image["filename"])
         images.append(Image(id, file, [sentence["raw"] for sentence in image["sentences"]]))
@@ -260,6 +267,7 @@ def numbers_of(images: list[Image]) -> dict[str, int]:
     for names in columns:
         counts = Counter(names)
         for number, name in enumerate(names):
+            # Folders may hold files of one name: such a name says nothing.
             if name and counts[name] == 1:
                 numbers.setdefault(name, number)
     return numbers

@@ -117,6 +117,7 @@ def score(opened: tuple, options: CaptionScoring, settings: SampleConfig, seed: 
 
 def splits_of(options: CaptionScoring) -> list[str]:
     """The splits to score. Raises UserError on an unknown split, and on train."""
+    # A score on the training images would say nothing about new images.
     known = [name for name in read_meta(options.data_dir)["splits"] if name != "train"]
     splits = options.splits.split(",") if options.splits else known
     for name in splits:
@@ -128,6 +129,7 @@ def splits_of(options: CaptionScoring) -> list[str]:
 def open_twin(path: str, saved: dict, device) -> tuple:
     """The twin as `checkpoint.open_model` gives it. Raises UserError if it reads other features."""
     twin = checkpoint.open_model(path, device, kinds=("caption",))
+    # A twin with other features would compare encoders, not objectives.
     if twin[2]["encoder"] != saved["encoder"]:
         raise UserError(
             f"{path} on other features",
@@ -173,6 +175,7 @@ def caption_all(
     def batch(first: int) -> list[tuple[str, int]]:
         features = data.features_of(np.arange(first, min(first + batch_size, len(data))))
         features = writer.standardise(features, saved["statistics"], model.device)
+        # Zeros, as image dropout showed them in training.
         features = features * (0.0 if blind else 1.0)
         how = {"guidance": choosing.guidance, "seed": seed, "first": first}
         if choosing.rerank > 1 and saved["objective"] == "diffusion":
@@ -205,6 +208,7 @@ def to_rate(
     """
     data = CaptionData(options.data_dir, split)
     check_features(data, opened[2])
+    # Drawn, not the first: neighbours in a folder of photographs may be alike.
     order = np.random.default_rng(seed).permutation(len(data))
     chosen = sorted(order[: options.num_samples])
     data.rows, data.records = data.rows[chosen], [data.records[i] for i in chosen]
@@ -262,16 +266,18 @@ def report(
     judged = Judge(options.data_dir, loaded, more)
     for split in splits:
         add_split(result, opened, twin, judged, split, settings, options, seed)
+    # What a captioner knows without an image is the floor of every figure.
     texts, _ = caption_all(opened, val, settings, blind=True, seed=seed, name="blind, val")
     result["blind"] = judged(texts, "val")
     if saved["objective"] == "diffusion":
+        # The twin needs a call per token, so it has no such curve.
         result["steps"] = against_steps(opened, val, judged, settings, options, seed)
     if options.infill:
         result["infilling"] = infilling(*opened, val, seed=seed)
         if twin:
             result["twin_infilling"] = infilling(*twin, val, seed=seed)
     if options.probe_steps and distributed.leads():
-        with torch.enable_grad():
+        with torch.enable_grad():  # the probe is trained; the figures around it are not
             result["probe"] = probe.ceiling(
                 options.data_dir, splits, options.probe_steps, seed=seed
             )
@@ -354,6 +360,7 @@ def plural(count: int, noun: str) -> str:
 
 def table(result: dict) -> list[list[str]]:
     """The figures as rows of text, in percent; the first row is the header."""
+    # Only drawn scenes have a truth; photographs have references alone.
     columns = list(SCENE_COLUMNS if "truthful" in result["blind"] else PHOTO_COLUMNS)
     for name in MORE_COLUMNS:
         if any(name in figures for figures in result["splits"].values()):

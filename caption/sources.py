@@ -34,6 +34,7 @@ def images_of(source: Source) -> list[tuple[str, dict]]:
 
     Raises UserError if not exactly one kind of source is given, or it holds no image.
     """
+    # Two kinds at once would leave the order of the rows unclear.
     if [bool(source.image), bool(source.image_dir), source.use_val_set].count(True) != 1:
         expected = "one of --image, --image_dir, --use_val_set"
         raise UserError("no image, or several kinds of them", expected, "choose one")

@@ -29,7 +29,7 @@ def swap_scores(
             text = data.records[2 * pair + caption]["captions"][0]
             ids = tokenizer.encode(text).tolist()[: model.config.max_length - 2]
             texts.append([tokenizer.bos, *ids, tokenizer.eos])
-        seed = int(pairs[0])
+        seed = int(pairs[0])  # all four cells of a pair draw the same noise
         return writer.bounds(
             model, tokenizer, saved["objective"], features, texts, draws=draws, seed=seed
         )
@@ -42,6 +42,7 @@ def swap_scores(
         nats[cell] = values
     text = (nats[0, 0] < nats[0, 1]) & (nats[1, 1] < nats[1, 0])
     image = (nats[0, 0] < nats[1, 0]) & (nats[1, 1] < nats[0, 1])
+    # Chance is 1/4 for text and for image, and 1/6 for both (arXiv 2204.03162).
     group = text & image
     return {
         "pairs": count,

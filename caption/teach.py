@@ -215,6 +215,7 @@ def self_critical_loss(
         drawn = draw(log_p, rng)  # (M,)
         reward_drawn = rewards_of(drawn)
         reward_greedy = rewards_of(log_p.argmax(-1))
+        # The greedy caption is the baseline, so only better draws are rewarded.
         gain = torch.tensor(
             np.subtract(reward_drawn, reward_greedy), dtype=torch.float32, device=tokens.device
         )  # (B,)

@@ -56,6 +56,7 @@ def write_graphs(
     """
     network, feeds, images = Network(trained.model), [], None
     modules = modules_of(trained, network)
+    # Calibrated on train: the gate judges on held-out inputs that INT8 has not seen.
     if facts["precision"] == "int8":
         material = real_inputs(trained, data_dir, "train", calibration)
         feeds, images = list(states(trained, material)), material.images
@@ -73,6 +74,7 @@ def write_graphs(
         if compact:
             for name in STORED & set(modules):
                 quantization.store_as_int8(folder / f"{name}.onnx")
+    # captioner.onnx needs all three graphs at their final precision, so it is joined last.
     names = list(modules)
     if set(onnx_files.JOINED) <= set(names):
         length = trained.model.config.max_length

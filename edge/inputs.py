@@ -95,6 +95,7 @@ def open_trained(path) -> Trained:
 
 def evenly(total: int, count: int) -> np.ndarray:
     """At most `count` numbers below `total`, spread evenly."""
+    # Not the first ones: neighbours in a folder may be alike.
     return np.linspace(0, total - 1, min(count, total)).astype(int)
 
 
@@ -133,6 +134,7 @@ def with_holes(
 
     At least one token of each row is masked, and never [BOS] or [EOS].
     """
+    # A seed: torch and bundle must fill the same blanks.
     rng = np.random.default_rng(seed)
     lengths = np.array([len(row) for row in rows], np.int32)
     tokens = np.full((len(rows), lengths.max()), tokenizer.pad, np.int32)

@@ -77,6 +77,7 @@ def compare(folders: list, twin, trained, threads: int, batch: int, repeats: int
     first = next(iter(runners))
     if twin:
         runners["twin's bundle"] = Runner(twin, threads=threads)
+    # One setting for all: bundles with samplers of their own would make other numbers of calls.
     settings = runners[first].settings
     image = bundle.golden(folders[0])["picture"].tobytes()
     sides: dict[str, Callable] = {}
@@ -139,6 +140,7 @@ def alone(words: list[str]) -> dict:
 
 def first_caption(folders: list, path, threads: int) -> list[dict]:
     """From start to the first caption, loading included: each side in its own process."""
+    # A new process pays for imports and loading, which a user waits for too.
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "golden"
         image.write_bytes(bundle.golden(folders[0])["picture"].tobytes())
@@ -188,6 +190,7 @@ def bounds(runner: Runner, row: dict, device: roofline.Device) -> list[dict]:
     row: the first bundle's, from `compare`. The Orin's figures are at the bundle's precision.
     """
     images = bundle.golden(runner.folder)["images"][:1]
+    # The work of a call grows with the length, so the bound is of the length of this caption.
     length = int(runner.condition(images)[1][0])
     precision = runner.facts["precision"]
     stages = roofline.stages(runner.folder, runner.facts, row["calls"], length)

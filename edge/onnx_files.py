@@ -80,6 +80,7 @@ def export(graph: nn.Module, name: str, path, sizes: Sizes, opset: int, facts: d
 
 def write(proto: onnx.ModelProto, name: str, path, facts: dict) -> None:
     """Check a graph and write it with `facts` in its metadata."""
+    # A newer version would be refused by the onnxruntime of the device.
     proto.ir_version = min(proto.ir_version, IR_VERSION)
     strip(proto)
     for key, value in {**facts, "graph": name}.items():

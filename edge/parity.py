@@ -74,6 +74,7 @@ def cases(settings: SampleConfig, conditioned: bool, objective: str) -> dict[str
     shipped = settings
     if not conditioned and settings.steps > FEW_STEPS:
         shipped = replace(settings, steps=FEW_STEPS)
+    # The likeliest token leaves little to chance: here torch and bundle should agree in all texts.
     base = replace(settings, temperature=0.0)
     confidence = replace(base, sampler="confidence", steps=8)
     result = {
@@ -104,6 +105,7 @@ def reference(trained: Trained, material: Material, settings: SampleConfig, seed
         return [(caption.ids, caption.step) for caption in captions]
     rngs = row_generators(seed, len(material.rows))
     if trained.objective == "ar":
+        # A twin has no blanks to fill, so it writes from [BOS] on.
         drawn = twin.sample(
             model,
             torch.full((len(material.rows), 1), tokenizer.bos),
@@ -177,6 +179,7 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
 
 def divergence(found: np.ndarray, expected: np.ndarray) -> float:
     """Mean KL(expected || found) in nats of the distributions of logits (M, V'), in float64."""
+    # In float32, a log-probability of -10 is rounded by up to 5e-7: half of FP32's limit.
     q = torch.from_numpy(found.astype(np.float64)).log_softmax(-1)
     p = torch.from_numpy(expected.astype(np.float64)).log_softmax(-1)
     return float((p.exp() * (p - q)).sum(-1).mean())
@@ -220,6 +223,7 @@ def compare_condition(
             "limit": limits["lengths"],
         },
     ]
+    # The divergence starts from the image, so it must see the error of the encoder too.
     own_keys, own_values, _ = runner.run("condition", {"features": own_features})
     given = {"keys": keys, "values": values}
     return rows, condition, given, {"keys": own_keys, "values": own_values}
@@ -325,6 +329,8 @@ def compare_single(trained: Trained, runner: Runner, material: Material, seed: i
 
 def passes(row: dict) -> bool:
     """Whether a comparison is within its limit, if it has one. NaN is beyond every limit."""
+    # Drawn texts have no limit at INT8: a draw near a boundary falls the other way
+    # (docs/log/edge.md).
     if row["limit"] is None:
         return True
     if "error" in row:

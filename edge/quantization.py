@@ -73,6 +73,7 @@ class Half(nn.Module):
 def halve(module: nn.Module) -> None:
     """Every product with weights below `module` in float16, in place; FP32_PARTS stay."""
     for name, child in module.named_children():
+        # Both are small, so FP32 costs little, and a wrong length would ruin the whole caption.
         if name in ("time", "length_head"):
             continue
         if isinstance(child, (nn.Linear, nn.Conv2d)):
@@ -93,6 +94,7 @@ def lower(
         for module in modules.values():
             halve(module)
         return {"fp32_parts": FP32_PARTS}
+    # Smoothed first: the costs are of the products that INT8 will really see.
     smooth(network, feeds)
     some = feeds[:: max(1, len(feeds) // COST_FEEDS)]
     cost = costs(named_products(network), lambda: [call(network, state) for state in some])
@@ -218,7 +220,7 @@ def static(path: Path, target: Path, feeds: list[dict], keep: list[str] | None =
             extra_options={
                 "ActivationSymmetric": True,
                 "WeightSymmetric": True,
-                "OpTypesToExcludeOutputQuantization": PRODUCTS,
+                "OpTypesToExcludeOutputQuantization": PRODUCTS,  # a sum or a norm reads them
             },
         )
 
@@ -336,12 +338,14 @@ def quantize(
     if images is not None:
         batches = [images[first : first + FEED] for first in range(0, len(images), FEED)]
         calibration["encoder"] = [{"image": batch} for batch in batches]
+        # From the FP32 encoder: its file is replaced by the INT8 form only later.
         features = run_all(folder / "encoder.onnx", calibration["encoder"])
         calibration["condition"] = [{"features": part} for part in features]
     for name in ("encoder", "condition", "step", "loop", "next"):
         path = folder / f"{name}.onnx"
         if not path.exists():
             continue
+        # The static form first: dynamic() overwrites the FP32 graph that both start from.
         if name in FOR_TENSORRT:
             wanted = input_names(path)
             given = [{key: feed[key] for key in wanted} for feed in calibration[name]]

@@ -79,6 +79,7 @@ def work(path, **sizes: int) -> tuple[int, float]:
 
 def seconds(size: float, operations: float, device: Device, precision: str) -> float:
     """The least time of a call of `size` bytes on a device."""
+    # A device loads and computes at the same time, so the slower of the two is the bound.
     return max(size / device.bandwidth, operations / getattr(device, precision))
 
 
@@ -108,6 +109,7 @@ def executed_flops(model, length: int) -> float:
         if weight.ndim == 2 and name.startswith("blocks."):
             blocks += weight.numel()
     config = model.config
+    # k of L tokens are masked, k uniform on 1 … L: (L + 1) / 2 on average.
     head = config.output_size * config.d_model * (length + 1) / (2 * length)
     attention = 12 * config.layers * length * config.d_model
     return 6 * (blocks + head) + attention

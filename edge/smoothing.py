@@ -64,6 +64,7 @@ def balance(largest: Tensor, *weights: Tensor) -> Tensor:
     largest: (in,) of the input. weights: of the products (out, in) that read it.
     """
     loudest = torch.stack([weight.abs().amax(0) for weight in weights]).amax(0)
+    # SmoothQuant, equation 4, with alpha 1/2.
     return (largest.clamp(min=SMALLEST) / loudest.clamp(min=SMALLEST)).sqrt()
 
 
@@ -80,6 +81,7 @@ def smooth(network: nn.Module, feeds: list[dict]) -> None:
         """before: a gain (in,), or the rows (in, any) that make this product's input."""
         factor = balance(sizes[name], product.weight)
         product.weight *= factor
+        # Rows of a matrix make the channels, so each row has its own factor.
         before /= factor if before.ndim == 1 else factor[:, None]
 
     for number, block in enumerate(network.blocks):
@@ -146,6 +148,7 @@ def smooth_encoder(encoder: nn.Module, images: Tensor) -> int:
                 weights /= factor
         for product in products:
             product.weight *= factor
+    # Another reader of a norm, such as a residual sum, shows as a changed output.
     if (encoder(images) - before).abs().max() <= SAME * before.abs().max():
         return len(readers.products)
     encoder.load_state_dict(kept)
@@ -180,6 +183,7 @@ def costs(products: dict[str, nn.Linear], outputs: Callable[[], list[Tensor]]) -
     norm = squared(exact)
     result = {}
     for name, product in products.items():
+        # One product at a time: the median over all tells which of them is unusual.
         kept = product.weight.clone()
         scale = scale_of(kept.abs().amax(1, keepdim=True))
         product.weight.copy_(round_to_int8(kept, scale))

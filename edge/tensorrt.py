@@ -169,6 +169,7 @@ def build_command(facts: dict, name: str) -> list[str]:
     inputs = []
     for key, shape in shapes(facts, name).items():
         inputs.append(f"{key}:{'x'.join(map(str, shape))}")
+    # Equal smallest and largest shapes: the engine is tuned for one image and the full length.
     fixed = ",".join(inputs)
     return [
         TRTEXEC,

@@ -69,6 +69,7 @@ def shapes_of_run(
     hooks = [
         module.register_forward_hook(note(name)) for name, module in model.named_modules() if name
     ]
+    # Shapes need no numbers: on meta, a model of any size takes no time.
     with torch.device("meta"), torch.no_grad():
         keys_values = None
         if condition is not None:

@@ -31,6 +31,7 @@ class TextConditioned(Denoiser):
 
     def start_from(self, denoiser: Denoiser) -> None:
         """Take all weights of a trained denoiser, and its first blocks again as the encoder."""
+        # strict=False: the denoiser has no encoder and no cross-attention.
         self.load_state_dict(denoiser.state_dict(), strict=False)
         # The encoder has fewer blocks than the denoiser, so the pairs end with it.
         for block, trained in zip(self.encoder_blocks(), denoiser.blocks, strict=False):

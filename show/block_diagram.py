@@ -85,6 +85,7 @@ class Branch:
         self.colour = PALETTE[self.kind][1]
         self.x = x = left + 14
         self.middle = x + INNER // 2
+        # SwiGLU (arXiv 2002.05202) has a gate; the plain MLP with GELU has none.
         self.gated = "gate.weight" in self.weights
         if self.kind != "mlp":
             self.names, self.slots, self.wide = ("query", "key", "value"), [x, x + 76, x + 152], 66
@@ -114,6 +115,7 @@ class Branch:
     def weight_box(self, x: float, y: float, width: float, title: str, name: str, after="") -> None:
         """A box for one weight: its title, its shape where there is room, how many values."""
         shape = self.weights[name]
+        # Three lines do not fit into a box of 36 units.
         with_shape = self.height > 36 and len(shape) > 1
         words = " × ".join(map(str, shape)) if with_shape else ""
         size = short(math.prod(shape)) + after
@@ -162,6 +164,7 @@ class Branch:
     def attention(self) -> None:
         """Norms of query and key, the softmax, and the way out."""
         sheet, cross = self.sheet, self.kind == "cross"
+        # Rotary angles come from places in the text (arXiv 2104.09864); a patch has none.
         rotary = "" if cross else ", rotary"
         for centre, slot, name in zip(self.centres[:2], self.slots, ("query", "key"), strict=False):
             self.down(centre, self.project, self.turn + self.height)
@@ -169,6 +172,7 @@ class Branch:
             self.down(centre, self.turn, self.core + CORE)
         self.down(self.centres[2], self.project, self.core + CORE)
         sheet.frame(self.x, self.core, INNER, CORE, "plain")
+        # Scaled dot products: arXiv 1706.03762, equation 1.
         root = rf"\sqrt{{{self.head_width}}}"
         tex = rf"$\mathrm{{softmax}}(q\,k^{{\mathsf{{T}}}}/{root}\,)\;v$"
         sheet.formula(self.middle - formula_width(tex, 10.5) / 2, self.core + 25, tex, 10.5)

@@ -61,6 +61,7 @@ def captioning(
     if encoder:
         once_per_image(sheet, model, encoder)
     x, middle = left + 18, left + 231
+    # The twin has no masks: a token that it has not drawn is not there yet.
     hidden = "later" if model["causal"] else "mask"
     sheet.tokens(x, 56, words, states_of(now, hidden=hidden), BAR)
     embedding_bar(sheet, x, middle, model)
@@ -97,6 +98,7 @@ def embedding_bar(sheet: Sheet, x: float, middle: float, model: dict) -> None:
     """From tokens (B, L) to their embeddings (B, L, D)."""
     sheet.arrow((middle, 78), (middle, 112))
     shape_note(sheet, middle, 95, "(B, L)")
+    # 0 for a model that is not told the masked share.
     time = model["counts"].get("time", 0)
     title = "embedding + masked share" if time else "embedding"
     size = f"V × D = {model['vocabulary']:,} × {model['width']:,}"
@@ -212,10 +214,12 @@ def process(
     writing = "from the bottom up; orange is what this call drew"
     panel(sheet, 14, "training: mask", training)
     panel(sheet, 494, "writing: reveal", writing)
+    # Masking goes down the page and writing goes up, so equal noise stands side by side.
     frames = written[::-1]
     for row, (noisy, frame) in enumerate(zip(masked, frames, strict=True)):
         y, k = 376 - 46 * row, noisy.count("")
         sheet.tokens(30, y, words, states_of(noisy), 360, height=26)
+        # Time runs upwards here: the call before is one row below.
         before = frames[row + 1] if row + 1 < len(frames) else None
         sheet.tokens(510, y, words, states_of(frame, before), 360, height=26)
         level = {0: "t = 0", len(words): "t = 1"}.get(k, f"t = {k / len(words):g}")
@@ -238,6 +242,7 @@ def panel(sheet: Sheet, left: float, title: str, words: str) -> None:
 
 def loss_line(sheet: Sheet, conditioned: bool) -> None:
     """The likelihood, its bound, and the estimator that training uses, each with its meaning."""
+    # A text has no image to be conditioned on.
     given = r",\,\mathrm{image}" if conditioned else ""
     whole = r"x\,|\,\mathrm{image}" if conditioned else "x"
     nats = rf"{{-}}\log p_\theta(x_i\,|\,x_{{\backslash S}}{given})"
@@ -253,6 +258,7 @@ def loss_line(sheet: Sheet, conditioned: bool) -> None:
         (f"${estimator}$", "one draw a row: k, then S of exactly k tokens", NEW_INK),
     ]
     sheet.frame(14, 40, 872, 112, radius=10, edgecolor="#dee2e6")
+    # matplotlib places each text alone, so the line is centred by the sum of the widths.
     widths = [formula_width(tex, 12.5) for tex, _, _ in pieces]
     x = 450 - (sum(widths) + 16 * (len(pieces) - 1)) / 2
     for (tex, meaning, colour), width in zip(pieces, widths, strict=True):

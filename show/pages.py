@@ -28,6 +28,7 @@ def escape(value) -> str:
 
 def embed(value) -> str:
     """JSON that is safe inside a script element: no text can close it or open a comment."""
+    # HTML ends a script at "</script" even inside a string of JSON, so "<" may not appear.
     text = json.dumps(value, ensure_ascii=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -87,6 +88,7 @@ def direction(text: str) -> str:
     The browser is not asked (dir="auto"), because the dots of masked words would change its answer.
     """
     for letter in text:
+        # Digits, spaces and marks have no direction of their own and are passed over.
         kind = unicodedata.bidirectional(letter)
         if kind in ("L", "R", "AL"):
             return "ltr" if kind == "L" else "rtl"
@@ -179,10 +181,12 @@ def card(item: dict) -> str:
         )
     meta = [calls_of(item["step"])]
     if item.get("score") is not None:
+        # The score is a mean log-probability; the bound is its negative, in nats.
         meta.append(f"bound {-item['score']:.2f} nats/token")
     if verdict.get("exact"):
         meta.append("exact")
 
+    # dir="auto" will do here: no dots of masked words hide the letters.
     notes = [
         element("p", escape(note), class_="notes", dir="auto") for note in verdict.get("notes", [])
     ]
@@ -222,6 +226,7 @@ def filters(items: list[dict]) -> str:
         rows.append(("verdict", "true", "true", verdicts.count(True)))
         rows.append(("verdict", "false", "false", verdicts.count(False)))
     groups = [str(item.get("group", "")) for item in items]
+    # A set would put the buttons in another order on every run.
     names = list(dict.fromkeys(groups))
     if len(names) > 1:
         rows += [("group", name, name or "no group", groups.count(name)) for name in names]
@@ -230,6 +235,7 @@ def filters(items: list[dict]) -> str:
 
     buttons = ""
     for key, value, label, count in rows:
+        # The first button, "all", is pressed when the page opens.
         pressed = "false" if key else "true"
         content = f"{escape(label)} {element('small', str(count))}"
         buttons += element("button", content, data_key=key, data_value=value, aria_pressed=pressed)
@@ -242,6 +248,7 @@ def result_table(rows: list[list[str]]) -> str:
     right = []
     for column in range(len(header)):
         cells = [str(row[column]).strip() for row in body]
+        # all() of nothing is true: a column without cells must not count as figures.
         right.append(bool(cells) and all(FIGURE.match(cell) for cell in cells))
 
     def table_row(tag: str, row: list[str]) -> str:
@@ -255,6 +262,7 @@ def result_table(rows: list[list[str]]) -> str:
         element("thead", table_row("th", header)),
         element("tbody", *(table_row("td", row) for row in body)),
     )
+    # A wide table scrolls inside its box; tabindex lets the keyboard reach and scroll it.
     return element("div", table, class_="table", tabindex=0, role="region", aria_label="results")
 
 

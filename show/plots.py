@@ -16,6 +16,7 @@ def canvas(width: float, height: float):
     """A matplotlib figure of width × height inches and its axes, drawn without a screen."""
     import matplotlib
 
+    # On a server without a screen, a backend with windows would fail.
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
@@ -29,7 +30,7 @@ def save(figure, path) -> None:
     figure.tight_layout()
     with files.replacing(path) as file:
         figure.savefig(file, format="png")
-    plt.close(figure)
+    plt.close(figure)  # pyplot keeps every figure until it is closed
 
 
 # --- samples of text ---------------------------------------------------------------------------
@@ -134,13 +135,15 @@ def caption_steps(path, result: dict) -> None:
     scenes = "truthful" in result["blind"]
     if scenes:
         labels = {"truthful": "truthful", "set_exact": "set-exact"}
-        main, limit, unit = "truthful", 102, "% of captions"
+        main, limit, unit = "truthful", 102, "% of captions"  # 102: 100% is not cut
     else:
         labels = {"cider": "CIDEr"}
         main, limit, unit = "cider", None, "CIDEr × 100"
+    # As words, 1, 2, 4, 8 and 16 stand at equal distances; as numbers, 1 and 2 would touch.
     steps = [str(row["steps"]) for row in rows]
     for name, label in labels.items():
         values = [100 * row[name] for row in rows]
+        # errorbar wants distances from the value, not the ends of the interval.
         errors = [
             np.abs([100 * (row[name] - row[f"{name}_ci95"][side]) for row in rows])
             for side in (0, 1)

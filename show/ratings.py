@@ -72,6 +72,7 @@ def compose(shown: list[dict], seed: int = 0) -> list[dict]:
     look the same are rated once and have several sources. Raises UserError for fewer than 2 images.
     """
     check_sources(shown)
+    # A seed, so that the same command makes the same page again.
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(shown))
     human = [entry["references"][rng.integers(len(entry["references"]))] for entry in shown]
@@ -82,8 +83,10 @@ def compose(shown: list[dict], seed: int = 0) -> list[dict]:
         captions = {**entry["captions"], HUMAN: human[number], SHUFFLED: human[successor]}
         sources: dict[str, list[str]] = {}  # the captions' texts: who wrote them
         for source, caption in captions.items():
+            # Compared as the rater sees them: a final full stop does not make another caption.
             sources.setdefault(dress(caption), []).append(source)
         texts = list(sources)
+        # In a fixed order, the place of a caption would betray its source.
         shuffled = [texts[index] for index in rng.permutation(len(texts))]
         items.append(
             {
@@ -99,6 +102,7 @@ def encoded(item: dict) -> dict:
     """An item of `compose` as the page holds it: the sources in base64, under "key"."""
     captions = []
     for caption in item["captions"]:
+        # Not a secret: base64 only keeps a rater from reading the sources by accident.
         sources = json.dumps(caption["sources"]).encode()
         captions.append({"text": caption["text"], "key": base64.b64encode(sources).decode()})
     return {**item, "captions": captions}
@@ -172,7 +176,7 @@ def read_file(path: str) -> tuple[str, str, list[dict]]:
             f"{path} with format {version!r} and kind {kind!r}", SAVED, "check --ratings"
         )
     page_name = str(content.get("page"))
-    rater = str(content.get("rater") or Path(path).stem)
+    rater = str(content.get("rater") or Path(path).stem)  # no name given: the file's
     rows = []
     for number, row in enumerate(ratings, 1):
         if not is_sound(row):
@@ -195,6 +199,8 @@ def read(paths: list[str]) -> list[dict]:
     path_of: dict[tuple[str, str], str] = {}
     for path in paths:
         page_name, rater, new_rows = read_file(path)
+        # The browser keeps the progress, so a later file holds the earlier ratings again. Both
+        # would count them twice.
         if (page_name, rater) in path_of:
             raise UserError(
                 f"{path} and {path_of[page_name, rater]} from one rater ({rater}) of one page",

@@ -40,6 +40,7 @@ def width_of(words: str, size: float, weight: str = "normal", family: str = FONT
 
     if not words.strip():
         return 0.0
+    # From the outlines of the letters: the layout is known before anything is drawn.
     font = FontProperties(family=family, weight=weight)
     return TextPath((0, 0), words, size, prop=font).get_extents().width / POINTS_PER_UNIT
 
@@ -82,6 +83,7 @@ class Sheet:
 
         self.width, self.height = width, height
         self.figure = plt.figure(figsize=(width / 100, height / 100), facecolor="white")
+        # The axes fill the page, so that one unit is 1/100 inch everywhere.
         self.axes = self.figure.add_axes((0, 0, 1, 1))
         self.axes.set(xlim=(0, width), ylim=(0, height))
         self.axes.axis("off")
@@ -97,14 +99,14 @@ class Sheet:
             "va": "center_baseline",
             "color": INK,
             "family": FONT,
-            "parse_math": False,
+            "parse_math": False,  # a caption may hold a "$"
             **style,
         }
         if within:
             weight = style.get("weight", "normal")
             lines = words.split("\n")
             widest = max(width_of(line, size, weight, style["family"]) for line in lines)
-            size *= min(1.0, within / max(widest, 1.0))
+            size *= min(1.0, within / max(widest, 1.0))  # 1.0: blank words have no width
         self.axes.text(x, y, words, fontsize=size, zorder=5, **style)
 
     def formula(self, x: float, y: float, tex: str, size: float, color: str = INK) -> None:
@@ -218,6 +220,7 @@ class Sheet:
         Each token gets the width of its word and the same share of what is left.
         """
         gap = 4
+        # Shorter words get the width of the sign [M].
         natural = [max(22.0, width_of(word, 8.4) + 11) for word in words]
         spare = (room - sum(natural) - gap * (len(words) - 1)) / len(words)
         for word, needed, state in zip(words, natural, states, strict=True):

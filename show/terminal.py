@@ -47,6 +47,7 @@ def shown(count: int, live: bool) -> list[int]:
     """
     if live or not count:
         return list(range(count))
+    # unique: a text of fewer frames than a dozen would show some of them twice.
     return np.unique(np.linspace(0, count - 1, FRAMES_IN_A_FILE).astype(int)).tolist()
 
 
@@ -54,6 +55,7 @@ def line(frame, before, tokenizer: Tokenizer, live: bool) -> str:
     """One frame as text. before: the last frame, from which the new tokens are told; None if there
     is none.
     """
+    # These tokens frame a text and have no letters.
     hidden = (tokenizer.bos, tokenizer.eos, tokenizer.pad)
     text = ""
     for place, id in enumerate(frame):

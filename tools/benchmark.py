@@ -33,7 +33,7 @@ HEADER = [
     "median (min to max)",
     "tokens/s",
     "time ÷ twin's",
-    "share of matrix product (6N; executed)",
+    "share of matrix product (6N; executed)",  # see edge/roofline.py for the two counts
 ]
 
 
@@ -50,6 +50,7 @@ class Benchmark:
     )
     twin_bundle: str | None = setting(None, "the twin's bundle")
     only: str | None = setting(None, "one part (default: all)", choices=PARTS)
+    # A row of one token would hold only [BOS], which is given, so nothing would be written.
     length: int = setting(256, "tokens of a row", at_least=2)
     batch_size: int = setting(16, "rows of a training step", at_least=1)
     batches: str = setting("1,16", "rows sampled at once")
@@ -84,6 +85,7 @@ def parse_args(argv):
 def numbers(flag: str, text: str) -> list[int]:
     """The numbers in "1,16". Raises UserError that names the flag."""
     words = text.split(",")
+    # isdigit refuses signs and points; int refuses 0, which would time nothing.
     if not all(word.isdigit() and int(word) for word in words):
         raise UserError(
             f"--{flag} {text}", "positive numbers with commas between them", "for example 1,16"
@@ -137,6 +139,7 @@ def table(rows: list[dict]) -> str:
         if "peak_mib" in row:
             lines.append([row["what"], f"{row['peak_mib']:,.0f} MiB", "", "", ""])
             continue
+        # The range stands beside the median, because other work on a shared machine widens it.
         middle, low, high = (
             f"{1000 * row[name]:,.0f}" for name in ("seconds", "seconds_min", "seconds_max")
         )
@@ -166,6 +169,7 @@ def benchmark_bundles(options: Benchmark) -> None:
 
 def main(argv=None):
     options = flags.resolve(Benchmark, parse_args(argv))
+    # Bundles need no trainer, no precision and no random weights.
     if options.bundle:
         return benchmark_bundles(options)
     # The trainers choose the device and the threads in the same way.
@@ -185,10 +189,12 @@ def main(argv=None):
     }
     print("  ".join(f"{key} {value}" for key, value in facts.items()))
     print(f"\n{table(rows)}")
+    # Only the rows of training hold the rate of the product.
     if rows and "product_gflops" in rows[0]:
         print(f"\nmatrix product: {rows[0]['product_gflops']:,.0f} GFLOP/s")
     if options.json:
         files.write_text(options.json, json.dumps({**facts, "rows": rows}, indent=2) + "\n")
+    # speed.measure_memory reads this line from its child process: it must stay the last line.
     print(f"\npeak memory of this process: {speed.peak_mib(device):.0f} MiB")
 
 

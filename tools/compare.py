@@ -34,6 +34,7 @@ VOLATILE = {"git", "checksums", "checksum", "command", "source", "versions", "bu
     "seconds",
     "seconds_per_text",
 }
+# Models that learn nothing: every path of the code runs, in ten minutes.
 TINY = "--d_model 32 --heads 2 --layers 2 --batch_size 8 --device cpu --threads 1 --warmup_steps 4"
 STEPS = "--max_steps 20 --eval_every 10 --save_every 20"
 
@@ -105,6 +106,7 @@ def parse_args(argv):
 
 def write_stories(path: Path, count: int = 120) -> None:
     """A text file of small made-up stories."""
+    # Made up with a fixed seed: both checkouts get the same text, and nothing is downloaded.
     rng, stories = random.Random(0), []
     for _ in range(count):
         sentences = []
@@ -130,10 +132,13 @@ def run_all(root: Path, out: Path) -> None:
     """Run all commands of one checkout in the folder `out`. Raises UserError where one fails."""
     out.mkdir(parents=True)
     write_stories(out / "stories.txt")
+    # The number of threads changes the order of a sum, and so its last bits. PYTHONPATH is needed
+    # for tools/: Python puts the folder of a script on its path, not the root.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     for line in re.sub(r"\n +", " ", COMMANDS).strip().splitlines():
         print(f"{root}: {line}", file=sys.stderr)
         command = command_of(root, line)
+        # A process per command: modules of the two checkouts have the same names.
         done = subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
@@ -163,15 +168,17 @@ def differences(first, second, path: str = "") -> list[str]:
     if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
         first, second = first.cpu().numpy(), second.cpu().numpy()
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        # Bytes, not ==: a NaN is unequal to itself, and 0.0 equals -0.0.
         same = first.dtype == second.dtype and first.shape == second.shape
         return [] if same and first.tobytes() == second.tobytes() else [path]
+    # repr shows every digit of a float, tells 1 from True, and shows two NaNs alike.
     return [] if repr(first) == repr(second) else [path]
 
 
 def read(path: Path):
     """The content of a file as nested values: a checkpoint, arrays, JSON, JSON lines, or bytes."""
     if path.suffix == ".pt":
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)  # runs no code of a pickle
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
@@ -197,6 +204,7 @@ def main(argv=None):
     out, roots = Path(settings.out).absolute(), [Path(arguments.before), Path(arguments.after)]
     for root, name in zip(roots, ("before", "after"), strict=True):
         files.existing(root / "train.py", "a checkout of this project", "name its folder")
+        # An old run of another commit would be compared without a word.
         if (out / name).exists() and not settings.keep:
             raise UserError(f"{out / name}", "an empty --out", "remove it, or add --keep")
         if not (out / name).exists():

@@ -45,6 +45,7 @@ def parse_args(argv):
 
 def tracked(root: Path) -> list[Path]:
     """The files that git tracks in `root`, relative to it. Raises UserError without git."""
+    # Git knows the files of the project; runs and environments lie in the folder too.
     done = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{root}, which git does not know", "a git checkout", "name another folder")
@@ -69,6 +70,7 @@ def read(path: Path) -> Source:
     tree = ast.parse(text)
     code, comments = set(), 0
     layout = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    # tokenize, not a search for "#": a string may hold that sign.
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
             comments += 1
@@ -103,6 +105,7 @@ def measure(root: Path) -> dict[str, str]:
     sources = [read(root / name) for name in names]
     lines = sum(len(source.lines) for source in sources)
     code = sum(len(source.code) for source in sources)
+    # Empty lines would make the share of long lines look smaller.
     full = sum(bool(line.strip()) for source in sources for line in source.lines)
     wide = sum(len(line) > WIDTH for source in sources for line in source.lines)
     functions = [length for source in sources for length in source.functions]

@@ -28,12 +28,13 @@ PATCHES = 50  # of a ViT-B/32, whose features a captioner reads
 def median_seconds(sides: list[Callable], device: torch.device) -> list[float]:
     """The median seconds of each side: three counted rounds in turn, after a warm-up."""
     seconds: list[list[float]] = [[] for _ in sides]
+    # Round 0 fills caches and allocators, and is not counted.
     for turn in range(4):
         for work, times in zip(sides, seconds, strict=True):
             clock = time.perf_counter()
             work()
             if device.type == "cuda":
-                torch.cuda.synchronize()
+                torch.cuda.synchronize()  # a GPU works on after the call
             if turn:
                 times.append(time.perf_counter() - clock)
     return [statistics.median(times) for times in seconds]
@@ -73,6 +74,7 @@ def kept_bytes_at(job: Job, layers: int, rows: int, seed: int) -> int:
     saved: dict[int, int] = {}  # bytes by the storage's address
 
     def note(value):
+        # Views share a storage, so bytes are counted per address and not per tensor.
         storage = value.untyped_storage()
         if storage.data_ptr() not in weights:
             saved[storage.data_ptr()] = storage.nbytes()
@@ -92,7 +94,7 @@ def kept_bytes_at(job: Job, layers: int, rows: int, seed: int) -> int:
             free,
             mask_id=size.vocab_size - 1,
             rng=torch.Generator().manual_seed(seed),
-            uniform=torch.full((rows,), 0.5),
+            uniform=torch.full((rows,), 0.5),  # one noise level, so all rows mask alike
         )
     del loss  # alive until here, so that no storage is freed and its address used again
     return sum(saved.values())
@@ -108,12 +110,14 @@ def kept_bytes(job: Job, seed: int) -> tuple[float, float]:
         one_row, two_rows = (kept_bytes_at(job, layers, rows, seed) for rows in (1, 2))
         per_row.append(two_rows - one_row)
     one_layer, two_layers = per_row
+    # With l layers a row keeps outside + l·block: two equations, solved for both.
     return 2 * one_layer - two_layers, two_layers - one_layer
 
 
 def measure_save(parameters: int = 25_000_000) -> float:
     """Bytes per second of checkpoint.save here, fsync and rename included."""
     content = {"kind": "text", "weights": {"weight": torch.randn(parameters)}}
+    # In the current folder: the usual /tmp may lie in memory, where fsync costs nothing.
     with tempfile.TemporaryDirectory(dir=".") as folder:
         clock = time.perf_counter()
         checkpoint.save(Path(folder) / "save.pt", content)
@@ -133,12 +137,13 @@ def measure_encoder(seed: int, batch: int = 8) -> dict:
     # The defaults are openai/clip-vit-base-patch32's.
     model = CLIPVisionModel(CLIPVisionConfig()).to(device).eval()
     pixels, seconds = torch.zeros(batch, 3, 224, 224, device=device), []
+    # Counting slows a pass down, so the counted pass is not timed.
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         features = model(pixel_values=pixels).last_hidden_state
     with torch.no_grad():
         for _ in range(3):
             clock = time.perf_counter()
-            model(pixel_values=pixels).last_hidden_state[0, 0, 0].item()
+            model(pixel_values=pixels).last_hidden_state[0, 0, 0].item()  # waits for a GPU
             seconds.append(time.perf_counter() - clock)
     work = counter.get_total_flops()
     return {
@@ -153,6 +158,7 @@ def measure_encoder(seed: int, batch: int = 8) -> dict:
 def measure_decode(seed: int) -> float:
     """Seconds of one core to decode a JPEG of 640x480 and resize it; median of ten."""
     rng = np.random.default_rng(seed)
+    # Smooth colours: pure noise does not compress as a photograph does.
     coarse = Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
     image, file = coarse.resize((640, 480), Image.Resampling.BICUBIC), io.BytesIO()
     image.save(file, "JPEG", quality=90)

@@ -42,6 +42,7 @@ def write_pixels(path: Path, sums: Path, paths: list[Path], preprocess: Preproce
     size = preprocess.size
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size, size, 3)}
     checksums = []
+    # Row by row: 24,000 images of 128 pixels are 1.2 GB.
     with files.replacing(path) as file:
         np.lib.format.write_array_header_1_0(file, header)
         for pixels in decoded(paths, preprocess):
@@ -56,6 +57,7 @@ def open_pixels(
 ) -> caption_data.Features:
     """The pixels of a split, (N, S, S, 3) uint8, memory-mapped; decoded at the first call."""
     fingerprint = caption_data.read_meta(folder)["fingerprint"]
+    # Other images or another size get another name, so old pixels are never read.
     path = folder / f"pixels_{split}_{preprocess.size}_{fingerprint}.npy"
     sums = path.with_suffix(".checksums.npy")
     if not (path.exists() and sums.exists()):
@@ -136,6 +138,8 @@ def recolour(pixels: Tensor, rng: torch.Generator) -> Tensor:
 
     (B, S, S, 3) uint8 in and out.
     """
+    # The first encoder read shape partly from colour; here colour says nothing about shape
+    # (docs/log/captions.md, training without colour).
     pixels = pixels[..., torch.randperm(3, generator=rng)]
     inverted = torch.rand((), generator=rng) < 0.5
     return 255 - pixels if inverted else pixels

@@ -27,6 +27,8 @@ from tools import measuring, scaling
 from tools.measuring import duration, size
 from tools.scaling import Hardware, Job, Measure, Measured, Plan
 
+# Choices, but for CALLS: the default sampler took 11.2 calls per caption of Flickr8k
+# (docs/log/photographs.md).
 EPOCHS, BATCH, CAPTIONS, LENGTH, CALLS = 30, 512, 4, 32, 12
 TRIED = 0.20  # share of a GPU's matrix product that training reached, once (docs/log/scaling.md)
 
@@ -75,6 +77,7 @@ class Collection:
     images: str
 
 
+# COCO: 5,000 val and 5,000 test photographs; restval counts as train.
 COLLECTIONS = (
     Collection(
         "COCO",
@@ -142,6 +145,7 @@ def job_of(collection: Collection, width: int) -> Job:
         max_length=64,
         length_hidden=config.LENGTH_HIDDEN,
     )
+    # A batch counts captions: an epoch shows each photograph CAPTIONS times.
     steps = EPOCHS * collection.train * CAPTIONS // BATCH
     return Job(collection.name, model, BATCH, LENGTH, steps, "")
 
@@ -150,6 +154,8 @@ def plan_of(job: Job, card: Card, share: float, seed: int, save_rate: float) -> 
     """The plan of this job on the card. Raises UserError if the card is too small."""
     # On one GPU nothing is sent, so the rates of the links do not count.
     hardware = Hardware(peak=card.peak, memory=card.memory)
+    # An assumption: the card reaches the share that this machine reaches. The page names the share
+    # of the only GPU that was tried.
     measured = Measured(share * card.peak, *measuring.kept_bytes(job, seed), save_rate)
     plan = Plan(job, 1, hardware, measured)
     if plan.problem:
@@ -161,6 +167,7 @@ def plan_of(job: Job, card: Card, share: float, seed: int, save_rate: float) -> 
 
 def writing_seconds(job: Job, captions: int, rate: float) -> float:
     """Seconds to write captions. A call costs a third of a training step: no backward pass."""
+    # 6·N operations train a token, and 2·N of them are the forward pass (arXiv 2001.08361).
     return captions * CALLS * scaling.training_flops(job) / 3 / rate
 
 
@@ -184,8 +191,10 @@ def costs(collection: Collection, plan: Plan, card: Card, encoder: dict, decode:
     # float16 features of every patch.
     features = 2 * collection.photos * encoder["patches"] * encoder["width"]
     operations = collection.photos * encoder["gflops"] * 1e9
+    # Encoders run in float32, for which a card has another peak.
     encoding = operations / (encoder["share"] * card.peak_float32)
     decoding = collection.photos * decode / card.cores
+    # Flickr30k has 14 more photographs in val than in test; the mean is near enough.
     held_out = (collection.photos - collection.train) / 2  # per split
     writing = writing_seconds(plan.job, held_out, plan.measured.rate)
     return [
@@ -200,7 +209,7 @@ def costs(collection: Collection, plan: Plan, card: Card, encoder: dict, decode:
         ],
         [
             "training",
-            f"{size(plan.last)} twice, {size(plan.resume)}",
+            f"{size(plan.last)} twice, {size(plan.resume)}",  # best.pt and last.pt
             duration(3600 * plan.hours),
             f"{size(plan.resident)} weights and their state, {size(plan.activations)} activations",
             plan.bottleneck[0],
@@ -251,12 +260,14 @@ def main(argv=None):
     page, card, measure = (flags.resolve(kind, arguments) for kind in (Page, Card, Measure))
     torch.set_num_threads(measure.threads or torch.get_num_threads())
     out = Path(page.out)
+    # Refused here, not after the measurements.
     files.writable_folder(out.parent)
     step = measuring.measure_step(measure.model_config, measure.seed)
     encoder = measuring.measure_encoder(measure.seed)
     decode, save_rate = measuring.measure_decode(measure.seed), measuring.measure_save()
     sections = []
     for collection in COLLECTIONS:
+        # Both collections use the same measurements; only their counts differ.
         figures = (card, step, encoder, decode, save_rate, measure.seed)
         sections.append(section(collection, *figures))
     text = PAGE.format(

@@ -60,7 +60,7 @@ Assumed, none of it measured:
 
 HEADER = [
     "GPUs",
-    "",
+    "",  # alone, ddp or fsdp
     "rows at once",
     "whole run",
     "compute",
@@ -103,6 +103,7 @@ def parse_args(argv):
 def row_of(plan: Plan) -> list[str]:
     """One number of GPUs."""
     if plan.problem:
+        # All columns of HEADER between the first and the last are empty.
         return [f"{plan.gpus:,}", *["–"] * 12, f"cannot run: {plan.problem}"]
     # A GPU alone sends nothing.
     parts = [duration(seconds) if seconds else "–" for seconds in plan.seconds.values()]
@@ -126,6 +127,7 @@ def section(job: Job, hardware: Hardware, measured: Measured) -> str:
     """One job: its size, and a table with a row per number of GPUs."""
     plans = [Plan(job, gpus, hardware, measured) for gpus in GPUS]
     positions = job.rows * job.length * job.steps
+    # What a row keeps does not depend on the number of GPUs, so the first plan will do.
     kept = size(plans[0].row_bytes)
     block, outside = size(measured.per_block), size(measured.outside)
     return f"""## {job.name}: {plans[0].weights.count / 1e6:,.1f} M parameters
@@ -140,6 +142,7 @@ def section(job: Job, hardware: Hardware, measured: Measured) -> str:
 
 def origin(rate: Rate, hardware: Hardware) -> str:
     """Where a GPU's rate comes from, in words."""
+    # A rate measured for one size says little about another: small matrices keep a GPU less busy.
     if rate.rate:
         return f"measured: {rate.rate_from or 'given with --rate'}; other sizes reach other shares"
     return (
@@ -153,15 +156,19 @@ def main(argv=None):
     rate, hardware, measure = (flags.resolve(kind, arguments) for kind in (Rate, Hardware, Measure))
     torch.set_num_threads(measure.threads or torch.get_num_threads())
     out = Path(rate.out)
+    # Refused here, not after minutes of measuring.
     files.writable_folder(out.parent)
     step = measuring.measure_step(measure.model_config, measure.seed)
     save_rate = measuring.measure_save()
+    # Without a measured rate: the share of this machine, at the peak of the data sheet.
     per_second = rate.rate or step["share"] * hardware.peak
     sections = []
     for job in JOBS:
         kept = measuring.kept_bytes(job, measure.seed)
         sections.append(section(job, hardware, Measured(per_second, *kept, save_rate)))
+        # Shown at once: the measurements of the next job take a while.
         print(sections[-1])
+    # The page must repeat the rate, or its command would make another page.
     given = f' --rate {rate.rate:g} --rate_from "{rate.rate_from}"' if rate.rate else ""
     page = PAGE.format(
         step=step,

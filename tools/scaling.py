@@ -140,6 +140,7 @@ class Weights:
 @functools.cache
 def shapes_only(**values) -> Denoiser:
     """A model without memory for its weights, from the values of a ModelConfig."""
+    # The weights of the 1B model would take 4 GB here.
     with torch.device("meta"):
         return Denoiser(ModelConfig(**values))
 
@@ -152,6 +153,7 @@ def weights_of(model_config: ModelConfig) -> Weights:
             shapes.append(weight.shape)
     operations = 0
     for shape in shapes:  # as optim.orthogonalize multiplies
+        # A round has X·Xᵀ and B·X with 2·s²·l operations each, and A·A with 2·s³.
         small, large = min(shape), max(shape)
         operations += NEWTON_SCHULZ * (4 * small**2 * large + 2 * small**3)
     count = model.num_parameters()
@@ -253,7 +255,7 @@ class Plan:
         """The most rows that divide the GPU's rows and fit into `room` bytes."""
         rows = self.rows_per_gpu
         fitting = [n for n in range(1, rows + 1) if rows % n == 0 and n * self.row_bytes <= room]
-        return max(fitting, default=0)
+        return max(fitting, default=0)  # 0: not a single row fits
 
     @property
     def accumulate(self) -> int:
@@ -296,6 +298,8 @@ class Plan:
     def seconds(self) -> dict[str, float]:
         """Seconds of a step, by what takes them; nothing overlaps."""
         rate = self.measured.rate
+        # The slowest link of a ring decides, so one machine too many moves all traffic to the
+        # network.
         wire = self.hardware.link if self.gpus <= NODE else self.hardware.network
         return {
             "compute": training_flops(self.job) * self.job.rows / self.gpus / rate,

@@ -55,6 +55,7 @@ def alternate(sides: dict[str, Callable], repeats: int, device) -> dict[str, lis
 
 def ratio(times: list[float], others: list[float]) -> float:
     """Median of the paired ratios."""
+    # Pairs of one round: other work on the machine slows both, so it cancels in their ratio.
     return statistics.median(ours / theirs for ours, theirs in zip(times, others, strict=True))
 
 
@@ -201,6 +202,7 @@ def time_sampling(
         sides = sampling_sides(case, models, batch, samplers, step_counts)
         seconds = alternate(sides, case.repeats, case.device)
         for name, times in seconds.items():
+            # The first token is given and not written.
             rate = batch * (case.length - 1) / statistics.median(times)
             rows.append(
                 {
@@ -235,7 +237,7 @@ def peak_mib(device: torch.device) -> float:
     """The most memory that this process has held: the GPU's if it has one, else the machine's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # KiB on Linux
 
 
 def precision_of(name: str, device: torch.device) -> torch.dtype:

@@ -31,6 +31,7 @@ def optimizer_step(
     def loss(model, batch, rng):
         if is_twin:
             return twin.loss(model, tokens, free)
+        # There is no tokenizer here: the last id stands for [MASK].
         mask_id = model.config.vocab_size - 1
         return diffusion.loss(model.bind(), tokens, free, mask_id=mask_id, rng=rng)
 

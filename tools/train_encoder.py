@@ -113,7 +113,7 @@ class Pretraining(nn.Module):
 
     def __init__(self, settings: dict, tokenizer: Tokenizer, longest: int):
         super().__init__()
-        D = settings["hidden_sizes"][-1] + 16
+        D = settings["hidden_sizes"][-1] + 16  # 16 fixed position channels
         self.encoder = image_encoders.SceneTower(settings)
         shape = dict(
             vocab_size=tokenizer.vocab_size,
@@ -210,6 +210,7 @@ class Pretraining(nn.Module):
         loss: torch.Tensor | float = 0.0
         hits = {}
         for index, (name, head) in enumerate(self.heads.items()):
+            # A recoloured image has no true colour; its size, fill and shape are still true.
             count = n if name == "colour" else len(seen)
             logits = head(seen[:count]).float()
             target, weight = targets[:count, :, index], weights[:count]
@@ -245,6 +246,7 @@ def make_eval(held_out: Pixels, mask_id: int):
         rng = torch.Generator().manual_seed(0)
         means: dict[str, float] = {}
         for first in range(0, len(held_out), EVAL_BATCH):
+            # The same captions and noise at every evaluation, so that steps compare.
             numbers = np.arange(first, min(first + EVAL_BATCH, len(held_out)))
             batch = held_out.batch(numbers, [[0]] * len(numbers))  # each image's first caption
             for name, value in model.losses(batch, rng, mask_id).items():
@@ -272,6 +274,8 @@ def main(argv=None):
     setup = recipe.read_run(args, kinds=("encoder",))
     own, cfg = setup.own(EncoderRun), setup.train_config()
     recipe.begin(setup, cfg, own, cfg)
+    # A ResNet: after 28,800 images it read 55% of the shapes, and a ViT 25% (docs/log/captions.md,
+    # which small image encoder).
     settings = {
         "embedding_size": 32,
         "hidden_sizes": [own.width // 4, own.width // 2, own.width],

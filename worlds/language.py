@@ -77,6 +77,7 @@ def article(phrase: str) -> str:
 def clear_place(thing: Object) -> str | None:
     """The narrowest place that clearly holds, or None."""
     for place in PLACES:
+        # The judge's margin is +0.05: no caption is about an object at the border of a place.
         if at_place(thing, place, margin=-0.03):
             return place
     return None
@@ -172,6 +173,7 @@ def describe_many(scene: Scene, rng: np.random.Generator) -> str:
     ]
     kinds = [group[0] for group in groups_of(scene)]
     largest, *rest = sorted(kinds, key=lambda thing: -thing.radius)
+    # Sizes of one name differ too little to see: a comparison needs a clear gap.
     smaller = [thing for thing in rest if largest.radius > CLEARLY_LARGER * thing.radius]
     if smaller:
         phrase = noun(largest, rng)

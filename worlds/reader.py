@@ -64,6 +64,7 @@ class Reader:
     """
 
     def __init__(self, caption: str):
+        # Punctuation becomes words of its own, so that the rules need no characters.
         self.words = caption.replace(",", " ,").replace(":", " :").split()
         self.claims: list[Claim] = []
 
@@ -72,6 +73,7 @@ class Reader:
     def take(self, *phrases: str) -> str | None:
         """Take the first of `phrases` that comes next. None if none of them does."""
         for phrase in phrases:
+            # Whole words: "red" must not take the beginning of another word.
             words = phrase.split()
             if self.words[: len(words)] == words:
                 del self.words[: len(words)]
@@ -135,7 +137,7 @@ class Reader:
             self.claims.append(Claim("relation", phrase, word=word, other=self.item()))
         elif self.take("with"):
             other, _ = self.counted_noun()
-            word = self.take_relation_to_it() or self.need("to its left")
+            word = self.take_relation_to_it() or self.need("to its left")  # raises: none came
             self.claims.append(Claim("relation", other, word=word, other=phrase))
         return phrase
 
@@ -167,6 +169,7 @@ class Reader:
             word = self.take_relation() or self.need("above")
         self.need("the")
         other = self.noun()
+        # "the" claims that there is such an object, whether or not the relation holds.
         self.claims.append(Claim("some", other))
         self.claims.append(Claim(kind, phrase, word=word, other=other))
 
@@ -174,6 +177,7 @@ class Reader:
         """The whole caption. Raises Ungrammatical if it is not in the language."""
         if self.take("the largest is"):
             self.claims.append(Claim("largest", self.item()))
+        # Two words ahead: a listing may begin with the same number, as in "two red circles".
         elif self.words[1:3] == ["shapes", ":"]:
             number = NUMBERS.index(self.need(*NUMBERS)) + 1
             self.claims.append(Claim("total", number=number))
@@ -188,6 +192,7 @@ class Reader:
             self.definite()
         else:
             self.listing()
+        # A caption that goes on after its end may claim anything, so it is refused.
         if self.words:
             raise Ungrammatical(f"{' '.join(self.words)!r} after the end")
         return self.claims
