@@ -146,6 +146,7 @@ def check(arguments, mode: str | None) -> None:
     """Refuse bad flags before anything long begins: values out of range, other jobs' flags."""
     # Without a mode the kind is unknown yet: every flag of a checkpoint may be right.
     jobs = [GIVEN[mode]] if mode else list(TRAINED.values())
+    # The page is written before anybody has rated, so there are no figures yet.
     if arguments.rate and (arguments.json or arguments.ratings):
         raise UserError(
             f"--rate with --{'ratings' if arguments.ratings else 'json'}",
@@ -154,8 +155,10 @@ def check(arguments, mode: str | None) -> None:
         )
     where = f"with --{mode}" if mode else f"without --{' or --'.join(GIVEN)}"
     refuse_foreign(arguments, jobs, EVERY_JOB, where)
+    # Resolved here only for its errors: a value out of range ends before a model is opened.
     for job in jobs:
         job.settings(arguments)
+    # An hour of scoring must not end at a folder that cannot be written.
     for path in (arguments.json, arguments.picture, arguments.rate):
         if path:
             files.writable_folder(Path(path).parent)
@@ -176,6 +179,7 @@ def score_given(arguments, mode: str, run: Run) -> dict | None:
 
 def score_trained(arguments, run: Run) -> dict:
     """The figures of a checkpoint, whose kind decides the job."""
+    # Not the newest of all kinds: an encoder of tools.train_encoder has no score here.
     path = arguments.checkpoint or checkpoint.newest(tuple(TRAINED))
     device = distributed.own_gpu(hardware.choose_device(run.device))
     opened = checkpoint.open_model(path, device, kinds=tuple(TRAINED))

@@ -138,6 +138,7 @@ def make_records(wanted: Collection, work: Work, name: str, path: Path, folder: 
     # Bad images leave their split: val keeps its other images.
     names = splits.usable(folder, list(split_of), out, work.workers)
     present = {split_of[name] for name in names}
+    # Without val, no checkpoint could be chosen as best.pt.
     if not {"train", "val"} <= present:
         raise UserError(
             f"images of {' '.join(sorted(present))} only",
@@ -159,6 +160,7 @@ def captions_are_there(out: Path, facts: dict) -> bool:
     if not (out / "meta.json").exists():
         return False
     before = data.read_meta(out)
+    # Only these keys: meta.json also holds what the folder adds itself, such as its splits.
     if {key: before.get(key) for key in facts} != facts:
         expected = "a folder of its own for each data set"
         raise UserError(f"another data set in {out}", expected, "choose another --out or remove it")

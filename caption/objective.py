@@ -202,6 +202,7 @@ def make_eval(own: CaptionRun, held_out: CaptionData, statistics: dict):
                 nats += length_nats(model, held_out, batch, features)
                 continue
             captions = [held_out.tokens[number][0].tolist() for number in batch]
+            # The same noise at every evaluation: two steps then differ by their weights alone.
             nats += writer.bounds(
                 model, held_out.tokenizer, own.objective, features, captions, seed=int(batch[0])
             ).sum()
@@ -215,6 +216,7 @@ def make_eval(own: CaptionRun, held_out: CaptionData, statistics: dict):
 
 def make_preview(own: CaptionRun, seed: int, held_out: CaptionData, statistics: dict):
     """preview_fn for `fit`: captions of val's first images, each beside a human caption."""
+    # The same images each time, so that people see the captions change.
     numbers = np.arange(min(PREVIEWS, own.eval_images, len(held_out)))
 
     def preview_fn(model):

@@ -270,7 +270,6 @@ def report(
     texts, _ = caption_all(opened, val, settings, blind=True, seed=seed, name="blind, val")
     result["blind"] = judged(texts, "val")
     if saved["objective"] == "diffusion":
-        # The twin needs a call per token, so it has no such curve.
         result["steps"] = against_steps(opened, val, judged, settings, options, seed)
     if options.infill:
         result["infilling"] = infilling(*opened, val, seed=seed)

@@ -159,6 +159,7 @@ class Reward:
     def __init__(self, captions: list[list[str]]):
         words = [[coco.tokenize(text) for text in texts] for texts in captions]
         self.cider = coco.CiderD(words)
+        # Once, not at each step: the references never change.
         self.vectors = []
         for references in words:
             self.vectors.append([self.cider.vectors(reference) for reference in references])

@@ -189,6 +189,7 @@ def weight_table(model: Denoiser) -> list[Row]:
     """Every weight with shape, values and how often it occurs; a block's weights stand once."""
     rows: list[Row] = [("weight", "shape", "values", "times")]
     for name, weight in model.named_parameters():
+        # All blocks have the same shapes, so the first one stands for all.
         if name.startswith("blocks.") and not name.startswith("blocks.0."):
             continue
         times = model.config.layers if name.startswith("blocks.") else 1

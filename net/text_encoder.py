@@ -55,6 +55,7 @@ class TextConditioned(Denoiser):
         to. kept: (B,) bool, False where the condition is dropped in training. It is then all zeros,
         and attention to zeros adds nothing, since there are no biases.
         """
+        # No mask where nothing is padded: torch has faster attention kernels without a mask.
         attend = None
         if lengths is not None and int(lengths.min()) < tokens.shape[1]:
             attend = real_positions(lengths, tokens.shape[1])  # (B, 1, 1, P)

@@ -79,6 +79,7 @@ def sample(
         logits = model(unread, select=last, cache=cache, condition=condition)  # (B, V')
         uniform = torch.stack([torch.rand((), generator=rng, dtype=torch.float64) for rng in rngs])
         token, nats = draw_tokens(logits, uniform, temperature, top_p)
+        # Finished rows run on with the others and write [PAD], so the batch keeps its shape.
         tokens[:, position] = torch.where(done, pad, token)
         writing = ~done.cpu()
         step[writing, position] = position - n + 1

@@ -298,8 +298,8 @@ class Plan:
     def seconds(self) -> dict[str, float]:
         """Seconds of a step, by what takes them; nothing overlaps."""
         rate = self.measured.rate
-        # The slowest link of a ring decides, so one machine too many moves all traffic to the
-        # network.
+        # The slowest link of a ring decides: with two machines, all traffic goes at the network's
+        # rate.
         wire = self.hardware.link if self.gpus <= NODE else self.hardware.network
         return {
             "compute": training_flops(self.job) * self.job.rows / self.gpus / rate,

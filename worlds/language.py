@@ -162,6 +162,7 @@ def describe_many(scene: Scene, rng: np.random.Generator) -> str:
     """A true sentence about a scene of three to five objects."""
     words = listing(scene, rng)
     shown = {thing.shape for thing in scene.objects}
+    # Eight shapes and at most five objects: some shape is always absent.
     absent = pick(rng, [shape for shape in SHAPES if shape not in shown])
     forms = [
         words,

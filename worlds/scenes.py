@@ -197,6 +197,7 @@ def sample_two(
     inside: share of the draws that put the first object into the second.
     """
     first, second = sample_kind(rng, pairs), sample_kind(rng, "seen")
+    # Equal colours could not be swapped, and a caption could mean either object.
     if first.colour == second.colour or first.shape == second.shape:
         return None
     if rng.random() < inside:
