@@ -329,7 +329,7 @@ def compare_single(trained: Trained, runner: Runner, material: Material, seed: i
 
 def passes(row: dict) -> bool:
     """Whether a comparison is within its limit, if it has one. NaN is beyond every limit."""
-    # Drawn texts have no limit at INT8: a draw near a boundary falls the other way
+    # Below FP32 drawn texts have no limit: a draw near a boundary falls the other way
     # (docs/log/edge.md).
     if row["limit"] is None:
         return True
