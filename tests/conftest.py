@@ -84,3 +84,25 @@ def conditional_world(tmp_path_factory) -> Path:
     for form in FORMS:
         make_conditional(root, form, root / form)
     return root
+
+
+@dataclass(frozen=True)
+class TextRuns:
+    """A data folder, and the checkpoints of a denoiser and its twin that learnt a little from it."""
+
+    data: Path
+    denoiser: Path
+    twin: Path
+
+
+@pytest.fixture(scope="session")
+def text_runs(tmp_path_factory) -> TextRuns:
+    """Both are 80 steps old: enough for some right guesses at every noise level."""
+    from tests.making.corpus import make_data, make_run
+
+    root = tmp_path_factory.mktemp("text_runs")
+    data = make_data(root / "data")
+    more = ["--max_steps", "80", "--learning_rate", "0.02"]
+    make_run(data, root / "denoiser", *more)
+    make_run(data, root / "twin", "--objective", "ar", *more)
+    return TextRuns(data, root / "denoiser" / "best.pt", root / "twin" / "best.pt")

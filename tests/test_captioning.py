@@ -104,36 +104,3 @@ def test_evaluate(data, run, captioner_twin, tmp_path, capsys):
     ):
         with pytest.raises(UserError, match="for a twin"):
             script.main(["--checkpoint", str(twin), *words])
-
-
-def test_data_of_another_encoder_or_tokenizer(data, run, tmp_path):
-    """Features of another encoder are refused; other tokens for the same captions change no score."""
-    model, tokenizer, saved = checkpoint.open_model(run)
-    records = caption_data.read_records(data)
-    other = by_hand(
-        tmp_path / "other",
-        records,
-        Tokenizer.train(["a blue heart"], 270),
-        key="0" * 16,
-        patches=64,
-        width=192,
-    )
-    with pytest.raises(UserError, match="0000000000000000"):
-        evaluate.main(
-            [
-                "--checkpoint",
-                str(run),
-                "--data_dir",
-                str(other),
-                "--splits",
-                "val",
-                "--step_counts",
-                "1",
-            ]
-        )
-    shutil.copy(data / "features.npy", other / "features.npy")
-    mine, theirs = (
-        scores.swap_scores(model, tokenizer, saved, CaptionData(folder, "swap"), draws=4)
-        for folder in (data, other)
-    )
-    assert mine == theirs

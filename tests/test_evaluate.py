@@ -5,18 +5,16 @@ import math
 import pickle
 import shutil
 
-import numpy as np
 import pytest
 import torch
 
 import evaluate
-from base import metrics
 from base.files import UserError
 from loop import checkpoint
 from show import plots
-from tests.making.corpus import make_data, make_run
-from text import samples
-from text import scores as text_scores
+from tests.making.corpus import make_data
+from tests.making.paired import refusal
+from tests.making.scored import scored
 from text.data import TextData
 
 KEYS = {
@@ -32,51 +30,26 @@ KEYS = {
 }
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A data folder, a denoiser and its twin, both trained for a moment."""
-    folder = tmp_path_factory.mktemp("evaluate")
-    data_dir = make_data(folder / "data")
-    more = ["--max_steps", "80", "--learning_rate", "0.02"]
-    return (
-        data_dir,
-        make_run(data_dir, folder / "diffusion", *more) / "best.pt",
-        make_run(data_dir, folder / "ar", "--objective", "ar", *more) / "best.pt",
-    )
-
-
-def scores(runs, path, tmp_path, *words) -> dict:
-    evaluate.main(
-        [
-            "--checkpoint",
-            str(path),
-            "--data_dir",
-            str(runs[0]),
-            "--json",
-            str(tmp_path / "out.json"),
-            "--device",
-            "cpu",
-            *words,
-        ]
-    )
-    return json.loads((tmp_path / "out.json").read_text())
-
-
-def test_units_agree(runs, tmp_path, capsys):
+def test_units_agree(text_runs, tmp_path, capsys):
     """Bits per byte is nats per token in other units; both objectives count the same tokens and bytes."""
-    ours, twins = (scores(runs, path, tmp_path, "--draws", "4") for path in runs[1:])
-    for one in (ours, twins):
-        assert one.keys() >= KEYS
-        assert one["bits_per_byte"] == pytest.approx(
-            one["nats_per_token"] * one["num_tokens"] / one["num_bytes"] / math.log(2)
+    paths = (text_runs.denoiser, text_runs.twin)
+    ours, twins = (scored(path, text_runs.data, tmp_path, "--draws", 4) for path in paths)
+    for figures in (ours, twins):
+        assert figures.keys() >= KEYS
+        assert figures["bits_per_byte"] == pytest.approx(
+            figures["nats_per_token"] * figures["num_tokens"] / figures["num_bytes"] / math.log(2)
         )
-        assert one["bits_per_byte_ci95"][0] < one["bits_per_byte"] < one["bits_per_byte_ci95"][1]
-        assert one["perplexity_bound"] == pytest.approx(math.exp(one["nats_per_token"]))
-        assert 0 <= one["masked_accuracy"] <= 1
+        assert (
+            figures["bits_per_byte_ci95"][0]
+            < figures["bits_per_byte"]
+            < figures["bits_per_byte_ci95"][1]
+        )
+        assert figures["perplexity_bound"] == pytest.approx(math.exp(figures["nats_per_token"]))
+        assert 0 <= figures["masked_accuracy"] <= 1
     assert [ours[key] for key in ("num_documents", "num_tokens", "num_bytes")] == [
         twins[key] for key in ("num_documents", "num_tokens", "num_bytes")
     ]
-    sizes = TextData(runs[0], "val", 48).meta["splits"]["val"]
+    sizes = TextData(text_runs.data, "val", 48).meta["splits"]["val"]
     assert ours["num_documents"] == sizes["documents"] and ours["num_bytes"] == sizes["bytes"]
     assert ours["num_tokens"] == sizes["tokens"] - sizes["documents"]  # every token but [BOS]
     assert twins["length_nats_per_token"] == 0 < ours["length_nats_per_token"] < 0.5
@@ -85,105 +58,24 @@ def test_units_agree(runs, tmp_path, capsys):
     assert "bits per byte" in capsys.readouterr().out
 
 
-def test_estimators_agree_and_the_seed_decides(runs, tmp_path):
-    """Every schedule estimates the same bound."""
-    count, again, linear, cosine = (
-        scores(runs, runs[1], tmp_path, "--draws", "64", "--estimator", name)["nats_per_token"]
-        for name in ("count", "count", "linear", "cosine")
-    )
-    assert count == again
-    assert linear == pytest.approx(count, rel=0.03) and cosine == pytest.approx(count, rel=0.03)
-
-
-def test_a_text_file_scores_like_its_data_folder(runs, tmp_path):
-    data = TextData(runs[0], "val", 48)
-    texts = [
-        data.tokenizer.decode(data.tokens[a:b])
-        for a, b in zip(data.offsets[:-1], data.offsets[1:], strict=True)
-    ]
-    (tmp_path / "text.txt").write_text("\n===\n".join(texts))
-    folder = scores(runs, runs[2], tmp_path)
-    text = scores(
-        runs, runs[2], tmp_path, "--text", str(tmp_path / "text.txt"), "--separator", "==="
-    )
-    assert {key: folder[key] for key in KEYS} == {key: text[key] for key in KEYS}
-    (tmp_path / "text.txt").write_text(" ")
-    with pytest.raises(UserError, match="no text in"):
-        scores(runs, runs[1], tmp_path, "--text", str(tmp_path / "text.txt"))
-
-
-def test_length_costs_are_a_distribution():
-    costs = text_scores.length_costs([0, 0, 5, 0, 3], 6, 2)
-    assert np.exp(-costs[2:]).sum() == pytest.approx(1) and np.isinf(costs[:2]).all()
-    assert np.exp(-costs[2]) == pytest.approx(6 / 13)
-
-
-def test_sample_grid(runs, tmp_path, capsys):
-    result = scores(
-        runs,
-        runs[1],
-        tmp_path,
-        "--samples",
-        "--judge",
-        str(runs[2]),
-        "--samplers",
-        "first_hitting,threshold",
-        "--step_counts",
-        "4,8",
-        "--num_samples",
-        "3",
-        "--min_tokens",
-        "10",
-        "--picture",
-        str(tmp_path / "grid.png"),
-    )
-    human, *cells = result["samples"]
-    assert human["sampler"] == "human text" and [
-        (cell["sampler"], cell["steps"]) for cell in cells
-    ] == [(name, steps) for name in ("first_hitting", "threshold") for steps in (4, 8)]
-    for row in result["samples"]:
-        assert {
-            "judge_nats_per_token",
-            "unigram_entropy",
-            "distinct_1",
-            "distinct_2",
-            "distinct_3",
-            "repetition_4",
-        } <= row.keys()
-    assert all(1 <= cell["calls"] <= cell["steps"] for cell in cells)
-    assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
-    assert "| human text | 0 |" in capsys.readouterr().out
-    own = scores(
-        runs,
-        runs[2],
-        tmp_path,
-        "--samples",
-        "--judge",
-        str(runs[2]),
-        "--num_samples",
-        "3",
-        "--min_tokens",
-        "10",
-    )["samples"]
-    assert [row["sampler"] for row in own] == ["human text", "left_to_right"]
-
-
-def test_learning_curves(runs, tmp_path):
+def test_learning_curves(text_runs, tmp_path):
     evaluate.main(
         [
             "--curves",
-            str(runs[1].parent),
-            str(runs[2].parent),
+            str(text_runs.denoiser.parent),
+            str(text_runs.twin.parent),
             "--picture",
             str(tmp_path / "curves.png"),
         ]
     )
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    tokens, bits = plots.read_curve(runs[1].parent)
+    tokens, bits = plots.read_curve(text_runs.denoiser.parent)
     assert (
         len(tokens) == len(bits) == 1
         and tokens[0]
-        == json.loads((runs[1].parent / "log.jsonl").read_text().splitlines()[-2])["tokens_seen"]
+        == json.loads((text_runs.denoiser.parent / "log.jsonl").read_text().splitlines()[-2])[
+            "tokens_seen"
+        ]
     )
     for text, message in (("{", "no log of train.py"), ('{"step": 1}', "without an evaluation")):
         (tmp_path / "log.jsonl").write_text(text)
@@ -193,35 +85,6 @@ def test_learning_curves(runs, tmp_path):
         evaluate.main(["--curves", str(tmp_path)])
     with pytest.raises(UserError, match="--draws with --curves"):
         evaluate.main(["--curves", str(tmp_path), "--draws", "3"])
-
-
-def test_the_judge_of_held_out_text_is_the_twins_likelihood(runs):
-    model, tokenizer, saved = checkpoint.open_model(runs[2])
-    data = TextData(runs[0], "val", 48)
-    texts = list(data.whole_rows())
-    alone = np.mean(
-        [samples.judge_texts(model, [text], tokenizer.pad) * (len(text) - 1) for text in texts]
-    )
-    together = samples.judge_texts(model, texts, tokenizer.pad) * np.mean(
-        [len(text) - 1 for text in texts]
-    )
-    assert alone == pytest.approx(together, rel=1e-5)
-
-
-def test_metrics_closed_forms():
-    ids = [np.array([1, 1, 2, 2]), np.array([3, 3, 3, 3])]
-    assert metrics.unigram_entropy(ids) == pytest.approx(math.log(2) / 2)
-    assert (
-        metrics.distinct(ids, 1) == 3 / 8
-        and metrics.distinct(ids, 2) == 4 / 6
-        and metrics.distinct([np.array([1])], 2) == 0
-    )
-    assert metrics.repetition([np.array([1, 2, 1, 2, 1])], 2) == pytest.approx(0.5)
-    low, high = metrics.ratio_interval(np.arange(1.0, 401), np.full(400, 2.0))
-    mean, error = 100.25, np.arange(1.0, 401).std() / 2 / 20
-    assert low == pytest.approx(mean - 1.96 * error, abs=0.6) and high == pytest.approx(
-        mean + 1.96 * error, abs=0.6
-    )
 
 
 def damage(source, target, kind):
@@ -266,13 +129,13 @@ def damage(source, target, kind):
         ("tokenizer", "no tokenizer"),
     ],
 )
-def test_bad_checkpoints(runs, tmp_path, kind, message):
-    damage(runs[1], tmp_path / "bad.pt", kind)
+def test_bad_checkpoints(text_runs, tmp_path, kind, message):
+    damage(text_runs.denoiser, tmp_path / "bad.pt", kind)
     with pytest.raises(UserError, match=message):
-        evaluate.main(["--checkpoint", str(tmp_path / "bad.pt"), "--data_dir", str(runs[0])])
+        evaluate.main(["--checkpoint", str(tmp_path / "bad.pt"), "--data_dir", str(text_runs.data)])
 
 
-def test_refusals(runs, tmp_path, monkeypatch):
+def test_refusals(text_runs, tmp_path, monkeypatch):
     other = make_data(tmp_path / "other", vocab_size=280)
     for words, message in (
         (["--data_dir", str(other)], "made with tokenizer"),
@@ -284,7 +147,15 @@ def test_refusals(runs, tmp_path, monkeypatch):
         (["--checkpoint", str(tmp_path / "none.pt")], "none.pt"),
         (["--samples", "--samplers", "fist"], "--sampler"),
         (
-            ["--samples", "--judge", str(runs[1]), "--num_samples", "2", "--min_tokens", "9"],
+            [
+                "--samples",
+                "--judge",
+                str(text_runs.denoiser),
+                "--num_samples",
+                "2",
+                "--min_tokens",
+                "9",
+            ],
             "an autoregressive twin",
         ),
         (["--samples", "--num_samples", "999"], "whole held-out texts"),
@@ -297,9 +168,9 @@ def test_refusals(runs, tmp_path, monkeypatch):
             evaluate.main(
                 [
                     "--checkpoint",
-                    str(runs[1]),
+                    str(text_runs.denoiser),
                     "--data_dir",
-                    str(runs[0]),
+                    str(text_runs.data),
                     "--num_samples",
                     "2",
                     "--min_tokens",
@@ -311,12 +182,38 @@ def test_refusals(runs, tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match="no text or caption or conditional checkpoint below this folder"
     ):
-        evaluate.main(["--data_dir", str(runs[0])])
+        evaluate.main(["--data_dir", str(text_runs.data)])
 
 
-def test_the_newest_run_is_found(runs, tmp_path, monkeypatch, capsys):
+def test_the_newest_run_is_found(text_runs, tmp_path, monkeypatch, capsys):
     (tmp_path / "checkpoints").mkdir()
-    shutil.copy(runs[1], tmp_path / "checkpoints" / "best.pt")
+    shutil.copy(text_runs.denoiser, tmp_path / "checkpoints" / "best.pt")
     monkeypatch.chdir(tmp_path)
-    evaluate.main(["--data_dir", str(runs[0]), "--documents", "3", "--draws", "1"])
+    evaluate.main(["--data_dir", str(text_runs.data), "--documents", "3", "--draws", "1"])
     assert "checkpoints/best.pt: text diffusion" in capsys.readouterr().err
+
+
+def test_pairs(conditional_world, tmp_path, capsys):
+    """A conditional checkpoint is scored with its twin and a judge; flags of other jobs are refused."""
+    root = conditional_world
+    few = ("--documents", 4, "--draws", 2, "--num_samples", 4)
+    others = ("--twin", root / "ar" / "best.pt", "--judge", root / "twin" / "best.pt")
+    figures = scored(root / "context" / "best.pt", root / "pairs", tmp_path, *few, *others)
+    printed = capsys.readouterr().out
+    assert {
+        "bits_per_byte_ci95",
+        "shuffled_gap_ci95",
+        "minus_twin",
+        "left_bits_per_byte",
+    } <= figures["kinds"]["middle"].keys()
+    assert "| middle |" in printed and "token F1" in printed and "| human |" in printed
+    words = ["--checkpoint", root / "context" / "best.pt", "--data_dir", root / "pairs", *few]
+    for flags, message in (
+        (("--twin", root / "cross" / "best.pt"), "--objective diffusion"),
+        (("--judge", root / "denoiser" / "best.pt"), "--objective diffusion"),
+        (("--samples",), "--samples for a conditional checkpoint"),
+        (("--rerank", "2"), "--rerank for a conditional"),
+        (("--estimator", "linear"), "--estimator for a conditional"),
+        (("--data_dir", root / "data"), "kind 'text'"),
+    ):
+        refusal(evaluate.main, [*words, *flags], message)

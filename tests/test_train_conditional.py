@@ -1,69 +1,21 @@
 """The conditional scripts as a user runs them: both stages killed and resumed, every refusal."""
 
-import json
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import pytest
 import torch
 
-import evaluate
 import prep_conditional_data
 import train_conditional
-from base.files import UserError
 from loop import checkpoint
-from tests.making.corpus import make_data, make_run, write_corpus
-from tests.making.paired import FLAGS, SMALL
+from tests.making.corpus import make_data, make_run
+from tests.making.paired import FLAGS, SMALL, refusal
 from text.forms import FORMS
-from text.pairs import PairData
 
 ROOT = Path(__file__).parent.parent
-
-
-def refusal(main, words, message: str) -> None:
-    with pytest.raises(UserError, match=message) as error:
-        main([str(word) for word in words])
-    assert all(error.value.parts) and "\n" not in str(error.value)
-
-
-def test_pairs_keep_the_split_of_the_text(conditional_world, tmp_path, capsys):
-    """From the tokens of a data folder and from the text itself: the same pairs if seed and share are the same."""
-    words = ["--denoiser", conditional_world / "denoiser" / "best.pt"]
-    prep_conditional_data.main(
-        [
-            str(word)
-            for word in (
-                *words,
-                "--data_dir",
-                conditional_world / "data",
-                "--out",
-                conditional_world / "pairs",
-            )
-        ]
-    )
-    assert "already done" in capsys.readouterr().out
-    text = [
-        *words,
-        "--input",
-        write_corpus(tmp_path / "stories.txt"),
-        "--val_fraction",
-        "0.15",
-        "--out",
-        tmp_path / "pairs",
-    ]
-    prep_conditional_data.main([str(word) for word in text])
-    for split in ("train", "val"):
-        one, other = (
-            PairData(folder, split, "context")
-            for folder in (conditional_world / "pairs", tmp_path / "pairs")
-        )
-        assert one.tokens.tolist() == other.tokens.tolist()
-    refusal(prep_conditional_data.main, [*text, "--blanks", "3"], "other settings")
-    prep_conditional_data.main([str(word) for word in (*text, "--blanks", "0", "--force")])
-    assert PairData(tmp_path / "pairs", "val", "ar").meta["splits"]["val"]["pairs"]["blanks"] == 0
 
 
 def same(one, other) -> None:
@@ -174,7 +126,7 @@ def test_as_a_user_runs_them(conditional_world, tmp_path):
     )
 
 
-def test_refusals_of_training_and_preparing(conditional_world, tmp_path):
+def test_refusals(conditional_world, tmp_path):
     other = (
         make_run(
             make_data(tmp_path / "data", vocab_size=290, val_fraction=0.15),
@@ -232,58 +184,3 @@ def test_refusals_of_training_and_preparing(conditional_world, tmp_path):
     prep_conditional_data.main([str(word) for word in few])
     for flags, message in cases:
         refusal(train_conditional.main, [*start, *flags], message)
-    made = ["--data_dir", conditional_world / "data", "--out", tmp_path / "p"]
-    cases = [
-        (("--denoiser", other), "tokenizer"),
-        (("--denoiser", tmp_path / "no.pt"), "no.pt"),
-        (("--input", tmp_path / "no*.txt"), "no file"),
-        (("--val_fraction", "1"), "--val_fraction 1"),
-        (("--denoiser", short, "--max_documents", "1"), "none with a pair"),
-    ]
-    for flags, message in cases:
-        refusal(
-            prep_conditional_data.main,
-            ["--denoiser", conditional_world / "denoiser" / "best.pt", *made, *flags],
-            message,
-        )
-
-
-def test_evaluate_scores_pairs(conditional_world, tmp_path, capsys):
-    words = [
-        "--checkpoint",
-        conditional_world / "context" / "best.pt",
-        "--data_dir",
-        conditional_world / "pairs",
-        "--documents",
-        "4",
-        "--draws",
-        "2",
-        "--num_samples",
-        "4",
-    ]
-    out = [
-        "--twin",
-        conditional_world / "ar" / "best.pt",
-        "--judge",
-        conditional_world / "twin" / "best.pt",
-        "--json",
-        tmp_path / "a.json",
-    ]
-    evaluate.main([str(word) for word in (*words, *out)])
-    figures, said = json.loads((tmp_path / "a.json").read_text()), capsys.readouterr().out
-    assert {
-        "bits_per_byte_ci95",
-        "shuffled_gap_ci95",
-        "minus_twin",
-        "left_bits_per_byte",
-    } <= figures["kinds"]["middle"].keys()
-    assert "| middle |" in said and "token F1" in said and "| human |" in said
-    for flags, message in (
-        (("--twin", conditional_world / "cross" / "best.pt"), "--objective diffusion"),
-        (("--judge", conditional_world / "denoiser" / "best.pt"), "--objective diffusion"),
-        (("--samples",), "--samples for a conditional checkpoint"),
-        (("--rerank", "2"), "--rerank for a conditional"),
-        (("--estimator", "linear"), "--estimator for a conditional"),
-        (("--data_dir", conditional_world / "data"), "kind 'text'"),
-    ):
-        refusal(evaluate.main, [*words, *flags], message)

@@ -1,7 +1,10 @@
 """A small world of pairs: the corpus, a denoiser and a twin of a few steps, and conditional runs of every form."""
 
+import pytest
+
 import prep_conditional_data
 import train_conditional
+from base.files import UserError
 from tests.making.corpus import make_data, make_run
 
 SMALL = [
@@ -64,3 +67,10 @@ def make_conditional(root, form: str, out, *flags: str):
         ]
     )
     return out / "best.pt"
+
+
+def refusal(main, words, message: str) -> None:
+    """The script refuses these words in one line with three parts."""
+    with pytest.raises(UserError, match=message) as error:
+        main([str(word) for word in words])
+    assert all(error.value.parts) and "\n" not in str(error.value)

@@ -1,50 +1,18 @@
-"""Scores of pairs: intervals around their figures, another condition, and what the twin sees."""
+"""The report on pairs: every figure lies in its interval, and differences are of the same blanks."""
 
 import json
 
-import numpy as np
 import pytest
-import torch
 
-from base import metrics
 from base.config import SampleConfig
 from loop.checkpoint import open_model
-from net import twin
-from tests.making.paired import make_conditional, make_world
-from text import fill_scores, fillings, pair_bounds
-from text.forms import arrange
-from text.pairs import PairData
+from text import fill_scores, fillings
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A conditional model with cross-attention, its twin, held-out pairs."""
-    root = make_world(tmp_path_factory.mktemp("fill_scores"))
-    forms = ("cross", "ar")
-    models = {form: open_model(make_conditional(root, form, root / form)) for form in forms}
-    data = PairData(root / "pairs", "val", "context")
-    return root, models, [data.pair(number) for number in range(len(data))]
-
-
-def test_another_condition_is_another_documents(world):
-    _, models, some = world
-    tokenizer = models["cross"][1]
-    swapped = pair_bounds.with_another_condition(some)
-    assert sum(one is not None for one in swapped) > len(some) / 2
-    for one, pair in zip(swapped, some, strict=True):
-        if one is not None:
-            assert (
-                one.blanks is pair.blanks
-                and one.kind == pair.kind
-                and sum(map(len, one.given)) <= sum(map(len, pair.given))
-            )
-            source = next(other for other in some if other.given is one.given)
-            assert source.document != pair.document and len(arrange(one, "ar", tokenizer).ids) <= 96
-
-
-def test_the_report(world):
-    root, models, _ = world
-    model, tokenizer, saved = models["cross"]
+def test_the_report(conditional_world):
+    root = conditional_world
+    model, tokenizer, saved = open_model(root / "cross" / "best.pt")
+    reader_twin, _, about = open_model(root / "ar" / "best.pt")
     judge = open_model(root / "twin" / "best.pt")[0]
     greedy, warm = SampleConfig(sampler="confidence", temperature=0.0), SampleConfig(steps=8)
     options = fill_scores.FillScoring(
@@ -53,7 +21,7 @@ def test_the_report(world):
     result = fill_scores.report(
         (model, tokenizer, saved),
         options,
-        twin=(models["ar"][0], models["ar"][2]),
+        twin=(reader_twin, about),
         judge=judge,
         infill=greedy,
         sample=warm,
@@ -95,14 +63,3 @@ def test_the_report(world):
         and "token F1 minus twin" in text
     )
     assert len({line.count("|") for line in text.split("\n\n")[1].splitlines()}) == 1
-    costs = pair_bounds.blank_costs(saved["statistics"], 96)
-    assert all(np.exp(-cost).sum() == pytest.approx(1.0) for cost in costs.values())
-    left = pair_bounds.LeftReader(judge)
-    pair = next(one for one in world[2] if one.kind == "continue")
-    plain = torch.from_numpy(pair.whole())[None]
-    free = torch.arange(plain.shape[1])[None] >= len(pair.given[0])
-
-    assert left.nats(tokenizer, pair) == pytest.approx(
-        float(twin.likelihoods(judge, plain, free)[0])
-    )
-    assert metrics.overlap([1, 2, 2], [2, 2, 3]) == pytest.approx(2 / 3)
