@@ -1,21 +1,12 @@
 """The captioning scripts one after another: scenes, a captioner, captions, and their scores."""
 
 import json
-import shutil
 
 import pytest
 
 import evaluate
 import generate_caption
 from base.files import UserError
-from base.tokenizer import Tokenizer
-from caption import data as caption_data
-from caption import scores
-from caption.data import CaptionData
-from loop import checkpoint
-from tests.making.captioned import (
-    by_hand,
-)
 
 
 @pytest.fixture

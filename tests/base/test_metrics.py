@@ -60,3 +60,15 @@ def test_overlap_of_bags():
 
 def test_a_table():
     assert metrics.markdown([["a", "b"], ["1", "2"]]) == "| a | b |\n|---|---|\n| 1 | 2 |"
+
+
+def test_closed_forms_of_variety_and_of_an_interval():
+    ids = [np.array([1, 1, 2, 2]), np.array([3, 3, 3, 3])]
+    assert metrics.unigram_entropy(ids) == pytest.approx(np.log(2) / 2)
+    assert metrics.distinct(ids, 1) == 3 / 8 and metrics.distinct(ids, 2) == 4 / 6
+    assert metrics.distinct([np.array([1])], 2) == 0
+    assert metrics.repetition([np.array([1, 2, 1, 2, 1])], 2) == pytest.approx(0.5)
+    low, high = metrics.ratio_interval(np.arange(1.0, 401), np.full(400, 2.0))
+    mean, error = 100.25, np.arange(1.0, 401).std() / 2 / 20
+    assert low == pytest.approx(mean - 1.96 * error, abs=0.6)
+    assert high == pytest.approx(mean + 1.96 * error, abs=0.6)

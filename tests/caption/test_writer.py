@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from base.config import SampleConfig
-from caption import scores, writer
+from caption import writer
 from caption.data import CaptionData
 from loop.checkpoint import open_model
 

@@ -192,10 +192,11 @@ def test_without_a_condition(world):
         assert writer.nats(model, tokenizer, form, pair) != writer.nats(
             model, tokenizer, form, other
         )
-        write = lambda one: writer.fill(
-            model, tokenizer, form, [emptied(one, tokenizer.mask)], SampleConfig(), guidance=0.0
-        )[0]  # noqa: B023
-        written = [write(one).blanks for one in (pair, other)]
+        written = []
+        for prompted in (pair, other):
+            empty = [emptied(prompted, tokenizer.mask)]
+            (filled,) = writer.fill(model, tokenizer, form, empty, SampleConfig(), guidance=0.0)
+            written.append(filled.blanks)
         assert written[0] == written[1]
 
 
