@@ -37,7 +37,7 @@ CHUNK = 1000  # documents that are encoded at once
 
 
 @dataclass
-class Place:
+class Locations:
     """Where documents come from and pairs go to."""
 
     denoiser: str | None = setting(
@@ -73,7 +73,7 @@ class Pairing:
 
 def parse_args(argv):
     parser = flags.Parser(__doc__)
-    parser.add_settings(Place)
+    parser.add_settings(Locations)
     parser.add_settings(Pairing)
     return parser.parse_args(argv)
 
@@ -151,20 +151,20 @@ def report(out: Path, meta: dict, tokenizer: Tokenizer) -> None:
 
 def main(argv=None):
     arguments = parse_args(argv)
-    place, about = resolve(Place, arguments), resolve(Pairing, arguments)
-    paths = sources.find_files(place.input) if place.input else []
+    where, about = resolve(Locations, arguments), resolve(Pairing, arguments)
+    paths = sources.find_files(where.input) if where.input else []
     saved = checkpoint.load(
-        place.denoiser or checkpoint.newest(),
+        where.denoiser or checkpoint.newest(),
         kinds=("text",),
         do="train one with train.py, or name it with --denoiser",
     )
     tokenizer, max_length = Tokenizer.from_json(saved["tokenizer"]), saved["model"]["max_length"]
     source: object = sources.facts_of(paths)
-    documents, name = from_text(paths, about, tokenizer), place.input or HUB_DATASET
-    if not paths and Path(place.data_dir).exists():
-        source = TextData(place.data_dir, "train", max_length).meta["fingerprint"]
-        documents = from_folder(place.data_dir, about.max_documents, tokenizer)
-        name = place.data_dir
+    documents, name = from_text(paths, about, tokenizer), where.input or HUB_DATASET
+    if not paths and Path(where.data_dir).exists():
+        source = TextData(where.data_dir, "train", max_length).meta["fingerprint"]
+        documents = from_folder(where.data_dir, about.max_documents, tokenizer)
+        name = where.data_dir
     settings = {
         "source": source,
         "max_length": max_length,
@@ -172,9 +172,9 @@ def main(argv=None):
         "settings": flags.to_dict(about),
     }
     print(f"documents from {name}", file=sys.stderr)
-    out = files.claim(place.out)
+    out = files.claim(where.out)
     meta = None
-    if not place.force:
+    if not where.force:
         other = "other settings, from another source or for another denoiser"
         meta = splits.made_before(out, settings, other)
     if meta:

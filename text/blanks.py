@@ -61,6 +61,7 @@ def read_prompt(
         raise UserError("an empty --ending", "a last sentence", "give it, or drop --ending")
     last = [tokenizer.eos]
     if ending:
+        # Byte-level BPE keeps a space at the front of a word, as in the training text.
         spaced = ending if ending[0].isspace() else " " + ending
         last = [*tokenizer.encode(spaced), tokenizer.eos]
     first = [tokenizer.bos, *tokenizer.encode(prompt.rstrip())]
@@ -99,6 +100,7 @@ def draw_lengths(
     later = sum(n is None for n in template.lengths)  # free blanks that still need a token each
     for n in template.lengths:
         if n is None:
+            # Each later blank keeps room for one token at least.
             later -= 1
             count = np.array(histograms[template.kind], dtype=float)[: left - later + 1]
             count[0] = 0

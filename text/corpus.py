@@ -73,6 +73,7 @@ class FirstPass:
         for text in self.documents:
             self.count += 1
             size += len(text)
+            # From the text, not from its position: copies of a document fall on the same side.
             number = sources.draw(text, self.seed)
             self.smallest = min(self.smallest, number)
             self.largest = max(self.largest, number)
@@ -87,6 +88,7 @@ def learn(corpus: Corpus, tokenizer: Tokenizer | None) -> tuple[Tokenizer, Split
     stream = tqdm(corpus.documents(), desc="tokenizer", unit=" documents")
     documents = FirstPass(stream, about.seed, about.tokenizer_megabytes * 10**6)
     if tokenizer:
+        # A given tokenizer is not trained, but the rule needs the range of the same draws.
         for _ in documents:
             pass
     else:
@@ -119,6 +121,7 @@ def write(
     writers = {split: splits.SplitWriter(home, split, tokenizer) for split in parts.SPLITS}
     blocks = []
     total = sum(path.stat().st_size for path in corpus.paths) or None
+    # The bar counts bytes, and the first documents are an unknown share of them.
     if corpus.about.max_documents:
         total = None
     try:

@@ -31,6 +31,7 @@ def spans(held_out: PairData, numbers: list[int], length: int, seed: int) -> lis
     for number in numbers:
         whole = held_out.pair(number).whole()
         room = len(whole) - 2 - length
+        # A given token stays on each side of the blank.
         if room < 2:
             continue
         rng = np.random.default_rng((seed, number, length))
@@ -47,6 +48,7 @@ def fill_spans(
     """The ids written into the single blank of each pair. The twin is told the length too."""
     empty = []
     for pair in wanted:
+        # Whoever fills must not see the text that it is compared with.
         blank = np.full(len(pair.blanks[0]), tokenizer.mask)
         empty.append(dataclasses.replace(pair, blanks=[blank]))
     filled = []
@@ -98,6 +100,7 @@ def sampling(
     def continuations(item: tuple[int, Pair]) -> list[np.ndarray]:
         number, pair = item
         template = Template(pair.given, [None], "continue")
+        # draws=1: the bound of a sample is not read here, so its noise does not matter.
         written = writer.fill_template(
             reader.model,
             tokenizer,
@@ -148,6 +151,7 @@ def mean(name: str, values) -> dict:
 
 def copy_rates(written: dict[str, list[list[int]]], train: PairData) -> dict:
     """By name, how long the runs are that its texts share with a training document."""
+    # One automaton of all texts, so that the training documents are read only once.
     seen = copies.Copies([text for texts in written.values() for text in texts])
     for start, end in zip(train.offsets[:-1], train.offsets[1:], strict=True):
         seen.read(train.tokens[start:end].tolist())

@@ -77,6 +77,7 @@ def across(pair: Pair, tokenizer: Tokenizer) -> Row:
     """[BOS] BLANK [BOS] BLANK [EOS]; what is given is the condition, with a [MASK] per blank."""
     row = Row()
     for blank in pair.blanks:
+        # [BOS] marks the beginning of each blank, since no given text stands between them.
         row.add([tokenizer.bos])
         row.add(blank, free=True)
     row.add([tokenizer.eos])

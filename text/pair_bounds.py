@@ -62,6 +62,7 @@ class LeftReader:
     def nats(self, tokenizer, pair: Pair, **_) -> float:
         """Exact nats of the blanks. The seed and the number of draws do not matter."""
         row = arrange(pair, "context", tokenizer)
+        # Only a continuation reaches the story's end, so only its target holds [EOS].
         row.free[-1] = pair.kind == "continue"
         tokens = torch.from_numpy(row.ids)[None].to(self.model.device)
         free = torch.from_numpy(row.free)[None].to(self.model.device)
@@ -71,6 +72,8 @@ class LeftReader:
 def blank_costs(statistics: dict, max_length: int) -> dict[str, np.ndarray]:
     """By kind, -log p(blank length) in nats for lengths 0 to max_length. No blank is empty."""
     histograms = statistics["blank_lengths"]
+    # The kinds differ much in length: a continuation is most of a story, a blank 1 to 20 tokens
+    # or a sentence.
     return {kind: length_costs(histograms[kind], max_length, shortest=1) for kind in histograms}
 
 
@@ -89,6 +92,7 @@ def with_another_condition(pairs: list[Pair]) -> list[Pair | None]:
 
     result: list[Pair | None] = [None] * len(pairs)
     for group in groups.values():
+        # A longer given text might not fit the model's rows, so only earlier pairs are candidates.
         group.sort(key=given_tokens)
         for index, number in enumerate(group):
             pair = pairs[number]
@@ -161,6 +165,7 @@ class Bounds:
             "nats_per_token": each.sum() * np.log(2) / tokens,
             **self.shuffled(reader, pairs, each),
         }
+        # The twin was never trained without its prompt.
         if reader.form != "ar":
             blind = by_document(pairs, self.bits(reader, numbered, blind=True), documents)
             result |= ratio("blind_bits_per_byte", blind, size)
@@ -182,6 +187,7 @@ class Bounds:
         if not swapped:
             return {}
         numbers = [number for number, _ in swapped]
+        # The gap is of the same pairs on both sides: those that have another condition.
         kept = [pairs[number] for number in numbers]
         documents = documents_of(kept)
         wrong = self.bits(reader, swapped)

@@ -80,13 +80,14 @@ def join(folder, count: int, settings: dict, command: str) -> dict | None:
     if len(tokenizers) > 1:
         raise UserError(
             f"parts of {folder} with {len(tokenizers)} tokenizers",
-            "one",
+            "a single tokenizer",
             "remove the parts, and give them all the same --tokenizer",
         )
     tokenizer = Tokenizer.load(home_of(folder, 0, count) / "tokenizer.json")
     sizes = {split: join_split(folder, split, metas, tokenizer) for split in SPLITS}
     meta = splits.write_meta(folder, tokenizer, sizes, {"command": command, **settings})
     for number in range(count):
+        # The joined folder is sealed by now, so a part that stays does no harm.
         shutil.rmtree(home_of(folder, number, count), ignore_errors=True)
     return meta
 

@@ -41,6 +41,7 @@ def cells(
     The twin has one cell: it writes from left to right, one token per call.
     """
     if objective == "ar":
+        # The twin reads no number of steps: `cell` reports the length instead.
         return [replace(settings, sampler="left_to_right", steps=64)]
     return [
         replace(settings, sampler=sampler, steps=steps)
@@ -63,6 +64,7 @@ def grid(
     Under torchrun each process draws its share of the cells.
     """
     model, tokenizer, saved = opened
+    # A piece of a cut document has no beginning or no end, which the samples have.
     whole = [text for text in held_out.whole_rows() if len(text) >= min_tokens][:num_samples]
     if len(whole) < num_samples:
         raise UserError(
@@ -110,6 +112,7 @@ def draw(
             temperature=settings.temperature,
             top_p=settings.top_p,
         )
+        # The twin ends its texts itself, so they are shorter than the rows.
         return [row[row != tokenizer.pad].cpu().numpy() for row in drawn.tokens], drawn.calls
     size = torch.tensor(lengths, device=model.device)
     tokens = torch.from_numpy(blank_rows(lengths, tokenizer)).to(model.device)
@@ -128,6 +131,7 @@ def judge_texts(judge, texts: list[np.ndarray], pad: int) -> float:
         for row, ids in zip(tokens, batch, strict=True):
             row[: len(ids)] = torch.as_tensor(ids.astype(np.int64))
         free = torch.arange(tokens.shape[1], device=judge.device) < lengths[:, None]
+        # [BOS] is given, never predicted.
         free[:, 0] = False
         nats += float(twin.likelihoods(judge, tokens, free).sum())
         count += int(free.sum())

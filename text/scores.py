@@ -98,6 +98,7 @@ def score(opened: tuple, options: TextScoring, settings: SampleConfig, seed: int
 def open_data(options: TextScoring, tokenizer, saved: dict, max_length: int) -> TextData:
     """The held-out rows: the documents of --text if it is given, else the val split of a folder."""
     if options.text:
+        # The arrays are memory-mapped, and on Linux they outlive the names of their files.
         with tempfile.TemporaryDirectory() as folder:
             return from_text(options.text, options.separator, tokenizer, folder, max_length)
     held_out = TextData(options.data_dir, "val", max_length)
@@ -242,6 +243,7 @@ def score_documents(
         np.add.at(scores.tokens, owners, free.sum(1).cpu().numpy())
         np.add.at(scores.bytes, owners, sizes)
         if objective == "ar":
+            # The twin predicts [EOS], so its likelihood holds the length already.
             scores.add_exact(owners, exact_guesses(model, tokens, free))
             continue
         scores.add_lengths(owners, costs[batch["lengths"].numpy()])

@@ -103,6 +103,7 @@ class SplitWriter:
             "shape": (count,),
         }
         with files.replacing(self.path / f"{name}.npy") as out, open(raw.name, "rb") as source:
+            # The header needs the number of tokens, which is known only at the end.
             np.lib.format.write_array_header_1_0(out, header)
             while chunk := source.read(CHUNK):
                 out.write(chunk)

@@ -55,6 +55,7 @@ def left_to_right(
     end.
     """
     length = len(rows[0])
+    # All rows come from one template, so the first row speaks for all.
     prompt = rows[0][: rows[0].index(tokenizer.mask)]
     if any(id not in (tokenizer.mask, tokenizer.eos) for id in rows[0][len(prompt) :]):
         raise UserError(
