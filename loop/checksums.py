@@ -35,7 +35,7 @@ def digest(tensor: torch.Tensor) -> str:
     """The first 16 hex digits of the SHA-256 of a tensor's type, shape and bytes."""
     plain = tensor.detach().cpu().contiguous()
     hashed = hashlib.sha256(f"{plain.dtype} {tuple(plain.shape)}".encode())
-    hashed.update(memoryview(plain.reshape(-1).view(torch.uint8).numpy()))
+    hashed.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return hashed.hexdigest()[:16]
 
 
