@@ -97,7 +97,7 @@ def make_loss(own: TextRun, mask_id: int):
     def loss_fn(model, batch, rng):
         tokens, lengths, free = to_device(batch, model.device)
         if own.objective == "ar":
-            return twin.loss(model, tokens, free)
+            return twin.loss(model, tokens, free)  # padding behind a causal row is never seen
         return diffusion.loss(
             model.bind(lengths),
             tokens,
@@ -130,6 +130,7 @@ def make_preview(own: TextRun, seed: int, tokenizer, length: int):
     def preview_fn(model):
         prompt = torch.full((2, length), tokenizer.mask, device=model.device)  # (2, L)
         prompt[:, 0] = tokenizer.bos
+        # The same draws at every preview, so that two previews differ by training alone.
         rngs = row_generators(seed, 2)
         if own.objective == "ar":
             drawn = twin.sample(
@@ -150,11 +151,13 @@ def read_data(setup: recipe.Setup, start: TextStart, own: TextRun):
     """
     size = {"max_length": 256} | config.named_size(start.model_config)
     model_config = setup.model_config(size)
+    # The length of a row decides how the texts are cut, so it is known before they are read.
     train, held_out = (
         TextData(start.data_dir, split, model_config.max_length) for split in ("train", "val")
     )
     model_config = replace(
         model_config,
+        # These follow from the data and the objective; no flag can contradict them.
         vocab_size=train.tokenizer.vocab_size,
         output_size=train.tokenizer.output_size,
         causal=own.objective == "ar",
@@ -174,7 +177,7 @@ def main(argv=None):
     device = recipe.begin(setup, cfg, own, model_config, cfg)
 
     model = Denoiser(model_config).to(device)
-    if start.init_from and not setup.resume:
+    if start.init_from and not setup.resume:  # a resumed run has weights of its own
         checkpoint.start_from(model, start.init_from, train.tokenizer.fingerprint)
     pad_multiple = PAD_COMPILED if cfg.compile else 1
     batches = Batches(train, cfg.batch_size, cfg.accumulate, cfg.seed, pad_multiple)

@@ -81,7 +81,7 @@ def read_data(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
 
     Raises UserError if a resumed run had other data or another model.
     """
-    train = CaptionData(start.data_dir, "train")
+    train = CaptionData(start.data_dir, "train")  # first: its captions decide the length of a row
     size = {
         "max_length": train.longest + ROOM,
         # Version 0.1.0 did not store the width of a length head, which was linear.
@@ -91,7 +91,7 @@ def read_data(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
         setup.model_config(size | config.named_size(start.model_config)),
         vocab_size=train.tokenizer.vocab_size,
         output_size=train.tokenizer.output_size,
-        causal=own.objective == "ar",
+        causal=own.objective == "ar",  # the twin is the same class, run causally
         condition_width=train.encoder["width"],
     )
     if model_config.max_length < train.longest:
@@ -120,7 +120,7 @@ def start_model(
     elif not setup.resume:
         for block in model.blocks:  # nothing is learnt yet that a closed gate would protect
             torch.nn.init.ones_(block.cross.gate)
-    if own.length_only:
+    if own.length_only:  # frozen weights get no gradient, and no decay either
         model.requires_grad_(False)
         if not setup.resume:
             # A fresh head ends at 2.136 nats on val, the old head trained on at 2.154 (docs/log).
@@ -167,6 +167,7 @@ def main(argv=None):
     model_config, train, held_out = read_data(setup, start, own)
     device = recipe.begin(setup, cfg, own, model_config, cfg)
 
+    # Before the model is made: the teacher may be larger than it, and is gone by then.
     if own.teacher:
         teach.use_teacher(
             [train, held_out],

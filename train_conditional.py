@@ -94,7 +94,7 @@ def build(setup: recipe.Setup, start: PairStart, own: PairRun, pairs: PairData):
         return checkpoint.build_conditional(setup.resume)
     denoiser = open_start(start, own, pairs)
     if own.form != "cross":
-        return denoiser
+        return denoiser  # what is given stands in its rows, so it needs no new part
     model = TextConditioned(denoiser.config, own.encoder_layers)
     model.start_from(denoiser)
     return model
@@ -138,6 +138,7 @@ class Task:
 
 def train_new_parts(task: Task, cfg: TrainConfig, folder: Path, resume) -> None:
     """The first stage of `cross`: the encoder and the cross-attention alone."""
+    # By identity: two weights of equal values are still two weights.
     new = {id(weight) for weight in task.model.new_parts()}
     for weight in task.model.parameters():
         weight.requires_grad_(id(weight) in new)
@@ -155,6 +156,7 @@ def main(argv=None):
         args, kinds=("conditional",), states=("resume.pt", f"{STAGE_1}/resume.pt")
     )
     start, own, cfg = setup.own(PairStart), setup.own(PairRun), setup.train_config()
+    # Before it is stored: a resumed run with other --max_steps keeps its first stage.
     if own.stage_1_steps < 0:
         own.stage_1_steps = cfg.max_steps // 10
     first_steps = own.stage_1_steps if own.form == "cross" else 0
@@ -192,6 +194,7 @@ def main(argv=None):
         )
         train_new_parts(task, stage, setup.out / STAGE_1, resume)
         resume = None
+    # --max_steps counts both stages; a stage counts its own steps from 0.
     stage = dataclasses.replace(cfg, max_steps=cfg.max_steps - first_steps)
     metrics = task.fit(stage, setup.out, first_steps, resume)
     prompt = '--prompt "Once upon a time there was a brave knight."'

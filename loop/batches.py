@@ -24,7 +24,7 @@ def to_device(batch: dict, device: torch.device) -> tuple[Tensor, Tensor | None,
     tokens = batch["tokens"].to(device, non_blocking=True)
     lengths = batch["lengths"].to(device, non_blocking=True)
     position = torch.arange(tokens.shape[1], device=device)
-    free = (position >= 1) & (position < lengths[:, None])
+    free = (position >= 1) & (position < lengths[:, None])  # [BOS] is always given
     has_padding = int(batch["lengths"].min()) < tokens.shape[1]
     return tokens, lengths if has_padding else None, free
 

@@ -187,6 +187,7 @@ def load(
             "name a checkpoint of that kind",
         )
     check_shapes(saved, path, do)
+    # Old checkpoints hold no checksums: the zip's own CRC-32 must do.
     if "checksums" in saved:
         checksums.check(saved, path, ANOTHER)
     else:
@@ -223,6 +224,7 @@ def open_model(
     try:
         if saved["objective"] not in config.OBJECTIVES or not is_within_reason(saved):
             raise ValueError(f"a model of {saved['model']} from fewer weights")
+        # The checkpoint decides the architecture: no reader takes a flag for it.
         model = KINDS[saved["kind"]](saved)
         own = saved["weights"]
         model.load_state_dict((saved.get("averaged") or own) if averaged else own)
@@ -258,7 +260,7 @@ def start_from(model: nn.Module, path: Path | str, fingerprint: str) -> Checkpoi
             "a checkpoint of the same width",
             "choose the same --model_config",
         )
-    model.load_state_dict(fitting, strict=False)
+    model.load_state_dict(fitting, strict=False)  # not strict: new parts keep their start
     new = len(own) - len(fitting)
     distributed.say(f"from {path}: {len(fitting)} of {len(own)} tensors; new: {new}")
     return saved

@@ -46,6 +46,7 @@ def start() -> None:
     """
     if not dist.is_torchelastic_launched() or dist.is_initialized():
         return
+    # Imported here: a run of one process does not need it.
     from torch.distributed.rendezvous import rendezvous
 
     store, number, count = next(rendezvous("env://"))
@@ -59,7 +60,7 @@ def start() -> None:
         world_size=count,
         timeout=PATIENCE,
     )
-    barrier()
+    barrier()  # no process passes before all have arrived
 
 
 def finish() -> None:
@@ -122,7 +123,7 @@ def refusing_together() -> Iterator[None]:
         yield
     except UserError as error:
         mine = error
-    except OSError as error:
+    except OSError as error:  # a full disk, or a folder without permission
         mine = files.os_error(error)
     for refusal in gathered(mine):
         if refusal is not None:
@@ -144,7 +145,7 @@ def own_gpu(device: torch.device) -> torch.device:
                 "a GPU for each process",
                 f"start torchrun with --nproc-per-node {count}, or the script with --device cpu",
             )
-    torch.cuda.set_device(number)
+    torch.cuda.set_device(number)  # NCCL uses the current device
     return torch.device("cuda", number)
 
 
@@ -159,7 +160,7 @@ def gathered(value: Any) -> list[Any]:
 
 def total(values) -> np.ndarray:
     """Sums over all processes: numbers of one shape from each -> float64, the same in all."""
-    sums = np.array(values, dtype=np.float64)
+    sums = np.array(values, dtype=np.float64)  # float32 would round token counts above 16 M
     if world() > 1:
         dist.all_reduce(torch.from_numpy(sums))
     return sums
@@ -169,6 +170,7 @@ def any_signal(received: int | None) -> int | None:
     """The signal that asks for a stop, whichever process it reached; the same in all of them."""
     if world() == 1:
         return received
+    # Signals are small numbers, and 0 is none of them.
     highest = torch.tensor([received or 0])
     dist.all_reduce(highest, dist.ReduceOp.MAX)
     return int(highest) or None
@@ -286,6 +288,7 @@ def spread(model: Any, loss_fn: LossFn, parallel: str) -> tuple[Any, nn.Module]:
         return model, objective
     if parallel == "fsdp":
         device = model.device
+        # The whole model waits on the CPU: a GPU that could hold both would need no FSDP2.
         model = copy.deepcopy(model.cpu()).to(device)
         return model, split(Objective(model, loss_fn), model)
     return model, Objective(model, loss_fn)

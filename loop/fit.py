@@ -85,10 +85,10 @@ def fit(
             if eval_fn and (is_last or is_due(run.step, cfg.eval_every)):
                 run.evaluate(eval_fn, preview_fn, arithmetic)
                 speed.restart()  # an evaluation is no part of the training speed
-            received = distributed.any_signal(stop.received)
+            received = distributed.any_signal(stop.received)  # in whichever process it arrived
             if is_last or received or is_due(run.step, cfg.save_every):
                 run.save()
-            if received and not is_last:
+            if received and not is_last:  # a run at its last step ends as usual
                 bar.close()
                 leave(received, run.step)
     run.whole_model()
@@ -113,6 +113,7 @@ def prepare(
     parallel, reason = distributed.choose_parallel(cfg.parallel, parameters, cfg.compile)
     if parallel != "alone":
         distributed.say(f"parallel: {parallel} ({reason}) over {distributed.world()} processes")
+    # DDP and FSDP2 come before the optimizers, which hold the weights that they leave.
     trained, objective = distributed.spread(model, loss_fn, parallel)
     run = Run(trained, cfg, run_dir, about, resume, plain=model)
     if cfg.compile:
@@ -231,7 +232,7 @@ def optimizer_step(
     this process's. A `number` in each, its place in the step, chooses its generator.
     """
     for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)  # None: weights without a gradient are left alone
     tokens, means = forward_backward(objective, micro_batches, step, cfg, arithmetic)
     loss = means.pop("loss")
     scaler = arithmetic.scaler

@@ -57,6 +57,7 @@ class Setup:
 
     def own(self, kind: Any) -> Any:
         """The trainer's own flags, a dataclass `kind`; a resumed run keeps its own."""
+        # Old checkpoints hold no `flags`.
         kept = self.resume.get("flags", {}) if self.resume else {}
         return flags.resolve(kind, self.arguments, self.file, kept)
 
@@ -86,11 +87,13 @@ def read_run(
     overwritten.
     """
     asked: RunFolder = flags.resolve(RunFolder, arguments)
+    # --config itself is a flag: it is resolved first, and the settings in its file second.
     file = flags.read_config_file(asked.config, arguments.parser)
     asked = flags.resolve(RunFolder, arguments, file)
     out = Path(asked.out)
     paths = [out / name for name in states]
     state = next((path for path in paths if path.exists()), None)
+    # A forgotten --resume must not overwrite days of training.
     if state and not asked.resume:
         raise UserError(
             f"a run in {out}",
@@ -98,6 +101,7 @@ def read_run(
             "continue with --resume, or choose another --out",
         )
     resume = None
+    # "must" without a state goes on to `load`, whose error names the file that is missing.
     if asked.resume == "must" or state:
         resume = checkpoint.load(state or paths[0], kinds=kinds, do="start a run without --resume")
     return Setup(arguments, out, file, resume, state)
@@ -134,11 +138,12 @@ def begin(setup: Setup, cfg: TrainConfig, own: Any, *configs: Any) -> torch.devi
     them must.
     """
     distributed.start()
+    # Before anything is written: another run in the folder keeps its config.json.
     distributed.claim(setup.out)
     settings: dict[str, Any] = {}
     for config in configs:
         settings |= flags.to_dict(config)
-    with distributed.refusing_together():
+    with distributed.refusing_together():  # a full disk is met by the leader alone
         if distributed.leads():
             flags.show("settings", flags.to_dict(own) | settings)
             groups = setup.arguments.parser.groups
@@ -149,10 +154,10 @@ def begin(setup: Setup, cfg: TrainConfig, own: Any, *configs: Any) -> torch.devi
 
 def start_torch(cfg: TrainConfig) -> torch.device:
     """Set torch's threads and seed, choose and print the device."""
-    keep_freed_memory()
+    keep_freed_memory()  # before the first large tensor, or it has no effect on that one
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    torch.manual_seed(cfg.seed)
+    torch.manual_seed(cfg.seed)  # of the first weights; later draws have generators of their own
     device = distributed.own_gpu(choose_device(cfg.device))
     several = f", {distributed.world()} processes" if distributed.world() > 1 else ""
     threads = torch.get_num_threads()

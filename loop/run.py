@@ -113,7 +113,7 @@ class Run:
         self.about = about
         self.optimizers = make_optimizers(model, cfg)
         self.averaged: dict[str, Tensor] | None = None
-        if cfg.ema:
+        if cfg.ema:  # 0 means no average
             self.averaged = {name: value.clone() for name, value in model.state_dict().items()}
         self.step = 0
         self.best = math.inf
@@ -183,6 +183,7 @@ class Run:
         Where the model is split, resume.pt only names a folder with the part of every process.
         """
         content = self.content()
+        # resume.pt comes first: if only one of the two is written, the run can continue.
         resume: Checkpoint = {
             **content,
             "optimizer": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -261,7 +262,7 @@ class Run:
             files.write_text(self.dir / "samples" / f"step_{self.step:06d}.txt", preview + "\n")
         score = next(iter(self.metrics.values()))
         if score < self.best:
-            self.best = score
+            self.best = score  # in all processes: rank 0 told them its figures
             content = self.content()
             if distributed.leads():
                 checkpoint.save(self.dir / "best.pt", content)

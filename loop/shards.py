@@ -101,6 +101,7 @@ def save(
         for index, values in state["state"].items():
             for name, value in values.items():
                 tensors[f"optimizer/{number}/{index}/{name}"] = value
+    # A new folder per step: the old state is whole until resume.pt names the new one.
     folder = run_dir / f"resume_{step:06d}"
     dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder))
     names = sorted(path.name for path in folder.iterdir())
@@ -118,7 +119,7 @@ def save(
 
 def remove_others(run_dir: Path, keep: str | None) -> None:
     """Remove the folders of earlier steps."""
-    for path in run_dir.glob("resume_*"):
+    for path in run_dir.glob("resume_*"):  # the name is checked again: a user may have others
         if path.name != keep and FOLDER.fullmatch(path.name) and path.is_dir():
             shutil.rmtree(path)
 
@@ -207,6 +208,7 @@ def read_tensors(folder: Path, like: dict[str, Tensor], optimizers: list) -> dic
     reader = Reader(folder)
     tensors = {}
     for key, entry in reader.read_metadata().state_dict_metadata.items():
+        # Other entries are pickled bytes, which nothing here has written.
         if not isinstance(entry, TensorStorageMetadata):
             raise pickle.UnpicklingError(f"{key} is no tensor")
         tensors[key] = room_for(key, entry, like, optimizers)

@@ -129,6 +129,7 @@ def make_preview(own: PairRun, seed: int, held_out: PairData):
             pair = held_out.pair(number)
             masks = [np.full(len(blank), tokenizer.mask) for blank in pair.blanks]
             empty.append(dataclasses.replace(pair, blanks=masks))
+        # The evaluation has read these pairs, so the preview shows what its figures mean.
         filled = writer.fill(model, tokenizer, own.form, empty, SampleConfig(), seed=seed)
         return "\n\n".join(tokenizer.decode(text.ids) for text in filled)
 
