@@ -17,23 +17,17 @@ from base.files import UserError
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_nothing_is_lost():
-    """A process of its own: it forks, which one that has trained may not. On a busy machine fewer faults fit into its time."""
+@pytest.mark.parametrize("faults", [8, pytest.param(25, marks=pytest.mark.long)])
+def test_nothing_is_lost(faults):
+    """A process of its own: it forks, which a process that has trained must not do.
+
+    On a busy machine fewer faults fit into the minutes.
+    """
+    script = str(ROOT / "tests" / "hostile" / "faults" / "run.py")
+    words = ["--faults", str(faults), "--seed", "0", "--no_export", "--minutes", "1.5"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "tests" / "hostile" / "faults" / "run.py"),
-            "--faults",
-            "25",
-            "--seed",
-            "0",
-            "--no_export",
-            "--minutes",
-            "1.5",
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [sys.executable, script, *words], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, (
         done.stdout + done.stderr
