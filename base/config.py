@@ -88,7 +88,7 @@ class ModelConfig:
 
 @dataclass
 class TrainConfig:
-    """One training run: everything that `training.fit` needs besides the model, the loss and the
+    """One training run: everything that `loop.fit.fit` needs besides the model, the loss and the
     data.
     """
 
