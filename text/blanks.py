@@ -64,6 +64,7 @@ def read_prompt(
         # Byte-level BPE keeps a space at the front of a word, as in the training text.
         spaced = ending if ending[0].isspace() else " " + ending
         last = [*tokenizer.encode(spaced), tokenizer.eos]
+    # rstrip: the space belongs to the next word's token, which the model writes.
     first = [tokenizer.bos, *tokenizer.encode(prompt.rstrip())]
     given = [np.array(first, dtype=np.int64), np.array(last, dtype=np.int64)]
     return Template(given, [length or None], "middle" if ending else "continue")

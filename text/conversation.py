@@ -37,9 +37,11 @@ def talk(filler: Filler, seed: int, play: Callable[[list[list[int]]], None] | No
 
     seed: of the first filling; an empty line takes the next seed. play: shows the frames of a text.
     """
+    # flush: a program that reads our output through a pipe must see each answer at once.
     print(HELP, flush=True)
     text = ""
     segments: Segments = []
+    # No prompt is printed, so lines may come from a file or a pipe as well.
     for line in sys.stdin:
         line = line.rstrip("\n")
         if line == "q":
@@ -51,8 +53,11 @@ def talk(filler: Filler, seed: int, play: Callable[[list[list[int]]], None] | No
             if edit := re.match(r"=(\d+) (\S.*)", line):
                 text = edited(segments, int(edit[1]), edit[2].strip(), filler.tokenizer)
             elif line.strip():
+                # A line holds no line break, so a typed backslash and an n stand for it.
                 text = line.replace("\\n", "\n")
             elif text:
+                # Only a repeated filling needs another seed. An edit keeps the seed, so the
+                # change comes from the edit alone.
                 seed += 1
             else:
                 continue
@@ -63,12 +68,14 @@ def talk(filler: Filler, seed: int, play: Callable[[list[list[int]]], None] | No
                     play(filled.frames)
                 print(terminal.marked(segments))
                 print(f"  ({filled.calls} calls, {filled.nats:.2f} nats per token)", flush=True)
+        # Only mistakes of the user are answered here; a fault of the program must still be seen.
         except UserError as error:
             print(f"error: {error}", flush=True)
 
 
 def numbered(segments: Segments) -> str:
     """The words of a text with their numbers, from 1."""
+    # Split at white space, as `edited` does: both must count the same words.
     words = "".join(piece for piece, _ in segments).split()
     return "  ".join(f"{number} {word}" for number, word in enumerate(words, 1))
 
@@ -80,11 +87,15 @@ def edited(segments: Segments, number: int, word: str, tokenizer: Tokenizer) -> 
     if there is no such word.
     """
     text = "".join(piece for piece, _ in segments)
+    # A flag per character, not per token: words and tokens have different edges.
+    # `or [[]]`: np.concatenate raises on an empty list, which a first `=1 word` would give it.
     blank = np.concatenate([np.full(len(piece), written) for piece, written in segments] or [[]])
+    # With the white space before it, as byte-level BPE cuts words.
     words = list(re.finditer(r"\s?\S+", text))
     if not 1 <= number <= len(words):
         raise UserError(f"word {number}", f"1 to {len(words)}", "choose one of these")
     start, end = words[number - 1].span()
+    # The new word keeps its white space, so a line break before it stays.
     new = (text[start] if text[start].isspace() else "") + word
     text = text[:start] + new + text[end:]
     blank = np.concatenate([blank[:start], np.zeros(len(new), dtype=bool), blank[end:]])

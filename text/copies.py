@@ -15,6 +15,8 @@ class Copies:
     def __init__(self, texts: Sequence[Sequence[int]]):
         # State 0 is the empty string. A state is a class of substrings that end at the same
         # places of the texts.
+        # link: the state of the longest suffix that ends at more places. length: tokens of the
+        # longest substring of the state.
         self.next: list[dict[int, int]] = [{}]
         self.link, self.length = [-1], [0]
         self.ends = [self.add(text) for text in texts]
@@ -24,6 +26,7 @@ class Copies:
 
     def add(self, text: Sequence[int]) -> list[int]:
         """Add a text; return the state of each of its prefixes."""
+        # Each text starts again at the empty string: no run may reach from one text into the next.
         last, path = 0, []
         for token in text:
             last = self.extend(last, int(token))
@@ -33,6 +36,7 @@ class Copies:
     def extend(self, last: int, token: int) -> int:
         """The state of (string of `last`) + token."""
         known = self.next[last].get(token)
+        # An earlier text may hold this string already: the automaton is of several texts.
         if known is not None:
             return (
                 known
@@ -40,6 +44,7 @@ class Copies:
                 else self.clone(last, known, token)
             )
         new = self.state({}, self.length[last] + 1, 0)
+        # -1 is the link of state 0, so it ends the walk over the suffixes.
         while last >= 0 and token not in self.next[last]:
             self.next[last][token] = new
             last = self.link[last]
@@ -60,6 +65,7 @@ class Copies:
 
     def clone(self, last: int, known: int, token: int) -> int:
         """Split off the shorter substrings of `known`: they now end at more places."""
+        # A copy of the edges: both states go on to the same strings, but later they may differ.
         new = self.state(dict(self.next[known]), self.length[last] + 1, self.link[known])
         self.link[known] = new
         while last >= 0 and self.next[last].get(token) == known:
@@ -69,14 +75,18 @@ class Copies:
 
     def read(self, tokens: Iterable[int]) -> None:
         """A stretch of the corpus. Matches do not reach over its end."""
+        # Local names: this loop runs once per token of the corpus, and attribute look-ups add up.
         following, link, length, seen = self.next, self.link, self.length, self.seen
         state = matched = 0
         for token in tokens:
             target = following[state].get(token)
+            # Shorten the match until it can be continued. Each round drops tokens that were matched
+            # before, so the work per token is constant on average.
             while target is None and state:
                 state = link[state]
                 matched = length[state]
                 target = following[state].get(token)
+            # The token stands in no text: state and matched are 0 here, an empty match.
             if target is None:
                 continue
             state, matched = target, matched + 1
@@ -86,10 +96,12 @@ class Copies:
 
     def settle(self) -> None:
         """Pass what was seen on to shorter substrings: the end of a held run is held too."""
+        # Longest first, so a state has all its marks before it passes them on.
         states = sorted(range(1, len(self.next)), key=self.length.__getitem__, reverse=True)
         for state in states:
             if self.seen[state]:
                 shorter = self.link[state]
+                # A state's substrings are longer than its suffix, so the whole suffix was seen.
                 self.seen[shorter] = self.length[shorter]
         self.settled = True
 
@@ -99,6 +111,7 @@ class Copies:
             self.settle()
         result = []
         for state in self.ends[number]:
+            # The text's prefix was never seen, but a suffix of it may have been.
             while state and not self.seen[state]:
                 state = self.link[state]
             result.append(self.seen[state])
@@ -114,6 +127,7 @@ def rates(runs: Sequence[np.ndarray], least: int = 16) -> dict[str, float]:
     copied = total = 0
     for lengths in runs:
         inside = np.zeros(len(lengths), dtype=bool)
+        # Runs overlap, so their tokens are marked, not added up.
         for end in np.flatnonzero(lengths >= least):
             inside[end + 1 - lengths[end] : end + 1] = True
         copied += int(inside.sum())

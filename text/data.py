@@ -44,6 +44,7 @@ class TextData:
     def cut(self) -> None:
         """Cut every document into the fewest equal rows of at most `max_length` tokens."""
         predicted = np.diff(self.offsets) - 1  # of each document, all tokens but [BOS]
+        # -(-a // b) rounds up without floats.
         pieces = -(-predicted // (self.max_length - 1))
         self.documents = np.repeat(np.arange(len(predicted)), pieces)
         first_row = np.repeat(np.cumsum(pieces) - pieces, pieces)
@@ -134,6 +135,7 @@ class Batches:
     def micro_batch(self, rows: np.ndarray) -> dict:
         """The batch of these rows (B,)."""
         tokens, lengths = self.data.rows(rows, self.pad_multiple)
+        # The first token of a row is given, so a row predicts one token less than it has.
         weight = float((lengths - 1).sum())
         return {"tokens": tokens, "lengths": lengths, "rows": rows, "weight": weight}
 

@@ -96,6 +96,7 @@ def make_loss(own: PairRun, tokenizer):
 
 def spread_over(count: int, most: int) -> list[int]:
     """At most `most` numbers below `count`, evenly spread."""
+    # Spread, not the first pairs: one document gives several pairs in turn.
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)).tolist()
 
 
@@ -108,6 +109,7 @@ def make_eval(own: PairRun, held_out: PairData):
         pairs = [held_out.pair(number) for number in numbers]
         nats = 0
         for seed, pair in enumerate(pairs):
+            # The same seeds at each evaluation: the curve then moves with the model, not the noise.
             nats += writer.nats(model, tokenizer, own.form, pair, draws=EVAL_DRAWS, seed=seed)
         blanks = np.concatenate([blank for pair in pairs for blank in pair.blanks])
         return {

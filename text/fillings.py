@@ -34,6 +34,7 @@ def spans(held_out: PairData, numbers: list[int], length: int, seed: int) -> lis
         # A given token stays on each side of the blank.
         if room < 2:
             continue
+        # The blank depends on no model, so every model fills the same blanks.
         rng = np.random.default_rng((seed, number, length))
         start = int(rng.integers(2, room + 1))
         end = start + length
@@ -79,6 +80,7 @@ def infilling(
         return metrics.matches(written, [pair.blanks[0].tolist() for pair in wanted])
 
     figures, scores = {}, {}
+    # Dealt by length: a length is one batch of work, and its figures need all of its blanks.
     answers = distributed.shared(SPANS, of_length, progress)
     for length, (row, f1) in zip(SPANS, answers, strict=True):
         if row:
@@ -131,6 +133,7 @@ def variety(groups: list[list[np.ndarray]]) -> dict:
     """How alike the continuations of one prompt are, as means over prompts with intervals."""
     overlaps, same = [], []
     for group in groups:
+        # Between texts of one prompt: different prompts give different texts anyway.
         both = list(combinations(group, 2))
         overlaps.append(np.mean([metrics.overlap(text, other) for text, other in both]))
         same += [text.tolist() == other.tolist() for text, other in both]
@@ -145,6 +148,7 @@ def mean(name: str, values) -> dict:
     values = np.array(values)
     return {
         name: float(values.mean()),
+        # Denominators of 1 make the ratio of sums the plain mean.
         f"{name}_ci95": metrics.ratio_interval(values, np.ones(len(values))),
     }
 

@@ -47,6 +47,7 @@ def sentence_edges(text: str, sizes: np.ndarray) -> list[int]:
 
     sizes: (n,) bytes of each token. An edge inside a token is left out.
     """
+    # Sentences are found in characters, and tokens are cut in bytes: bytes are common to both.
     token_ends = np.cumsum(sizes)
     edges = {0, len(sizes)}
     for _, end in sentence_spans(text):
@@ -64,6 +65,7 @@ def make_blanks(
 
     edges: from `sentence_edges`. times: how many pairs of kind `blanks` to draw.
     """
+    # Stored tokens begin with [BOS], which the edges do not count.
     edges = [edge + 1 for edge in edges]
     end = edges[-1]
     made = []
@@ -92,6 +94,7 @@ def draw_blanks(edges: list[int], rng: np.random.Generator) -> list[tuple[int, i
         else:
             start = int(rng.integers(1, max(2, end - 1)))
             stop = start + int(rng.choice(SPANS))
+        # A blank that is the whole document would leave nothing given.
         fits = stop <= end and stop - start < end - 1
         if fits and all(stop < left or right < start for left, right in blanks):
             blanks.append((start, stop))
@@ -120,6 +123,7 @@ class PairWriter:
         """
         document = self.documents.documents
         self.documents.add(ids, len(text.encode()))
+        # Longer documents stay in the folder, so that copies of them are found (docs/log/text.md).
         if not 1 <= len(ids) <= self.max_length - ROOM - 2:
             return
         self.fitting += 1
@@ -169,6 +173,7 @@ class PairData:
         self.tokenizer = held.tokenizer
         self.tokens = held.tokens
         self.offsets = held.offsets
+        # `type`, not isinstance: JSON's true would pass as the number 1.
         if type(self.meta.get("max_length")) is not int:
             raise UserError(
                 f"{folder} for rows of {self.meta.get('max_length')!r}", "a number", REMAKE
@@ -296,6 +301,7 @@ def batch_of(
 
 def to_device(batch: dict, device) -> tuple[Tensor, Tensor | None, Tensor]:
     """A batch on its device: tokens (B, L), lengths (B,) or None without padding, free (B, L)."""
+    # Without lengths the model needs no attention mask.
     full = int(batch["lengths"].min()) == batch["tokens"].shape[1]
     lengths = None if full else batch["lengths"].to(device)
     return batch["tokens"].to(device), lengths, batch["free"].to(device)

@@ -99,6 +99,7 @@ def draw(
     model, tokenizer, objective: str, lengths: list[int], settings: SampleConfig, seed: int
 ) -> tuple[list[np.ndarray], int]:
     """Samples of the given lengths as ids with [BOS] and [EOS], and the calls of the batch."""
+    # Every cell starts from the same random numbers: cells differ by their settings only.
     rngs = row_generators(seed, len(lengths))
     if objective == "ar":
         prompt = torch.full((len(lengths), 1), tokenizer.bos, device=model.device)
@@ -123,6 +124,8 @@ def draw(
 
 def judge_texts(judge, texts: list[np.ndarray], pad: int) -> float:
     """Mean nats per token of texts under the twin, each given its [BOS]."""
+    # A low figure alone proves little: dull, repeated text is likely too. So the table shows
+    # entropy and repetition as well.
     nats = count = 0.0
     for first in range(0, len(texts), JUDGED):
         batch = texts[first : first + JUDGED]

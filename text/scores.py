@@ -30,6 +30,7 @@ from show import plots
 from text import samples
 from text.data import TextData, evaluation_batches, from_text
 
+# The samplers of the grid in docs/log/text.md, so that a new run has the same rows.
 GRID = "ancestral,first_hitting,confidence,entropy_bound,threshold,remask"
 LEVELS = 4  # quarters of the masked share, for the figures by noise level
 
@@ -69,6 +70,7 @@ def score(opened: tuple, options: TextScoring, settings: SampleConfig, seed: int
     opened: (model, tokenizer, rest) of `checkpoint.open_model`. settings: how samples are drawn.
     """
     model, tokenizer, saved = opened
+    # The picture shows the judge's nats, so without a judge there is nothing to draw.
     if options.picture and not (options.samples and options.judge):
         raise UserError(
             "--picture alone",
@@ -152,6 +154,7 @@ class DocumentScores:
 
     def add_exact(self, documents: np.ndarray, guesses: np.ndarray) -> None:
         """The twin's rows (B,) and their guesses (B, 3): -log p is exact."""
+        # np.add.at, not +=: a long document has several rows in a batch, and += keeps only one.
         np.add.at(self.nats, documents, guesses[:, 1])
         np.add.at(self.guesses, documents, guesses)
 
@@ -162,7 +165,9 @@ class DocumentScores:
 
     def add_estimate(self, documents: np.ndarray, estimate: dict, draws: int) -> None:
         """One of `draws` estimates of `diffusion.bound_estimates`."""
+        # Each draw is an unbiased estimate of the bound, so their mean is one too.
         np.add.at(self.nats, documents, estimate["nats"].numpy() / draws)
+        # float64: float32 loses the small terms of sums over a whole corpus.
         names = ("masked", "cross_entropy", "hits")
         guesses = np.stack([estimate[name].double().numpy() for name in names], axis=1)
         np.add.at(self.guesses, documents, guesses)
@@ -180,7 +185,9 @@ class DocumentScores:
         """Over all documents: nats per token, and how well masked tokens are guessed."""
         masked, cross_entropy, hits = self.guesses.T
         return {
+            # A ratio of sums, not a mean of ratios: every token counts the same.
             "nats_per_token": self.nats.sum() / self.tokens.sum(),
+            # At least 1: a few short documents may have no masked token, and 0 / 0 is nan.
             "masked_cross_entropy": cross_entropy.sum() / max(1.0, masked.sum()),
             "masked_accuracy": hits.sum() / max(1.0, masked.sum()),
         }
@@ -192,10 +199,12 @@ def length_costs(histogram, max_length: int, shortest: int) -> np.ndarray:
     histogram: counts by length. Add-one smoothing makes every length from `shortest` up possible;
     shorter lengths cost infinity.
     """
+    # Without smoothing, a held-out length that training never had would cost infinity.
     count = np.ones(max_length + 1)
     histogram = np.asarray(histogram, dtype=np.float64)[: max_length + 1]
     count[: len(histogram)] += histogram
     count[:shortest] = 0.0
+    # log(0) is meant: the cost of an impossible length is infinity.
     with np.errstate(divide="ignore"):
         return -np.log(count / count.sum())
 
@@ -203,6 +212,7 @@ def length_costs(histogram, max_length: int, shortest: int) -> np.ndarray:
 def exact_guesses(model, tokens: Tensor, free: Tensor) -> np.ndarray:
     """Of each row the twin's tokens, their -log p and its right guesses: (B, 3) float64."""
     nats, hits = twin.token_losses(model, tokens, free)
+    # From the second column: the first token has no token before it to be predicted from.
     row = free[:, 1:].nonzero()[:, 0].cpu()
     guesses = torch.zeros(len(tokens), 3, dtype=torch.float64)
     guesses[:, 0] = free.sum(1).cpu()
@@ -233,12 +243,14 @@ def score_documents(
     scores = DocumentScores.zeros(count)
     # A row has at least two tokens: the given one and a predicted one.
     costs = length_costs(statistics["row_lengths"], data.max_length, shortest=2)
+    # Bits per byte, not per token: only then are models with other tokenizers comparable.
     token_bytes = torch.as_tensor(data.tokenizer.token_bytes())
     # A batch's number seeds it, so it does not matter which process scores it.
     numbered = list(enumerate(evaluation_batches(data, batch_size, count)))
     for number, batch in progress(numbered[distributed.rank() :: distributed.world()]):
         tokens, lengths, free = to_device(batch, model.device)
         owners = np.asarray(batch["documents"])
+        # [EOS] is predicted too, but it stands for no bytes of text.
         sizes = (token_bytes[tokens.cpu()] * free.cpu()).sum(1).numpy()
         np.add.at(scores.tokens, owners, free.sum(1).cpu().numpy())
         np.add.at(scores.bytes, owners, sizes)
@@ -279,6 +291,7 @@ def summary(
 
 def likelihood(model, saved: dict, held_out: TextData, options: TextScoring, seed: int) -> dict:
     """The bound or likelihood with its interval, and how masked tokens are guessed."""
+    # The length is part of the bound: 0.028 of 3.030 nats per token (docs/log/text.md).
     scores = score_documents(
         model,
         saved["objective"],
@@ -306,6 +319,8 @@ def likelihood(model, saved: dict, held_out: TextData, options: TextScoring, see
         "num_bytes": int(size),
         "objective": saved["objective"],
     }
+    # Guesses get harder as more is masked: 1.92 nats in the first quarter, 4.63 in the last
+    # (docs/log/text.md). So a mean over all levels hides much.
     if saved["objective"] == "diffusion":
         result["by_masked_share"] = by_masked_share(scores.by_level.sum(1))
     return result
@@ -328,6 +343,7 @@ def by_masked_share(levels: np.ndarray) -> list[dict]:
 def likelihood_lines(result: dict) -> list[str]:
     """The figures of `likelihood` in lines to print."""
     bound = result["objective"] == "diffusion"
+    # A bound is never called a likelihood: the true figure may be lower.
     names = ("bound", "perplexity bound", "masked tokens")
     if not bound:
         names = ("likelihood", "perplexity", "next tokens")

@@ -63,6 +63,7 @@ class SplitWriter:
         # `discard` closes both.
         self.raw = open(self.path / f".{split}.raw", "wb")  # noqa: SIM115
         self.ends = open(self.path / f".{split}_offsets.raw", "wb")  # noqa: SIM115
+        # The offset of the first document; every later offset is the end of a document.
         self.ends.write(np.int64(0).tobytes())
 
     def add(self, ids: np.ndarray, size: int) -> None:
@@ -174,6 +175,7 @@ def open_split(folder, split: str, kind: str, *more: str) -> Split:
     tokens = read_array(folder / f"{split}.npy", np.uint16, kind)
     offsets = read_array(folder / f"{split}_offsets.npy", np.int64, kind)
     check_offsets(tokens, offsets, f"{folder}/{split}", maker.remake)
+    # In training, a GPU reports an id beyond the vocabulary late, and not where it stands.
     if int(tokens.max()) >= tokenizer.vocab_size:
         raise UserError(
             f"id {int(tokens.max())} in {folder}/{split}.npy",

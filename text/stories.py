@@ -69,18 +69,23 @@ def left_to_right(
         length,
         eos=tokenizer.eos,
         pad=tokenizer.pad,
+        # A generator per row: the size of a batch must not change any sample.
         rngs=row_generators(seed, len(rows), first),
         temperature=settings.temperature,
         top_p=settings.top_p,
     )
     samples = []
     for row, ids in enumerate(drawn.tokens.tolist()):
+        # twin.sample writes [PAD] behind [EOS], so the first [PAD] ends the text.
         n = ids.index(tokenizer.pad) if tokenizer.pad in ids else length
         step = drawn.step[row].tolist()
         frames = []
+        # The twin stores no frames: it writes in order, so the ids tell what each call knew.
         for known in range(len(prompt) + 1, n + 1):
             frames.append(ids[:known] + [tokenizer.mask] * (n - known))
+        # A given token has log p = 0, so its probability reads 1.
         probability = drawn.log_prob[row, :n].exp().tolist()
+        # One token per call, so the last step is the number of calls.
         samples.append(Drawn(ids[:n], step[:n], probability, frames, max(step)))
     return samples
 
@@ -100,6 +105,7 @@ def unmask(
     tokens = torch.full((len(rows), longest), tokenizer.pad, device=model.device)  # (B, L)
     for line, row in zip(tokens, rows, strict=True):
         line[: len(row)] = torch.tensor(row)
+    # Without padding the model gets no lengths, so it needs no attention mask.
     padded = int(lengths.min()) < longest
     drawn = sample(
         model.bind(lengths if padded else None),

@@ -142,6 +142,7 @@ def fill(
     batch = batch_of(pairs, form, tokenizer)
     tokens, _, free = to_device(batch, model.device)
     conditional, blind = denoisers(model, form, batch, tokenizer)
+    # Guidance doubles the calls of the model, so 1.0 skips the blind model.
     guided = conditional if guidance == 1.0 else guide(conditional, blind, guidance)
     # [MASK]s of a condition are no part of the row; the row of `context` has [MASK]s in blanks
     # only.
@@ -293,6 +294,7 @@ def nats(
         tokens.expand(draws, -1),
         free.expand(draws, -1),
     )  # one condition serves all draws
+    # On the CPU: a GPU's generator would draw other masks, and the figure would depend on it.
     rng = torch.Generator().manual_seed(seed)
     drawn = diffusion.corrupt(free, diffusion.stratified(draws, rng), rng)
     losses, _ = diffusion.masked_losses(denoise, tokens, drawn.masked, drawn.share, tokenizer.mask)
@@ -323,6 +325,7 @@ def fill_template(
     """
     left = room(template, form, tokenizer, model.config.max_length)
     free = [n is None for n in template.lengths]
+    # Without a free length all tries would have one length; the twin ends its blanks itself.
     tries = rerank if any(free) and form != "ar" else 1
     pairs = []
     for which in range(number * tries):
