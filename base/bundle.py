@@ -36,8 +36,8 @@ PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 ELSEWHERE = {
-    "cuda": "install onnxruntime-gpu for this machine (docs/jetson.md), or use --provider cpu",
-    "tensorrt": "install an onnxruntime-gpu with TensorRT (docs/jetson.md), or use --provider cpu",
+    "cuda": "install onnxruntime-gpu for this machine (docs/edge.md), or use --provider cpu",
+    "tensorrt": "install an onnxruntime-gpu with TensorRT (docs/edge.md), or use --provider cpu",
     "cpu": "install onnxruntime again",
 }
 SHAPE = {

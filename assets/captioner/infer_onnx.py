@@ -31,7 +31,8 @@ from base.runtime import Runner
 from base.templates import template_row
 
 BATCH = 8  # images at once; does not change the captions
-# The graphs know none of these; top_p, for one, would need a sort that slows each step.
+# The graphs know none of these, apart from entropy_bound, which stays as the bundle says. top_p
+# would need a sort that slows each step.
 NOT_IN_GRAPHS = ("top_p", "block_size", "factor", "entropy_bound", "remask", "remask_strength")
 
 

@@ -36,8 +36,8 @@ PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 ELSEWHERE = {
-    "cuda": "install onnxruntime-gpu for this machine (docs/jetson.md), or use --provider cpu",
-    "tensorrt": "install an onnxruntime-gpu with TensorRT (docs/jetson.md), or use --provider cpu",
+    "cuda": "install onnxruntime-gpu for this machine (docs/edge.md), or use --provider cpu",
+    "tensorrt": "install an onnxruntime-gpu with TensorRT (docs/edge.md), or use --provider cpu",
     "cpu": "install onnxruntime again",
 }
 SHAPE = {
@@ -91,6 +91,7 @@ def publish(made: Path, out: Path) -> None:
     """
     aside = made.with_name(f"{made.name}{ASIDE}")
     if out.exists():
+        # A rename cannot replace a folder that holds files.
         os.replace(out, aside)
     try:
         os.replace(made, out)
@@ -123,6 +124,7 @@ def read(folder) -> dict:
             f"format {FORMAT}",
             "use the version that wrote it (0.1.0 and 0.2.0 write format 1), or export again",
         )
+    # `read_sealed` takes a file without a checksum as it is. Cutting the entry out must not help.
     if b'"checksum"' not in path.read_bytes():
         raise UserError(
             f"{path} without a checksum, which was changed", "the file as it was exported", AGAIN
@@ -168,6 +170,7 @@ def golden(folder) -> dict[str, np.ndarray]:
     path = files.existing(Path(folder) / "golden.npz", "the bundle's golden outputs", AGAIN)
     try:
         with zipfile.ZipFile(path) as archive:
+            # A small archive may unpack to more bytes than there is memory.
             size = sum(member.file_size for member in archive.infolist())
             if size > LARGEST:
                 raise UserError(
@@ -202,11 +205,12 @@ def provider_list(provider: str, cache: Path | None) -> list:
     if provider == "cpu":
         return [PROVIDERS["cpu"]]
     if provider == "cuda":
-        return [PROVIDERS["cuda"], PROVIDERS["cpu"]]
+        return [PROVIDERS["cuda"], PROVIDERS["cpu"]]  # for operators that CUDA lacks
     if cache is None:
         raise ValueError("TensorRT needs a folder for its engines")
     cache.mkdir(parents=True, exist_ok=True)
     options = {
+        # Without a cache TensorRT builds its engines again at every start.
         "trt_engine_cache_enable": True,
         "trt_engine_cache_path": str(cache),
         "trt_timing_cache_enable": True,
@@ -238,6 +242,7 @@ def open_graph(
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only
     if low_memory:
+        # The arena keeps freed memory for the next call.
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.disable_prepacking", "1")
     providers = provider_list(provider, cache)

@@ -36,6 +36,7 @@ class Stream:
         """The row's next number at each True of `where` (B, L), any number elsewhere: (B, L)."""
         index = self.used[:, None] + where.cumsum(1) - 1
         rows = np.arange(len(self.noise))[:, None]
+        # Where nothing is taken the index may lie outside. These numbers are never used.
         numbers = self.noise[rows, np.clip(index, 0, self.noise.shape[1] - 1)]
         self.used = self.used + where.sum(1)
         return numbers
@@ -57,6 +58,7 @@ def schedule_table(settings: SampleConfig, length: int) -> np.ndarray:
         "polynomial": 1 - t**2,
     }[settings.schedule]
     table = np.round(np.arange(length + 1)[:, None] * (1 - alpha)).astype(np.int32)
+    # The last step reveals everything: no text may keep a mask.
     table[:, -1] = 0
     return table
 
@@ -64,6 +66,7 @@ def schedule_table(settings: SampleConfig, length: int) -> np.ndarray:
 def numbers_needed(settings: SampleConfig, schedule: np.ndarray, total: int) -> int:
     """How many uniform numbers a row of `total` blanks takes at most."""
     if settings.sampler != "first_hitting":
+        # A row without blanks needs a column too: `take` clips its index to the last column.
         return max(1, total)
     # Each step draws an order for all that is still masked, and then a number for each new token.
     return int(2 * total + schedule[total].sum())
@@ -105,6 +108,7 @@ def loop_inputs(
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Log-probabilities along the last axis, in the arithmetic of the input."""
+    # Without the shift exp of a large logit overflows.
     shifted = logits - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
@@ -118,7 +122,9 @@ def draw(logits: np.ndarray, uniform: np.ndarray, temperature: float) -> np.ndar
     if temperature == 0:
         return logits.argmax(-1)
     mass = np.exp(log_softmax(logits.astype(np.float64) / temperature)).cumsum(-1)
+    # Rounded probabilities do not sum to exactly 1, so the number is scaled by their sum.
     below = (mass <= uniform[:, None] * mass[:, -1:]).sum(-1)
+    # A number near 1 times the sum may round to the sum: no token would lie above it.
     return np.minimum(below, logits.shape[-1] - 1)
 
 
@@ -193,6 +199,7 @@ def choose(
     score = order_scores(order, masked, confidence, entropy, stream)
     # A stable sort breaks ties by position, as torch and the loop graph do.
     best = np.argsort(np.where(masked, -score, np.inf), 1, kind="stable")
+    # The argsort of a permutation is its inverse: the place of each position in the order.
     rank = np.argsort(best, 1)
     accepted = accepted_counts(order, limit, masked, best, confidence, entropy)
     return masked & (rank < np.maximum(least, accepted)[:, None])
@@ -256,7 +263,9 @@ def look_back(
     free: (B, L) bool, what was written. noise: (B, M); the sampler has taken a number for each free
     token. Returns the calls that drew something in each row (B,).
     """
+    # A row without blanks would divide by zero.
     total = np.maximum(1, free.sum(1))
+    # Every fourth token is in one group, so neighbours are never drawn together.
     group = (free.cumsum(1) - 1) % GROUPS
     stream = Stream(noise, used=free.sum(1))
     used = step.max(1)
@@ -300,6 +309,7 @@ def left_to_right(
     for position in range(longest - 1):
         logits = call(tokens[:, position : position + 1], position)
         behind = position + 1
+        # A given token is run as well, because its call fills the key-value cache.
         if behind < len(prompt):
             continue
         token = draw(logits, noise[:, behind - len(prompt)], temperature)

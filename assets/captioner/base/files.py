@@ -62,7 +62,7 @@ def run(main) -> None:
         message = str(os_error(error))
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        leave(130)
+        leave(130)  # 128 + SIGINT, as shells report it
     except SystemExit as stop:
         leave(stop.code if isinstance(stop.code, int | None) else 1)
     print(f"error: {message}", file=sys.stderr)
@@ -113,6 +113,7 @@ def replacing(path, mode: str = "wb"):
     written, or if the disk is full.
     """
     path = Path(path)
+    # Beside the target, because a rename is atomic only within one file system.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +121,7 @@ def replacing(path, mode: str = "wb"):
         with open(temporary, mode, encoding=encoding, errors=errors) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # else a power cut may leave the new name on an empty file
         os.replace(temporary, path)
         folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must survive a power cut
         try:
@@ -173,6 +174,7 @@ def read_sealed(path, what: str, do: str) -> dict:
     value = read_json(path, what, do)
     raw = Path(path).read_bytes()
     if "checksum" in value:
+        # The last entry is the file's own. A value inside may hold the same words.
         entries = list(OWN.finditer(raw))
         start, end = entries[-1].span(1) if entries else (0, 0)
         blanked = raw[:start] + b"0" * (end - start) + raw[end:]
@@ -209,6 +211,7 @@ def check_files(folder, table: dict, do: str) -> None:
         path, about = inside(folder, item[0]), item[1]
         if not path.is_file():
             return f"no {path}"
+        # A truncated file is found by its size, without reading it.
         size = path.stat().st_size
         if size != about["bytes"]:
             return f"{path}, which is damaged or truncated ({size} bytes, not {about['bytes']})"
@@ -226,6 +229,7 @@ def inside(folder, name: str, *, absolute: bool = False) -> Path:
     absolute: allow absolute names, as in lists that this project wrote. Raises UserError if the
     name leads out of the folder.
     """
+    # Path drops the folder in front of an absolute name: Path("a") / "/b" is /b.
     if ".." in Path(name).parts or "\0" in name or (Path(name).is_absolute() and not absolute):
         raise UserError(
             f"the file name {name!r}, which leads out of {folder}",
@@ -247,7 +251,7 @@ def read_json(path, what: str, do: str):
     """The JSON object in `path`. Raises UserError if it is missing or holds something else."""
     try:
         value = json.loads(existing(path, what, do).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # deep nesting raises the latter
         raise UserError(f"{path}, which is not JSON ({error})", what, do) from error
     if not isinstance(value, dict):
         raise UserError(f"{path}, which holds no JSON object", what, do)

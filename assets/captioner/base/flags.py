@@ -59,6 +59,7 @@ def setting(
         "at_most": at_most,
         "above": above,
         "below": below,
+        # A table's keys are choices too, so its names are said once.
         "choices": tuple(choices) if choices else None,
         "metavar": metavar,
         "bare": bare,
@@ -83,7 +84,7 @@ class Kind:
         if self.many:
             single = Kind(self.plain)
             return isinstance(value, list) and all(single.holds(item) for item in value)
-        if isinstance(value, bool):
+        if isinstance(value, bool):  # True is an int: --seed true in a file would mean 1
             return self.plain is bool
         return isinstance(value, self.plain)
 
@@ -92,6 +93,8 @@ def kind_of(field: dataclasses.Field) -> Kind:
     """The kind of a field: `int`, `str | None`, `list[str] | None` and the like."""
     annotation: typing.Any = field.type
     optional = False
+    # Modules of settings do without `from __future__ import annotations`, which turns types into
+    # text.
     if isinstance(annotation, types.UnionType):
         options = [option for option in annotation.__args__ if option is not types.NoneType]
         annotation, optional = options[0], True
@@ -106,6 +109,7 @@ def check(config) -> None:
     """
     for field in dataclasses.fields(config):
         kind, value = kind_of(field), getattr(config, field.name)
+        # People write 1 for 1.0 in a JSON file.
         if kind.plain is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
             setattr(config, field.name, value)
@@ -140,6 +144,7 @@ def from_dict(kind, values: dict, where: str = "the configuration"):
     known = [field.name for field in dataclasses.fields(kind)]
     for key in values:
         if key not in known:
+            # The dataclass would raise a TypeError, which a user sees as a traceback.
             raise unknown(f"the key {key!r} in {where}", key, known)
     return kind(**values)
 
@@ -155,6 +160,7 @@ def unknown(found: str, word: str, known: list[str]) -> UserError:
 class Arguments(argparse.Namespace):
     """What was given on the command line. parser: what read it; vars() leaves it out."""
 
+    # A slot is not in vars(): code that walks through the flags does not meet it.
     __slots__ = ("parser",)
 
 
@@ -166,7 +172,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, doc: str):
         super().__init__(
             description=doc,
-            allow_abbrev=False,
+            allow_abbrev=False,  # an abbreviation breaks when a longer flag is added
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self.groups: dict[str, list[str]] = {}
@@ -179,6 +185,7 @@ class Parser(argparse.ArgumentParser):
         arguments.parser = self
         return arguments
 
+    # argparse would print its usage and exit. A wrong flag is an error like all others.
     def error(self, message: str) -> typing.NoReturn:
         known = [option for action in self._actions for option in action.option_strings]
         if not message.startswith("unrecognized arguments: "):
@@ -196,6 +203,7 @@ class Parser(argparse.ArgumentParser):
         defaults: values that replace the fields' own, for `resolve` and for --help alike.
         said: the default in words where a value alone would be wrong, such as "the bundle's own".
         """
+        # A dataclass needs a docstring: without it Python puts the signature in its place.
         title = kind.__doc__.split(".")[0].split(":")[0].strip()
         group = self.add_argument_group(title)
         fields = [field for field in dataclasses.fields(kind) if field.name not in skip]
@@ -211,9 +219,12 @@ def add_flag(group, field: dataclasses.Field, default) -> None:
     kind, about = kind_of(field), field.metadata
     words = about["help"]
     if default is not None and default is not False:
+        # argparse's own %(default)s would print None, the default of every flag here.
         words = f"{words} (default {default})"
+    # None means that the flag was not given, so a resumed run's own value holds.
     options: dict = {"default": None, "help": words.replace("%", "%%")}
     if kind.plain is bool:
+        # --no-x can undo an x of a --config file or of a resumed run.
         group.add_argument(f"--{field.name}", action=argparse.BooleanOptionalAction, **options)
         return
     if kind.many:
@@ -231,6 +242,7 @@ def resolve(kind, arguments: argparse.Namespace, *layers: dict):
     names = {field.name for field in dataclasses.fields(kind)}
     values: dict = {}
     for layer in (arguments.parser.defaults.get(kind.__name__, {}), *layers):
+        # A layer such as config.json also holds the keys of other dataclasses.
         values.update({key: value for key, value in layer.items() if key in names})
     values.update(given(kind, arguments))
     return kind(**values)
@@ -261,7 +273,7 @@ def read_config_file(path, parser: Parser) -> dict:
 def show(title: str, values: dict) -> None:
     """Print the resolved settings in one line."""
     line = "  ".join(f"{key}={value}" for key, value in values.items())
-    print(f"{title}: {line}", file=sys.stderr)
+    print(f"{title}: {line}", file=sys.stderr)  # stdout holds results only
 
 
 def numbers(flag: str, text: str) -> list[int]:

@@ -30,6 +30,7 @@ def read_meta(folder, kind: str, what: str, do: str, remake: str) -> dict:
     what, do: for the errors about the file. remake: what to do about a folder of another kind.
     """
     meta = files.read_sealed(Path(folder) / "meta.json", what, do)
+    # The kind comes before the shape: another kind has another shape too.
     if meta.get("format") != FORMAT or meta.get("kind") != kind:
         raise UserError(
             f"{folder}/meta.json with format {meta.get('format')!r} and kind {meta.get('kind')!r}",
@@ -49,6 +50,7 @@ def read_meta(folder, kind: str, what: str, do: str, remake: str) -> dict:
 def wrong_entries(meta: dict) -> list[str]:
     """The entries of meta.json that are missing or not of the shape that readers need."""
     shapes = {"fingerprint": str, "tokenizer": str, "splits": dict, "files": dict}
+    # Only these must be there. Folders of early versions list no files.
     wrong = [name for name in ("fingerprint", "splits") if name not in meta]
     for name, shape in shapes.items():
         if not isinstance(meta.get(name, shape()), shape):
@@ -65,6 +67,7 @@ def check_files(folder, meta: dict, names: tuple[str, ...], do: str) -> None:
     """
     if "files" in meta:
         table = {
+            # A file that is there and not listed is refused: no file has -1 bytes.
             name: meta["files"].get(name, {"bytes": -1, "sha256": ""})
             for name in names
             if (Path(folder) / name).exists()
@@ -78,8 +81,9 @@ def open_array(path: Path, do: str) -> np.ndarray:
     Raises UserError if the file is damaged.
     """
     try:
+        # np.load would also open a zip of arrays under this name.
         return np.lib.format.open_memmap(path, mode="r")
-    except PermissionError:
+    except PermissionError:  # not damage: `files.run` names what is not allowed
         raise
     except Exception as error:  # the header is a Python literal: many kinds of errors
         raise UserError(
@@ -93,6 +97,7 @@ def seal(folder, kind: str, tokenizer: Tokenizer, names: list[str], facts: dict)
     """
     files.write_text(Path(folder) / "tokenizer.json", tokenizer.to_json())
     table = files.listed(folder, [*names, "tokenizer.json"])
+    # Of the arrays alone: the command in meta.json must not change the fingerprint.
     digest = files.sha256(b"".join(bytes.fromhex(table[name]["sha256"]) for name in names))
     meta = {
         "format": FORMAT,
@@ -103,5 +108,6 @@ def seal(folder, kind: str, tokenizer: Tokenizer, names: list[str], facts: dict)
         **facts,
         "files": table,
     }
+    # The last file: a folder without meta.json is not valid.
     files.write_sealed(Path(folder) / "meta.json", meta)
     return meta

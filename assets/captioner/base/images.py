@@ -66,6 +66,7 @@ def decoded(source, name, at_least: int | None) -> Image.Image:
         # Pillow warns of large images. The limit below is stricter.
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            # Pillow has read the header only; `load` decodes the pixels.
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(
                     f"{name} of {image.width:,} × {image.height:,} pixels",
@@ -96,6 +97,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def brightest(mode: str, top: float) -> float:
     """The divisor that brings grey values of a wide mode to 0..255. top: the largest value."""
+    # A grey PNG of 16 bits is I;16 in new versions of Pillow and I in old versions.
     if mode.startswith("I;16") or (mode == "I" and 255 < top <= 65535):
         return 257  # 65535 / 255
     if mode == "F" and top <= 1:
@@ -108,6 +110,7 @@ def list_images(folder) -> list[Path]:
     folder = files.existing(folder, "a folder of images", "check the path")
     paths = []
     for path in folder.rglob("*"):
+        # macOS leaves files such as ._x.jpg, which hold no image.
         hidden = path.name.startswith(".")
         if path.suffix.lower() in SUFFIXES and path.is_file() and not hidden:
             paths.append(path)
@@ -128,6 +131,7 @@ def open_camera(name: str) -> Iterator[Image.Image]:
             "the module cv2",
             "apt install python3-opencv (JetPack has it), or use --image",
         ) from error
+    # The elements of a GStreamer pipeline are joined by exclamation marks.
     backend = cv2.CAP_GSTREAMER if "!" in name else cv2.CAP_ANY
     source = cv2.VideoCapture(int(name)) if name.isdigit() else cv2.VideoCapture(name, backend)
     if not source.isOpened():

@@ -50,6 +50,7 @@ class Job:
 
 def add_jobs(parser: flags.Parser, jobs: Iterable[Job]) -> None:
     """One flag per name, in a group of the jobs that take it."""
+    # argparse refuses a second flag of the same name, so shared flags are collected first.
     takers: dict[str, list[Job]] = {}
     for job in jobs:
         for name in job.fields():
@@ -57,8 +58,10 @@ def add_jobs(parser: flags.Parser, jobs: Iterable[Job]) -> None:
     groups: dict[str, object] = {}
     for name, its_jobs in takers.items():
         title = "flags for " + ", ".join(job.name for job in its_jobs)
+        # argparse would make a second group of the same title.
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
+        # Help shows the first job's words. `settings` checks each job's own limits.
         field, default = its_jobs[0].fields()[name]
         flags.add_flag(groups[title], field, default_words(name, its_jobs, default))
 
@@ -68,6 +71,7 @@ def default_words(name: str, jobs: list[Job], default):
     defaults = {job.name: job.fields()[name][1] for job in jobs}
     if all(other == default for other in defaults.values()):
         return default
+    # A single value would be wrong for the other jobs.
     return "; ".join(f"{job}: {value}" for job, value in defaults.items())
 
 
@@ -76,8 +80,10 @@ def refuse_foreign(arguments, jobs: list[Job], every_job: list[Job], where: str)
 
     where: what was asked for, such as "for a text checkpoint".
     """
+    # A flag that nobody reads would look as if it had worked.
     known = {name for job in jobs for name in job.fields()}
     for name, value in vars(arguments).items():
+        # No takers: the flag belongs to the script, not to a job.
         takers = [job.name for job in every_job if name in job.fields()]
         if value is not None and takers and name not in known:
             raise UserError(

@@ -17,6 +17,7 @@ def ratio_interval(
     ratios = []
     for _ in range(resamples):
         pick = rng.integers(0, len(numerator), len(numerator))
+        # A mean of ratios would give short documents the weight of long documents.
         ratios.append(numerator[pick].sum() / denominator[pick].sum())
     low, high = np.percentile(ratios, [2.5, 97.5])
     return float(low), float(high)
@@ -32,6 +33,7 @@ def resampled_sums(values: np.ndarray, *, resamples: int = 2000, seed: int = 0) 
     step = max(1, 4_000_000 // n)  # resamples at once: the counts stay below 32 MB
     sums = []
     for done in range(0, resamples, step):
+        # How often a row is drawn is enough: a product replaces the copies of rows.
         counts = rng.multinomial(n, np.full(n, 1 / n), size=min(step, resamples - done))
         sums.append(counts @ values)
     return np.concatenate(sums)
@@ -71,6 +73,7 @@ def repetition(texts: Sequence[np.ndarray], n: int = 4) -> float:
     shares = []
     for ids in texts:
         every = ngrams(ids, n)
+        # A text shorter than n tokens has no n-gram.
         shares.append(1 - len(set(every)) / max(1, len(every)))
     return float(np.mean(shares))
 
@@ -93,8 +96,8 @@ def markdown(rows: list[list[str]]) -> str:
 def share_interval(count: int, total: int) -> list[float]:
     """Wilson's 95% interval of a share (Wilson 1927), which also holds near 0 and 1."""
     if not total:
-        return [0.0, 1.0]
-    z = 1.959964
+        return [0.0, 1.0]  # nothing was seen, so any share is possible
+    z = 1.959964  # 97.5% of a normal distribution lie below it
     share = count / total
     half = z * math.sqrt(count * (total - count) / total**3 + z * z / (4 * total * total))
     centre = share + z * z / (2 * total)
@@ -108,6 +111,7 @@ def agreement(table: np.ndarray, level: str = "ordinal") -> float | None:
 
     None where it is not defined: no unit with two ratings, or only one value in all of them.
     """
+    # A unit with a single rating has no pair that could agree.
     table = table[(~np.isnan(table)).sum(1) >= 2]
     values = np.unique(table[~np.isnan(table)])
     if len(values) < 2:
@@ -144,7 +148,7 @@ def matches(written: list[list[int]], wanted: list[list[int]]) -> tuple[dict, np
         "exact": exact / len(written),
         "exact_ci95": share_interval(exact, len(written)),
         "token_f1": float(scores.mean()),
-        "token_f1_ci95": ratio_interval(scores, np.ones(len(scores))),
+        "token_f1_ci95": ratio_interval(scores, np.ones(len(scores))),  # over ones: of the mean
     }
     return figures, scores
 

@@ -46,7 +46,9 @@ def row_uniforms(seed: int, rows: int, first: int, count: int) -> np.ndarray:
     result = np.empty((rows, count))
     for row in range(rows):
         generator = np.random.RandomState(row_seed(seed, first + row) % MT19937_SEEDS)
+        # With this range and type numpy gives the generator's 32-bit words unchanged.
         words = generator.randint(0, 2**32, 2 * count, np.uint32).astype(np.uint64)
         whole = words[0::2] << np.uint64(32) | words[1::2]
+        # A float64 holds 53 bits exactly, so the quotient is not rounded.
         result[row] = (whole & np.uint64(2**53 - 1)) / 2.0**53
     return result

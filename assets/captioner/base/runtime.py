@@ -81,6 +81,7 @@ class Runner:
     def __post_init__(self):
         self.folder = Path(self.folder)
         self.facts = bundle.read(self.folder)
+        # A graph with a zeroed block of weights loads, runs, and writes wrong texts.
         if self.check:
             bundle.check(self.folder, self.facts)
         try:
@@ -101,6 +102,7 @@ class Runner:
 
     def session(self, name: str):
         """The session of one graph, opened when it is first used."""
+        # A graph that no call needs takes no memory.
         if name not in self.sessions:
             path = self.folder / self.graph_file(name)
             build = self.facts["build"]
@@ -125,6 +127,7 @@ class Runner:
     def run(self, name: str, inputs: dict, outputs: list[str] | None = None) -> list[np.ndarray]:
         """One call of a graph. Inputs that the graph does not have are left out."""
         session = self.session(name)
+        # onnxruntime refuses an input that the graph does not have.
         wanted = {node.name: inputs[node.name] for node in session.get_inputs()}
         clock = time.perf_counter()
         result = session.run(outputs, wanted)
@@ -139,6 +142,7 @@ class Runner:
         """A path, bytes or an open image -> (S, S, 3) uint8, as the encoder's training had it."""
         about = self.facts["preprocess"]
         clock = time.perf_counter()
+        # A frame of a camera is an image already.
         image = source if hasattr(source, "resize") else open_image(source, at_least=about["size"])
         decoded = time.perf_counter()
         result = resize_crop(image, about["size"], about["mode"], about["resample"], about["zoom"])
@@ -215,6 +219,7 @@ class Runner:
             tokens, step, probability, _ = results
         used = step.max(1)
         if settings.revise:
+            # The sampler takes a number per blank, and each round of looking back takes another.
             count = max(1, (1 + settings.revise) * int(free.sum(1).max()))
             noise = row_uniforms(seed, len(tokens), first, count)
             used = decoding.look_back(call, tokens, step, probability, free, settings, noise, mask)
@@ -273,6 +278,7 @@ class Runner:
         """
         mask, end = self.tokenizer.mask, self.tokenizer.eos
         given = prompt[: prompt.index(mask)] if mask in prompt else prompt
+        # A causal model never sees what stands behind a blank.
         if any(id not in (mask, end) for id in prompt[len(given) :]):
             raise UserError(
                 "a text with words behind a blank",
@@ -281,6 +287,7 @@ class Runner:
             )
         model = self.facts["model"]
         head_width = model["d_model"] // model["heads"]
+        # The past has its full length from the start, so no step changes a shape.
         shape = (len(noise), model["layers"], model["heads"], self.length, head_width)
         past = {name: np.zeros(shape, np.float32) for name in ("past_keys", "past_values")}
 
@@ -303,6 +310,7 @@ class Runner:
 
 def decodes_alike(runner: Runner, golden: dict) -> bool:
     """Whether this machine decodes and resizes the golden image as the exporting machine did."""
+    # astype(int): differences of uint8 would wrap around.
     pixels = runner.pixels(golden["picture"].tobytes()).astype(int)
     difference = int(np.abs(pixels - golden["images"][0]).max())
     print(f"decode and resize: largest difference {difference} of 255")
@@ -352,6 +360,7 @@ def self_test(runner: Runner) -> int:
     print(f"files: {len(runner.facts['files'])} as exported")
     noisy = {"sampler": "confidence", "steps": 8, "temperature": 0.8}
     good = "picture" not in golden or decodes_alike(runner, golden)
+    # `&=`, not `and`: every check prints its line, also after a failure.
     good &= writes_alike(runner, golden, "as_shipped", {})
     good &= writes_alike(runner, golden, "with_noise", noisy)
     pixels = golden["images"][:1] if "images" in golden else None

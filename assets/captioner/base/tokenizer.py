@@ -21,7 +21,7 @@ SPECIAL = ("[EOS]", "[UNK]", "[PAD]", "[BOS]", "[MASK]")
 # 13 byte values never occur in UTF-8: without them 260 ids hold all bytes, the special tokens and a
 # few merges.
 NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
-SMALLEST, LARGEST = 260, 65_535
+SMALLEST, LARGEST = 260, 65_535  # ids are stored as uint16
 
 
 def byte_letters() -> dict[int, str]:
@@ -114,6 +114,7 @@ class Tokenizer:
                 "choose such a size",
             )
         backend = Backend(models.BPE())
+        # A prefix space would come back in the decoded text, which then differs.
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
         letters = [letter for byte, letter in byte_letters().items() if byte not in NEVER_IN_UTF8]
@@ -121,6 +122,7 @@ class Tokenizer:
             vocab_size=vocab_size - len(SPECIAL), initial_alphabet=letters, show_progress=False
         )
         backend.train_from_iterator(map(unbroken, texts), trainer)
+        # Added after the training, so that they get the last ids.
         backend.add_special_tokens(list(SPECIAL))
         return cls(backend)
 
