@@ -63,6 +63,7 @@ def read_tokenizer(path: str) -> Tokenizer:
 
         return Tokenizer.from_json(checkpoint.load(path)["tokenizer"])
     path = files.existing(path, "a tokenizer.json or a checkpoint", "check --tokenizer")
+    # errors="replace": a damaged file is then no tokenizer, which is an error in one line.
     return Tokenizer.from_json(path.read_text(encoding="utf-8", errors="replace"))
 
 
@@ -87,6 +88,7 @@ def make_part(
     home = files.claim(parts.home_of(out, *shard))
     if where.force:  # until the parts are joined the folder is not valid
         (out / "meta.json").unlink(missing_ok=True)
+    # A finished part stays, so a stopped preparation repeats only the part that was cut off.
     if where.force or not parts.read(out, *shard, settings):
         tokenizer, rule = learn(corpus, kept)
         (home / "meta.json").unlink(missing_ok=True)
@@ -125,6 +127,7 @@ def main(argv=None):
     settings["settings"]["tokenizer"] = kept and kept.fingerprint
     shard = config.read_shard(where.shard)
     command = "data_prep.py " + " ".join(sys.argv[1:] if argv is None else argv)
+    # Shards share --out, so each claims the folder of its own part instead.
     out = files.claim(where.out) if shard[1] == 1 else files.writable_folder(where.out)
     meta = None
     if not where.force:

@@ -32,6 +32,7 @@ from show import pages, terminal
 from text import stories
 
 SHORTEST = 3  # [BOS], a token, [EOS]
+# The twin writes a token per call from left to right, so samplers and steps mean nothing to it.
 READ_BY_TWIN = ("temperature", "top_p")
 SHOWN_SETTINGS = ("sampler", "steps", "schedule", "temperature", "top_p", "block_size")
 
@@ -87,9 +88,11 @@ def sample_lengths(story: Story, saved: dict, max_length: int) -> list[int]:
     if story.length or saved["objective"] == "ar":
         return [story.length or max_length] * story.num_samples
     counts = np.asarray(saved["statistics"]["row_lengths"], dtype=float)[: max_length + 1]
+    # Shorter rows hold no token that could be written.
     counts[:SHORTEST] = 0
     lengths = []
     for number in range(story.num_samples):
+        # A generator per sample: --num_samples does not change the first lengths.
         rng = np.random.default_rng((story.seed, number))
         lengths.append(int(rng.choice(len(counts), p=counts / counts.sum())))
     return lengths
@@ -106,6 +109,7 @@ def make_rows(story: Story, tokenizer, saved: dict, max_length: int) -> list[lis
     ]
     if story.open_end:
         for row in rows:
+            # The last place holds [EOS], which would end the text.
             row[-1] = tokenizer.mask
     return rows
 
@@ -135,6 +139,7 @@ def note_ignored(arguments) -> None:
     """Say which flags an autoregressive twin does not read."""
     names = [name for name in flags.given(SampleConfig, arguments) if name not in READ_BY_TWIN]
     if names:
+        # On stderr, because stdout holds the samples only.
         print(
             "note: an autoregressive twin writes from left to right; "
             f"--{', --'.join(names)} means nothing to it",
@@ -147,7 +152,7 @@ def main(argv=None):
     story = flags.resolve(Story, arguments)
     settings = flags.resolve(SampleConfig, arguments)
     for file in filter(None, (story.html, story.json)):
-        files.writable_folder(Path(file).parent)
+        files.writable_folder(Path(file).parent)  # before any work that a refusal would waste
     if story.threads:
         torch.set_num_threads(story.threads)
     path = Path(story.checkpoint) if story.checkpoint else checkpoint.newest()
@@ -155,10 +160,10 @@ def main(argv=None):
     model, tokenizer, saved = checkpoint.open_model(path, device, kinds=("text",))
     print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
     if saved["objective"] == "ar":
-        note_ignored(arguments)
+        note_ignored(arguments)  # no error: the samples are right without these flags
     rows = make_rows(story, tokenizer, saved, model.config.max_length)
     starts = range(0, len(rows), story.batch_size)
-    clock = time.perf_counter()
+    clock = time.perf_counter()  # opening the checkpoint is no part of the speed
     samples = []
     for first in tqdm(starts, unit="batch", disable=len(starts) == 1):
         batch = rows[first : first + story.batch_size]
@@ -170,7 +175,7 @@ def main(argv=None):
             settings,
             seed=story.seed,
             first=first,
-            keep_frames=story.show or story.html is not None,
+            keep_frames=story.show or story.html is not None,  # memory for each call
         )
     seconds = time.perf_counter() - clock
     facts = {"checkpoint": path.name, "trained for": f"{saved['step']} steps", "seed": story.seed}
@@ -181,7 +186,7 @@ def main(argv=None):
         if story.show:
             terminal.play(drawn.frames, tokenizer, story.delay)
         print(tokenizer.decode(drawn.ids) + "\n")
-    written = sum(step > 0 for drawn in samples for step in drawn.step)
+    written = sum(step > 0 for drawn in samples for step in drawn.step)  # 0: it was given
     most = max(drawn.calls for drawn in samples)
     print(
         f"{len(samples)} samples, {written} tokens in at most {most} calls each, "

@@ -34,7 +34,7 @@ from text import blanks, conversation, writer
 from text.blanks import Template
 from text.writer import Filled
 
-READ_BY_TWIN = ("temperature", "top_p")
+READ_BY_TWIN = ("temperature", "top_p")  # it writes from left to right: no sampler, no steps
 
 
 @dataclass
@@ -101,7 +101,7 @@ def check(request: Request) -> None:
             "nothing to write about", "--prompt, --template or --interactive", "give one of them"
         )
     for file in filter(None, (request.html, request.json)):
-        files.writable_folder(Path(file).parent)
+        files.writable_folder(Path(file).parent)  # before any work that a refusal would waste
 
 
 class Filler:
@@ -114,14 +114,14 @@ class Filler:
         device = hardware.choose_device(request.device)
         opened = checkpoint.open_model(self.path, device, kinds=("conditional",))
         self.model, self.tokenizer, self.saved = opened
-        self.form = self.saved["form"]
+        self.form = self.saved["form"]  # the checkpoint decides, not a flag
         print(f"{self.path}: {checkpoint.describe(self.saved)}  {self.form}", file=sys.stderr)
 
     def refuse_for_twin(self, given: dict) -> None:
         """Raise UserError for settings that an autoregressive twin does not read."""
         names = [name for name in given if name not in READ_BY_TWIN]
         names += [name for name in ("guidance", "rerank") if getattr(self.request, name) != 1]
-        if self.form == "ar" and names:
+        if self.form == "ar" and names:  # an ignored flag would look as if it had worked
             raise UserError(
                 f"--{', --'.join(names)} for an autoregressive twin",
                 "--temperature and --top_p at most: it writes from left to right",
@@ -130,7 +130,7 @@ class Filler:
 
     def template(self, text: str) -> Template:
         """A text with blanks as it is; a text without blanks is a prompt."""
-        if "[MASK" in text:
+        if "[MASK" in text:  # no `]`: a wrong blank gets its error from read_template
             return blanks.read_template(text, self.tokenizer)
         return blanks.read_prompt(text, None, self.tokenizer, self.request.length)
 
@@ -141,12 +141,12 @@ class Filler:
             self.tokenizer,
             self.form,
             template,
-            self.saved["statistics"]["blank_lengths"],
+            self.saved["statistics"]["blank_lengths"],  # of the training pairs, for [MASK*]
             self.settings,
             self.request.num_samples,
             rerank=self.request.rerank,
             guidance=self.request.guidance,
-            seed=seed,
+            seed=seed,  # --interactive takes the next seed for an empty line
             batch_size=self.request.batch_size,
             keep_frames=self.request.show or self.request.html is not None,
         )
@@ -157,7 +157,7 @@ class Filler:
         facts = {"checkpoint": self.path.name, "conditioning": self.form}
         facts |= {"trained for": f"{self.saved['step']} steps", "seed": self.request.seed}
         facts |= {"temperature": settings.temperature, "top_p": settings.top_p}
-        if self.form != "ar":
+        if self.form != "ar":  # the twin reads none of these
             facts["guidance"] = self.request.guidance
             facts |= {"sampler": settings.sampler, "steps": settings.steps}
         return facts
@@ -169,7 +169,7 @@ class Filler:
             **{name: getattr(self.request, name) for name in ("seed", "guidance", "rerank")},
             "checkpoint": self.path.name,
             "form": self.form,
-            **flags.to_dict(self.settings),
+            **flags.to_dict(self.settings),  # a line says how to write its text again
         }
 
 
@@ -180,7 +180,7 @@ def write(filler: Filler) -> None:
         template = blanks.read_template(request.template, tokenizer)
     else:
         template = blanks.read_prompt(request.prompt, request.ending, tokenizer, request.length)
-    clock = time.perf_counter()
+    clock = time.perf_counter()  # the model is open: only the writing counts
     texts = filler.fill(template, request.seed)
     seconds = time.perf_counter() - clock
     if request.html:
@@ -204,11 +204,11 @@ def main(argv=None):
     arguments = parse_args(argv)
     request = flags.resolve(Request, arguments)
     settings = flags.resolve(SampleConfig, arguments)
-    check(request)
+    check(request)  # before a checkpoint is read, which takes longer
     if request.threads:
         torch.set_num_threads(request.threads)
     filler = Filler(request, settings)
-    filler.refuse_for_twin(flags.given(SampleConfig, arguments))
+    filler.refuse_for_twin(flags.given(SampleConfig, arguments))  # the form is known only now
     if request.interactive:
         play = terminal.player(filler.tokenizer, request.delay) if request.show else None
         conversation.talk(filler, request.seed, play)

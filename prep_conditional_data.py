@@ -85,10 +85,11 @@ def from_folder(folder, limit: int, tokenizer: Tokenizer) -> Iterator[tuple[str,
     """
     for split in ("train", "val"):
         held = TextData(folder, split, 1 << 30)  # no document is cut
+        # Another tokenizer gives the same ids other meanings.
         folders.check_tokenizer(held.tokenizer.fingerprint, tokenizer.fingerprint, folder)
         count = min(limit or held.num_documents, held.num_documents)
         for start, end in zip(held.offsets[:count], held.offsets[1 : count + 1], strict=True):
-            ids = np.asarray(held.tokens[start + 1 : end - 1])
+            ids = np.asarray(held.tokens[start + 1 : end - 1])  # without [BOS] and [EOS]
             yield split, tokenizer.decode(ids), ids
 
 
@@ -99,6 +100,7 @@ def from_text(
 
     The split is data_prep.py's for the same seed and share.
     """
+    # The text itself decides its split, so data_prep.py's seed and share hold out the same texts.
     rule = SplitRule(about.seed, about.val_fraction)
     documents = sources.stream(paths, about.separator, about.max_documents)
     for texts in sources.batches_of(documents, CHUNK):
@@ -113,9 +115,11 @@ def write(out: Path, about: Pairing, documents, tokenizer: Tokenizer, max_length
         writers[split] = pairs.PairWriter(out, split, tokenizer, max_length)
     try:
         for number, (split, text, ids) in enumerate(tqdm(documents, unit=" documents")):
+            # A generator per document: --max_documents does not change the first documents' blanks.
             rng = np.random.default_rng((about.seed, number))
             writers[split].add(text, ids, rng, about.blanks)
         for split, writer in writers.items():
+            # Training would fail on an empty split. Here the reason is still known.
             if not any(writer.pairs.values()):
                 raise UserError(
                     f"{writer.documents.documents} documents in the {split} split, "
@@ -161,10 +165,12 @@ def main(argv=None):
     tokenizer, max_length = Tokenizer.from_json(saved["tokenizer"]), saved["model"]["max_length"]
     source: object = sources.facts_of(paths)
     documents, name = from_text(paths, about, tokenizer), where.input or HUB_DATASET
+    # Held-out documents of the denoiser stay held out, so its own folder comes before the hub.
     if not paths and Path(where.data_dir).exists():
         source = TextData(where.data_dir, "train", max_length).meta["fingerprint"]
         documents = from_folder(where.data_dir, about.max_documents, tokenizer)
         name = where.data_dir
+    # Compared with meta.json: equal settings mean that the folder is done.
     settings = {
         "source": source,
         "max_length": max_length,
@@ -172,7 +178,7 @@ def main(argv=None):
         "settings": flags.to_dict(about),
     }
     print(f"documents from {name}", file=sys.stderr)
-    out = files.claim(where.out)
+    out = files.claim(where.out)  # two processes in one folder would mix their files
     meta = None
     if not where.force:
         other = "other settings, from another source or for another denoiser"

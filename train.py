@@ -62,6 +62,7 @@ class TextRun:
         "how noise levels are drawn; all estimate the same bound",
         choices=config.ESTIMATORS,
     )
+    # `flat` helps long runs of captioners (docs/method.md).
     weight: str = setting(
         "bound", "weights of the loss; bound is the likelihood's own", choices=config.WEIGHTS
     )
@@ -85,6 +86,7 @@ def parse_args(argv):
     parser.add_settings(TextRun)
     parser.add_settings(
         ModelConfig,
+        # The tokenizer and the objective decide the first three. The others are for captioners.
         skip=("vocab_size", "output_size", "causal", "condition_width", "length_hidden"),
     )
     parser.add_settings(TrainConfig)
@@ -137,6 +139,7 @@ def make_preview(own: TextRun, seed: int, tokenizer, length: int):
                 model, prompt[:, :1], length, eos=tokenizer.eos, pad=tokenizer.pad, rngs=rngs
             )
         else:
+            # A token per call is exact, so the preview shows the model and not the sampler.
             settings = SampleConfig(steps=length)
             drawn = sample(model.bind(), prompt, settings, mask_id=tokenizer.mask, rngs=rngs)
         return "\n\n".join(tokenizer.decode(row.tolist()) for row in drawn.tokens)
@@ -164,6 +167,7 @@ def read_data(setup: recipe.Setup, start: TextStart, own: TextRun):
     )
     if setup.resume:
         fingerprint, saved = train.meta["fingerprint"], setup.resume["data"]["fingerprint"]
+        # Before the processes meet, each of them refuses by itself (loop/recipe.py).
         recipe.refuse_other_data(start.data_dir, "texts", [fingerprint], [saved])
         recipe.refuse_other_model(setup.resume, model_config, own.objective)
     return model_config, train, held_out
@@ -174,6 +178,7 @@ def main(argv=None):
     setup = recipe.read_run(args, kinds=("text",))
     start, own, cfg = setup.own(TextStart), setup.own(TextRun), setup.train_config()
     model_config, train, held_out = read_data(setup, start, own)
+    # Before the model: this sets the seed of the start weights.
     device = recipe.begin(setup, cfg, own, model_config, cfg)
 
     model = Denoiser(model_config).to(device)
@@ -185,7 +190,9 @@ def main(argv=None):
         f"data: {len(train.starts):,} rows, {int(train.lengths.sum()):,} tokens, "
         f"{batches.epoch_steps:,} steps per epoch"
     )
+    # generate.py draws lengths from it, and the bound pays for lengths under it.
     statistics = {"row_lengths": train.length_histogram().tolist()}
+    # A small model's rows may be shorter than the usual preview.
     preview_length = min(PREVIEW_LENGTH, model_config.max_length)
     metrics = fit.fit(
         model,

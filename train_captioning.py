@@ -69,6 +69,7 @@ def parse_args(argv):
     parser.add_settings(recipe.RunFolder, out="checkpoints_caption_poc")
     parser.add_settings(CaptionStart)
     parser.add_settings(CaptionRun)
+    # The tokenizer, the objective and the image encoder decide what is skipped.
     parser.add_settings(
         ModelConfig, skip=("vocab_size", "output_size", "causal", "condition_width")
     )
@@ -101,6 +102,7 @@ def read_data(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
             "raise it",
         )
     if setup.resume:
+        # The encoder's key too: features of equal shape may come from another encoder.
         current = [train.meta["fingerprint"], train.encoder["key"]]
         run = [setup.resume["data"]["fingerprint"], setup.resume["encoder"]["key"]]
         recipe.refuse_other_data(start.data_dir, "captions or features", current, run)
@@ -133,6 +135,7 @@ def check_sizes(path: str, saved, model_config: ModelConfig) -> None:
     """Raise UserError unless a checkpoint is a captioner of these sizes; its head may differ."""
 
     def sizes(values: ModelConfig) -> ModelConfig:
+        # The length head is made again, and dropout has no weights.
         return dataclasses.replace(values, length_hidden=0, dropout=0.0)
 
     same = sizes(checkpoint.model_config(saved)) == sizes(model_config)
@@ -162,6 +165,7 @@ def main(argv=None):
     args = parse_args(argv)
     setup = recipe.read_run(args, kinds=("caption",))
     start, own, cfg = setup.own(CaptionStart), setup.own(CaptionRun), setup.train_config()
+    # Before any data are read, so that a wrong flag costs no time.
     own.check_start(bool(start.init_from or setup.resume))
     own.check_batch(cfg)
     model_config, train, held_out = read_data(setup, start, own)
@@ -186,6 +190,7 @@ def main(argv=None):
     reward = None
     if own.self_critical:
         reward = teach.Reward([record["captions"] for record in train.records])
+    # A caption has a few dozen tokens, which CPUs attend to faster without the fused attention.
     with hardware.short_attention(device):
         metrics = fit.fit(
             model,
@@ -193,6 +198,7 @@ def main(argv=None):
             with_noise(batches, cfg.seed),
             cfg,
             setup.out,
+            # A reader must compute features with the same encoder, so the checkpoint names it.
             about=about | {"encoder": encoder},
             eval_fn=make_eval(own, held_out, statistics),
             preview_fn=make_preview(own, cfg.seed, held_out, statistics),

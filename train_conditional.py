@@ -91,6 +91,7 @@ def open_start(start: PairStart, own: PairRun, pairs: PairData):
 def build(setup: recipe.Setup, start: PairStart, own: PairRun, pairs: PairData):
     """The model before its first step: resumed, or the denoiser, for `cross` with new parts."""
     if setup.resume:
+        # The denoiser is not needed: resume.pt holds all weights.
         return checkpoint.build_conditional(setup.resume)
     denoiser = open_start(start, own, pairs)
     if own.form != "cross":
@@ -104,6 +105,7 @@ def read_pairs(setup: recipe.Setup, start: PairStart, own: PairRun) -> tuple[Pai
     """Both splits. Raises UserError if a resumed run had other pairs or another form."""
     train, held_out = (PairData(start.data_dir, split, own.form) for split in ("train", "val"))
     if setup.resume:
+        # The form decides what a row looks like, so another form is other data.
         current = [train.meta["fingerprint"], own.form]
         run = [setup.resume["data"]["fingerprint"], setup.resume["form"]]
         recipe.refuse_other_data(start.data_dir, "pairs or form", current, run)
@@ -126,6 +128,7 @@ class Task:
         return fit.fit(
             self.model,
             self.loss_fn,
+            # Steps count over both stages: stage 2 must not repeat stage 1's batches.
             with_noise(self.batches, cfg.seed, first_step),
             cfg,
             folder,
@@ -188,12 +191,12 @@ def main(argv=None):
         make_preview(own, cfg.seed, held_out),
     )
     resume = setup.resume
-    if first_steps and setup.state != setup.out / "resume.pt":
+    if first_steps and setup.state != setup.out / "resume.pt":  # else stage 1 is done
         stage = dataclasses.replace(
             cfg, max_steps=first_steps, learning_rate=own.stage_1_learning_rate
         )
         train_new_parts(task, stage, setup.out / STAGE_1, resume)
-        resume = None
+        resume = None  # stage 2 trains other weights, so its optimizers are new
     # --max_steps counts both stages; a stage counts its own steps from 0.
     stage = dataclasses.replace(cfg, max_steps=cfg.max_steps - first_steps)
     metrics = task.fit(stage, setup.out, first_steps, resume)

@@ -25,6 +25,7 @@ def to_device(batch: dict, device: torch.device) -> tuple[Tensor, Tensor | None,
     lengths = batch["lengths"].to(device, non_blocking=True)
     position = torch.arange(tokens.shape[1], device=device)
     free = (position >= 1) & (position < lengths[:, None])  # [BOS] is always given
+    # Asked of the CPU's copy: a question to the GPU would wait for the GPU.
     has_padding = int(batch["lengths"].min()) < tokens.shape[1]
     return tokens, lengths if has_padding else None, free
 
@@ -46,6 +47,7 @@ def with_noise_levels(micro_batches: list[dict], rng: torch.Generator) -> list[d
     `step_rows` say which of the step's rows they hold.
     """
     sizes = [len(batch["tokens"]) for batch in micro_batches]
+    # One draw for the whole step: --accumulate must not change the noise levels.
     levels = stratified(micro_batches[0].get("step_rows", sum(sizes)), rng)
     first = 0
     for batch, size in zip(micro_batches, sizes, strict=True):

@@ -101,6 +101,7 @@ def is_within_reason(saved: Checkpoint) -> bool:
     layers = size.layers
     if saved.get("form") == "cross":
         layers += saved.get("encoder_layers", 0)
+    # A lower limit: it counts one matrix of D × D per block, and a block has more.
     head = size.length_hidden * size.condition_width
     per_channel = size.vocab_size + layers * size.d_model + size.condition_width
     return head + size.d_model * per_channel <= values and size.max_length <= LONGEST
@@ -137,8 +138,10 @@ def read(path: Path | str, device: str | torch.device, do: str) -> dict[str, Any
     if path.is_dir():
         raise UserError(f"the folder {path}", "a checkpoint file", f"try {path / 'best.pt'}")
     try:
+        # torch.load does not compare the zip's own checksums.
         if zipfile.is_zipfile(path):
             checksums.check_archive(path, ANOTHER)
+        # Without weights_only a pickle may run any code.
         saved = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
@@ -146,7 +149,7 @@ def read(path: Path | str, device: str | torch.device, do: str) -> dict[str, Any
             "a checkpoint of this project",
             do,
         ) from error
-    except (UserError, PermissionError):
+    except (UserError, PermissionError):  # not damage
         raise
     # Of a damaged file torch raises RuntimeError, EOFError, KeyError, AttributeError,
     # OverflowError, …
@@ -174,6 +177,7 @@ def load(
     kind.
     """
     saved = read(path, device, do)
+    # Another format may hold other keys, so it is refused before anything is looked at.
     if saved["format"] != FORMAT:
         raise UserError(
             f"{path} of format {saved['format']}",
@@ -191,6 +195,7 @@ def load(
     if "checksums" in saved:
         checksums.check(saved, path, ANOTHER)
     else:
+        # A checkpoint from before there were checksums.
         checksums.check_archive(Path(path), ANOTHER, tensors=True)
     return cast(Checkpoint, saved)
 
@@ -230,6 +235,7 @@ def open_model(
         model.load_state_dict((saved.get("averaged") or own) if averaged else own)
         tokenizer = Tokenizer.from_json(saved["tokenizer"])
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        # torch writes a line for every weight that does not fit.
         first_line = (str(error).splitlines() or [""])[0]
         raise UserError(
             f"{path}, whose weights do not fit its own description ({first_line})",
@@ -252,6 +258,7 @@ def start_from(model: nn.Module, path: Path | str, fingerprint: str) -> Checkpoi
     own = model.state_dict()
     fitting = {}
     for name, weight in other.state_dict().items():
+        # strict=False allows missing weights, but not weights of another shape.
         if name in own and own[name].shape == weight.shape:
             fitting[name] = weight
     if not fitting:
@@ -271,6 +278,7 @@ def newest(kinds: tuple[str, ...] = ("text",)) -> Path:
 
     Raises UserError if there is none. A checkpoint that cannot be read is named and passed over.
     """
+    # On the device `meta` no tensor is held: a folder may have many large runs.
     paths = list(candidates())
     for path in paths:
         try:

@@ -34,6 +34,7 @@ def leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 def digest(tensor: torch.Tensor) -> str:
     """The first 16 hex digits of the SHA-256 of a tensor's type, shape and bytes."""
     plain = tensor.detach().cpu().contiguous()
+    # With type and shape, because the same bytes may be other numbers.
     hashed = hashlib.sha256(f"{plain.dtype} {tuple(plain.shape)}".encode())
     hashed.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return hashed.hexdigest()[:16]

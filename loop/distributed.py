@@ -171,6 +171,7 @@ def any_signal(received: int | None) -> int | None:
     if world() == 1:
         return received
     # Signals are small numbers, and 0 is none of them.
+    # If one process stopped alone, the others would wait for it in their next exchange.
     highest = torch.tensor([received or 0])
     dist.all_reduce(highest, dist.ReduceOp.MAX)
     return int(highest) or None
@@ -178,6 +179,7 @@ def any_signal(received: int | None) -> int | None:
 
 def leaders(values: dict[str, float]) -> dict[str, float]:
     """Rank 0's figures, so that all processes decide alike."""
+    # The sum of rank 0's figure and zeros is rank 0's figure.
     mine = [value if leads() else 0.0 for value in values.values()]
     return dict(zip(values, total(mine).tolist(), strict=True))
 
@@ -199,6 +201,7 @@ def shared(
     mine = list(items)[rank() :: world()]
     answers = gathered([work(item) for item in progress(mine)])
     count = sum(map(len, answers))
+    # Item n was dealt to rank n % world().
     return [answers[number % world()][number // world()] for number in range(count)]
 
 
@@ -209,6 +212,7 @@ def claim(folder) -> Path:
     """
     with refusing_together():
         if leads():
+            # A lock belongs to one process, so rank 0 holds it for all.
             files.claim(folder)
         else:
             files.writable_folder(folder)
@@ -223,6 +227,7 @@ def deal(parts: list[np.ndarray], rows_each: int = 1) -> list[tuple[np.ndarray, 
     `step_rows`, the rows of the whole step. Every world-th micro-batch is dealt, not the first few,
     because short rows come first. Raises UserError unless all processes get as many.
     """
+    # A process with a micro-batch fewer would leave the others waiting in an exchange.
     if len(parts) % world():
         raise UserError(
             f"{len(parts)} micro-batches per step for {world()} processes",
@@ -311,6 +316,7 @@ def split(objective: nn.Module, model: nn.Module) -> nn.Module:
             fully_shard(module, mesh=mesh)
         if cross is not None:  # `keys_values` is called before its forward, and apart from it
             register_fsdp_forward_method(cross, "keys_values")
+    # Last, because FSDP2 wants the inner modules split before the outer modules.
     fully_shard(objective, mesh=mesh)
     return objective
 
@@ -320,6 +326,7 @@ def gradients_of(objective: nn.Module, is_last: bool) -> contextlib.AbstractCont
     synchronise: Any = getattr(objective, "set_requires_gradient_sync", None)  # FSDP2's
     if synchronise:
         synchronise(is_last)
+    # Gradients add up locally first: an exchange per micro-batch would multiply the traffic.
     if isinstance(objective, DistributedDataParallel) and not is_last:
         return objective.no_sync()
     return contextlib.nullcontext()
@@ -350,6 +357,7 @@ def split_like(value: Tensor, like: Any) -> Tensor:
         return value
     from torch.distributed.tensor import distribute_tensor
 
+    # None: every process has the whole tensor already, so nothing is sent.
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
 
 
@@ -357,6 +365,7 @@ def whole_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict with nothing split. Split tensors come to the CPU, one at a time."""
     result = {}
     for name, value in weights.items():
+        # A whole model next to the parts of it may not fit on the GPU.
         result[name] = whole(value).cpu() if is_split(value) else value
     return result
 

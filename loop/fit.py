@@ -117,6 +117,7 @@ def prepare(
     trained, objective = distributed.spread(model, loss_fn, parallel)
     run = Run(trained, cfg, run_dir, about, resume, plain=model)
     if cfg.compile:
+        # Fixed shapes: the scripts pad rows so that few shapes occur.
         trained.trunk = torch.compile(trained.trunk, dynamic=False)
     trained.train()
     return run, objective, arithmetic
@@ -169,6 +170,7 @@ def log(run: Run, result: "StepResult", rate: float, speed: float, bar: tqdm) ->
         learning_rate=rate,
         tokens_per_second=round(speed),
     )
+    # Without refresh=False the bar is drawn again for each line, which fills a log file.
     bar.set_postfix_str(f"loss {result.loss:.3f}  {speed:,.0f} tokens/s", refresh=False)
 
 
@@ -260,10 +262,12 @@ def forward_backward(
     Returns the sum of the weights, and the weighted means of the loss and its figures, over all
     processes.
     """
+    # All processes divide by the same sum, so a token weighs the same wherever it was dealt.
     tokens = float(distributed.total([sum(batch["weight"] for batch in micro_batches)])[0])
     sums = {"loss": 0.0}
     for index, batch in enumerate(micro_batches):
         stream = stream_of(batch.get("number", index))
+        # Dropout knows no generator but torch's global generator.
         torch.manual_seed(dropout_seed(cfg.seed, step, stream))
         share = batch["weight"] / tokens
         is_last = index == len(micro_batches) - 1
@@ -282,6 +286,7 @@ def clip_gradients(objective: nn.Module, largest: float) -> float:
     """Scale all gradients to a joint norm of at most `largest` (0: any); returns their norm."""
     weights = [weight for weight in objective.parameters() if weight.grad is not None]
     gradients = [weight.grad for weight in weights if weight.grad is not None]
+    # Computed without clipping too, because the log reports the norm.
     norm = distributed.whole(torch.nn.utils.get_total_norm(gradients))
     torch.nn.utils.clip_grads_with_norm_(weights, largest or math.inf, norm)
     return norm.item()

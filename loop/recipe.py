@@ -58,11 +58,13 @@ class Setup:
     def own(self, kind: Any) -> Any:
         """The trainer's own flags, a dataclass `kind`; a resumed run keeps its own."""
         # Old checkpoints hold no `flags`.
+        # A layer below the flags: --resume alone repeats the run, and a flag can change it.
         kept = self.resume.get("flags", {}) if self.resume else {}
         return flags.resolve(kind, self.arguments, self.file, kept)
 
     def model_config(self, size: dict[str, Any]) -> ModelConfig:
         """The architecture: `size`, then --config, then the resumed run's, then flags."""
+        # The run outranks --config, because the weights have the run's sizes.
         kept = self.resume["model"] if self.resume else {}
         return flags.resolve(ModelConfig, self.arguments, size, self.file, kept)
 
@@ -102,6 +104,7 @@ def read_run(
         )
     resume = None
     # "must" without a state goes on to `load`, whose error names the file that is missing.
+    # `auto` without a state begins: torchrun can restart a run with the command that began it.
     if asked.resume == "must" or state:
         resume = checkpoint.load(state or paths[0], kinds=kinds, do="start a run without --resume")
     return Setup(arguments, out, file, resume, state)
@@ -112,6 +115,7 @@ def refuse_other_data(data_dir: str, what: str, current: Sequence[str], run: Seq
 
     what: a word for the data, such as "captions". current, run: the fingerprints of both.
     """
+    # Step s of other data is another batch, so the run would equal no straight run.
     if list(current) != list(run):
         raise UserError(
             f"{data_dir} with other {what} ({' '.join(current)})",
@@ -122,6 +126,7 @@ def refuse_other_data(data_dir: str, what: str, current: Sequence[str], run: Seq
 
 def refuse_other_model(resume: Checkpoint, model_config: ModelConfig, objective: str) -> None:
     """Raise UserError unless architecture and objective are those of the resumed run."""
+    # Refused here, because torch would name tensors and not flags.
     if (model_config, objective) != (checkpoint.model_config(resume), resume["objective"]):
         raise UserError(
             "flags for another model or objective",
@@ -137,6 +142,7 @@ def begin(setup: Setup, cfg: TrainConfig, own: Any, *configs: Any) -> torch.devi
     holds, each without the fields that are no flags. Raises UserError, in all processes, if one of
     them must.
     """
+    # After the refusals: a process that ends while the others meet breaks their connections.
     distributed.start()
     # Before anything is written: another run in the folder keeps its config.json.
     distributed.claim(setup.out)
@@ -154,6 +160,7 @@ def begin(setup: Setup, cfg: TrainConfig, own: Any, *configs: Any) -> torch.devi
 
 def start_torch(cfg: TrainConfig) -> torch.device:
     """Set torch's threads and seed, choose and print the device."""
+    # Steps are 1.3 to 1.4 times as fast on the Xeon (docs/log/scaling.md).
     keep_freed_memory()  # before the first large tensor, or it has no effect on that one
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
@@ -183,6 +190,7 @@ def about(
         "objective": objective,
         "model": flags.to_dict(model_config),
         "statistics": statistics,
+        # The whole tokenizer: a reader then needs no file but the checkpoint.
         "tokenizer": data.tokenizer.to_json(),
         "data": fingerprints,
         "flags": flags.to_dict(own),

@@ -82,6 +82,7 @@ def averaged_weights(model: Any, averaged: dict[str, Tensor] | None) -> Iterator
     if averaged is None:
         yield
         return
+    # load_state_dict copies into the weights, so the trained values must be kept apart.
     trained = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(averaged)
     try:
@@ -114,6 +115,7 @@ class Run:
         self.optimizers = make_optimizers(model, cfg)
         self.averaged: dict[str, Tensor] | None = None
         if cfg.ema:  # 0 means no average
+            # state_dict hands out the weights themselves, which the optimizer changes in place.
             self.averaged = {name: value.clone() for name, value in model.state_dict().items()}
         self.step = 0
         self.best = math.inf
@@ -149,6 +151,7 @@ class Run:
         self.model.load_state_dict(resume["weights"])
         self.averaged = resume["averaged"]
         try:
+            # zip and load_state_dict both raise ValueError for the state of another optimizer.
             for optimizer, state in zip(self.optimizers, resume["optimizer"], strict=True):
                 optimizer.load_state_dict(state)
         except ValueError as error:
@@ -197,6 +200,7 @@ class Run:
             weights = self.model.state_dict()
             resume |= shards.save(self.dir, self.step, weights, self.averaged, resume["optimizer"])
         if distributed.leads():
+            # First resume.pt: a run that is killed between the two files loses no step.
             checkpoint.save(self.dir / "resume.pt", resume)
             checkpoint.save(self.dir / "last.pt", content)
             if any(self.dir.glob("resume_*/")):  # parts of earlier steps
@@ -233,6 +237,7 @@ class Run:
         decay = min(self.cfg.ema, (1 + self.step) / (10 + self.step))
         trained = self.model.state_dict()
         smooth = [name for name, value in self.averaged.items() if value.is_floating_point()]
+        # One call for all weights: a loop would start an operation for each weight.
         torch._foreach_lerp_(
             [distributed.local(self.averaged[name]) for name in smooth],
             [distributed.local(trained[name]) for name in smooth],

@@ -67,6 +67,7 @@ class Reader(dcp.FileSystemReader):
     """torch's reader, but it does not trust whoever wrote the folder."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        # torch's own reader would load any class that the pickle names.
         with open(Path(self.path) / ".metadata", "rb") as file:
             metadata = Descriptions(file).load()
         metadata.storage_meta = metadata.storage_meta or StorageMeta()
@@ -104,6 +105,7 @@ def save(
     # A new folder per step: the old state is whole until resume.pt names the new one.
     folder = run_dir / f"resume_{step:06d}"
     dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder))
+    # dcp.save returns after all processes have written, so all files are here.
     names = sorted(path.name for path in folder.iterdir())
     table: dict[str, dict] = {}
     for entry in shared(names, lambda name: files.listed(folder, [name])):
@@ -111,6 +113,7 @@ def save(
     return {
         "weights": None,  # type: ignore[typeddict-item]
         "averaged": None,
+        # Only tensors go into the folder. Plain values stay in resume.pt.
         "optimizer": [{"state": {}, "param_groups": state["param_groups"]} for state in optimizers],
         "shards": folder.name,
         "shard_files": table,
@@ -154,6 +157,7 @@ def split_state(optimizer: torch.optim.Optimizer, state: dict) -> dict:
             continue  # a weight that had no gradient yet
         split[index] = {}
         for name, value in state["state"][index].items():
+            # AdamW's `step` is a single number, which cannot be split.
             if torch.is_tensor(value) and value.shape == weight.shape:
                 value = split_like(value.to(weight.device), weight)
             split[index][name] = value
@@ -170,6 +174,7 @@ def read(run_dir: Path, resume: Checkpoint, model: nn.Module, optimizers: list) 
 
     Raises UserError if it is missing or damaged.
     """
+    # The name stands in a file: ../x must not lead out of the run folder.
     if not FOLDER.fullmatch(str(resume["shards"])):
         raise UserError(
             f"the folder {resume['shards']!r} in {run_dir / 'resume.pt'}",
