@@ -279,6 +279,6 @@ def show(title: str, values: dict) -> None:
 def numbers(flag: str, text: str) -> list[int]:
     """ "16,64" -> [16, 64]: the value of a flag that takes several counts. Raises UserError."""
     words = text.split(",")
-    if not all(word.isdigit() and int(word) for word in words):
+    if not all(word.isdecimal() and int(word) for word in words):
         raise UserError(f"--{flag} {text}", "numbers with commas between them", "for example 16,64")
     return [int(word) for word in words]

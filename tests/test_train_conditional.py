@@ -30,6 +30,7 @@ def same(one, other) -> None:
         assert all(torch.equal(one[key][name], other[key][name]) for name in one[key])
 
 
+@pytest.mark.long  # test_train.py holds the same for one stage
 def test_killed_in_both_stages_equals_a_straight_run(conditional_world, tmp_path):
     """SIGKILL in each stage, in a process of its own; then nothing but --resume and the data."""
     words = [

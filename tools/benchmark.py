@@ -86,7 +86,7 @@ def numbers(flag: str, text: str) -> list[int]:
     """The numbers in "1,16". Raises UserError that names the flag."""
     words = text.split(",")
     # isdigit refuses signs and points; int refuses 0, which would time nothing.
-    if not all(word.isdigit() and int(word) for word in words):
+    if not all(word.isdecimal() and int(word) for word in words):
         raise UserError(
             f"--{flag} {text}", "positive numbers with commas between them", "for example 1,16"
         )

@@ -74,6 +74,7 @@ class Job:
 def parse_args(argv):
     parser = flags.Parser(__doc__)
     parser.add_settings(Job)
+    # Each bundle brings its own settings, so SampleConfig's defaults would be wrong in --help.
     own = {field.name: "the bundle's own" for field in fields(SampleConfig)}
     parser.add_settings(SampleConfig, skip=NOT_IN_GRAPHS, said=own)
     return parser.parse_args(argv)
@@ -97,6 +98,7 @@ def check(job: Job, conditioned: bool) -> None:
             'give one, as in --text "Once upon a time [MASK*40]"',
         )
     if job.json:
+        # Before the work: a folder that cannot be written would cost all texts.
         files.writable_folder(Path(job.json).parent)
 
 
@@ -104,6 +106,7 @@ def watch(job: Job, runner: Runner, write) -> None:
     """A caption per frame of the camera, with the rate."""
     for number, frame in enumerate(images.open_camera(job.camera), 1):
         clock = time.perf_counter()
+        # first=0: the same frame gets the same caption whenever it comes.
         caption = write(runner.pixels(frame)[None], first=0)[0].text
         print(f"{caption}   ({1 / (time.perf_counter() - clock):.1f} per second)", flush=True)
         if number == job.num_samples:
@@ -119,6 +122,7 @@ def batches(job: Job, runner: Runner):
         pixels = runner.pixels(job.image)
         for first in range(0, job.num_samples, BATCH):
             count = min(BATCH, job.num_samples - first)
+            # The same pixels for each row: rows differ by their random numbers.
             yield [job.image] * count, np.stack([pixels] * count)
         return
     names, batch = [], []
@@ -126,7 +130,7 @@ def batches(job: Job, runner: Runner):
         try:
             batch.append(runner.pixels(path))
             names.append(str(path))
-        except (UserError, OSError) as error:
+        except (UserError, OSError) as error:  # a damaged image must not stop a whole folder
             message = error if isinstance(error, UserError) else files.os_error(error, path)
             print(f"skipped: {message}", file=sys.stderr)
         if len(batch) == BATCH:
@@ -151,11 +155,13 @@ def write_all(job: Job, runner: Runner, write) -> None:
     """Write the texts batch by batch, and --json after each. Raises UserError if there is none."""
     records: list[dict] = []
     for names, pixels in batches(job, runner):
+        # The number of a text decides its draws, so --image_dir does not depend on BATCH.
         texts = write(pixels, first=len(records), rows=len(names))
         for name, text in zip(names, texts, strict=True):
             records.append(record(name, text))
             print(f"{name}: {text.text}" if runner.conditioned else text.text)
         if job.json:
+            # After every batch, so that a stop keeps what is written.
             files.write_lines(job.json, records)
     if not records:
         raise UserError(
@@ -167,8 +173,10 @@ def main(argv=None):
     arguments = parse_args(argv)
     job = flags.resolve(Job, arguments)
     runner = Runner(Path(job.bundle), job.provider, job.threads, low_memory=job.low_memory)
+    # A layer below the flags: the settings that the export tested, unless a flag differs.
     settings = flags.resolve(SampleConfig, arguments, runner.facts["sampling"])
     if job.self_test:
+        # Before `check`, because a self-test needs no image.
         return runtime.self_test(runner)
     check(job, runner.conditioned)
     template = template_row(job.text, runner.tokenizer, runner.length) if job.text else None

@@ -2,9 +2,12 @@
 
 import shutil
 
+import pytest
+
 from edge import latency
 
 
+@pytest.mark.long  # it starts processes that load torch
 def test_measurements_of_bundles(bundled, tmp_path):
     made, again = bundled.bundle, shutil.copytree(bundled.bundle, tmp_path / "again")
     flags = {"repeats": 1, "thread_counts": (1,), "batches": (2,)}

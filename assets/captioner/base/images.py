@@ -133,7 +133,7 @@ def open_camera(name: str) -> Iterator[Image.Image]:
         ) from error
     # The elements of a GStreamer pipeline are joined by exclamation marks.
     backend = cv2.CAP_GSTREAMER if "!" in name else cv2.CAP_ANY
-    source = cv2.VideoCapture(int(name)) if name.isdigit() else cv2.VideoCapture(name, backend)
+    source = cv2.VideoCapture(int(name)) if name.isdecimal() else cv2.VideoCapture(name, backend)
     if not source.isOpened():
         raise UserError(
             f"no camera {name}",
