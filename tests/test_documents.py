@@ -44,7 +44,7 @@ SMALL = {
     "export_onnx": {"--inputs": 4},
     "tools.benchmark": {"--repeats": 1},
 }
-TINY = {"--d_model": 32, "--heads": 2, "--layers": 2, "--batch_size": 16, "--accumulate": 1}
+TINY = {"--d_model": 32, "--heads": 2, "--layers": 2, "--batch_size": 20, "--accumulate": 1}
 
 
 def put(words: list[str], flags: dict) -> None:
