@@ -61,6 +61,7 @@ class Export:
     compact: bool = setting(
         False, "keep only the graphs that write texts on a CPU: no --revise, no TensorRT"
     )
+    code: bool = setting(True, "copy infer_onnx.py and base/ into the bundle, for a device")
     opset: int = setting(18, "ONNX opset: 18, or 20, whose Gelu TensorRT 10.3 does not read")
     seed: int = setting(0, "of the noise that the gate samples with", at_least=0)
     threads: int = setting(0, "CPU threads; 0 means torch's own choice", at_least=0)
@@ -180,8 +181,8 @@ def main(argv=None):
         facts = description.describe(trained, path, settings, precision=precision, opset=opset)
         building.write_graphs(trained, made, facts, data_dir, export.calibration, export.compact)
         files.write_text(made / "tokenizer.json", trained.tokenizer.to_json())
-        # A device needs no checkout: the bundle carries the code that runs it.
-        bundle.copy_code(Path(__file__).parent, made)
+        if export.code:  # a device needs no checkout: the bundle carries the code that runs it
+            bundle.copy_code(Path(__file__).parent, made)
         if export.tensorrt:
             files.write_text(made / "build_engines.sh", tensorrt.build_script(facts))
         prove(trained, made, facts, material, export)

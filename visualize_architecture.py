@@ -186,7 +186,7 @@ def draw_block(path: Path, model: Denoiser, facts: dict, parts: list[dict], deta
 
 
 def draw_process(path: Path, conditioned: bool, seed: int):
-    """Masking for training, beside writing."""
+    """Masking for training, next to writing."""
     _, words = example(seed)
     masked = [reveal(words, visible) for visible in masking(WORDS, seed)]
     frames = unmasking(WORDS, CALLS, seed, "first_hitting")

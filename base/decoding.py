@@ -42,7 +42,7 @@ class Stream:
         return numbers
 
     def skip(self, counts: np.ndarray) -> None:
-        """Leave out so many numbers of each row: counts (B,)."""
+        """Leave out counts[b] numbers of row b: counts (B,)."""
         self.used = self.used + counts
 
 
@@ -88,7 +88,7 @@ def limit_of(settings: SampleConfig) -> float:
 def loop_inputs(
     settings: SampleConfig, tokens: np.ndarray, mask: int, length: int, seed: int, first: int
 ) -> dict[str, np.ndarray]:
-    """The inputs of the loop graph beside tokens, lengths and the condition.
+    """The inputs of the loop graph other than tokens, lengths and the condition.
 
     tokens: (B, L) int32 with `mask` in the blanks. length: the model's longest row. seed, first:
     the seed and the number of the first row decide the rows' random numbers.

@@ -1,13 +1,13 @@
 """Files on disk: whole or not at all, and errors that a user can read. Standard library only.
 
-Everything that the project writes goes through `replacing`: a temporary file beside the target,
+Everything that the project writes goes through `replacing`: a temporary file next to the target,
 fsync, rename. A crash, a full disk or Ctrl-C leaves the old file or the new file, never half a
 file. Everything that it reads by hand goes through `read_json` or `existing`, which raise
 `UserError`.
 
-A file that another command reads carries its own checksum (`write_sealed`) and the checksums of the
-files beside it (`listed`). A flipped byte is an error that names the file. A checksum shows damage,
-not malice: whoever can write the file can write its checksum.
+A file that another command reads carries its own checksum (`write_sealed`) and the checksums of
+the files next to it (`listed`). A flipped byte is an error that names the file. A checksum shows
+damage, not malice: whoever can write the file can write its checksum.
 """
 
 import contextlib
@@ -105,8 +105,7 @@ def os_error(error: OSError, path=None) -> UserError:
 
 @contextlib.contextmanager
 def replacing(path, mode: str = "wb"):
-    """Open a temporary file beside `path`; on success fsync it and rename it to `path`, else remove
-    it.
+    """Open a temporary file next to `path`: fsync and rename it on success, remove it on failure.
 
     Text is UTF-8. Half a surrogate pair, from a file name that is no text, becomes an escape such
     as \\udc80, which JSON reads back unchanged. Raises UserError if the folder cannot be made or

@@ -20,7 +20,7 @@ from caption.data import CaptionData
 from loop.batches import to_device
 from net import twin
 
-LENGTH_WEIGHT = 0.1  # of the length head's loss beside the caption's
+LENGTH_WEIGHT = 0.1  # of the length head's loss, added to the caption's loss
 EVAL_BATCH = 50  # images scored at one time
 PREVIEWS = 6  # captions in a file of samples/
 
@@ -180,6 +180,7 @@ def statistics_of(data: CaptionData, before, own: CaptionRun) -> dict:
     return statistics
 
 
+@torch.no_grad()
 def length_nats(model, held_out: CaptionData, numbers, features) -> float:
     """The length head's nats on these images, each the mean over the image's captions."""
     log_p = model.length_logits(features).log_softmax(-1).cpu()  # (images, max_length + 1)
@@ -215,7 +216,7 @@ def make_eval(own: CaptionRun, held_out: CaptionData, statistics: dict):
 
 
 def make_preview(own: CaptionRun, seed: int, held_out: CaptionData, statistics: dict):
-    """preview_fn for `fit`: captions of val's first images, each beside a human caption."""
+    """preview_fn for `fit`: captions of val's first images, each next to a human caption."""
     # The same images each time, so that people see the captions change.
     numbers = np.arange(min(PREVIEWS, own.eval_images, len(held_out)))
 

@@ -1,4 +1,4 @@
-"""What a bundle holds beside its graphs: the facts of bundle.json, and golden.npz.
+"""What a bundle holds in addition to its graphs: the facts of bundle.json, and golden.npz.
 
 golden.npz has real inputs with the outputs that torch gave for them: `infer_onnx.py --self_test`
 compares the device's outputs with these.

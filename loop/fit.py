@@ -124,7 +124,7 @@ def prepare(
 
 
 def is_due(step: int, every: int) -> bool:
-    """Whether something happens at this step that happens every so many steps; 0 means never."""
+    """Whether an action is due that is done every `every` steps; 0 means never."""
     return bool(every) and step % every == 0
 
 
@@ -177,7 +177,7 @@ def log(run: Run, result: "StepResult", rate: float, speed: float, bar: tqdm) ->
 def leave(received: int, step: int) -> None:
     """End with the status that the shell expects after a signal: 128 + signal."""
     name = signal.Signals(received).name
-    distributed.say(f"stopped by {name} after step {step}, all saved; go on with --resume")
+    distributed.say(f"stopped by {name} after step {step}, all saved; continue with --resume")
     raise SystemExit(128 + received)
 
 
@@ -318,9 +318,8 @@ def nonfinite_rows(
     Micro-batches and rows are counted from 0. It takes a call per row. A row alone draws other
     masks, so a loss that depends on its masks may not be found again.
     """
-    if (
-        run.is_split
-    ):  # split weights answer only if all processes ask alike, which single rows do not
+    # Split weights answer only if all processes ask for the same rows. Single rows differ.
+    if run.is_split:
         return "rows not looked for"
     problems = []
     for index, batch in enumerate(micro_batches):

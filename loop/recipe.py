@@ -103,7 +103,7 @@ def read_run(
             "continue with --resume, or choose another --out",
         )
     resume = None
-    # "must" without a state goes on to `load`, whose error names the file that is missing.
+    # "must" without a state still calls `load`, whose error names the file that is missing.
     # `auto` without a state begins: torchrun can restart a run with the command that began it.
     if asked.resume == "must" or state:
         resume = checkpoint.load(state or paths[0], kinds=kinds, do="start a run without --resume")

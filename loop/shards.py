@@ -178,13 +178,13 @@ def read(run_dir: Path, resume: Checkpoint, model: nn.Module, optimizers: list) 
     if not FOLDER.fullmatch(str(resume["shards"])):
         raise UserError(
             f"the folder {resume['shards']!r} in {run_dir / 'resume.pt'}",
-            "the name of a folder beside it, such as resume_000500",
+            "the name of a folder next to it, such as resume_000500",
             "use the resume.pt of a run of this project",
         )
     folder = files.existing(
         run_dir / resume["shards"],
         "every process's part of the saved state",
-        "copy it beside its resume.pt",
+        "copy it next to its resume.pt",
     )
     check(folder, resume.get("shard_files") or {})  # version 0.1.0 listed none
     try:

@@ -77,7 +77,7 @@ def side_note(sheet: Sheet, x: float, y: float, words: str, size: float, side: s
 
 
 def shape_note(sheet: Sheet, middle: float, y: float, shape: str) -> None:
-    """A shape beside the arrow at `middle`."""
+    """A shape next to the arrow at `middle`."""
     sheet.text(middle + 11, y, shape, 8, ha="left", color=FAINT)
 
 
@@ -204,7 +204,7 @@ def process(
     written: list[list[str]],
     conditioned: bool,
 ) -> list[Path]:
-    """Masking beside writing: clean (t = 0) at the top, all masked (t = 1) at the bottom.
+    """Masking next to writing: clean (t = 0) at the top, all masked (t = 1) at the bottom.
 
     masked: the caption at rising noise, "" where a mask is. written: the frames of a sampler, from
     all masks to none. conditioned: whether an image is given. Returns the files written.

@@ -30,7 +30,7 @@ def test_a_compact_bundle(bundled, monkeypatch, tmp_path, capsys):
     loose = {"logits": 0.5, "divergence": 1.0, "lengths": 0.0, "texts": 0.0}
     limits = export_onnx.parity.TOLERANCES["int8"] | loose  # 16 channels are too narrow for INT8
     monkeypatch.setitem(export_onnx.parity.TOLERANCES, "int8", limits)
-    flags = ["--precision", "int8", "--calibration", "8", "--compact"]
+    flags = ["--precision", "int8", "--calibration", "8", "--compact", "--no-code"]
     out = export(bundled.checkpoint, bundled.data, tmp_path / "compact", *flags)
     facts = bundle.read(out)
     assert facts["graphs"] == {
@@ -38,6 +38,7 @@ def test_a_compact_bundle(bundled, monkeypatch, tmp_path, capsys):
         "tensorrt": {},
     }
     assert {path.name for path in out.glob("*.onnx")} == set(facts["graphs"]["cpu"].values())
+    assert not list(out.rglob("*.py"))
     assert "texts, single file" in {row["what"] for row in facts["parity"]}
     encoder = (out / "encoder.onnx").stat().st_size
     assert encoder < 0.3 * (bundled.bundle / "encoder.onnx").stat().st_size

@@ -64,7 +64,7 @@ def test_stopped_and_resumed_equals_straight(straight, data_dir, tmp_path):
     words = ["--data_dir", str(data_dir), "--out", str(run), *TINY, *STEPS]
     done = stopped_at(9, signal.SIGTERM, words, run)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
-    assert "all saved; go on with --resume" in done.stderr
+    assert "all saved; continue with --resume" in done.stderr
     done = stopped_at(31, signal.SIGKILL, [*words, "--resume"], run)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert content(run, "resume.pt")["step"] < 60

@@ -88,7 +88,7 @@ def test_stopped_training_equals_a_straight_run(data, tmp_path):
         time.sleep(0.01)
     half.send_signal(signal.SIGTERM)
     error = half.communicate(timeout=60)[1]
-    assert half.returncode == 128 + signal.SIGTERM and "go on with --resume" in error
+    assert half.returncode == 128 + signal.SIGTERM and "continue with --resume" in error
     assert checkpoint.load(tmp_path / "half" / "resume.pt")["step"] < 30
     train_captioning.main(["--data_dir", str(data), "--out", str(tmp_path / "half"), "--resume"])
     same_run(tmp_path / "straight", tmp_path / "half")

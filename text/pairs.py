@@ -1,6 +1,6 @@
 """Pairs of what is given and what is missing: their folder and their batches.
 
-    train.npy, train_offsets.npy    documents as in `splits`; val likewise
+    train.npy, train_offsets.npy    documents as in `text/splits.py`; the same for val
     train_blanks.npy                int32 (K * 5,): five numbers per blank
     tokenizer.json, meta.json       as in `splits`, of kind "pairs", and the length of the denoiser
 

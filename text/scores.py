@@ -49,7 +49,7 @@ class TextScoring:
     estimator: str = setting("count", "all give the same bound", choices=ESTIMATORS)
     samples: bool = setting(False, "draw samples over a grid instead, and judge them")
     judge: str | None = setting(
-        None, "a text twin's checkpoint, for nats per token beside", metavar="FILE"
+        None, "a text twin's checkpoint, for nats per token of the samples", metavar="FILE"
     )
     samplers: str = setting(GRID, "how to draw: samplers with commas between them")
     step_counts: str = setting("16,64", "denoiser calls: numbers with commas between them")

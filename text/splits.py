@@ -49,7 +49,7 @@ MAKERS = {
 class SplitWriter:
     """Write one split document by document; memory does not grow with it.
 
-    Two raw files grow beside the split; `finish` turns them into .npy files.
+    Two raw files grow in the same folder; `finish` turns them into .npy files.
     """
 
     def __init__(self, folder, split: str, tokenizer: Tokenizer):

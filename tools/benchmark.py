@@ -139,7 +139,7 @@ def table(rows: list[dict]) -> str:
         if "peak_mib" in row:
             lines.append([row["what"], f"{row['peak_mib']:,.0f} MiB", "", "", ""])
             continue
-        # The range stands beside the median, because other work on a shared machine widens it.
+        # The range stands next to the median, because other work on a shared machine widens it.
         middle, low, high = (
             f"{1000 * row[name]:,.0f}" for name in ("seconds", "seconds_min", "seconds_max")
         )

@@ -97,10 +97,7 @@ def measure(root: Path) -> dict[str, str]:
     """The table's rows for one checkout: name -> figure."""
     paths = tracked(root)
     python = [path for path in paths if path.suffix == ".py"]
-    # A bundle in assets/ carries a copy of base/.
-    left_out = {"tests", "assets"}
-    ours = [path for path in python if path.parts[0] not in left_out]
-    names = [path for path in ours if path.name != "__init__.py"]
+    names = [path for path in python if path.parts[0] != "tests" and path.name != "__init__.py"]
     tests = {path.as_posix() for path in python if path.parts[0] == "tests"}
     sources = [read(root / name) for name in names]
     lines = sum(len(source.lines) for source in sources)

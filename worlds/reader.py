@@ -115,7 +115,7 @@ class Reader:
         return Noun(MEANING.get(size or "", ""), MEANING.get(fill or "", ""), colour or "", shape)
 
     def counted_noun(self) -> tuple[Noun, int]:
-        """("a" | number) noun. "a" claims at least one, a number claims exactly so many."""
+        """("a" | number) noun. "a" claims at least one, a number n claims exactly n."""
         word = self.need("an", "a", *NUMBERS)
         if word in NUMBERS:
             number = NUMBERS.index(word) + 1
@@ -192,7 +192,7 @@ class Reader:
             self.definite()
         else:
             self.listing()
-        # A caption that goes on after its end may claim anything, so it is refused.
+        # A caption that continues after its end may claim anything, so it is refused.
         if self.words:
             raise Ungrammatical(f"{' '.join(self.words)!r} after the end")
         return self.claims

@@ -34,5 +34,5 @@ def test_a_hostile_folder_of_shards_is_refused(tmp_path):
         with pytest.raises(UserError, match="damaged"):
             shards.whole_or_split(resume, tmp_path, model, [])
     assert not danger.path.exists()
-    with pytest.raises(UserError, match="beside it"):
+    with pytest.raises(UserError, match="next to it"):
         shards.whole_or_split(resume | {"shards": "../elsewhere"}, tmp_path, model, [])
