@@ -1,7 +1,7 @@
 """The main job in one command: draw scenes, train a captioner, caption images that it never saw.
 
-Reads   nothing but this folder Writes  runs/demo/ (--out): data/, captioner/, results.json,
-steps.png and index.html, a page to open
+Reads   nothing but this folder
+Writes  runs/demo/ (--out): data/, captioner/, results.json, steps.png, and the page index.html
 
 Ten minutes on two cores, nothing to download:
     python demo.py

@@ -1,8 +1,7 @@
 """Turn a trained captioner, text model or twin into a bundle: ONNX graphs that run without torch.
 
-Reads   a checkpoint, and held-out inputs for the gate: --data_dir, a captions folder or a text
-folder Writes  --out: the graphs, bundle.json, tokenizer, golden outputs, infer_onnx.py with its
-modules
+Reads   a checkpoint, and held-out inputs for the gate: --data_dir, a folder of captions or of text
+Writes  --out: the graphs, bundle.json, tokenizer, golden outputs, infer_onnx.py with its modules
 
 Two minutes on a laptop:
     python export_onnx.py --checkpoint checkpoints_caption_poc/best.pt --out bundle

@@ -40,10 +40,12 @@ SMALL = {
     "generate": {"--steps": 4, "--num_samples": 1},
     "generate_conditional": {"--steps": 4, "--num_samples": 1},
     "generate_caption": {"--steps": 4, "--num_samples": 2},
-    "demo": {"--num_train": 24, "--num_val": 10, "--max_steps": 10},
+    "demo": {"--num_train": 24, "--num_val": 10},
     "export_onnx": {"--inputs": 4},
     "tools.benchmark": {"--repeats": 1},
 }
+# The gate of an INT8 export refuses a captioner of ten steps: its words are near ties.
+LONGER_DEMO = {"docs/edge.md": 60}
 TINY = {"--d_model": 32, "--heads": 2, "--layers": 2, "--batch_size": 20, "--accumulate": 1}
 
 
@@ -163,6 +165,8 @@ def test_commands_run_as_documented(page, tmp_path, monkeypatch):
         if name == "shell":
             subprocess.run(["bash", "-c", *words], check=True)
             continue
-        line = shlex.join([name, *small(name, words)])
-        status = importlib.import_module(name).main(small(name, words))
-        assert not status, line
+        words = small(name, words)
+        if name == "demo":
+            put(words, {"--max_steps": LONGER_DEMO.get(page, 10)})
+        status = importlib.import_module(name).main(words)
+        assert not status, shlex.join([name, *words])

@@ -31,7 +31,10 @@ def test_the_inputs_are_the_examples(bundled):
 
 # float16 has the operators of fp32 and casts, so the limits of fp32 are a long test.
 @pytest.mark.parametrize("precision", ["fp16", pytest.param("fp32", marks=pytest.mark.long)])
-@pytest.mark.parametrize("kind", ["clip", "vit", "siglip", "dinov2"])
+@pytest.mark.parametrize(
+    "kind",
+    ["clip", "vit", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("siglip", "dinov2"))],
+)
 def test_every_kind_of_encoder_is_exported_for_tensorrt(kind, precision, tmp_path):
     """At the default opset, at which a GELU is spelt with Erf: TensorRT 10.3 reads no Gelu."""
     folder = save_encoder(tmp_path / kind, kind, num_hidden_layers=1)

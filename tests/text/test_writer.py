@@ -10,17 +10,16 @@ from base.config import SampleConfig
 from base.files import UserError
 from loop.checkpoint import open_model
 from net.text_encoder import TextConditioned
-from tests.making.paired import make_conditional, make_world
 from text import blanks, writer
 from text.forms import FORMS, Pair, arrange
 from text.pairs import PairData, batch_of
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(conditional_world):
     """The denoiser, a conditional model of each form, held-out pairs."""
-    root = make_world(tmp_path_factory.mktemp("filling"))
-    models = {form: open_model(make_conditional(root, form, root / form)) for form in FORMS}
+    root = conditional_world
+    models = {form: open_model(root / form / "best.pt") for form in FORMS}
     data = PairData(root / "pairs", "val", "context")
     return root, models, [data.pair(number) for number in range(len(data))]
 

@@ -17,7 +17,7 @@ from base.files import UserError
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize("faults", [8, pytest.param(25, marks=pytest.mark.long)])
+@pytest.mark.parametrize("faults", [5, pytest.param(25, marks=pytest.mark.long)])
 def test_nothing_is_lost(faults):
     """A process of its own: it forks, which a process that has trained must not do.
 
