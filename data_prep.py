@@ -62,9 +62,7 @@ def read_tokenizer(path: str) -> Tokenizer:
         from loop import checkpoint  # torch takes seconds to import
 
         return Tokenizer.from_json(checkpoint.load(path)["tokenizer"])
-    path = files.existing(path, "a tokenizer.json or a checkpoint", "check --tokenizer")
-    # errors="replace": a damaged file is then no tokenizer, which is an error in one line.
-    return Tokenizer.from_json(path.read_text(encoding="utf-8", errors="replace"))
+    return Tokenizer.load(path, "check --tokenizer")
 
 
 def make(corpus: Corpus, out: Path, kept: Tokenizer | None, settings: dict, command: str) -> dict:

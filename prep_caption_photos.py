@@ -170,10 +170,7 @@ def captions_are_there(out: Path, facts: dict) -> bool:
 
 def read_tokenizer(path: str | None) -> Tokenizer | None:
     """The tokenizer that --tokenizer names. Raises UserError if there is no such file."""
-    if path is None:
-        return None
-    file = files.existing(path, "a tokenizer.json", "check --tokenizer")
-    return Tokenizer.from_json(file.read_text(encoding="utf-8", errors="replace"))
+    return None if path is None else Tokenizer.load(path, "check --tokenizer")
 
 
 def main(argv=None):

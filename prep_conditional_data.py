@@ -69,6 +69,7 @@ class Pairing:
 
     def __post_init__(self):
         check(self)
+        sources.refuse_no_separator(self.separator)
 
 
 def parse_args(argv):
@@ -126,7 +127,8 @@ def write(out: Path, about: Pairing, documents, tokenizer: Tokenizer, max_length
                     "none with a pair",
                     "documents of two sentences or more and at most "
                     f"{max_length - pairs.ROOM} tokens",
-                    "give more text, or another --val_fraction or --separator",
+                    "give more text, or another --val_fraction; or "
+                    + sources.check_separator(about.separator),
                 )
         return {split: writer.finish() for split, writer in writers.items()}
     except OSError as error:

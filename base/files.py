@@ -2,8 +2,8 @@
 
 Everything that the project writes goes through `replacing`: a temporary file next to the target,
 fsync, rename. A crash, a full disk or Ctrl-C leaves the old file or the new file, never half a
-file. Everything that it reads by hand goes through `read_json` or `existing`, which raise
-`UserError`.
+file. Everything that it reads by hand goes through `read_text`, `read_json` or `existing`, which
+raise `UserError`.
 
 A file that another command reads carries its own checksum (`write_sealed`) and the checksums of
 the files next to it (`listed`). A flipped byte is an error that names the file. A checksum shows
@@ -11,7 +11,6 @@ damage, not malice: whoever can write the file can write its checksum.
 """
 
 import contextlib
-import errno
 import functools
 import hashlib
 import json
@@ -24,6 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
+from base import text_files
+from base.errors import UserError, os_error
+
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
@@ -31,17 +33,6 @@ except ImportError:  # Windows has no such locks
 
 OWN = re.compile(rb'"checksum": "([0-9a-f]{64})"')  # of a sealed JSON file
 CLAIMED: dict = {}  # folder: the process that claimed it, and its open lock file
-
-
-class UserError(Exception):
-    """A mistake that the user can correct: what was found, what was expected, what to do next."""
-
-    def __init__(self, found: str, expected: str, do: str):
-        super().__init__(" ".join(f"found {found}; expected {expected}; {do}".split()))
-        self.parts = found, expected, do
-
-    def __reduce__(self):
-        return UserError, self.parts  # it comes back whole from a worker process
 
 
 def run(main) -> None:
@@ -81,26 +72,6 @@ def leave(status: int | None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(status or 0)
-
-
-def os_error(error: OSError, path=None) -> UserError:
-    """What the operating system refused, in three parts."""
-    path = path or error.filename or "the output"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return UserError(
-            f"no room left to write {path}",
-            "enough free space there",
-            "free some space or choose another --out",
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return UserError(
-            f"{path}, which may not be accessed ({error.strerror})",
-            "permission to read and write it",
-            "change its permissions or choose another path",
-        )
-    return UserError(
-        f"{path}: {error.strerror or error}", "a usable path", "check the path and try again"
-    )
 
 
 @contextlib.contextmanager
@@ -246,10 +217,20 @@ def existing(path, what: str, do: str) -> Path:
     return path
 
 
+def read_text(path, what: str, do: str) -> str:
+    """The text of a file: UTF-8 with or without a byte order mark, each line end as \\n.
+
+    what, do: two parts of the error. Raises UserError if the file is missing, or if
+    `text_files.pieces` refuses it.
+    """
+    return text_files.read(existing(path, what, do), what)
+
+
 def read_json(path, what: str, do: str):
     """The JSON object in `path`. Raises UserError if it is missing or holds something else."""
+    text = read_text(path, what, do)
     try:
-        value = json.loads(existing(path, what, do).read_text(encoding="utf-8"))
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:  # deep nesting raises the latter
         raise UserError(f"{path}, which is not JSON ({error})", what, do) from error
     if not isinstance(value, dict):

@@ -89,12 +89,12 @@ class Tokenizer:
         return cls(backend)
 
     @classmethod
-    def load(cls, path) -> "Tokenizer":
-        """The tokenizer in a tokenizer.json. Raises UserError that names the file if it is missing
-        or none.
+    def load(cls, path, do: str = "copy it again, or make the folder again") -> "Tokenizer":
+        """The tokenizer in a tokenizer.json. do: the last part of an error.
+
+        Raises UserError that names the file if it is missing or none.
         """
-        path = files.existing(path, "a tokenizer.json", "copy it again, or make the folder again")
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = files.read_text(path, "a tokenizer.json", do)
         try:
             return cls.from_json(text)
         except UserError as error:

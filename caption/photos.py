@@ -88,7 +88,9 @@ def from_table(path: Path) -> Photos:
     A first row whose image has no suffix is a header. Raises UserError for a quote left open.
     """
     photos: Photos = {}
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    with io.StringIO(
+        files.read_text(path, "captions in UTF-8", "check --captions"), newline=""
+    ) as file:
         first = file.readline()
         file.seek(0)
         tabs = "\t" in first and "," not in first.split("\t")[0]
@@ -123,7 +125,9 @@ def from_folder(texts: Path, folder: Path) -> Photos:
     for path in images.list_images(folder):
         name = path.relative_to(folder)
         text = (texts / name).with_suffix(".txt")
-        captions = text.read_text(encoding="utf-8").splitlines() if text.exists() else []
+        captions = []
+        if text.exists():
+            captions = files.read_text(text, "captions in UTF-8", "check --captions").splitlines()
         photos[str(name)] = None, captions
     return photos
 
@@ -276,7 +280,7 @@ def read_layout(name: str, path: Path, folder: Path, most: int) -> Photos:
         return from_folder(path, folder)
     if path.suffix != ".json":
         return from_table(path)
-    content = files.read_json(path, "captions", "check --captions")
+    content = files.read_json(path, "captions in UTF-8", "check --captions")
     if "annotations" in content:
         return from_coco(content)
     return from_karpathy(content, path.stem)

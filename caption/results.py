@@ -129,10 +129,8 @@ def to_rate(images: list[Image], names: list[str], options: FileScoring, seed: i
 
 def parse(path, expected: str, do: str):
     """The JSON in a file, or the list of the JSON objects in its lines. Raises UserError."""
-    path = files.existing(path, expected, do)
+    text = files.read_text(path, expected, do)
     try:
-        # utf-8-sig: some programs on Windows put a byte-order mark first.
-        text = path.read_text(encoding="utf-8-sig")
         if not text.strip():
             raise UserError(f"{path}, which is empty", expected, do)
         try:

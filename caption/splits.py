@@ -77,9 +77,8 @@ def list_files(split: str, given: str | None, path: Path, has_splits: bool) -> l
 
 def names_in(file: Path, split: str, photos: Photos, path: Path) -> list[str]:
     """The images that a list names. Raises UserError if it names none of `photos`."""
-    # splitlines and strip: lists from Windows end their lines with \r\n.
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    listed = {line.strip() for line in lines}
+    text = files.read_text(file, "a list of images", f"check --{split}_list")
+    listed = {line.strip() for line in text.split("\n")}
     names = [name for name in photos if name in listed]
     if not names:
         raise UserError(

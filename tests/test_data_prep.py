@@ -130,7 +130,7 @@ def test_a_tokenizer_that_changed_in_place_is_noticed(tmp_path):
         (f" \n{SEPARATOR}\n ".encode(), [], "no text in"),
         (b"only one story", [], "one document in"),
         (f"copy{SEPARATOR}copy".encode(), [], "one document in .* 2 times"),
-        (f"good{SEPARATOR}".encode() + b"b\xffd", [], "invalid UTF-8 in .* at byte 18"),
+        (f"good{SEPARATOR}".encode() + b"b\xffd", [], "no UTF-8 in line 1 .byte 18.; WINDOWS-1252"),
         (b"a<|endoftext|>b", ["--vocab_size", "259"], "at least 260"),
         (b"a<|endoftext|>b", ["--vocab_size", "65536"], "at most 65535"),
         (b"a<|endoftext|>b", ["--val_fraction", "1"], "a value below 1"),
@@ -147,6 +147,39 @@ def test_bad_input(tmp_path, content, words, message):
             ["--input", str(tmp_path / "in.txt"), "--out", str(tmp_path / "out"), *words]
         )
     assert not list((tmp_path / "out").glob("[!.]*")) and not list((tmp_path / "out").glob(".*raw"))
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["no mark", "mark"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["Linux", "Windows", "old Mac"])
+def test_the_same_data_wherever_the_text_was_saved(tmp_path, mark, end):
+    """A byte order mark is no token, and every line end is \\n: all six folders hold the same data."""
+    text = "".join(f"Ann {number}.\nA hen.\n\n" for number in range(30))
+    for number in range(2):  # the mark of each file of a folder
+        part = text.replace("Ann", f"Ann {number}").replace("\n", end)
+        (tmp_path / f"{number}.txt").write_bytes(mark + part.encode())
+    out = tmp_path / "out"
+    data_prep.main(
+        ["--input", str(tmp_path), "--out", str(out), "--separator", "\n\n", "--vocab_size", "280"]
+    )
+    rows = [TextData(out, split, 100) for split in ("train", "val")]
+    texts = [row.tokenizer.decode(ids) for row in rows for ids in row.whole_rows()]
+    wanted = [f"Ann {part} {number}.\nA hen." for part in range(2) for number in range(30)]
+    assert sorted(texts) == sorted(wanted)
+
+
+@pytest.mark.parametrize(
+    "separator, message",
+    [
+        (r"\n\n", r"check --separator '\\\\n\\\\n': its backslash is a letter here; .* \$'\\n'$"),
+        ("\n\n\n", r"check --separator '\\n\\n\\n'$"),
+    ],
+)
+def test_a_separator_that_is_not_there_is_shown_as_it_was_read(tmp_path, separator, message):
+    (tmp_path / "in.txt").write_text("one\n\ntwo\n\nthree")
+    with pytest.raises(UserError, match=message):
+        data_prep.main(
+            ["--input", str(tmp_path / "in.txt"), "--out", str(tmp_path), "--separator", separator]
+        )
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):

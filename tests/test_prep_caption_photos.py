@@ -438,7 +438,7 @@ def test_refusals(photos, tmp_path):
         ("swallow.csv", [], "out of place"),
         ("number.json", [], "layout that is not known"),
         (tmp_path / "two", [], "2 files of captions"),
-        ("latin.txt", [], "layout that is not known"),
+        ("latin.txt", [], "latin.txt .* in line 1 .byte 11.; WINDOWS-1252"),
         ("none.csv", [], "none.csv"),
         (good, ["--num_val", "99"], "--num_val 99"),
         (good, ["--images", str(tmp_path)], "none of 12 images"),

@@ -39,8 +39,7 @@ class Preparation:
 
     def __post_init__(self):
         check(self)
-        if not self.separator:
-            raise UserError("an empty --separator", "the text between documents", "name it")
+        sources.refuse_no_separator(self.separator)
 
 
 @dataclass
@@ -95,14 +94,16 @@ def learn(corpus: Corpus, tokenizer: Tokenizer | None) -> tuple[Tokenizer, Split
         tokenizer = Tokenizer.train(documents, about.vocab_size)
     if not documents.count:
         raise UserError(
-            f"no text in {corpus.name}", "at least two documents", "check the file and --separator"
+            f"no text in {corpus.name}",
+            "at least two documents",
+            f"check the file; {sources.check_separator(about.separator)}",
         )
     if documents.smallest == documents.largest:
         times = f", {documents.count} times" if documents.count > 1 else ""
         raise UserError(
             f"one document in {corpus.name}{times}",
             "at least two different ones, to train on and to hold out",
-            f"check --separator {about.separator}",
+            sources.check_separator(about.separator),
         )
     # Each split gets a document at least, whatever the share.
     just_above = math.nextafter(documents.smallest, 1)

@@ -19,7 +19,7 @@ from torch import Tensor
 from base.files import UserError
 from base.tokenizer import Tokenizer
 from loop import distributed
-from text.sources import read_documents
+from text.sources import check_separator, read_documents
 from text.splits import SplitWriter, open_split, write_meta
 
 POOL = 50  # batches that are sorted by length together
@@ -167,7 +167,9 @@ def from_text(path, separator: str, tokenizer: Tokenizer, folder, max_length: in
             writer.add(tokenizer.encode(text), len(text.encode()))
         if not writer.documents:
             raise UserError(
-                f"no text in {path}", "at least one document", "check the file and --separator"
+                f"no text in {path}",
+                "at least one document",
+                f"check the file; {check_separator(separator)}",
             )
         sizes = writer.finish()
     finally:

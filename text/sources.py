@@ -14,11 +14,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from base import files
+from base import files, text_files
 from base.files import UserError
 
 HUB_DATASET = "roneneldan/TinyStories"
-CHUNK = 1 << 20  # bytes of a file that are read at once
 
 
 def words(text: str) -> frozenset[str]:
@@ -78,34 +77,44 @@ def facts_of(paths: list[Path]) -> list | str:
 def read_documents(path, separator: str) -> Iterator[str]:
     """The documents of a UTF-8 text file, streamed, stripped; empty documents are left out.
 
-    Raises UserError on invalid UTF-8.
+    Byte order marks and line ends as `base.text_files` says; \\r\\n in the separator is \\n too.
+    Raises UserError if the file is no UTF-8 text.
     """
-    mark, buffer = separator.encode(), bytearray()
-    position = 0  # of the buffer's first byte in the file
-
-    def decode(piece: bytearray) -> str:
-        try:
-            return piece.decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"invalid UTF-8 in {path} at byte {position + error.start}",
-                "a UTF-8 text",
-                "convert it, for example with iconv",
-            ) from error
-
-    with open(files.existing(path, "a text file", "check the path"), "rb") as file:
-        while chunk := file.read(CHUNK):
-            # The part of the buffer that was searched is not searched again.
-            searched = max(0, len(buffer) - len(mark) + 1)
-            buffer += chunk
-            while (end := buffer.find(mark, searched)) >= 0:
-                if text := decode(buffer[:end]):
-                    yield text
-                del buffer[: end + len(mark)]
-                position += end + len(mark)
-                searched = 0
-    if text := decode(buffer):
+    refuse_no_separator(separator)
+    separator = separator.replace("\r\n", "\n").replace("\r", "\n")
+    buffer = ""
+    for piece in text_files.pieces(files.existing(path, "a text file", "check the path")):
+        # The part of the buffer that was searched is not searched again.
+        searched = max(0, len(buffer) - len(separator) + 1)
+        buffer += piece
+        start = 0
+        while (end := buffer.find(separator, max(start, searched))) >= 0:
+            if text := stripped(buffer[start:end]):
+                yield text
+            start = end + len(separator)
+        buffer = buffer[start:]
+    if text := stripped(buffer):
         yield text
+
+
+def refuse_no_separator(separator: str) -> None:
+    """Raise UserError if a separator is empty: it would stand everywhere."""
+    if not separator:
+        raise UserError("an empty --separator", "the text between documents", "name it")
+
+
+def check_separator(separator: str) -> str:
+    """What to do where a separator was not found; it is shown as Python writes a string."""
+    words = f"check --separator {separator!r}"
+    if "\\" not in separator:
+        return words
+    # A shell passes '\n' on as two characters.
+    return f"{words}: its backslash is a letter here; a shell writes a line end as $'\\n'"
+
+
+def stripped(text: str) -> str:
+    """A document without white space around it, and without the mark of a file that was joined."""
+    return text.strip().removeprefix(text_files.MARK).strip()
 
 
 def stream(paths: list[Path], separator: str, limit: int = 0) -> Iterator[str]:

@@ -1,18 +1,9 @@
 """Files: whole or not at all, sealed, claimed; errors in three parts."""
 
-import errno
-import pickle
-
 import pytest
 
 from base import files
 from base.files import UserError
-
-
-def test_an_error_has_three_parts_and_one_line():
-    error = UserError("a\nb", "c", "d")
-    assert str(error) == "found a b; expected c; d" and error.parts == ("a\nb", "c", "d")
-    assert pickle.loads(pickle.dumps(error)).parts == error.parts
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -69,10 +60,12 @@ def test_json_that_is_none(tmp_path):
             files.read_json(tmp_path / "x.json", "a file", "mend it")
 
 
-def test_what_the_system_refuses_is_said_in_words():
-    error = files.os_error(OSError(errno.ENOSPC, "No space left", "x"))
-    assert "no room left to write x" in str(error)
-    assert "may not be accessed" in str(files.os_error(PermissionError(errno.EACCES, "no", "x")))
+def test_json_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n')
+    assert files.read_json(tmp_path / "x.json", "a file", "mend it") == {"a": 1}
+    (tmp_path / "x.json").write_bytes('{"a": "é"}'.encode("cp1252"))
+    with pytest.raises(UserError, match="x.json with bytes .* line 1 .*WINDOWS-1252 is likely"):
+        files.read_json(tmp_path / "x.json", "a file", "mend it")
 
 
 def test_a_claim_is_the_processs_own(tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from base.files import UserError
 from caption import photos
@@ -21,6 +22,26 @@ from caption import photos
 def test_tables_with_and_without_a_header(tmp_path, text):
     (tmp_path / "t.csv").write_bytes(text.encode())
     assert photos.read(str(tmp_path / "t.csv"), tmp_path) == {"p0.jpg": (None, ["a dog , runs"])}
+
+
+def test_text_files_of_images_in_any_encoding(tmp_path):
+    """A byte order mark is no part of a caption; a text that is no UTF-8 is named with its line."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 8)).save(folder / f"{name}.png")
+    (folder / "a.txt").write_bytes(b"\xef\xbb\xbfa dog\r\na red dog\r\n")
+    (folder / "b.txt").write_text("a cat")
+    assert photos.read(str(folder), folder) == {
+        "a.png": (None, ["a dog", "a red dog"]),
+        "b.png": (None, ["a cat"]),
+    }
+    (folder / "b.txt").write_bytes("a cat\na café".encode("cp1252"))
+    with pytest.raises(UserError, match="b.txt with bytes .* line 2 .*WINDOWS-1252 is likely"):
+        photos.read(str(folder), folder)
+    (folder / "b.txt").write_text("a cat", encoding="utf-16")
+    with pytest.raises(UserError, match="b.txt, which is in UTF-16"):
+        photos.read(str(folder), folder)
 
 
 def test_jsons_are_told_apart(tmp_path, capsys):

@@ -160,7 +160,7 @@ def test_karpathys_file_and_its_splits(folder):
         (RESULTS[:1], r"no caption in .* for 2 of 3 images \(1, 22\)"),
         (RESULTS + [{"image_id": 4, "caption": "a"}], r"1 image in .* without references \(4\)"),
         (RESULTS + [{"image_id": "photo_3.jpg", "caption": "a"}], "the image 3 under two names"),
-        ("\udcff", "not JSON"),
+        ("\udcff", "no UTF-8 in line 1"),
     ],
 )
 def test_bad_results(folder, tmp_path, results, message):
