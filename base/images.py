@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from base import files
 from base.files import UserError
+from base.listing import files_below
 
 MAX_PIXELS = 100_000_000  # a file of a few kB with 20,000 × 20,000 pixels would fill 1.2 GB
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -105,20 +106,20 @@ def brightest(mode: str, top: float) -> float:
     return max(1.0, top / 255)
 
 
-def list_images(folder) -> list[Path]:
-    """The images in a folder and below it, by suffix, sorted. Raises UserError if there is none."""
+def list_images(folder, used: tuple[str, ...] = ()) -> list[Path]:
+    """The images in a folder and below it, sorted, as `base.listing` lists them.
+
+    What is left out is printed, but for the suffixes in `used`. Raises UserError if there is no
+    image.
+    """
     folder = files.existing(folder, "a folder of images", "check the path")
-    paths = []
-    for path in folder.rglob("*"):
-        # macOS leaves files such as ._x.jpg, which hold no image.
-        hidden = path.name.startswith(".")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not hidden:
-            paths.append(path)
-    if not paths:
-        raise UserError(
-            f"no image in {folder}", "files ending in " + " ".join(SUFFIXES), "check the path"
-        )
-    return sorted(paths)
+    listing = files_below(folder, SUFFIXES, used)
+    if not listing.paths:
+        left_out = f" ({listing.words()})" if listing.first else ""
+        expected = "files ending in " + " ".join(SUFFIXES)
+        raise UserError(f"no image in {folder}{left_out}", expected, "check the path")
+    listing.report()
+    return listing.paths
 
 
 def open_camera(name: str) -> Iterator[Image.Image]:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from base import files, images
 from base.files import UserError
+from base.listing import files_below
 
 Photos = dict[str, tuple[str | None, list[str]]]  # {name: (split or None, captions)}
 
@@ -45,6 +46,7 @@ FILES = (
     "*.token",
     "*.token.txt",
 )
+TEXTS = (".txt", ".caption")  # text files of images
 SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
 # A crop keeps at least this share of each side: smaller crops lose what the captions name.
 SMALLEST_CROP = 0.8
@@ -120,15 +122,25 @@ def from_table(path: Path) -> Photos:
 
 
 def from_folder(texts: Path, folder: Path) -> Photos:
-    """Images in `folder` with a text file of the same name in `texts`, a caption per line."""
+    """Images in `folder` with a text file of the same name in `texts`, a caption per line.
+
+    Text files without an image are counted on the screen.
+    """
+    paths: dict[Path, list[Path]] = {}
+    for path in files_below(texts, TEXTS).paths:
+        paths.setdefault(path.relative_to(texts).with_suffix(""), []).append(path)
     photos: Photos = {}
-    for path in images.list_images(folder):
+    for path in images.list_images(folder, used=TEXTS):
         name = path.relative_to(folder)
-        text = (texts / name).with_suffix(".txt")
-        captions = []
-        if text.exists():
-            captions = files.read_text(text, "captions in UTF-8", "check --captions").splitlines()
+        captions: list[str] = []
+        for text in paths.get(name.with_suffix(""), []):
+            captions += files.read_text(text, "captions in UTF-8", "check --captions").splitlines()
         photos[str(name)] = None, captions
+    taken = {Path(name).with_suffix("") for name in photos}
+    alone = [text for name, texts_of in paths.items() if name not in taken for text in texts_of]
+    if alone:
+        message = f"{len(alone):,} text files belong to no image (the first: {alone[0]})"
+        print(message, file=sys.stderr)
     return photos
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from base import files, text_files
 from base.files import UserError
+from base.listing import files_below, once
 
 HUB_DATASET = "roneneldan/TinyStories"
 
@@ -47,18 +48,26 @@ STARTS = re.compile(r"[\"“‘'(\[]*[A-Z0-9À-Þ]")
 
 
 def find_files(pattern: str) -> list[Path]:
-    """The text files that --input names. Raises UserError if there is none."""
+    """The text files that --input names; what is left out of a folder is printed.
+
+    Raises UserError if there is none.
+    """
     path = Path(pattern)
+    left_out = ""
     if path.is_dir():
-        paths = sorted(path.rglob("*.txt"))
+        listing = files_below(path, [".txt"])
+        left_out = f" ({listing.words()})" if listing.first else ""
+        paths = listing.paths
+        if paths:
+            listing.report()
     elif path.exists():
-        paths = [path]
+        paths = [path] if path.is_file() else []  # a pipe could not be read twice
     else:
-        paths = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
-    paths = [path for path in paths if path.is_file()]
+        names = map(Path, glob.glob(pattern, recursive=True))
+        paths = once(name for name in names if name.is_file())
     if not paths:
         raise UserError(
-            f"no file for --input {pattern}",
+            f"no file for --input {pattern}{left_out}",
             "a text file, a folder with .txt files, or a glob",
             "check the path",
         )

@@ -44,6 +44,24 @@ def test_text_files_of_images_in_any_encoding(tmp_path):
         photos.read(str(folder), folder)
 
 
+def test_text_files_are_found_whatever_their_letters(tmp_path, capsys):
+    """a.TXT and b.caption belong to their images; a text without an image is counted."""
+    (tmp_path / "deep").mkdir()
+    for name in ("a.JPG", "b.png", "deep/c.png", "d.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    texts = ("a.TXT", "b.caption", "deep/c.Txt", "alone.txt")
+    for name in texts:
+        (tmp_path / name).write_text(f"caption of {name}\n")
+    assert photos.read(str(tmp_path), tmp_path) == {
+        "a.JPG": (None, ["caption of a.TXT"]),
+        "b.png": (None, ["caption of b.caption"]),
+        "deep/c.png": (None, ["caption of deep/c.Txt"]),
+    }
+    said = capsys.readouterr().err
+    assert "1 text files belong to no image (the first: " in said and "alone.txt" in said
+    assert "1 of 4 images have no caption" in said and "left out: " not in said
+
+
 def test_jsons_are_told_apart(tmp_path, capsys):
     coco = {
         "images": [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "file_name": "b.jpg"}],

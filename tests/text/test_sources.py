@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from base.files import UserError
 from text import sources
 
 PARAGRAPHS = [
@@ -25,6 +27,25 @@ def test_the_hand_checked_list():
         right, total = right + sum(one in found for one in wanted), total + len(wanted)
     print(f"{right} of {total} sentences ({100 * right / total:.1f}%)")
     assert total == 200 and right / total >= 0.98
+
+
+def test_folders_of_texts(tmp_path, capsys):
+    """Texts behind a link and in capital letters are read; other files are counted."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "folder").mkdir()
+    for name in ("elsewhere/1.txt", "folder/2.TXT", "folder/3.txt", "folder/4.jsonl"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "folder" / "linked").symlink_to(tmp_path / "elsewhere")
+    found = sources.find_files(str(tmp_path / "folder"))
+    assert [path.name for path in found] == ["2.TXT", "3.txt", "1.txt"]
+    assert "3 files taken, 1 left out: 1 .jsonl (the first: " in capsys.readouterr().err
+    (tmp_path / "folder" / "loop").symlink_to(tmp_path / "folder")
+    found = sources.find_files(str(tmp_path / "folder" / "**" / "*.txt"))
+    assert [path.name for path in found] == ["3.txt", "1.txt"]
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "a.md").write_text("a")
+    with pytest.raises(UserError, match=r"no file for --input .* \(1 left out: 1 .md \(the first"):
+        sources.find_files(str(tmp_path / "none"))
 
 
 def test_what_the_issue_asks():
