@@ -31,8 +31,8 @@ from base.runtime import Runner
 from base.templates import template_row
 
 BATCH = 8  # images at once; does not change the captions
-# The graphs know none of these, apart from entropy_bound, which stays as the bundle says. top_p
-# would need a sort that slows each step.
+# No flags for these. entropy_bound is fixed when the bundle is made. The graphs do not have the
+# others: top_p would need a sort, which slows each step.
 NOT_IN_GRAPHS = ("top_p", "block_size", "factor", "entropy_bound", "remask", "remask_strength")
 
 

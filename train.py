@@ -1,6 +1,6 @@
 """Train a masked-diffusion language model, or its autoregressive twin, on tokens from data_prep.py.
 
-Reads   data_full/ (--data_dir): train.npy, val.npy, tokenizer.json, meta.json
+Reads   data_full/ (--data_dir): train.npy, val.npy, their offsets, tokenizer.json, meta.json
 Writes  checkpoints/ (--out): config.json, log.jsonl, best.pt, last.pt, resume.pt, samples/
 
 One minute on a laptop:
@@ -59,7 +59,7 @@ class TextRun:
     )
     estimator: str = setting(
         "count",
-        "how noise levels are drawn; all estimate the same bound",
+        "how a noise level becomes a mask; all estimate the same bound",
         choices=config.ESTIMATORS,
     )
     # `flat` helps long runs of captioners (docs/method.md).

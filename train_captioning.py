@@ -73,7 +73,7 @@ def parse_args(argv):
     parser.add_settings(
         ModelConfig, skip=("vocab_size", "output_size", "causal", "condition_width")
     )
-    parser.add_settings(TrainConfig, learning_rate=2e-3, eval_every=500, save_every=500)
+    parser.add_settings(TrainConfig, eval_every=500, save_every=500)
     return parser.parse_args(argv)
 
 

@@ -190,6 +190,7 @@ class SampleConfig:
     factor: float = setting(
         1.0, "factor: reveal the largest n with (n+1)(1-confidence) below this", above=0.0
     )
+    # Captions have a default of their own: see `CAPTIONS` below.
     entropy_bound: float = setting(
         0.5, "entropy_bound: nats of joint uncertainty accepted per step", at_least=0.0
     )

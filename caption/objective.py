@@ -34,7 +34,7 @@ class CaptionRun:
     )
     estimator: str = setting(
         "count",
-        "how noise levels are drawn; with --weight flat, cosine masks more",
+        "how a noise level becomes a mask; with --weight flat, cosine masks more",
         choices=config.ESTIMATORS,
     )
     weight: str = setting(

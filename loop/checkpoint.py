@@ -24,9 +24,9 @@ A checkpoint `*.pt` is one dict of tensors and plain values, read with `weights_
 import pickle
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -64,11 +64,6 @@ RUN_FOLDERS = (
     "runs/*/last.pt",
     "runs/*/*/best.pt",
 )
-TRAINERS = {
-    "text": "train.py",
-    "caption": "train_captioning.py",
-    "conditional": "train_conditional.py",
-}
 
 
 def model_config(saved: Checkpoint) -> config.ModelConfig:
@@ -88,7 +83,18 @@ def build_conditional(saved: Checkpoint) -> Denoiser:
     return TextConditioned(model_config(saved), saved["encoder_layers"])
 
 
-KINDS = {"text": build_denoiser, "caption": build_denoiser, "conditional": build_conditional}
+class Kind(NamedTuple):
+    """A kind of checkpoint: how its model is built, and the script that trains it."""
+
+    build: Callable[[Checkpoint], Denoiser]
+    trainer: str
+
+
+KINDS = {
+    "text": Kind(build_denoiser, "train.py"),
+    "caption": Kind(build_denoiser, "train_captioning.py"),
+    "conditional": Kind(build_conditional, "train_conditional.py"),
+}
 
 
 def is_within_reason(saved: Checkpoint) -> bool:
@@ -230,7 +236,7 @@ def open_model(
         if saved["objective"] not in config.OBJECTIVES or not is_within_reason(saved):
             raise ValueError(f"a model of {saved['model']} from fewer weights")
         # The checkpoint decides the architecture: no reader takes a flag for it.
-        model = KINDS[saved["kind"]](saved)
+        model = KINDS[saved["kind"]].build(saved)
         own = saved["weights"]
         model.load_state_dict((saved.get("averaged") or own) if averaged else own)
         tokenizer = Tokenizer.from_json(saved["tokenizer"])
@@ -290,7 +296,7 @@ def newest(kinds: tuple[str, ...] = ("text",)) -> Path:
     raise UserError(
         f"no {' or '.join(kinds)} checkpoint below this folder",
         " or ".join(RUN_FOLDERS[:2]),
-        f"run {TRAINERS[kinds[0]]} first, or name one with --checkpoint",
+        f"run {KINDS[kinds[0]].trainer} first, or name one with --checkpoint",
     )
 
 

@@ -30,7 +30,10 @@ INSIDE_BLOCKS = re.compile(r"(^|\.)(blocks|layers)\.\d+\.")
 
 
 def learning_rate(step: int, cfg: TrainConfig) -> float:
-    """Share of the peak at `step`, counted from 0: a linear warm-up, then a cosine."""
+    """Share of the peak at `step`, counted from 0: a linear warm-up, then a cosine.
+
+    The cosine ends at cfg.final_learning_rate, which is a share of the peak too.
+    """
     if step < cfg.warmup_steps:
         return (step + 1) / cfg.warmup_steps
     done = min(1.0, (step - cfg.warmup_steps) / max(1, cfg.max_steps - cfg.warmup_steps))

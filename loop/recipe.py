@@ -58,7 +58,7 @@ class Setup:
     def own(self, kind: Any) -> Any:
         """The trainer's own flags, a dataclass `kind`; a resumed run keeps its own."""
         # Old checkpoints hold no `flags`.
-        # A layer below the flags: --resume alone repeats the run, and a flag can change it.
+        # The flags of the first start apply unless this start gives a flag again.
         kept = self.resume.get("flags", {}) if self.resume else {}
         return flags.resolve(kind, self.arguments, self.file, kept)
 

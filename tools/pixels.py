@@ -88,6 +88,7 @@ class Pixels:
     def __init__(self, folder, split: str, preprocess: Preprocess):
         folder = Path(folder)
         records = caption_data.read_records(folder)
+        self.fingerprint = caption_data.read_meta(folder)["fingerprint"]
         self.records = [record for record in records if record["split"] == split]
         tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
         self.tokenizer = Tokenizer.from_json(tokenizer)

@@ -269,6 +269,17 @@ def save_encoder(out: Path, model: Pretraining, settings: dict, preprocess, word
     print(f"done: {path}; SHA-256 {files.file_digest(path).hex()[:16]}")
 
 
+def read_data(setup: recipe.Setup, own: EncoderRun, preprocess) -> tuple[Pixels, Pixels]:
+    """The images of both splits. Raises UserError if a resumed run had other images."""
+    with distributed.leader_first():  # the images are decoded once
+        train, held_out = (Pixels(own.data_dir, split, preprocess) for split in ("train", "val"))
+    # Version 0.1.0 stored no fingerprint.
+    if setup.resume and setup.resume["data"]:
+        before = [setup.resume["data"]["fingerprint"]]
+        recipe.refuse_other_data(own.data_dir, "images", [train.fingerprint], before)
+    return train, held_out
+
+
 def main(argv=None):
     args = parse_args(argv)
     setup = recipe.read_run(args, kinds=("encoder",))
@@ -283,8 +294,7 @@ def main(argv=None):
         "layer_type": "basic",
     }
     preprocess = image_encoders.Preprocess(own.image_size, "squash", MEAN, STD)
-    with distributed.leader_first():  # the images are decoded once
-        train, held_out = (Pixels(own.data_dir, split, preprocess) for split in ("train", "val"))
+    train, held_out = read_data(setup, own, preprocess)
     mask_id, longest = train.tokenizer.mask, max(train.texts.longest, held_out.texts.longest)
     model = Pretraining(settings, train.tokenizer, longest)
     if own.init_from and not setup.resume:
@@ -298,7 +308,7 @@ def main(argv=None):
         "model": settings,
         "tokenizer": train.tokenizer.to_json(),
         "statistics": {},
-        "data": {},
+        "data": {"fingerprint": train.fingerprint},
     }
     batches = CaptionBatches(train, cfg.batch_size, cfg.accumulate, cfg.seed)
     fit.fit(

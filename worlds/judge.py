@@ -35,7 +35,8 @@ TALLIED = {  # claims that are no mention of an object: the name under which the
 def related(first: Object, word: str, second: Object) -> bool:
     """Whether `first` is `word` (left of, above, inside, …) of `second`.
 
-    Generous: a slanting left is still left, although `scenes.relation` would not write it.
+    An object that is left and a little higher counts as left. `scenes.relation`, which writes the
+    captions, names such a relation never.
     """
     if word == "inside":
         return relation(first, second) == "inside"

@@ -12,24 +12,8 @@ from tools import train_encoder
 
 def test_the_encoder_is_trained_by_our_script(tmp_path, capsys):
     folder = make_captions(tmp_path / "data", "--encoder", "none")
-    flags = [
-        "--data_dir",
-        str(folder),
-        "--out",
-        str(tmp_path / "run"),
-        "--width",
-        "32",
-        "--image_size",
-        "32",
-        "--max_steps",
-        "2",
-        "--batch_size",
-        "4",
-        "--threads",
-        "1",
-        "--device",
-        "cpu",
-    ]
+    settings = "--width 32 --image_size 32 --max_steps 2 --batch_size 4 --threads 1 --device cpu"
+    flags = ["--data_dir", str(folder), "--out", str(tmp_path / "run"), *settings.split()]
     train_encoder.main(flags)
     found = re.search(r"SHA-256 (\w+)", capsys.readouterr().out)[1]
     encoder = image_encoders.load_embedded(
@@ -39,3 +23,7 @@ def test_the_encoder_is_trained_by_our_script(tmp_path, capsys):
     with pytest.raises(UserError, match="a run in"):
         train_encoder.main(flags)
     train_encoder.main([*flags, "--resume", "--max_steps", "3"])
+    other = make_captions(tmp_path / "other", "--encoder", "none", "--seed", "1")
+    flags[1] = str(other)
+    with pytest.raises(UserError, match="other images"):
+        train_encoder.main([*flags, "--resume", "--max_steps", "4"])
