@@ -389,12 +389,13 @@ class Denoiser(nn.Module):
         """Trainable values; the embedding, which is also the output matrix, counts once."""
         return sum(weight.numel() for weight in self.parameters())
 
-    def training_flops(self, length: int) -> int:
-        """Operations to train on one token: 6·N and, for attention, 12·layers·L·D.
+    def training_flops(self, length: int, patches: int = 0, rows: int = 1) -> float:
+        """Operations to train on one token: 6·N and 12·layers·L·D (arXiv 2204.02311, appendix B).
 
-        PaLM's convention (arXiv 2204.02311, appendix B), which takes every position's logits.
+        P patches, which `rows` rows share, add 12·layers·P·D. Every position's logits count.
         """
-        attention = 12 * self.config.layers * length * self.config.d_model
-        if self.config.causal:
-            attention //= 2  # the triangle is half of the square
-        return 6 * self.num_parameters() + attention
+        per_position = 12 * self.config.layers * self.config.d_model
+        read = patches + (length / 2 if self.config.causal else length)  # causal: a triangle
+        once = per_position * self.config.condition_width if patches else 0
+        shared = once * (patches / (length * rows) - 1)
+        return 6 * self.num_parameters() + per_position * read + shared

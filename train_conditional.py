@@ -60,7 +60,8 @@ def parse_args(argv):
     parser.add_settings(recipe.RunFolder, out="checkpoints_conditional")
     parser.add_settings(PairStart)
     parser.add_settings(PairRun)
-    parser.add_settings(TrainConfig, learning_rate=1e-3)  # the weights have been trained before
+    # Two stages share the steps, so no time is fitted. The weights have been trained before.
+    parser.add_settings(TrainConfig, skip=("minutes",), learning_rate=1e-3)
     return parser.parse_args(argv)
 
 

@@ -95,6 +95,11 @@ class TrainConfig:
     """
 
     max_steps: int = setting(10_000, "optimizer steps", at_least=1)
+    minutes: float = setting(
+        0.0,
+        "fit --max_steps to this time, measured before the first step; 0: off",
+        at_least=0.0,
+    )
     batch_size: int = setting(
         64, "sequences per optimizer step, over all micro-batches", at_least=1
     )

@@ -17,11 +17,12 @@ micro-batches of a step are dealt to the processes (distributed.py); the number 
 not change what a step computes.
 """
 
+import copy
 import math
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,11 +33,11 @@ from tqdm import tqdm
 
 from base.config import TrainConfig
 from base.randomness import dropout_seed
-from loop import distributed
+from loop import distributed, estimate
 from loop.batches import MicroBatches, step_generator, stream_of
 from loop.contracts import Checkpoint, EvalFn, LossFn, PreviewFn
 from loop.hardware import Arithmetic, choose_precision
-from loop.optim import learning_rate, set_learning_rate
+from loop.optim import learning_rate, make_optimizers, set_learning_rate
 from loop.run import Run, StopSignal
 
 # Seconds between two drawings of the progress bar: a log file needs few.
@@ -63,8 +64,9 @@ def fit(
     Raises UserError on a non-finite loss or gradient, with its step and rows, after
     cfg.skip_nonfinite such steps were left out. A step left out changes no weight or average.
     """
+    cfg = with_steps(model, loss_fn, batches, cfg, resume)
     run, objective, arithmetic = prepare(model, loss_fn, cfg, run_dir, about, resume)
-    speed = Speed(run)
+    speed, forecast = Speed(run), estimate.Forecast(model, len(run.steps_left()))
     with StopSignal() as stop, progress_bar(cfg, run.step) as bar:
         for step, micro_batches in prefetched(batches, run.steps_left(), model.device):
             rate = cfg.learning_rate * learning_rate(step, cfg)
@@ -78,7 +80,7 @@ def fit(
             run.step = step + 1
             run.tokens_seen += int(result.tokens) if result.is_good else 0
             bar.update()
-
+            forecast.note(run.step, micro_batches)
             is_last = run.step == cfg.max_steps
             if result.is_good and (is_last or is_due(run.step, cfg.log_every)):
                 log(run, result, rate, speed.measure(), bar)
@@ -116,11 +118,42 @@ def prepare(
     # DDP and FSDP2 come before the optimizers, which hold the weights that they leave.
     trained, objective = distributed.spread(model, loss_fn, parallel)
     run = Run(trained, cfg, run_dir, about, resume, plain=model)
+    make_ready(trained, cfg)
+    return run, objective, arithmetic
+
+
+def make_ready(model: Any, cfg: TrainConfig) -> None:
+    """Compile the blocks if the settings say so, and switch dropout on."""
     if cfg.compile:
         # Fixed shapes: the scripts pad rows so that few shapes occur.
-        trained.trunk = torch.compile(trained.trunk, dynamic=False)
-    trained.train()
-    return run, objective, arithmetic
+        model.trunk = torch.compile(model.trunk, dynamic=False)
+    model.train()
+
+
+def with_steps(
+    model: Any, loss_fn: LossFn, batches: MicroBatches, cfg: TrainConfig, resume: Checkpoint | None
+) -> TrainConfig:
+    """`cfg` with the number of steps that fits cfg.minutes, if these are given."""
+    if not cfg.minutes:
+        return cfg
+    trial = trial_step(copy.deepcopy(model), loss_fn, batches, cfg)
+    return estimate.fit_to_minutes(cfg, resume["step"] if resume else 0, trial)
+
+
+def trial_step(
+    model: Any, loss_fn: LossFn, batches: MicroBatches, cfg: TrainConfig
+) -> Callable[[int], None]:
+    """A function that trains `model` for the step of a number, as `fit` would."""
+    dtype, _ = choose_precision(cfg.precision, model.device)
+    arithmetic = Arithmetic(model.device, dtype)
+    model, objective = distributed.spread(model, loss_fn, "alone")
+    optimizers = make_optimizers(model, cfg)
+    make_ready(model, cfg)
+
+    def step(number: int) -> None:
+        optimizer_step(objective, batches(number), number, cfg, optimizers, arithmetic)
+
+    return step
 
 
 def is_due(step: int, every: int) -> bool:

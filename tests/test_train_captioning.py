@@ -17,7 +17,7 @@ import train_captioning
 from base.files import UserError
 from caption import writer
 from caption.data import CaptionData
-from loop import checkpoint
+from loop import checkpoint, estimate
 from tests.making.captioned import (
     SMALL,
     by_hand,
@@ -355,3 +355,17 @@ def test_training_refusals(data, run, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             start(*flags)
+
+
+def test_minutes_choose_the_number_of_steps(scene_folder, tmp_path, monkeypatch, capsys):
+    """The measured steps leave no trace: the run equals a run with --max_steps."""
+    flags = ["--data_dir", str(scene_folder), *SMALL]
+    straight, fitted = tmp_path / "straight", tmp_path / "fitted"
+    train_captioning.main([*flags, "--out", str(straight), "--max_steps", "12"])
+    monkeypatch.setattr(estimate.statistics, "median", lambda seconds: 0.5)
+    train_captioning.main([*flags, "--out", str(fitted), "--minutes", "0.1"])
+    runs = [torch.load(folder / "last.pt", weights_only=True) for folder in (straight, fitted)]
+    for name, weight in runs[0]["weights"].items():
+        assert torch.equal(weight, runs[1]["weights"][name]), name
+    assert [run["train"]["max_steps"] for run in runs] == [12, 12]
+    assert "12 steps in 0.1 minutes" in capsys.readouterr().err
