@@ -390,12 +390,11 @@ class Denoiser(nn.Module):
         return sum(weight.numel() for weight in self.parameters())
 
     def training_flops(self, length: int, patches: int = 0, rows: int = 1) -> float:
-        """Operations to train on one token: 6·N and 12·layers·L·D (arXiv 2204.02311, appendix B).
-
-        P patches, which `rows` rows share, add 12·layers·P·D. Every position's logits count.
+        """Operations to train on one token: 6·N + 12·layers·(L + P)·D, every position's logits
+        included (arXiv 2204.02311, appendix B). `rows` rows share the keys of P patches.
         """
         per_position = 12 * self.config.layers * self.config.d_model
-        read = patches + (length / 2 if self.config.causal else length)  # causal: a triangle
+        read = patches + length / (2 if self.config.causal else 1)
         once = per_position * self.config.condition_width if patches else 0
-        shared = once * (patches / (length * rows) - 1)
-        return 6 * self.num_parameters() + per_position * read + shared
+        matrices = 6 * self.num_parameters() + once * (patches / (length * rows) - 1)
+        return matrices + per_position * read

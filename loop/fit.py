@@ -91,8 +91,7 @@ def fit(
             if is_last or received or is_due(run.step, cfg.save_every):
                 run.save()
             if received and not is_last:  # a run at its last step ends as usual
-                bar.close()
-                leave(received, run.step)
+                leave(received, run.step, bar)
     run.whole_model()
     return run.metrics
 
@@ -207,8 +206,9 @@ def log(run: Run, result: "StepResult", rate: float, speed: float, bar: tqdm) ->
     bar.set_postfix_str(f"loss {result.loss:.3f}  {speed:,.0f} tokens/s", refresh=False)
 
 
-def leave(received: int, step: int) -> None:
+def leave(received: int, step: int, bar: tqdm) -> None:
     """End with the status that the shell expects after a signal: 128 + signal."""
+    bar.close()
     name = signal.Signals(received).name
     distributed.say(f"stopped by {name} after step {step}, all saved; continue with --resume")
     raise SystemExit(128 + received)
