@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from base.files import UserError
-from net import image_encoders
+from net import image_encoders, pretrained
 
 PROMPT = "A photo depicts "  # put before every caption, as in section 3 of the paper
 WEIGHT = 2.5  # the paper's w, which stretches the score to about 0 to 1
@@ -26,27 +27,35 @@ class ClipScore:
     """
 
     def __init__(self, name: str, device="cpu"):
-        import transformers
-        from transformers import AutoConfig, AutoTokenizer, CLIPModel
-
-        transformers.logging.set_verbosity_error()
-        try:
-            if AutoConfig.from_pretrained(name).model_type != "clip":
-                raise ValueError("it is no CLIP")
-            self.model = CLIPModel.from_pretrained(name).to(device).eval().requires_grad_(False)
-            self.tokenizer = AutoTokenizer.from_pretrained(name)
-            about = transformers.ImageProcessingMixin.get_image_processor_dict(name)[0]
-            self.preprocess = image_encoders.preprocess_of(about)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(
-                f"no CLIP in {name} ({reason})",
-                "a hub name or a local folder with a CLIPModel, its tokenizer and preprocessing",
-                "check --clip_score and the network",
-            ) from error
         self.name, self.device = Path(name).name, device
+        do = "check --clip_score and the network"
+        with pretrained.reading(name, "CLIP in", do):
+            kind = pretrained.kind_of(name)
+            if kind != "clip":
+                raise ValueError(f"it is no CLIP, but {kind!r}")
+            model = pretrained.load_model("CLIPModel", name)
+            self.model = model.to(device).eval().requires_grad_(False)
+            self.tokenizer = pretrained.load_tokenizer(name)
+            said = pretrained.image_file(name)
+        self.preprocess = image_encoders.preprocess_of(said, kind)
         self.mean = torch.tensor(self.preprocess.mean, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(self.preprocess.std, device=device).view(1, 3, 1, 1)
+        self.check()
+
+    def check(self) -> None:
+        """Judge a first image and a first text. Raises UserError if the parts do not fit."""
+        tokens, known = len(self.tokenizer), self.model.config.text_config.vocab_size
+        try:
+            if tokens > known:
+                raise ValueError(f"its tokenizer has {tokens} tokens, its network {known}")
+            self.image_vectors([Image.new("RGB", (8, 8))])
+            self.text_vectors(["a"])
+        except ValueError as error:
+            raise UserError(
+                f"the CLIP {self.name}, whose parts do not fit ({error})",
+                "tokenizer, preprocessing and network of one model",
+                "get the model's own files",
+            ) from error
 
     @torch.no_grad()
     def image_vectors(self, sources: list, batch_size: int = 64) -> Tensor:

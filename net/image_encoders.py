@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from base import files
 from base.files import UserError
 from base.images import open_image, resize_crop
+from net import pretrained
 
 EMBEDDED = "embedded"
 ASSET = Path(__file__).parent.parent / "assets" / "scene_encoder.safetensors"
@@ -133,54 +134,103 @@ def load(name: str, device="cpu") -> Encoder:
     """The encoder of this name. Raises UserError if there is none, or if a file is damaged."""
     if name == EMBEDDED:
         return load_embedded(device)
-    import transformers  # two seconds, which the embedded encoder spares
-
-    transformers.logging.set_verbosity_error()
-    try:
-        kind = transformers.AutoConfig.from_pretrained(name).model_type
-        reader = transformers.ImageProcessingMixin
-        settings = reader.get_image_processor_dict(name)[0]
+    do = f"check the name and the network, or use --encoder {EMBEDDED}"
+    with pretrained.reading(name, "image encoder", do):
+        kind = pretrained.kind_of(name)
+        if kind not in CLASSES:
+            raise UserError(
+                f"--encoder {name} of an unknown kind ({kind!r})",
+                "a CLIP, SigLIP, DINOv2 or ViT model",
+                f"choose such a model, or --encoder {EMBEDDED}",
+            )
+        said = pretrained.image_file(name)
         # A ViT's pooling layer has random weights in most folders, and nothing reads it.
         extra = {"add_pooling_layer": False} if kind == "vit" else {}
-        model = getattr(transformers, CLASSES[kind]).from_pretrained(name, **extra)
-    except KeyError as error:
+        model = pretrained.load_model(CLASSES[kind], name, **extra)
+    preprocess = preprocess_of(said, kind)
+    try:
+        # A first image goes through it: a network may refuse the size that its folder says.
+        return Encoder(name, model, preprocess, device)
+    except ValueError as error:
         raise UserError(
-            f"--encoder {name} of an unknown kind ({error})",
-            "a CLIP, SigLIP, DINOv2 or ViT model",
-            f"choose such a model, or --encoder {EMBEDDED}",
+            f"{name}, whose network refuses images of {preprocess.size} pixels ({error})",
+            "a preprocessor_config.json that fits config.json",
+            "get the model's own files",
         ) from error
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"no image encoder {name} ({str(error).splitlines()[0]})",
-            "a hub name or a local folder that transformers reads",
-            f"check the name and the network, or use --encoder {EMBEDDED}",
-        ) from error
-    return Encoder(name, model, preprocess_of(settings), device)
 
 
-def preprocess_of(settings: dict) -> Preprocess:
-    """The preprocessing that a preprocessor_config.json describes, in any of its dialects.
+def preprocess_of(said: dict, kind: str = "clip") -> Preprocess:
+    """The preprocessing of a preprocessor_config.json, in any of its dialects.
 
-    A size is a number, {"height", "width"}, or {"shortest_edge"}. The last is the shorter side
-    before the crop.
+    The image processor class that the file names fills what the file leaves out; `kind` of network
+    decides where it names none. Raises UserError if a step is switched off, or if images would not
+    become a square.
     """
-    crops = bool(settings.get("do_center_crop"))
-    size = settings.get("crop_size") if crops else settings.get("size")
-    if not isinstance(size, dict):
-        size = {"height": size or 224}
-    side = size.get("height") or size.get("shortest_edge") or 224
-    shorter = settings.get("size")
-    if isinstance(shorter, dict):
-        shorter = shorter.get("shortest_edge")
-    half = (0.5, 0.5, 0.5)
+    settings = pretrained.settings_of(said, kind)
+    check_steps(settings)
+    size, crop = settings["size"], settings["crop_size"]
+    shorter, height = size.get("shortest_edge"), size.get("height")
+    square = set(size) == {"height", "width"} and height == size["width"]
+    crop = crop.get("height") if crop.get("height") == crop.get("width") else None
+    if settings["do_center_crop"] and set(size) == {"shortest_edge"} and crop and crop <= shorter:
+        mode, side, zoom = "crop", crop, shorter / crop
+    # A crop of the whole square changes nothing.
+    elif square and (crop == height or not settings["do_center_crop"]):
+        mode, side, zoom = "squash", height, 1.0
+    else:
+        raise UserError(
+            f"a preprocessor_config.json with size {size}, crop_size {settings['crop_size']} and "
+            f"do_center_crop {settings['do_center_crop']}",
+            "a square: height and width alike, or shortest_edge with a centre crop inside",
+            "choose another encoder",
+        )
     return Preprocess(
         size=int(side),
-        mode="crop" if crops else "squash",
-        mean=tuple(settings.get("image_mean") or half),
-        std=tuple(settings.get("image_std") or half),
-        resample=int(settings.get("resample") or Image.Resampling.BICUBIC),
-        zoom=(shorter or side) / side if crops else 1.0,
+        mode=mode,
+        mean=per_channel(settings, "image_mean"),
+        std=per_channel(settings, "image_std"),
+        resample=int(settings["resample"]),
+        zoom=zoom,
     )
+
+
+def check_steps(settings: dict) -> None:
+    """Raise UserError if a preprocessing leaves out a step that every known encoder needs.
+
+    Without do_rescale or do_normalize, pixels would be 0 .. 255 or 0 .. 1, and features another
+    network's.
+    """
+    off = [step for step in ("do_resize", "do_rescale", "do_normalize") if not settings[step]]
+    factor = settings["rescale_factor"]
+    if not off and abs(factor * 255 - 1) > 1e-6:
+        off = [f"rescale_factor {factor}"]
+    if off:
+        raise UserError(
+            f"a preprocessor_config.json that switches off or changes {', '.join(off)}",
+            "do_resize, do_rescale by 1/255 and do_normalize switched on",
+            "choose another encoder, or correct the file if the encoder was trained with them",
+        )
+    if settings["resample"] not in list(Image.Resampling):
+        raise UserError(
+            f"a preprocessor_config.json with resample {settings['resample']!r}",
+            "a number of Pillow's, such as 2 (bilinear) or 3 (bicubic)",
+            "correct the file",
+        )
+
+
+def per_channel(settings: dict, name: str) -> tuple[float, ...]:
+    """Three numbers: mean or deviation of red, green and blue. A single number counts for all."""
+    value = settings[name]
+    # Whole numbers stay whole: the encoder's key is made from the text of these numbers.
+    numbers = tuple(value) if isinstance(value, list | tuple) else (value,) * 3
+    real = len(numbers) == 3 and all(isinstance(number, int | float) for number in numbers)
+    if not real or not np.isfinite(numbers).all() or (name == "image_std" and min(numbers) <= 0):
+        raise UserError(
+            f"a preprocessor_config.json with {name} {value!r}",
+            "three numbers, each deviation above 0",
+            "correct the file",
+        )
+    return numbers
 
 
 # ---- The embedded encoder

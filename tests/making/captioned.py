@@ -10,6 +10,7 @@ import train_captioning
 from base import files
 from base.tokenizer import Tokenizer
 from caption import data
+from net.pretrained import PROCESSORS
 
 SMALL = [
     "--d_model",
@@ -120,7 +121,7 @@ def save_encoder(folder, kind: str = "clip", image_size: int = 32, **sizes):
     }
     squash = {"size": {"height": image_size, "width": image_size}}
     about = {
-        "image_processor_type": "CLIPImageProcessor",
+        "image_processor_type": PROCESSORS[kind],
         "do_resize": True,
         "do_normalize": True,
         "do_rescale": True,
