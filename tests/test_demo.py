@@ -54,9 +54,21 @@ def test_the_demo(tmp_path, capfd, monkeypatch):
     assert text.count("$ python ") == 4
     assert (out / "index.html").read_text().count("data:image/jpeg") >= 10
     assert (out / "steps.png").exists()
-    assert "--resume" in demo.commands(demo.Demo(out=str(out)))[1]  # a second demo continues
+    again = demo.train(demo.Demo(out=str(out)), out / "data", out / "captioner", minutes=2.0)
+    assert "--resume" in again and "--minutes" not in again  # a second demo continues
 
 
 def test_the_demo_needs_some_images():
     with pytest.raises(UserError, match="--num_train 5"):
         demo.main(["--num_train", "5"])
+
+
+def test_minutes_are_shared_by_the_stages():
+    """The training gets what drawing and scoring leave."""
+    timed = demo.Demo(minutes=5.0)
+    assert demo.time_to_train(timed, 60.0) == pytest.approx(5 - 1 - demo.SCORING)
+    assert demo.time_to_train(demo.Demo(), 60.0) == 0
+    command = demo.train(timed, Path("data"), Path("run"), minutes=3.5)
+    assert command[command.index("--minutes") + 1] == "3.50" and "--max_steps" not in command
+    with pytest.raises(UserError, match="--minutes 5, of which drawing and scoring take"):
+        demo.time_to_train(timed, 300.0)

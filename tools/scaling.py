@@ -16,13 +16,13 @@ from base import config, flags
 from base.config import ModelConfig, TrainConfig
 from base.flags import check, setting
 from loop.distributed import SHARD_FROM
+from loop.optim import ROUNDS
 from model import Denoiser
 
 GPUS = (1, 8, 64, 1024)
 NODE = 8  # GPUs of a machine
 EVERY = TrainConfig.save_every
 FLOAT = 4  # bytes of a float32 number
-NEWTON_SCHULZ = 5  # rounds of Muon's orthogonalisation
 
 
 @dataclass
@@ -155,7 +155,7 @@ def weights_of(model_config: ModelConfig) -> Weights:
     for shape in shapes:  # as optim.orthogonalize multiplies
         # A round has X·Xᵀ and B·X with 2·s²·l operations each, and A·A with 2·s³.
         small, large = min(shape), max(shape)
-        operations += NEWTON_SCHULZ * (4 * small**2 * large + 2 * small**3)
+        operations += len(ROUNDS) * (4 * small**2 * large + 2 * small**3)
     count = model.num_parameters()
     block = sum(weight.numel() for weight in model.blocks[0].parameters())
     return Weights(
