@@ -17,6 +17,7 @@ Memory does not grow with the corpus: 265 MB at 8 MB of text, 274 MB at 82 MB.
 """
 
 import dataclasses
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,10 +110,8 @@ def report(out: Path, meta: dict) -> None:
         f"vocabulary {meta['vocab_size']}, data {meta['fingerprint']}; a held-out document begins:"
         f"\n  {held_out.tokenizer.decode(tokens[0])} …"
     )
-    print(
-        f"next: python train.py --data_dir {out} --model_config tiny --max_steps 100 "
-        "--batch_size 16"
-    )
+    quick = ["--model_config", "tiny", "--max_steps", "100", "--batch_size", "16"]
+    print("next: " + files.python("train.py", "--data_dir", out, *quick))
 
 
 def main(argv=None):
@@ -124,7 +123,7 @@ def main(argv=None):
     # By content: the tokenizer's file may change while its name stays.
     settings["settings"]["tokenizer"] = kept and kept.fingerprint
     shard = config.read_shard(where.shard)
-    command = "data_prep.py " + " ".join(sys.argv[1:] if argv is None else argv)
+    command = shlex.join(["data_prep.py", *(sys.argv[1:] if argv is None else argv)])
     # Shards share --out, so each claims the folder of its own part instead.
     out = files.claim(where.out) if shard[1] == 1 else files.writable_folder(where.out)
     meta = None

@@ -192,7 +192,8 @@ def main(argv=None):
         bundle.seal(made, facts)
         Runner(made)  # checks every file once more
     report(facts)
-    print(f"wrote {out}; now: python infer_onnx.py --bundle {out} --self_test", file=sys.stderr)
+    command = files.python("infer_onnx.py", "--bundle", out, "--self_test")
+    print(f"wrote {out}; now: {command}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -202,7 +202,7 @@ def main(argv=None):
     sizes = "  ".join(f"{name} {size:,}" for name, size in data.read_meta(out)["splits"].items())
     captions = sum(len(record["captions"]) for record in records) / len(records)
     print(f"{out}: {sizes}  captions per image {captions:.1f}")
-    print(f"next: python train_captioning.py --data_dir {out}")
+    print("next: " + files.python("train_captioning.py", "--data_dir", out))
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ def main(argv=None):
         features.cache_features(encoder, out, shard=shard, workers=work.workers)
     sizes = data.read_meta(out)["splits"]
     print(f"{out}: " + "  ".join(f"{name} {size:,}" for name, size in sizes.items()))
-    print(f"next: python train_captioning.py --data_dir {out}")
+    print("next: " + files.python("train_captioning.py", "--data_dir", out))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ Documents longer than the denoiser's rows are kept, so that copies of them can b
 make no pairs.
 """
 
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -152,7 +153,7 @@ def report(out: Path, meta: dict, tokenizer: Tokenizer) -> None:
         f"pairs {meta['fingerprint']}; a held-out pair, {example.kind}:\n"
         f"  {before} [MASK*{len(example.blanks[0])}]{behind}"
     )
-    print(f"next: python train_conditional.py --data_dir {out}")
+    print("next: " + files.python("train_conditional.py", "--data_dir", out))
 
 
 def main(argv=None):
@@ -191,7 +192,7 @@ def main(argv=None):
         return
     (out / "meta.json").unlink(missing_ok=True)  # from here until the end the folder is not valid
     sizes = write(out, about, documents, tokenizer, max_length)
-    command = "prep_conditional_data.py " + " ".join(sys.argv[1:] if argv is None else argv)
+    command = shlex.join(["prep_conditional_data.py", *(sys.argv[1:] if argv is None else argv)])
     report(
         out, pairs.write_meta(out, tokenizer, sizes, {"command": command, **settings}), tokenizer
     )

@@ -205,8 +205,7 @@ def main(argv=None):
         preview_fn=make_preview(own, cfg.seed, train.tokenizer, preview_length),
         resume=setup.resume,
     )
-    best = setup.out / "best.pt"
-    recipe.end(setup.out, metrics, f"generate.py --checkpoint {best} --num_samples 5")
+    recipe.end(setup.out, metrics, "generate.py", ["--num_samples", "5"])
 
 
 if __name__ == "__main__":

@@ -204,10 +204,8 @@ def main(argv=None):
             preview_fn=make_preview(own, cfg.seed, held_out, statistics),
             resume=setup.resume,
         )
-    best = setup.out / "best.pt"
-    recipe.end(
-        setup.out, metrics, f"generate_caption.py --checkpoint {best} --use_val_set --num_samples 5"
-    )
+    words = ["--use_val_set", "--data_dir", start.data_dir, "--num_samples", "5"]
+    recipe.end(setup.out, metrics, "generate_caption.py", words)
 
 
 if __name__ == "__main__":

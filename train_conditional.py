@@ -83,7 +83,7 @@ def open_start(start: PairStart, own: PairRun, pairs: PairData):
         raise UserError(
             f"pairs made for a denoiser of {pairs.meta['max_length']} tokens",
             f"pairs for the {model.config.max_length} of {path}",
-            f"run prep_conditional_data.py --denoiser {path} --force",
+            "run " + files.python("prep_conditional_data.py", "--denoiser", path, "--force"),
         )
     distributed.say(f"from {path}: {checkpoint.describe(saved)}")
     return model
@@ -201,9 +201,8 @@ def main(argv=None):
     # --max_steps counts both stages; a stage counts its own steps from 0.
     stage = dataclasses.replace(cfg, max_steps=cfg.max_steps - first_steps)
     metrics = task.fit(stage, setup.out, first_steps, resume)
-    prompt = '--prompt "Once upon a time there was a brave knight."'
-    best = setup.out / "best.pt"
-    recipe.end(setup.out, metrics, f"generate_conditional.py --checkpoint {best} {prompt}")
+    prompt = ["--prompt", "Once upon a time there was a brave knight."]
+    recipe.end(setup.out, metrics, "generate_conditional.py", prompt)
 
 
 if __name__ == "__main__":

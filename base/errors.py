@@ -7,7 +7,9 @@ class UserError(Exception):
     """A mistake that the user can correct: what was found, what was expected, what to do next."""
 
     def __init__(self, found: str, expected: str, do: str):
-        super().__init__(" ".join(f"found {found}; expected {expected}; {do}".split()))
+        # Only line ends are joined: a file's name may hold two spaces.
+        lines = f"found {found}; expected {expected}; {do}".splitlines()
+        super().__init__(" ".join(line.strip() for line in lines))
         self.parts = found, expected, do
 
     def __reduce__(self):

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -207,6 +208,11 @@ def inside(folder, name: str, *, absolute: bool = False) -> Path:
             "put the file there, and correct the list",
         )
     return Path(folder) / name
+
+
+def python(*words) -> str:
+    """A command line that runs python with these words, as a shell reads it: spaces are quoted."""
+    return shlex.join(["python", *map(str, words)])
 
 
 def existing(path, what: str, do: str) -> Path:

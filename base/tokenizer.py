@@ -21,6 +21,9 @@ SPECIAL = ("[EOS]", "[UNK]", "[PAD]", "[BOS]", "[MASK]")
 # 13 byte values never occur in UTF-8: without them 260 ids hold all bytes, the special tokens and a
 # few merges.
 NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
+# Longer words, such as DNA or base64, are cut into pieces of this many bytes while a tokenizer is
+# trained. Then the time grows with the length of a word, not with its square.
+LONGEST_WORD = 1000
 SMALLEST, LARGEST = 260, 65_535  # ids are stored as uint16
 
 
@@ -115,13 +118,17 @@ class Tokenizer:
             )
         backend = Backend(models.BPE())
         # A prefix space would come back in the decoded text, which then differs.
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        # A merge moves the rest of its word: the time grows with the square of a word's length.
+        pieces = pre_tokenizers.FixedLength(LONGEST_WORD)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([words, pieces])
         backend.decoder = decoders.ByteLevel()
         letters = [letter for byte, letter in byte_letters().items() if byte not in NEVER_IN_UTF8]
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size - len(SPECIAL), initial_alphabet=letters, show_progress=False
         )
         backend.train_from_iterator(map(unbroken, texts), trainer)
+        backend.pre_tokenizer = words  # a text is encoded in whole words
         # Added after the training, so that they get the last ids.
         backend.add_special_tokens(list(SPECIAL))
         return cls(backend)

@@ -9,6 +9,7 @@ An engine has batch 1 and fixed shapes, and is good for one graph on one device.
 holds the build. The timing cache makes the second build quick.
 """
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -209,5 +210,5 @@ def build_script(facts: dict) -> str:
     ]
     for command in (build_command, time_command):
         for name in facts["graphs"]["tensorrt"]:
-            lines.append(" ".join(command(facts, name)))
+            lines.append(shlex.join(command(facts, name)))
     return "\n".join(lines) + "\n"

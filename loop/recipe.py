@@ -197,9 +197,14 @@ def about(
     }
 
 
-def end(out: Path, metrics: dict[str, float], command: str) -> None:
-    """Print the best checkpoint, its figures and the next command; leave the others."""
+def end(out: Path, metrics: dict[str, float], script: str, words: Sequence[str] = ()) -> None:
+    """Print the best checkpoint, its figures and the next command; leave the others.
+
+    script: what reads the checkpoint next. words: its flags after --checkpoint.
+    """
     figures = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-    distributed.say(f"done: {out / 'best.pt'}  {figures}", file=sys.stdout)
-    distributed.say(f"next: python {command}", file=sys.stdout)
+    best = out / "best.pt"
+    distributed.say(f"done: {best}  {figures}", file=sys.stdout)
+    command = files.python(script, "--checkpoint", best, *words)
+    distributed.say(f"next: {command}", file=sys.stdout)
     distributed.finish()

@@ -102,6 +102,14 @@ def test_budgets(name):
     assert length <= 50, f"{function} has {length} lines: split the idea"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_printed_commands_quote_their_words(name):
+    """Python's own {path} would break at a space when a user pastes the command."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    bare = re.findall(r"f[\"'].*\b\w+\.py\b.* --\w+ \{.*", text)
+    assert not [line for line in bare if name != "tools/plan_photos.py"]  # it has names of its own
+
+
 def test_the_root_stays_small():
     assert len(list(ROOT.glob("*.py"))) <= 26
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

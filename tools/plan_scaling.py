@@ -12,6 +12,7 @@ With a rate measured on the GPU itself (tools.benchmark: parameters · 6 · toke
 A plan is arithmetic: only what the page calls measured was run, and nothing of it on several GPUs.
 """
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,7 +170,8 @@ def main(argv=None):
         # Shown at once: the measurements of the next job take a while.
         print(sections[-1])
     # The page must repeat the rate, or its command would make another page.
-    given = f' --rate {rate.rate:g} --rate_from "{rate.rate_from}"' if rate.rate else ""
+    words = ["--rate", f"{rate.rate:g}", "--rate_from", str(rate.rate_from)] if rate.rate else []
+    given = " " + shlex.join(words) if words else ""
     page = PAGE.format(
         step=step,
         given=given,

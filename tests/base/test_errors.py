@@ -12,6 +12,10 @@ def test_an_error_has_three_parts_and_one_line():
     assert pickle.loads(pickle.dumps(error)).parts == error.parts
 
 
+def test_a_path_in_an_error_keeps_its_spaces():
+    assert str(UserError("no a  b.txt", "c", "d")) == "found no a  b.txt; expected c; d"
+
+
 def test_what_the_system_refuses_is_said_in_words():
     error = os_error(OSError(errno.ENOSPC, "No space left", "x"))
     assert "no room left to write x" in str(error)

@@ -1,5 +1,7 @@
 """Files: whole or not at all, sealed, claimed; errors in three parts."""
 
+import shlex
+
 import pytest
 
 from base import files
@@ -66,6 +68,13 @@ def test_json_may_begin_with_a_byte_order_mark(tmp_path):
     (tmp_path / "x.json").write_bytes('{"a": "é"}'.encode("cp1252"))
     with pytest.raises(UserError, match="x.json with bytes .* line 1 .*WINDOWS-1252 is likely"):
         files.read_json(tmp_path / "x.json", "a file", "mend it")
+
+
+def test_a_printed_command_survives_any_path():
+    words = ["train.py", "--data_dir", "my data/it's $HOME `x`", "--note", 'a "b"', 3]
+    line = files.python(*words)
+    assert shlex.split(line) == ["python", *map(str, words)]
+    assert files.python("train.py", "--out", "run") == "python train.py --out run"
 
 
 def test_a_claim_is_the_processs_own(tmp_path):

@@ -1,6 +1,7 @@
 """What trainers do before and after the loop: folders, settings in their order, refusals, last lines."""
 
 import json
+import shlex
 from dataclasses import dataclass
 
 import pytest
@@ -105,7 +106,7 @@ def test_refusals(tmp_path):
 
 
 def test_begin_and_end(tmp_path, capsys):
-    out = tmp_path / "run"
+    out = tmp_path / "my run"
     setup = recipe.read_run(
         parse("--out", str(out), "--device", "cpu", "--threads", "1"), ("text",)
     )
@@ -115,6 +116,8 @@ def test_begin_and_end(tmp_path, capsys):
     assert written["d_model"] == 16 and written["learning_rate"] == 1e-3
     assert "vocab_size" not in written  # no flag, so no setting
     assert "weight=bound" in capsys.readouterr().err
-    recipe.end(out, {"nats_per_token": 1.23456}, "generate.py")
-    said = capsys.readouterr().out.splitlines()
-    assert said == [f"done: {out / 'best.pt'}  nats_per_token 1.2346", "next: python generate.py"]
+    recipe.end(out, {"nats_per_token": 1.23456}, "generate.py", ["--prompt", "a hen"])
+    done, after = capsys.readouterr().out.splitlines()
+    assert done == f"done: {out / 'best.pt'}  nats_per_token 1.2346"
+    words = ["python", "generate.py", "--checkpoint", str(out / "best.pt"), "--prompt", "a hen"]
+    assert after.startswith("next: ") and shlex.split(after)[1:] == words

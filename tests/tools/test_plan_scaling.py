@@ -33,7 +33,7 @@ def test_a_measured_rate_is_named(measured, tmp_path):
     plan_scaling.main(flags)
     page = (tmp_path / "plan.md").read_text()
     assert "do 3e+14 operations per second (measured: an H200;" in page
-    assert 'python -m tools.plan_scaling --rate 3e+14 --rate_from "an H200"' in page
+    assert "python -m tools.plan_scaling --rate 3e+14 --rate_from 'an H200'" in page
 
 
 @pytest.mark.parametrize("flag", ["rate", "peak", "memory", "link", "network"])
