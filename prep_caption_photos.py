@@ -1,9 +1,10 @@
 """Bring captioned photographs into one folder, and compute their image features once.
 
-Reads   captions in any of five layouts, told apart by looking, and the images (--images):
-        COCO's captions_*.json; Karpathy's dataset_*.json; a CSV or TSV of image,caption; a folder
-        of images with .txt files of the same names; the name of a data set on the hub, whose images
-        are saved below --out; or a folder that holds one of these files
+Reads   captions in any of six layouts, told apart by looking, and the images (--images):
+        COCO's captions_*.json; Karpathy's dataset_*.json; a table (CSV, TSV, semicolons, pipes) or
+        JSON lines with the columns image and caption; a folder of images with .txt files of the
+        same names, or with metadata.csv; the name of a data set on the hub, whose images are saved
+        below --out; or a folder that holds one of these files
 Writes  data_captions_photos/ (--out): captions.jsonl, tokenizer.json, features.npy, meta.json;
         skipped.txt if images were bad
 
@@ -34,7 +35,7 @@ from caption.features import Work
 from net import image_encoders
 
 # What ends so is meant as a file, even if it is not there.
-FILE_SUFFIXES = (".json", ".csv", ".tsv", ".txt", ".token")
+FILE_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".token")
 
 
 def list_setting(split: str):
@@ -104,13 +105,11 @@ def find_captions(wanted: Collection, out: Path) -> tuple[str, Path, Path]:
 
 def facts_of(wanted: Collection, name: str, path: Path, folder: Path, tokenizer) -> dict:
     """What meta.json says of the collection. Folders from before there were views have no views."""
-    # The content, not the date: a copied file is still the same collection.
-    digest = files.file_digest(path).hex()[:16] if path.is_file() else None
     facts = {
         "captions": str(path.resolve()) if path.exists() else name,
         "images": str(folder.resolve()),
         "seed": wanted.seed,
-        "captions_sha256": digest,
+        "captions_sha256": photos.digest(path),
     }
     for flag in ("vocab_size", "max_images", "num_val", "train_list", "val_list", "test_list"):
         facts[flag] = getattr(wanted, flag)

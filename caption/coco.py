@@ -30,6 +30,11 @@ LABELS = {
     "clip_score": "CLIPScore",
     "ref_clip_score": "RefCLIPScore",
 }
+# A word counts by the logarithm of images / images that have it: log(1 / 1) = 0.
+ONE_IMAGE = (
+    "note: CIDEr of a single image is always 0, because it weighs words by how few images have "
+    "them; score two images or more"
+)
 COMPUTED = tuple(LABELS)[:6]  # the figures that need neither Java nor a CLIP
 
 
@@ -203,6 +208,8 @@ def scores(
     count = len(ours)
     rouge = [rouge_l(words, refs) for words, refs in zip(ours, theirs, strict=True)]
     each = cider(ours, theirs)
+    if count == 1:
+        print(ONE_IMAGE, file=sys.stderr)
     columns = np.column_stack([bleu_statistics(ours, theirs), rouge, each])  # (N, 12)
     values = figures_of(columns.sum(0), count)
     sums = metrics.resampled_sums(columns, resamples=resamples, seed=seed)  # (resamples, 12)

@@ -1,7 +1,9 @@
 """Captions as other programs and people read them: JSON lines, COCO results, a gallery."""
 
 import json
+import os
 import re
+import sys
 from pathlib import Path
 
 from base import files, images
@@ -41,15 +43,51 @@ def read_rows(path: str | None) -> list[dict]:
 
 
 def write_coco(path: str, rows: list[dict]) -> None:
-    """COCO's results file: a list of image_id and caption."""
-    results = []
-    for row in rows:
-        # COCO's tools match captions by id. An image's id is the last number in its name:
-        # COCO_val2014_000000000042.jpg is 42.
-        numbers = re.findall(r"\d+", Path(row["image"]).stem)
-        results.append({"image_id": int(numbers[-1]) if numbers else 0, "caption": row["caption"]})
+    """COCO's results file, a list of image_id and caption; stderr says what the ids are."""
+    ids, kind = coco_ids([row["image"] for row in rows])
+    results = [{"image_id": ids[row["image"]], "caption": row["caption"]} for row in rows]
     with files.replacing(path, "w") as file:
         json.dump(results, file)
+    print(f"wrote {path}: image_id is {kind}", file=sys.stderr)
+
+
+def coco_ids(paths: list[str]) -> tuple[dict[str, int | str], str]:
+    """({path: id}, what the ids are): different images have different ids.
+
+    COCO's tools match captions by id, and an image's id is the number at the end of its name:
+    COCO_val2014_000000000042.jpg is 42. If an image has no such number, or two images have the
+    same, all ids are names: the file's name, or its path if two files have the same name.
+    """
+    different = list(dict.fromkeys(paths))
+    numbers = {path: last_number(Path(path).stem) for path in different}
+    owners: dict[int | None, str] = {}
+    for path, number in numbers.items():
+        if number is None:
+            return names_as_ids(different, f"{path} has no number at the end of its name")
+        if owners.setdefault(number, path) != path:
+            return names_as_ids(different, f"{owners[number]} and {path} share the number {number}")
+    return dict(numbers), "the number at the end of the file's name"
+
+
+def last_number(stem: str) -> int | None:
+    """The number at the end of a file's name, 42 in COCO_val2014_000000000042 and in p42.
+
+    693b08cb05 ends in no number: its last part has other letters before the 05.
+    """
+    last = re.split(r"[^A-Za-z0-9]+", stem)[-1]
+    number = re.fullmatch(r"[A-Za-z]*([0-9]{1,18})", last)
+    return int(number[1]) if number else None
+
+
+def names_as_ids(paths: list[str], reason: str) -> tuple[dict[str, int | str], str]:
+    """`coco_ids` of names."""
+    names = {path: Path(path).name for path in paths}
+    if len(set(names.values())) == len(names):
+        return dict(names), f"the file's name, because {reason}"
+    # From absolute paths: a relative path may begin with "..".
+    root = os.path.commonpath([os.path.abspath(Path(path).parent) for path in paths])
+    inside = {path: Path(os.path.relpath(path, root)).as_posix() for path in paths}
+    return dict(inside), f"the file's path inside {root}, because {reason}"
 
 
 def gallery_item(path: str, record: dict, image, caption: Caption, tokenizer) -> dict:

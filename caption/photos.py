@@ -1,12 +1,11 @@
-"""Captioned photographs as people keep them: five layouts are read into one form.
+"""Captioned photographs as people keep them: every layout is read into one form.
 
-Each reader returns {name: (split or None, captions)}. A name is relative to the folder of images. A
-name that climbs out of that folder is refused. An absolute path is allowed in a CSV or TSV only,
-because people write those themselves. JSON files, such as COCO's, come from elsewhere.
+The form is {name: (split or None, captions)}. A name is relative to the folder of images. A name
+that climbs out of that folder is refused. An absolute path is allowed in a table only, because
+people write tables themselves. JSON files, such as COCO's, come from elsewhere.
 """
 
 import contextlib
-import csv
 import io
 import re
 import sys
@@ -19,8 +18,9 @@ from tqdm import tqdm
 from base import files, images
 from base.files import UserError
 from base.listing import files_below
-
-Photos = dict[str, tuple[str | None, list[str]]]  # {name: (split or None, captions)}
+from caption import annotations, columns, tables
+from caption.annotations import Annotated
+from caption.collected import KNOWN_SPLITS, Collected, Photos
 
 # The sizes of train, val and test that papers report on.
 KARPATHY = {
@@ -28,14 +28,14 @@ KARPATHY = {
     "dataset_flickr30k": (29_000, 1_014, 1_000),
     "dataset_flickr8k": (6_000, 1_000, 1_000),
 }
-# Other names of the splits. restval counts as train in all papers.
-SPLITS = {"restval": "train", "validation": "val", "valid": "val", "dev": "val"}
 # Columns of captions on the hub begin with these words; the first word that fits is taken.
 COLUMNS = ("caption", "sentence", "text", "raw", "answer")
 LAYOUTS = (
-    "COCO's or Karpathy's JSON, a CSV or TSV of image,caption, "
-    "a folder of images and .txt files, or owner/name of a hub data set"
+    "COCO's or Karpathy's JSON, a table or JSON lines with the columns image and caption, "
+    "a folder of images with .txt files or metadata.csv, or owner/name of a hub data set"
 )
+JSON = (".json", ".jsonl")
+METADATA = ("metadata.csv", "metadata.jsonl")  # of an imagefolder; names are relative to the file
 # Files of captions in a folder.
 FILES = (
     "captions*.txt",
@@ -45,6 +45,7 @@ FILES = (
     "*.tsv",
     "*.token",
     "*.token.txt",
+    "metadata.jsonl",
 )
 TEXTS = (".txt", ".caption")  # text files of images
 SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
@@ -55,93 +56,103 @@ SMALLEST_CROP = 0.8
 # ---- the layouts ------------------------------------------------------------------------------
 
 
-def from_coco(content: dict) -> Photos:
-    """captions_*.json: names in `images`, captions in `annotations`."""
-    names = {image["id"]: image["file_name"] for image in content["images"]}
-    photos: Photos = {name: (None, []) for name in names.values()}
-    for annotation in content["annotations"]:
-        _, captions = photos[names[annotation["image_id"]]]
-        captions.append(annotation["caption"])
-    return photos
+def from_json(path: Path, found: Collected) -> None:
+    """COCO's captions_*.json, Karpathy's dataset_*.json, or objects with columns as keys.
 
-
-def from_karpathy(content: dict, stem: str) -> Photos:
-    """dataset_*.json: a split and sentences for each image.
-
-    stem: the file's name, for the check.
+    Raises UserError for anything else, and for a malformed record.
     """
-    photos: Photos = {}
-    for image in content["images"]:
-        name = str(Path(image.get("filepath", "")) / image["filename"])
-        split = SPLITS.get(image["split"], image["split"])
-        photos[name] = split, [sentence["raw"] for sentence in image["sentences"]]
+    content = annotations.parse(path, "captions", "check --captions")
+    source = annotations.Source(path, LAYOUTS)
+    if isinstance(content, list):
+        return columns.read_records(path, content, found)
+    if not isinstance(content, dict):
+        raise source.malformed("neither an object nor a list")
+    if "annotations" in content:
+        found.unit = "captions"
+        return gather(annotations.from_coco(content, source, need_files=True), found)
+    if "images" in content:
+        found.unit = "captions"
+        entries = annotations.from_karpathy(content, source)
+        gather(entries, found)
+        return note_sizes(content, path.stem, found.photos)
+    if columns.columns_of(list(content)):  # a single line of JSON
+        return columns.read_records(path, [content], found)
+    raise columns.not_understood(path, list(content))
+
+
+def gather(entries: list[Annotated], found: Collected) -> None:
+    """Add the images of an annotation file, also those without a caption."""
+    for entry in entries:
+        found.records += len(entry.captions)
+        found.add(entry.file or "", entry.split, entry.captions, f"the image {entry.id}")
+        for caption in entry.captions:
+            if not caption.strip():
+                found.leave_out(f"the image {entry.file}", "an empty caption")
+
+
+def note_sizes(content: dict, stem: str, photos: Photos) -> None:
+    """Say so if a known data set has other sizes than papers report on. stem: the file's name."""
     sizes = Counter(split for split, _ in photos.values())
     key = f"dataset_{content['dataset']}" if "dataset" in content else stem
     usual = KARPATHY.get(key)
     if usual and tuple(sizes[name] for name in ("train", "val", "test")) != usual:
         message = f"note: {stem} has {dict(sizes)} images; the usual split has {usual}"
         print(message, file=sys.stderr)
-    return photos
 
 
-def from_table(path: Path) -> Photos:
-    """A CSV or TSV of image,caption. name.jpg#3 is name.jpg.
+def from_file(path: Path, found: Collected) -> None:
+    """A file of captions: JSON by its suffix, else a table."""
+    if path.suffix.lower() in JSON:
+        return from_json(path, found)
+    return tables.read(path, files.read_text(path, "captions in UTF-8", "check --captions"), found)
 
-    A first row whose image has no suffix is a header. Raises UserError for a quote left open.
+
+def metadata_below(folder: Path) -> list[Path]:
+    """The metadata files of an imagefolder: in the folder and in the folders of its splits."""
+    suffixes = {Path(name).suffix for name in METADATA}
+    return [path for path in files_below(folder, suffixes).paths if path.name in METADATA]
+
+
+def from_imagefolder(paths: list[Path], root: Path, found: Collected) -> None:
+    """Files metadata.csv or metadata.jsonl next to their images, as the hub's imagefolder has them.
+
+    A folder named after a split gives its images that split, unless the file has a column for it.
     """
-    photos: Photos = {}
-    with io.StringIO(
-        files.read_text(path, "captions in UTF-8", "check --captions"), newline=""
-    ) as file:
-        first = file.readline()
-        file.seek(0)
-        tabs = "\t" in first and "," not in first.split("\t")[0]
-        if tabs:
-            rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        else:
-            # Strict: a lenient reader would swallow every row up to the next quotation mark.
-            rows = csv.reader(file, strict=True)
-        try:
-            for number, row in enumerate(rows):
-                name = re.sub(r"#\d+$", "", row[0].strip()) if row else ""
-                is_header = number == 0 and not Path(name).suffix
-                if len(row) < 2 or is_header:
-                    continue
-                # A caption with commas and no quotation marks was cut by the reader.
-                caption = row[1] if tabs else ",".join(row[1:])
-                _, captions = photos.setdefault(name, (None, []))
-                captions.append(caption)
-        except csv.Error as error:
+    for path, after in zip(paths, [*paths[1:], None], strict=True):
+        if after and after.parent == path.parent:
             raise UserError(
-                f"{path} with a quotation mark out of place, "
-                f"at or before line {rows.line_num} ({error})",
-                'captions with commas or quotation marks as "a ""quoted"" word, another"',
-                "mend that line",
-            ) from error
-    return photos
+                f"both {path} and {after.name}", "one of them", "remove the file that is older"
+            )
+        below = path.parent.relative_to(root)
+        own = Collected(str(path), found.folder / below, absolute=path.suffix not in JSON)
+        from_file(path, own)
+        own.report()
+        for name, (split, captions) in own.photos.items():
+            image = str(below / name)
+            folders = [part for part in Path(image).parts[:-1] if part.lower() in KNOWN_SPLITS]
+            found.add(image, split or next(iter(folders), None), captions, str(path))
 
 
-def from_folder(texts: Path, folder: Path) -> Photos:
-    """Images in `folder` with a text file of the same name in `texts`, a caption per line.
+def from_folder(texts: Path, found: Collected) -> None:
+    """Images with a text file of the same name in `texts`, a caption per line.
 
     Text files without an image are counted on the screen.
     """
     paths: dict[Path, list[Path]] = {}
     for path in files_below(texts, TEXTS).paths:
         paths.setdefault(path.relative_to(texts).with_suffix(""), []).append(path)
-    photos: Photos = {}
-    for path in images.list_images(folder, used=TEXTS):
-        name = path.relative_to(folder)
+    taken = set()
+    for path in images.list_images(found.folder, used=TEXTS):
+        name = path.relative_to(found.folder)
+        taken.add(name.with_suffix(""))
         captions: list[str] = []
         for text in paths.get(name.with_suffix(""), []):
             captions += files.read_text(text, "captions in UTF-8", "check --captions").splitlines()
-        photos[str(name)] = None, captions
-    taken = {Path(name).with_suffix("") for name in photos}
+        found.add(str(name), None, captions, str(path))
     alone = [text for name, texts_of in paths.items() if name not in taken for text in texts_of]
     if alone:
         message = f"{len(alone):,} text files belong to no image (the first: {alone[0]})"
         print(message, file=sys.stderr)
-    return photos
 
 
 # ---- the hub ----------------------------------------------------------------------------------
@@ -164,7 +175,7 @@ def from_hub(name: str, folder: Path, most: int) -> Photos:
                 image, captions = columns_of(row, name)
                 own = row.get("split") if isinstance(row.get("split"), str) else split
                 path = f"{split}/{number:06d}.jpg"
-                photos[path] = SPLITS.get(own, own), captions
+                photos[path] = own, captions
                 save_image(image, folder, path)
     except (OSError, ValueError, RuntimeError) as error:
         # The library's own errors derive from these three.
@@ -196,10 +207,16 @@ def columns_of(row: dict, name: str) -> tuple[dict, list[str]]:
         found = f"the columns {' '.join(row)} in {name}"
         expected = f"images, and one of {' '.join(COLUMNS)}"
         raise UserError(found, expected, "check --captions")
+    keys = [key for key in row if key.startswith(begin)]
+    # caption_0 is a caption, caption_id is none.
+    keys = [key for key in keys if columns.holds_captions(key, begin)] or keys
     captions: list[str] = []
-    for key, value in row.items():
-        if key.startswith(begin):
-            captions += [value] if isinstance(value, str) else value or []
+    for key in keys:
+        texts = columns.texts_in(row[key])
+        if texts is None:
+            found = f"the column {key} in {name}, which holds no texts"
+            raise UserError(found, "captions as texts or lists of texts", "check --captions")
+        captions += texts
     return image, captions
 
 
@@ -228,22 +245,40 @@ def save_image(image: dict, folder: Path, path: str) -> None:
 def find_file(path: Path) -> Path:
     """The only file of captions in a folder, else the path itself.
 
-    Raises UserError if there are several such files.
+    The metadata files of an imagefolder are read together: then the path is their folder.
+    Raises UserError if there are several other files.
     """
     if not path.is_dir():
         return path
+    # metadata.csv in a folder below: all such files are read together.
+    metadata = metadata_below(path)
+    together = metadata if any(file.parent != path for file in metadata) else []
     candidates = sorted({file for pattern in FILES for file in path.glob(pattern)})
     inside = []
     for file in candidates:
         # captions1.txt next to captions1.jpg holds that image's captions only.
         belongs_to_image = any(file.with_suffix(suffix).exists() for suffix in images.SUFFIXES)
-        if file.is_file() and not belongs_to_image:
+        if file.is_file() and not belongs_to_image and file not in together:
             inside.append(file)
-    if len(inside) > 1:
-        names = " ".join(file.name for file in inside[:5])
-        found = f"{len(inside)} files of captions in {path} ({names})"
+    if len(inside) > 1 or (inside and together):
+        found_files = inside + together
+        names = " ".join(str(file.relative_to(path)) for file in found_files[:5])
+        found = f"{len(found_files)} files of captions in {path} ({names})"
         raise UserError(found, "a single file", "name it with --captions")
     return inside[0] if inside else path
+
+
+def digest(path: Path) -> str | None:
+    """What tells the captions at `path` from others; None for .txt files and hub data sets.
+
+    The content, not the date: a copied file is still the same collection.
+    """
+    if path.is_file():
+        return files.file_digest(path).hex()[:16]
+    metadata = metadata_below(path) if path.is_dir() else []
+    if not metadata:
+        return None
+    return files.sha256(b"".join(files.file_digest(file) for file in metadata))
 
 
 def images_beside(path: Path) -> Path:
@@ -261,41 +296,36 @@ def read(name: str, folder: Path, most: int = 0) -> Photos:
     out.
 
     folder: where the images are, or where the images of a hub data set go, `most` of each split.
-    Raises UserError if the layout is unknown, a name climbs out of `folder`, or there is no
-    caption.
+    Raises UserError if the layout is unknown, a name climbs out of `folder`, an image has two
+    splits, or there is no caption.
     """
     path = Path(name)
-    try:
-        photos = read_layout(name, path, folder, most)
-        clean: Photos = {}
-        for photo, (split, captions) in photos.items():
-            files.inside(folder, photo, absolute=path.suffix != ".json")
-            texts = [" ".join(caption.split()) for caption in captions]
-            clean[str(Path(photo))] = split, [text for text in texts if text]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        found = f"{path} of a layout that is not known ({type(error).__name__}: {error})"
-        raise UserError(found, LAYOUTS, "check --captions") from error
-    bare = sum(not captions for _, captions in clean.values())
+    found = Collected(name, folder, absolute=path.suffix.lower() not in JSON)
+    read_layout(name, path, found, most)
+    found.report()
+    photos = found.photos
+    bare = sum(not captions for _, captions in photos.values())
     if bare:
-        message = f"{bare:,} of {len(clean):,} images have no caption and are left out"
+        message = f"{bare:,} of {len(photos):,} images have no caption and are left out"
         print(message, file=sys.stderr)
-    if bare == len(clean):
+    if bare == len(photos):
         raise UserError(f"no caption in {path}", LAYOUTS, "check --captions")
-    return {photo: entry for photo, entry in clean.items() if entry[1]}
+    return {photo: entry for photo, entry in photos.items() if entry[1]}
 
 
-def read_layout(name: str, path: Path, folder: Path, most: int) -> Photos:
+def read_layout(name: str, path: Path, found: Collected, most: int) -> None:
     """Read `path`, or the hub data set `name` if there is no such path, by its layout."""
     if not path.exists():
-        return from_hub(name, folder, most)
-    if path.is_dir():
-        return from_folder(path, folder)
-    if path.suffix != ".json":
-        return from_table(path)
-    content = files.read_json(path, "captions in UTF-8", "check --captions")
-    if "annotations" in content:
-        return from_coco(content)
-    return from_karpathy(content, path.stem)
+        for image, (split, captions) in from_hub(name, found.folder, most).items():
+            found.add(image, split, captions, image)
+    elif path.name in METADATA:
+        from_imagefolder([path], path.parent, found)
+    elif not path.is_dir():
+        from_file(path, found)
+    elif metadata := metadata_below(path):
+        from_imagefolder(metadata, path, found)
+    else:
+        from_folder(path, found)
 
 
 def views_of(record: dict, count: int, rng: np.random.Generator) -> list[dict]:

@@ -8,7 +8,6 @@ An image is known by its id, by its file's name, or by that name without folder 
 whichever a results file uses.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,7 +18,8 @@ import numpy as np
 from base import files, metrics
 from base.files import UserError
 from base.flags import check, setting
-from caption import coco
+from caption import annotations, coco
+from caption.annotations import Annotated
 from caption.judging import more_figures
 from loop import hardware
 from show import ratings
@@ -127,21 +127,6 @@ def to_rate(images: list[Image], names: list[str], options: FileScoring, seed: i
     return shown
 
 
-def parse(path, expected: str, do: str):
-    """The JSON in a file, or the list of the JSON objects in its lines. Raises UserError."""
-    text = files.read_text(path, expected, do)
-    try:
-        if not text.strip():
-            raise UserError(f"{path}, which is empty", expected, do)
-        try:
-            return json.loads(text)
-        except ValueError:
-            # split, not splitlines: a caption may hold U+2028, which splitlines would cut at.
-            return [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (ValueError, RecursionError) as error:  # brackets nested too deep
-        raise UserError(f"{path}, which is not JSON ({error})", expected, do) from error
-
-
 def few(values: Iterable) -> str:
     """The first three of many values, for an error."""
     values = list(values)
@@ -158,7 +143,7 @@ def read_results(path) -> dict[str, tuple[str, list[str]]]:
 
     Raises UserError if the file is of another shape, or names an image twice.
     """
-    rows = parse(path, RESULTS, CHECK_RESULTS)
+    rows = annotations.parse(path, RESULTS, CHECK_RESULTS)
     if isinstance(rows, dict) and "image" in rows:
         rows = [rows]  # one line of --json alone is an object
     if not isinstance(rows, list) or not rows:
@@ -166,7 +151,7 @@ def read_results(path) -> dict[str, tuple[str, list[str]]]:
         raise UserError(f"{path} with {lacks}", RESULTS, CHECK_RESULTS)
     entries = [read_entry(path, number, row) for number, row in enumerate(rows, 1)]
     # Of two captions, the later one would win without a word.
-    counts = Counter(name for name, _, _ in entries)
+    counts = Counter(annotations.normal_id(name) for name, _, _ in entries)
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
         raise UserError(
@@ -182,12 +167,12 @@ def read_entry(path, number: int, row) -> tuple[str, str, list[str]]:
     row = row if isinstance(row, dict) else {}
     name, caption = row.get("image_id", row.get("image")), row.get("caption")
     references = row.get("references", [])
-    # True is an int in Python, and no id of an image.
-    named = isinstance(name, int | str) and not isinstance(name, bool)
-    if not (named and isinstance(caption, str) and are_texts(references)):
+    # 42.0 is the id 42. A text stays as it is: it may be the name of a file.
+    name = name if isinstance(name, str) else annotations.normal_id(name)
+    if not (name is not None and isinstance(caption, str) and are_texts(references)):
         found = f"entry {number} of {path} without an image_id and a caption"
         raise UserError(found, RESULTS, CHECK_RESULTS)
-    return str(name), caption, references
+    return name, caption, references
 
 
 def read_references(path, split: str | None = None) -> list[Image]:
@@ -195,65 +180,50 @@ def read_references(path, split: str | None = None) -> list[Image]:
 
     Raises UserError on any other shape.
     """
-    content = parse(path, REFERENCES, CHECK_REFERENCES)
-    try:
-        if "annotations" in content:
-            if split:
-                raise UserError(
-                    f"--splits {split} for {path}",
-                    "a file with splits, such as Karpathy's",
-                    "drop --splits",
-                )
-            images = read_coco(content)
-        else:
-            images = read_karpathy(content, split or "test", path)
-    except (KeyError, TypeError, AttributeError) as error:
-        found = f"{path} of another shape ({type(error).__name__}: {error})"
-        raise UserError(found, REFERENCES, CHECK_REFERENCES) from error
+    content = annotations.parse(path, REFERENCES, CHECK_REFERENCES)
+    source = annotations.Source(path, REFERENCES)
+    if not isinstance(content, dict):
+        raise source.malformed("no JSON object")
+    if "annotations" in content:
+        if split:
+            raise UserError(
+                f"--splits {split} for {path}",
+                "a file with splits, such as Karpathy's",
+                "drop --splits",
+            )
+        entries = annotations.from_coco(content, source, need_files=False)
+    else:
+        entries = of_split(
+            annotations.from_karpathy(content, source, need_ids=True), split or "test", path
+        )
     # BLEU and CIDEr are not defined without a reference.
-    images = [image for image in images if image.references]
+    images = [
+        Image(entry.id or entry.file or "", entry.file, entry.captions)
+        for entry in entries
+        if entry.captions
+    ]
     if not images:
         raise UserError(f"{path} with no caption", REFERENCES, CHECK_REFERENCES)
-    for image in images:
-        if not are_texts(image.references) or not isinstance(image.file, str | None):
-            found = f"{path} with captions that are no text, or file names"
-            raise UserError(found, REFERENCES, CHECK_REFERENCES)
     return images
 
 
-def read_coco(content: dict) -> list[Image]:
-    """The images of COCO's captions_*.json, in the order of their first caption."""
-    names = {image["id"]: image.get("file_name") for image in content.get("images", [])}
-    captions: dict = {}
-    for note in content["annotations"]:
-        captions.setdefault(note["image_id"], []).append(note["caption"])
-    return [Image(str(id), names.get(id), references) for id, references in captions.items()]
-
-
-def read_karpathy(content: dict, split: str, path) -> list[Image]:
-    """The images of one split of Karpathy's dataset_*.json. Raises UserError without the split."""
-    known = {image["split"] for image in content["images"]}
+def of_split(entries: list[Annotated], split: str, path) -> list[Annotated]:
+    """The images of a split. Raises UserError without such a split."""
+    known = {entry.split for entry in entries}
     if split not in known:
         raise UserError(
             f"no split {split!r} in {path}",
-            "one of " + ", ".join(sorted(known)),
+            "one of " + ", ".join(sorted(filter(None, known))),
             "choose one with --splits",
         )
-    images = []
-    for image in content["images"]:
-        if image["split"] != split:
-            continue
-        # Only COCO has cocoid; the Flickr files have imgid.
-        id = str(image.get("cocoid", image.get("imgid")))
-        file = str(Path(image.get("filepath", "")) / image["filename"])
-        images.append(Image(id, file, [sentence["raw"] for sentence in image["sentences"]]))
-    return images
+    return [entry for entry in entries if entry.split == split]
 
 
 def numbers_of(images: list[Image]) -> dict[str, int]:
     """The number of the image that each name means; a name that two images share means none.
 
-    Ids come before file names, file names before their last parts.
+    Ids come before file names, file names before their last parts. An id that is written in
+    another way, such as "000000000042" for 42, comes last: it may be the name of a file.
     """
     columns = (
         [image.id for image in images],
@@ -302,7 +272,7 @@ def captions_of(rows: dict, images: list[Image], numbers: dict[str, int], path) 
     captions: dict[int, str] = {}
     unknown = []
     for name, (caption, _) in rows.items():
-        names = [name, Path(name).name, Path(name).stem]
+        names = [name, Path(name).name, Path(name).stem, annotations.normal_id(name) or ""]
         number = next((numbers[name] for name in names if name in numbers), None)
         if number is None:
             unknown.append(name)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from base import files, images
 from base.files import UserError
-from caption.photos import Photos
+from caption.collected import Photos
 
 # Lists of images next to the captions, as Flickr8k names them: Flickr_8k.trainImages.txt.
 LISTS = {"train": "*train*mages.txt", "val": "*dev*mages.txt", "test": "*test*mages.txt"}

@@ -430,13 +430,13 @@ def test_refusals(photos, tmp_path):
         (tmp_path / "two" / name).write_text("{}")
     good = write_layout(tmp_path, photos, "tsv")
     for captions, flags, message in (
-        ("odd.json", [], "layout that is not known"),
-        ("list.json", [], "holds no JSON object"),
+        ("odd.json", [], 'image 1 without "filename"'),
+        ("list.json", [], "record 1 is no object"),
         ("bad.json", [], "bad.json"),
-        ("one.csv", [], "no caption in"),
+        ("one.csv", [], "with the first line 'nothing here'"),
         ("open.csv", [], "out of place"),
         ("swallow.csv", [], "out of place"),
-        ("number.json", [], "layout that is not known"),
+        ("number.json", [], 'image 1 .id 1., whose "file_name" is no text'),
         (tmp_path / "two", [], "2 files of captions"),
         ("latin.txt", [], "latin.txt .* in line 1 .byte 11.; WINDOWS-1252"),
         ("none.csv", [], "none.csv"),

@@ -99,6 +99,78 @@ def test_the_only_file_of_captions_is_found(tmp_path):
         photos.find_file(tmp_path)
 
 
+def hub_folder(root, tables: dict[str, str]) -> None:
+    """Files of text below a folder, and the image 0001.jpg next to each of them."""
+    for name, text in tables.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+        ((root / name).parent / "0001.jpg").write_bytes(b"")
+
+
+def test_an_imagefolder_with_a_file_for_each_split(tmp_path):
+    """Names are relative to the file. The folder's name is the split, unless there is a column."""
+    hub_folder(
+        tmp_path,
+        {
+            "train/metadata.csv": "file_name,text\n0001.jpg,a dog\n",
+            "validation/metadata.jsonl": '{"file_name": "0001.jpg", "text": "a cat"}\n',
+            "more/metadata.csv": "file_name,split,text\n0001.jpg,test,a boat\n",
+        },
+    )
+    assert photos.find_file(tmp_path) == tmp_path
+    assert photos.read(str(tmp_path), tmp_path) == {
+        "train/0001.jpg": ("train", ["a dog"]),
+        "validation/0001.jpg": ("val", ["a cat"]),
+        "more/0001.jpg": ("test", ["a boat"]),
+    }
+    before = photos.digest(tmp_path)
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,text\n0001.jpg,a bird\n")
+    assert before and photos.digest(tmp_path) != before
+    (tmp_path / "captions.csv").write_text("train/0001.jpg,a dog\n")
+    with pytest.raises(UserError, match="4 files of captions in .* .captions.csv more/metadata"):
+        photos.find_file(tmp_path)
+
+
+def test_an_imagefolder_with_one_file(tmp_path):
+    hub_folder(tmp_path, {"train/x": "", "test/x": ""})
+    lines = [{"file_name": f"{name}/0001.jpg", "text": "a dog"} for name in ("train", "test")]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    path = photos.find_file(tmp_path)
+    assert path == tmp_path / "metadata.jsonl"
+    assert photos.read(str(path), tmp_path) == {
+        "train/0001.jpg": ("train", ["a dog"]),
+        "test/0001.jpg": ("test", ["a dog"]),
+    }
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,text\n0001.jpg,a dog\n")
+    (tmp_path / "train" / "metadata.jsonl").write_text('{"file_name": "0001.jpg", "text": "b"}')
+    with pytest.raises(UserError, match="both .*train/metadata.csv and metadata.jsonl"):
+        photos.read(str(tmp_path), tmp_path)
+
+
+def test_a_list_of_objects_and_an_object_of_no_known_kind(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('[{"image": "a.jpg", "caption": "a dog"}]')
+    assert photos.read(str(path), tmp_path) == {"a.jpg": (None, ["a dog"])}
+    path.write_text('{"image": "a.jpg", "caption": "a dog"}')
+    assert photos.read(str(path), tmp_path) == {"a.jpg": (None, ["a dog"])}
+    for text, message in (
+        ('{"data": [], "info": 3}', "with the columns 'data' 'info'"),
+        ("3", "neither an object nor a list"),
+        ("[]", "with the columns"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            photos.read(str(path), tmp_path)
+
+
+def test_columns_of_the_hub_are_captions_or_named():
+    image = {"bytes": b"", "path": None}
+    row = {"image": image, "caption_0": "a dog", "caption_1": ["b"], "caption_id": 7}
+    assert photos.columns_of(row, "x/y") == (image, ["a dog", "b"])
+    with pytest.raises(UserError, match="the column caption_id in x/y, which holds no texts"):
+        photos.columns_of({"image": image, "caption_id": 7}, "x/y")
+
+
 def test_crops_lose_at_most_a_fifth_of_a_side():
     """Every second crop is mirrored, and then has no caption that tells left from right."""
     assert photos.SIDES.search("on the LEFT") and not photos.SIDES.search("a bright cleft")

@@ -143,6 +143,48 @@ def test_karpathys_file_and_its_splits(folder):
         caption_results.read_references(path, "dev")
 
 
+@pytest.mark.parametrize("write", [float, "{:012}".format, "{}.0".format, str])
+def test_an_id_is_one_number_however_it_is_written(folder, write):
+    """42, 42.0 (a column with gaps in pandas) and "000000000042" (a file's name) are one id."""
+    rows = [{"image_id": write(row["image_id"]), "caption": row["caption"]} for row in RESULTS]
+    references = folder("captions.json", COCO)
+    found = caption_results.read([folder("r.json", rows)], references)
+    assert [image.captions for image in found] == [[texts[-1]] for texts in TEXTS.values()]
+    with pytest.raises(UserError, match="1 image twice in .*"):
+        caption_results.read([folder("r.json", [*rows, RESULTS[0]])], references)
+
+
+def test_a_files_name_comes_before_an_id_of_the_same_number(folder):
+    images = [{"id": 7, "file_name": "005.jpg"}, {"id": 5, "file_name": "x.jpg"}]
+    notes = [{"image_id": id, "caption": "a dog"} for id in (7, 5)]
+    references = folder("c.json", {"images": images, "annotations": notes})
+    rows = [{"image_id": "005", "caption": "seven"}, {"image_id": "x", "caption": "five"}]
+    found = caption_results.read([folder("r.json", rows)], references)
+    assert [image.captions for image in found] == [["seven"], ["five"]]
+
+
+def test_references_are_checked_as_photographs_are(folder, capsys):
+    twice = {**COCO, "images": [*COCO["images"], {"id": 3, "file_name": "photo_11.jpg"}]}
+    with pytest.raises(UserError, match="the id 3 for two images in .*photo_3.jpg and photo_11"):
+        caption_results.read_references(folder("c.json", twice))
+    more = {**COCO, "annotations": [*COCO["annotations"], {"image_id": 4711, "caption": "lost"}]}
+    assert len(caption_results.read_references(folder("c.json", more))) == 3
+    assert "1 of 7 annotations are left out" in capsys.readouterr().err
+
+
+def test_cider_of_one_image_is_zero_and_a_note_says_so(folder, capsys):
+    """CIDEr weighs words by how few images have them: of one image it is 0, as in coco-caption."""
+    one = {"images": COCO["images"][:1], "annotations": COCO["annotations"][:2]}
+    words = ["--hypotheses", folder("r.json", RESULTS[-1:]), "--references", folder("c.json", one)]
+    evaluate.main(words)
+    told = capsys.readouterr()
+    assert (
+        "note: CIDEr of a single image is always 0" in told.err and "| 0.0 [0.0, 0.0] |" in told.out
+    )
+    scores = coco.scores(["a dog", "a cat"], [["a dog"], ["a cat"]])
+    assert scores["cider"] > 0 and capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     "results, message",
     [
@@ -180,7 +222,10 @@ def test_bad_results(folder, tmp_path, results, message):
         ("[]", "of another shape"),
         ({"annotations": []}, "no caption"),
         ({"annotations": [{"image_id": 1}]}, "of another shape"),
-        ({"annotations": [{"image_id": 1, "caption": 3}]}, "captions that are no text"),
+        (
+            {"annotations": [{"image_id": 1, "caption": 3}]},
+            "annotation 1, whose .caption. is no text",
+        ),
         ({"annotations": {"a": 1}}, "of another shape"),
         ({"images": [{"split": "test"}]}, "of another shape"),
         ("3", "of another shape"),

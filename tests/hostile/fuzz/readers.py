@@ -27,9 +27,11 @@ from base.tokenizer import Tokenizer
 from caption import data as caption_data
 from caption import photos
 from caption import results as caption_results
+from caption.collected import Collected
 from loop import checkpoint
 from net import image_encoders
 from show import ratings
+from tests.making import tables
 from tests.making.captioned import by_hand
 from tests.making.corpus import make_data, make_run
 from text import blanks, data, forms, pairs, sources
@@ -406,6 +408,31 @@ def read_photos(world, rng, folder):
     photos.read(str(path), folder)
 
 
+def read_table(world, rng, folder):
+    """A table with odd rows. If it is not damaged, every row must be a caption or counted."""
+    made = tables.table(rng)
+    path = folder / "x.csv"
+    if rng.random() < 0.5:
+        photos.read(str(put(path, damaged(made.text.encode(), rng))), folder)
+        return
+    found = Collected("x.csv", folder)
+    photos.from_file(put(path, made.text.encode()), found)
+    tables.check_no_loss(made, found)
+
+
+def read_imagefolder(world, rng, folder):
+    """A folder of images with metadata in the folders of its splits."""
+    lines = [{"file_name": f"{n}.png", "text": "a dog", "split": "val"} for n in range(3)]
+    for name in rng.sample(("train", "Validation", "x", "."), k=2):
+        (folder / name).mkdir(exist_ok=True)
+        rows = [altered(line, rng) if rng.random() < 0.3 else line for line in lines]
+        text = "\n".join(json.dumps(row) for row in rows).encode()
+        put(folder / name / "metadata.jsonl", damaged(text, rng) if rng.random() < 0.3 else text)
+    path = photos.find_file(folder)
+    photos.digest(path)
+    photos.read(str(path), folder)
+
+
 def read_caption_files(world, rng, folder):
     lines = "\n".join(
         json.dumps(altered(line, rng) if rng.random() < 0.5 else line) for line in LINES
@@ -528,6 +555,8 @@ READERS = {
     "checkpoint": read_checkpoint,
     "checkpoint's values": read_checkpoint_values,
     "captioned photographs": read_photos,
+    "tables": read_table,
+    "imagefolder": read_imagefolder,
     "caption files": read_caption_files,
     "images": read_image,
     "templates": read_templates,
