@@ -58,12 +58,12 @@ def parse_args(argv):
 
 
 def read_tokenizer(path: str) -> Tokenizer:
-    """From a tokenizer.json, or from a checkpoint."""
-    if path.endswith(".pt"):
-        from loop import checkpoint  # torch takes seconds to import
+    """From a tokenizer.json, or from a checkpoint: a file, a published folder, a hub name."""
+    if Path(path).suffix == ".json":
+        return Tokenizer.load(path, "check --tokenizer")
+    from loop import checkpoint  # torch takes seconds to import
 
-        return Tokenizer.from_json(checkpoint.load(path)["tokenizer"])
-    return Tokenizer.load(path, "check --tokenizer")
+    return checkpoint.read_tokenizer(path)
 
 
 def make(corpus: Corpus, out: Path, kept: Tokenizer | None, settings: dict, command: str) -> dict:

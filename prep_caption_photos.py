@@ -32,6 +32,7 @@ from base.flags import setting
 from base.tokenizer import Tokenizer
 from caption import data, features, photos, splits
 from caption.features import Work
+from loop import checkpoint
 from net import image_encoders
 
 # What ends so is meant as a file, even if it is not there.
@@ -65,7 +66,7 @@ class Collection:
     )
     vocab_size: int = setting(4096, "most tokens of the captions' BPE")
     tokenizer: str | None = setting(
-        None, "use this tokenizer.json instead, such as a text denoiser's"
+        None, "use this tokenizer.json instead, or that of a checkpoint, such as a text denoiser's"
     )
     views: int = setting(
         1,
@@ -169,7 +170,7 @@ def captions_are_there(out: Path, facts: dict) -> bool:
 
 def read_tokenizer(path: str | None) -> Tokenizer | None:
     """The tokenizer that --tokenizer names. Raises UserError if there is no such file."""
-    return None if path is None else Tokenizer.load(path, "check --tokenizer")
+    return None if path is None else checkpoint.read_tokenizer(path)
 
 
 def main(argv=None):

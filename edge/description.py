@@ -16,6 +16,7 @@ from base.config import SampleConfig
 from base.decoding import SAMPLERS
 from edge import parity
 from edge.inputs import Material, Trained, with_holes
+from loop import checkpoint
 
 GOLDEN = 16  # inputs that the bundle keeps with their outputs: 180 kB of 128x128 images
 GOLDEN_CASES = ("as shipped", "with noise")  # of `parity.cases`
@@ -48,7 +49,7 @@ def describe(
         "tokenizer": tokenizer.fingerprint,
         "tolerances": parity.TOLERANCES[precision],
         "checkpoint": {
-            "sha256": files.file_digest(path).hex(),
+            "sha256": checkpoint.digest(path, saved),
             "data": saved["data"]["fingerprint"],
             "step": saved["step"],
             "git": saved["git"],

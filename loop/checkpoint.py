@@ -19,8 +19,12 @@ A checkpoint `*.pt` is one dict of tensors and plain values, read with `weights_
     checksums    SHA-256 of every tensor and plain value, which `load` checks (checksums.py)
 `resume.pt` also holds `optimizer`, `best`, `tokens_seen`, and `skipped`, the number of steps that
 --skip_nonfinite left out. Only training reads it.
+
+A folder that tools.publish wrote opens as a checkpoint too, and so does `hub:OWNER/NAME`: see
+published.py.
 """
 
+import hashlib
 import pickle
 import sys
 import zipfile
@@ -35,7 +39,7 @@ from base import config, files, flags
 from base.files import UserError
 from base.folders import check_tokenizer
 from base.tokenizer import Tokenizer
-from loop import checksums, distributed
+from loop import checksums, distributed, published
 from loop.contracts import Checkpoint
 from model import Denoiser
 from net.text_encoder import TextConditioned
@@ -135,20 +139,35 @@ def system_error(error: BaseException) -> OSError | None:
 
 
 def read(path: Path | str, device: str | torch.device, do: str) -> dict[str, Any]:
-    """The tensors and plain values in a checkpoint file.
+    """The tensors and plain values in a checkpoint: a file, a published folder, or its hub name.
 
     do: what the user should do next. Raises UserError if the file is missing or damaged, or if it
     holds anything else.
     """
-    path = files.existing(path, "a checkpoint (*.pt)", do)
-    if path.is_dir():
-        raise UserError(f"the folder {path}", "a checkpoint file", f"try {path / 'best.pt'}")
+    path = files.existing(published.local(path), "a checkpoint (*.pt)", do)
+    is_published = path.is_dir() and published.is_published(path)
+    if path.is_dir() and not is_published:
+        raise UserError(
+            f"the folder {path}",
+            f"a checkpoint file, or {published.WHAT}",
+            f"try {path / 'best.pt'}",
+        )
+    saved = (published.read if is_published else read_file)(path, device, do)
+    if not isinstance(saved, dict) or "format" not in saved or "kind" not in saved:
+        raise UserError(
+            f"{path}, which is no checkpoint of this project", "keys `format` and `kind`", do
+        )
+    return saved
+
+
+def read_file(path: Path, device: str | torch.device, do: str) -> Any:
+    """What is in a file of torch, if it is tensors and plain values. Raises UserError otherwise."""
     try:
         # torch.load does not compare the zip's own checksums.
         if zipfile.is_zipfile(path):
             checksums.check_archive(path, ANOTHER)
         # Without weights_only a pickle may run any code.
-        saved = torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}, which holds more than tensors and plain values, or is no checkpoint at all",
@@ -163,11 +182,6 @@ def read(path: Path | str, device: str | torch.device, do: str) -> dict[str, Any
         raise UserError(
             f"{path}, which is damaged or truncated", "a whole checkpoint", ANOTHER
         ) from error
-    if not isinstance(saved, dict) or "format" not in saved or "kind" not in saved:
-        raise UserError(
-            f"{path}, which is no checkpoint of this project", "keys `format` and `kind`", do
-        )
-    return saved
 
 
 def load(
@@ -277,6 +291,26 @@ def start_from(model: nn.Module, path: Path | str, fingerprint: str) -> Checkpoi
     new = len(own) - len(fitting)
     distributed.say(f"from {path}: {len(fitting)} of {len(own)} tensors; new: {new}")
     return saved
+
+
+def read_tokenizer(path: str, do: str = "check --tokenizer") -> Tokenizer:
+    """The tokenizer of a checkpoint (a file, a published folder, a hub name) or a tokenizer.json.
+
+    Raises UserError if there is none.
+    """
+    if path.endswith(".pt") or path.startswith("hub:") or Path(path).is_dir():
+        return Tokenizer.from_json(load(path, do=do)["tokenizer"])
+    return Tokenizer.load(path, do)
+
+
+def digest(path: Path | str, saved: Checkpoint) -> str:
+    """What tells this checkpoint from all others: 64 hex digits of SHA-256.
+
+    Of the file; of a published folder, or a hub name, of the checksums that `saved` holds.
+    """
+    if Path(path).is_file():
+        return files.file_digest(path).hex()
+    return hashlib.sha256(repr(sorted(saved["checksums"].items())).encode()).hexdigest()
 
 
 def newest(kinds: tuple[str, ...] = ("text",)) -> Path:
