@@ -144,6 +144,9 @@ class TrainConfig:
     save_every: int = setting(
         500, "steps between saved states; 0 means only at the end", at_least=0
     )
+    tensorboard: bool = setting(
+        False, "write the figures of log.jsonl for TensorBoard too (requirements-extra.txt)"
+    )
     skip_nonfinite: int = setting(
         0,
         "steps with a non-finite loss or gradient that are left out; one more stops the run",

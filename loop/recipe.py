@@ -17,7 +17,7 @@ from base import files, flags
 from base.config import ModelConfig, TrainConfig
 from base.files import UserError
 from base.flags import setting
-from loop import checkpoint, distributed
+from loop import board, checkpoint, distributed
 from loop.contracts import Checkpoint, Data
 from loop.hardware import choose_device, keep_freed_memory
 
@@ -69,12 +69,18 @@ class Setup:
         return flags.resolve(ModelConfig, self.arguments, size, self.file, kept)
 
     def train_config(self) -> TrainConfig:
-        """The settings of the loop: --config, then the resumed run's, then flags."""
+        """The settings of the loop: --config, then the resumed run's, then flags.
+
+        Raises UserError for --tensorboard without TensorBoard: here it costs no time.
+        """
         kept: dict[str, Any] = {}
         if self.resume:
             # A run in two stages stores the settings of the stage, and those of both stages apart.
             kept = self.resume["train"] | self.resume.get("both_stages", {})
-        return flags.resolve(TrainConfig, self.arguments, self.file, kept)
+        cfg = flags.resolve(TrainConfig, self.arguments, self.file, kept)
+        if cfg.tensorboard:
+            board.require()
+        return cfg
 
 
 def read_run(

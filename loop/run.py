@@ -16,7 +16,7 @@ from tqdm import tqdm
 from base import files, flags
 from base.config import TrainConfig
 from base.files import UserError
-from loop import checkpoint, distributed
+from loop import board, checkpoint, distributed
 from loop.contracts import Checkpoint, EvalFn, PreviewFn
 from loop.hardware import Arithmetic
 from loop.optim import make_optimizers
@@ -47,11 +47,12 @@ class Log:
     """log.jsonl: one JSON object per line, written by rank 0.
 
     step: the step that the run continues from. Lines of later steps are dropped: a process that was
-    killed wrote them behind its last saved state.
+    killed wrote them behind its last saved state. tensorboard: show the figures there too.
     """
 
-    def __init__(self, path: Path, step: int):
-        self.file = None
+    def __init__(self, path: Path, step: int, tensorboard: bool = False):
+        self.file: Any = None
+        self.board: board.Board | None = None
         if not distributed.leads():
             return
         kept = []
@@ -62,12 +63,16 @@ class Log:
                         kept.append(line + "\n")
         files.write_text(path, "".join(kept))
         self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        if tensorboard:
+            self.board = board.Board(path.parent, step, [json.loads(line) for line in kept])
 
     def write(self, **values: Any) -> None:
         """Add one line, and hand it to the system so that a reader sees it now."""
         if self.file:
             self.file.write(json.dumps(values) + "\n")
             self.file.flush()
+        if self.board:
+            self.board.write(values)
 
 
 def announce(step: int, text: str) -> None:
@@ -124,7 +129,7 @@ class Run:
         self.skipped = 0
         if resume is not None:
             self.continue_from(resume)
-        self.log = Log(run_dir / "log.jsonl", self.step)
+        self.log = Log(run_dir / "log.jsonl", self.step, cfg.tensorboard)
 
     @property
     def is_split(self) -> bool:
