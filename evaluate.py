@@ -35,7 +35,7 @@ from base.jobs import Group, Job, add_jobs, refuse_foreign
 from caption import results
 from caption import scores as caption_scores
 from loop import checkpoint, distributed, hardware
-from show import plots, ratings
+from show import curves, ratings
 from text import fill_scores
 from text import scores as text_scores
 
@@ -78,6 +78,12 @@ class Curves:
     curves: list[str] | None = setting(
         None, "draw the learning curves of these run folders into --picture", metavar="RUN"
     )
+    figures: str | None = setting(
+        None,
+        "with --curves: figures of log.jsonl, a panel each, such as loss,val_bits_per_byte; "
+        "none: loss, held-out figure, learning rate, tokens per second",
+        metavar="NAMES",
+    )
     picture: str | None = setting(None, "draw the figures into this PNG", metavar="FILE")
 
 
@@ -95,7 +101,8 @@ def draw_curves(options: Curves, run: Run) -> None:
         raise UserError(
             "--curves without --picture", "a file to draw into", "add --picture curves.png"
         )
-    plots.learning_curves(options.picture, options.curves)
+    names = options.figures.split(",") if options.figures else []
+    curves.learning_curves(options.picture, options.curves, names)
 
 
 # --samplers and --step_counts stand for these two fields of SampleConfig.

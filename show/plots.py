@@ -1,26 +1,25 @@
 """Plots of results as PNG files. matplotlib is imported when a plot is drawn."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 
 from base import files
-from base.files import UserError
 
 HUMAN_NATS = 0.5  # samples this near to human text, under the judge, count as human-like
 HUMAN_ENTROPY = 0.05  # share of the human entropy; a lower entropy is repetition
 
 
-def canvas(width: float, height: float):
-    """A matplotlib figure of width × height inches and its axes, drawn without a screen."""
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1):
+    """A matplotlib figure of width × height inches and its axes, drawn without a screen.
+
+    Axes are an array (rows, columns) if there are several.
+    """
     import matplotlib
 
     # On a server without a screen, a backend with windows would fail.
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    return plt.subplots(figsize=(width, height), dpi=150)
+    return plt.subplots(rows, columns, figsize=(width, height), dpi=150)
 
 
 def save(figure, path) -> None:
@@ -70,55 +69,6 @@ def mark_human(axes, entropy: float, nats: float) -> None:
     low, high = entropy * (1 - HUMAN_ENTROPY), entropy * (1 + HUMAN_ENTROPY)
     axes.axvspan(low, high, color="tab:green", alpha=0.08, label="human ± 5% entropy")
     axes.plot(entropy, nats, "k*", markersize=14, label="human text")
-
-
-# --- training ----------------------------------------------------------------------------------
-
-
-def read_curve(run) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens seen and held-out bits per byte of a run folder: two arrays (evaluations,).
-
-    Raises UserError if the log holds none.
-    """
-    path = files.existing(Path(run) / "log.jsonl", "a run folder of train.py", "check --curves")
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        trained = [row for row in rows if "tokens_seen" in row]
-        held_out = [row for row in rows if "val_bits_per_byte" in row]
-        # An evaluation may lie between two logged steps: its tokens are interpolated.
-        steps = [0, *(row["step"] for row in trained)]
-        seen = [0, *(row["tokens_seen"] for row in trained)]
-        tokens = np.interp([row["step"] for row in held_out], steps, seen)
-        bits = np.array([row["val_bits_per_byte"] for row in held_out], dtype=float)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{path}, which is no log of train.py ({error})",
-            "one JSON object per line",
-            "name another run folder",
-        ) from error
-    if not len(bits):
-        raise UserError(
-            f"{path} without an evaluation",
-            "a run that has reached --eval_every",
-            "wait, or name another run folder",
-        )
-    return tokens, bits
-
-
-def learning_curves(path, runs: list[str]) -> None:
-    """Held-out bits per byte against training tokens, a line per run folder."""
-    figure, axes = canvas(7, 4.5)
-    for run in runs:
-        tokens, bits = read_curve(run)
-        axes.plot(tokens / 1e6, bits, "o-", markersize=3, label=f"{Path(run).name}: {bits[-1]:.3f}")
-    axes.set(
-        xlabel="training tokens (millions, repeats counted)",
-        ylabel="held-out bits per byte",
-        title="Held-out bound, or the twin's exact likelihood",
-    )
-    axes.grid(alpha=0.3)
-    axes.legend()
-    save(figure, path)
 
 
 # --- captions ----------------------------------------------------------------------------------

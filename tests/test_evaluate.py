@@ -1,6 +1,5 @@
 """Scores: closed forms where there are some, the same units for both objectives, and clean refusals of bad checkpoints."""
 
-import json
 import math
 import pickle
 import shutil
@@ -11,7 +10,6 @@ import torch
 import evaluate
 from base.files import UserError
 from loop import checkpoint
-from show import plots
 from tests.making.corpus import make_data
 from tests.making.paired import refusal
 from tests.making.scored import scored
@@ -69,18 +67,10 @@ def test_learning_curves(text_runs, tmp_path):
         ]
     )
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    tokens, bits = plots.read_curve(text_runs.denoiser.parent)
-    assert (
-        len(tokens) == len(bits) == 1
-        and tokens[0]
-        == json.loads((text_runs.denoiser.parent / "log.jsonl").read_text().splitlines()[-2])[
-            "tokens_seen"
-        ]
-    )
-    for text, message in (("{", "no log of train.py"), ('{"step": 1}', "without an evaluation")):
-        (tmp_path / "log.jsonl").write_text(text)
-        with pytest.raises(UserError, match=message):
-            plots.read_curve(tmp_path)
+    words = ["--curves", str(text_runs.twin.parent), "--picture", str(tmp_path / "one.png")]
+    evaluate.main([*words, "--figures", "val_bits_per_byte"])
+    with pytest.raises(UserError, match="--figures val_bits; expected figures that.*loss"):
+        evaluate.main([*words, "--figures", "val_bits"])
     with pytest.raises(UserError, match="--curves without --picture"):
         evaluate.main(["--curves", str(tmp_path)])
     with pytest.raises(UserError, match="--draws with --curves"):

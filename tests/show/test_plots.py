@@ -1,11 +1,8 @@
-"""Plots: curves are read from a run's log, and each kind of result becomes a PNG."""
-
-import json
+"""Plots: each kind of result becomes a PNG."""
 
 import numpy as np
 import pytest
 
-from base.files import UserError
 from show import plots
 
 
@@ -14,35 +11,6 @@ def coarse(monkeypatch):
     """Few pixels: what is drawn counts here, not how finely."""
     drawn = plots.canvas
     monkeypatch.setattr(plots, "canvas", lambda width, height: drawn(width / 2, height / 2))
-
-
-def make_log(folder, rows: list[dict]):
-    folder.mkdir()
-    (folder / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return folder
-
-
-def test_tokens_of_an_evaluation_are_interpolated(tmp_path):
-    rows = [
-        {"step": 10, "tokens_seen": 1000},
-        {"step": 15, "val_bits_per_byte": 2.0},
-        {"step": 20, "tokens_seen": 3000},
-    ]
-    run = make_log(tmp_path / "run", rows)
-    tokens, bits = plots.read_curve(run)
-    assert tokens.tolist() == [2000] and bits.tolist() == [2.0]
-    plots.learning_curves(tmp_path / "curves.png", [run])
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [("{", "no log of train.py"), ('{"step": 1, "tokens_seen": 5}', "without an evaluation")],
-)
-def test_logs_that_hold_no_curve(tmp_path, text, message):
-    (tmp_path / "log.jsonl").write_text(text)
-    with pytest.raises(UserError, match=message):
-        plots.read_curve(tmp_path)
 
 
 @pytest.mark.parametrize("names", [("truthful", "set_exact"), ("cider",)])
