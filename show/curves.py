@@ -141,8 +141,12 @@ def learning_curves(path, runs: list[str], names: list[str]) -> None:
     width, height = (7, 4.5) if len(names) == 1 else (6 * columns, 3.8 * rows)
     figure, grid = plots.canvas(width, height, rows, columns)
     panels = list(np.atleast_1d(grid).flat)
+    most = max(log.curve(name)[0].max(initial=0.0) for log in logs for name in names) / 1e6
     for axes, name in zip(panels, names, strict=False):
         draw_panel(axes, logs, name)
+        if most:
+            # The same width for all: a single evaluation then stands where it was made.
+            axes.set_xlim(-0.02 * most, 1.02 * most)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     plots.save(figure, path)

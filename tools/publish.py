@@ -35,16 +35,18 @@ class Task:
 
     hub: str
     does: str
-    command: str
+    command: tuple[str, ...]
 
 
 TASKS = {
-    "text": Task("text-generation", "writes texts", "generate.py --num_samples 5"),
-    "caption": Task("image-to-text", "captions images", "generate_caption.py --image picture.png"),
+    "text": Task("text-generation", "writes texts", ("generate.py", "--num_samples", "5")),
+    "caption": Task(
+        "image-to-text", "captions images", ("generate_caption.py", "--image", "picture.png")
+    ),
     "conditional": Task(
         "text-generation",
         "writes the missing parts of a text",
-        'generate_conditional.py --prompt "Once upon a time"',
+        ("generate_conditional.py", "--prompt", "Once upon a time"),
     ),
 }
 OBJECTIVES = {
@@ -167,7 +169,8 @@ def card(saved: Checkpoint, options: Publishing, parameters: int) -> str:
     title = options.name or Path(options.out).absolute().name
     style = "autoregressive" if saved["objective"] == "ar" else "masked-diffusion"
     # Only the folder's name: the path to it is this machine's.
-    where = shlex.quote(f"hub:{title}" if options.name else title)
+    where = f"hub:{title}" if options.name else title
+    score = ["python", "evaluate.py", "--checkpoint", where, "--data_dir", "DATA"]
     lines = [
         "---",
         f"license: {options.license}",
@@ -190,8 +193,8 @@ def card(saved: Checkpoint, options: Publishing, parameters: int) -> str:
         "## Use",
         f"With the code of [diffusion-llm]({HOME}):",
         "```bash",
-        f"python {task.command} --checkpoint {where}",
-        f"python evaluate.py --checkpoint {where} --data_dir DATA",
+        shlex.join(["python", *task.command, "--checkpoint", where]),
+        shlex.join(score),
         "```",
         "DATA is a data folder with the fingerprint of the tokenizer in the table.",
         "`config.json` holds the settings of the run, and checksums of all tensors and values.",
