@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from base import metrics
+from base import flags, metrics
 from base.config import CAPTIONS, CHOOSE, SampleConfig
 from base.files import UserError
 from base.flags import check, numbers, setting, unknown
@@ -247,8 +247,7 @@ def report(
     """
     model, _, saved = opened
     result: dict = {"splits": {}, "steps": [], "objective": saved["objective"]}
-    names = ("sampler", "steps", "temperature")
-    result["settings"] = {name: getattr(settings, name) for name in names}
+    result["settings"] = flags.to_dict(settings)
     for name in ("guidance", "rerank", "choose", "penalty"):
         result["settings"][name] = getattr(options, name)
     loaded = {name: CaptionData(options.data_dir, name) for name in dict.fromkeys([*splits, "val"])}

@@ -16,7 +16,7 @@ def test_learning_rate():
 
 
 def test_updates_become_orthogonal():
-    """Singular vectors stay; each singular value goes where the three polynomials send it."""
+    """Singular vectors stay; each singular value goes where the polynomials send it."""
     torch.manual_seed(0)
     for shape in ((24, 24), (64, 24), (24, 64)):
         matrix = torch.randn(shape, dtype=torch.float64)
@@ -29,12 +29,12 @@ def test_updates_become_orthogonal():
 
 
 def test_the_polynomials_bring_all_values_near_one():
-    """From a hundredth of the scale to the scale: within 1 ± 0.27, reached on both sides."""
-    values = torch.linspace(0.01, 1.0, 100_000, dtype=torch.float64)
+    """From 0.002 of the scale to the scale: within 1 ± 0.32, reached on both sides."""
+    values = torch.linspace(0.002, 1.0, 100_000, dtype=torch.float64)
     for a, b, c in ROUNDS:
         values = a * values + b * values**3 + c * values**5
-    assert values.min().item() == pytest.approx(0.73, abs=0.003)
-    assert values.max().item() == pytest.approx(1.27, abs=0.003)
+    assert values.min().item() == pytest.approx(0.679, abs=0.003)
+    assert values.max().item() == pytest.approx(1.321, abs=0.003)
 
 
 def test_muon_is_torchs_muon():
@@ -57,8 +57,10 @@ def test_muon_is_torchs_muon():
     for weight, other, before in zip(mine, theirs, start, strict=True):
         moved, expected = weight.detach() - before, other.detach() - before
         cosine = torch.nn.functional.cosine_similarity(moved.flatten(), expected.flatten(), 0)
-        assert cosine > 0.97
-        assert moved.norm() / expected.norm() == pytest.approx(1.0, abs=0.15)
+        assert cosine > 0.95
+        assert moved.norm() / expected.norm() == pytest.approx(
+            1.07, abs=0.1
+        )  # the five rounds leave a mean under 1
 
 
 def test_muon_takes_the_blocks_matrices_and_nothing_else():
