@@ -164,15 +164,18 @@ def read_results(path) -> dict[str, tuple[str, list[str]]]:
 
 def read_entry(path, number: int, row) -> tuple[str, str, list[str]]:
     """(image, caption, references) of one entry of a results file. Raises UserError."""
-    row = row if isinstance(row, dict) else {}
-    name, caption = row.get("image_id", row.get("image")), row.get("caption")
+    source = annotations.Source(path, RESULTS, CHECK_RESULTS)
+    what = f"entry {number}"
+    if not isinstance(row, dict):
+        raise source.malformed(f"{what}, which is no object")
+    key = "image" if "image" in row and "image_id" not in row else "image_id"
+    name = source.id(row, key, what)
+    if isinstance(row[key], str):
+        name = row[key]  # a text stays as it is: it may be the name of a file
     references = row.get("references", [])
-    # 42.0 is the id 42. A text stays as it is: it may be the name of a file.
-    name = name if isinstance(name, str) else annotations.normal_id(name)
-    if not (name is not None and isinstance(caption, str) and are_texts(references)):
-        found = f"entry {number} of {path} without an image_id and a caption"
-        raise UserError(found, RESULTS, CHECK_RESULTS)
-    return name, caption, references
+    if not are_texts(references):
+        raise source.malformed(f'{what}, whose "references" are no list of texts')
+    return name, source.text(row, "caption", what), references
 
 
 def read_references(path, split: str | None = None) -> list[Image]:

@@ -84,9 +84,9 @@ def table(rng: random.Random) -> Made:
             cells.append(facts[kind] if kind in facts else sentence(rng, 10 * number + place))
         if not quoted:
             cells = [" ".join(cell.splitlines()) for cell in cells]
-            # A mark that closes a mark of the row before: nobody can tell it from a quoted cell.
-            # With a name in the row, the reader sees that a row was swallowed.
-            if not facts["image"]:
+            # Two marks without a partner may look like a cell in quotes: nobody can tell. Commas
+            # with such marks are no CSV. With other separators, a name shows a swallowed row.
+            if separator == "," or not facts["image"]:
                 cells = [cell.replace('"', "") for cell in cells]
             last = kinds.index("caption") if kinds[-1] == "caption" else None
             for place in range(len(cells)):
