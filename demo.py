@@ -14,7 +14,6 @@ Each stage is one of the scripts, printed and then run as a user would run it. A
 stopped continues where it was.
 """
 
-import resource
 import shlex
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from base import files, flags
+from base import files, flags, system
 from base.files import UserError
 from base.flags import setting
 
@@ -165,10 +164,10 @@ def run(command: list[str]) -> None:
         raise SystemExit(done.returncode)
 
 
-def peak_memory() -> float:
-    """The largest memory of a stage's process, in GiB."""
-    unit = 1 << 30 if sys.platform == "darwin" else 1 << 20  # macOS counts bytes, Linux kilobytes
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
+def peak_memory() -> float | None:
+    """The largest memory of a stage's process, in GiB; None where the system does not say it."""
+    mib = system.peak_mib(children=True)
+    return None if mib is None else round(mib / 2**10, 2)
 
 
 def main(argv=None):
@@ -183,7 +182,7 @@ def main(argv=None):
     results = files.read_json(path, "the evaluation's figures", "run the demo again")
     seconds, memory = time.perf_counter() - clock, peak_memory()
     # The evaluation wrote the file; the demo adds what the whole run cost.
-    facts = {"seconds": round(seconds, 1), "peak_memory_gb": round(memory, 2)}
+    facts = {"seconds": round(seconds, 1), "peak_memory_gb": memory}
     files.write_json(path, {**facts, **results})
     for split in ("val", "held_pair"):
         figures = results["splits"][split]
@@ -191,7 +190,8 @@ def main(argv=None):
         low, high = (100 * bound for bound in figures["truthful_ci95"])
         interval = f"[{low:.1f}, {high:.1f}]"
         print(f"{split:<10} truthful {truthful:.1f}% {interval}  set-exact {set_exact:.1f}%")
-    print(f"{seconds / 60:.1f} minutes, at most {memory:.1f} GB per process; figures in {path}")
+    most = "" if memory is None else f", at most {memory:.1f} GB per process"
+    print(f"{seconds / 60:.1f} minutes{most}; figures in {path}")
     print(f"look at {out / 'index.html'}")
 
 

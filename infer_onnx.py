@@ -14,6 +14,11 @@ A text model's bundle:
 The same seed writes the same texts as generate.py and generate_caption.py.
 """
 
+from base import environment
+
+if __name__ == "__main__":
+    environment.check()  # before an import that an old Python or an old module would break
+
 import functools
 import sys
 import time

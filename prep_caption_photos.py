@@ -151,7 +151,7 @@ def make_records(wanted: Collection, work: Work, name: str, path: Path, folder: 
         if image.is_relative_to(out.resolve()):  # such a folder can be moved as a whole
             image = image.relative_to(out.resolve())
         _, captions = found[name]
-        records.append({"image": str(image), "split": split_of[name], "captions": captions})
+        records.append({"image": image.as_posix(), "split": split_of[name], "captions": captions})
     return records
 
 

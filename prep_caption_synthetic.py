@@ -144,7 +144,7 @@ def draw_all(wanted: Scenes, out: Path, workers: int) -> list[dict]:
         splits += [split] * size
         numbers += range(size)
     draw = partial(make_record, out, wanted)
-    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+    with ProcessPoolExecutor(workers or None) as pool:
         drawn = pool.map(draw, splits, numbers, chunksize=32)
         return list(tqdm(drawn, total=len(splits), desc="drawing", unit="image"))
 

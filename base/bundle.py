@@ -78,7 +78,8 @@ def seal(folder, facts: dict) -> None:
     It is the last file of an export: a folder without it is no bundle.
     """
     folder = Path(folder)
-    names = [str(path.relative_to(folder)) for path in contents(folder)]
+    # Slashes, also on Windows: every system reads the bundle.
+    names = [path.relative_to(folder).as_posix() for path in contents(folder)]
     files.write_sealed(
         folder / "bundle.json", {"format": FORMAT, **facts, "files": files.listed(folder, names)}
     )

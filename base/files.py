@@ -24,15 +24,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
-from base import text_files
+from base import system, text_files
 from base.errors import UserError, os_error
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
-
 OWN = re.compile(rb'"checksum": "([0-9a-f]{64})"')  # of a sealed JSON file
+POINTER = b"version https://git-lfs"  # how a file begins that only says where the real file is
 CLAIMED: dict = {}  # folder: the process that claimed it, and its open lock file
 
 
@@ -88,21 +84,23 @@ def replacing(path, mode: str = "wb"):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
-        with open(temporary, mode, encoding=encoding, errors=errors) as file:
+        with opened(temporary, mode) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # else a power cut may leave the new name on an empty file
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must survive a power cut
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        system.sync_folder(path.parent)
     except OSError as error:
         raise os_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def opened(path, mode: str):
+    """An open file. Text is written with \\n on every system: checksums are of bytes."""
+    if "b" in mode:
+        return open(path, mode)
+    return open(path, mode, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path, value) -> None:
@@ -200,8 +198,9 @@ def inside(folder, name: str, *, absolute: bool = False) -> Path:
     absolute: allow absolute names, as in lists that this project wrote. Raises UserError if the
     name leads out of the folder.
     """
-    # Path drops the folder in front of an absolute name: Path("a") / "/b" is /b.
-    if ".." in Path(name).parts or "\0" in name or (Path(name).is_absolute() and not absolute):
+    # Path drops the folder in front of an absolute name: Path("a") / "/b" is /b. The anchor also
+    # holds Windows' C: and \, which lead elsewhere and are not absolute.
+    if ".." in Path(name).parts or "\0" in name or (Path(name).anchor and not absolute):
         raise UserError(
             f"the file name {name!r}, which leads out of {folder}",
             "a name inside that folder",
@@ -230,6 +229,13 @@ def read_text(path, what: str, do: str) -> str:
     `text_files.pieces` refuses it.
     """
     return text_files.read(existing(path, what, do), what)
+
+
+def is_pointer(path) -> bool:
+    """Whether git-lfs left a pointer in the place of a file. False if it cannot be read."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return file.read(len(POINTER)) == POINTER
+    return False
 
 
 def read_json(path, what: str, do: str):
@@ -274,8 +280,7 @@ def claim(folder) -> Path:
         return folder  # closing a second handle of it would end the lock
     file = open(path, "ab")  # noqa: SIM115 - it stays open as long as the lock
     try:
-        if fcntl is not None:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        system.lock(file)
     except (BlockingIOError, PermissionError) as error:
         file.close()
         raise UserError(

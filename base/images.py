@@ -33,7 +33,7 @@ def open_image(source, *, at_least: int | None = None) -> Image.Image:
     if isinstance(source, (str, Path)):
         check_path(source)
     try:
-        return decoded(source, name, at_least)
+        image = decoded(source, name, at_least)
     except (UserError, PermissionError):
         raise
     except Image.DecompressionBombError as error:
@@ -46,8 +46,25 @@ def open_image(source, *, at_least: int | None = None) -> Image.Image:
         raise UserError(
             f"{name}, which is damaged or no image",
             "a PNG, JPEG, WebP, GIF, BMP or TIFF file",
-            "open it in a viewer, or copy it again",
+            advice(source),
         ) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numbers that are not finite get their own error
+            return to_rgb(image)
+    except (ValueError, OSError) as error:  # any other error is our own fault, and is not hidden
+        raise UserError(
+            f"{name}, whose pixels cannot be used ({error})",
+            "an image of finite numbers",
+            "save it as an 8-bit PNG",
+        ) from error
+
+
+def advice(source) -> str:
+    """What to do about a file that is damaged or no image."""
+    if isinstance(source, (str, Path)) and files.is_pointer(source):
+        return "run `git lfs pull`: the file only says where the image is"
+    return "open it in a viewer, or copy it again"
 
 
 def check_path(source) -> None:
@@ -60,8 +77,9 @@ def check_path(source) -> None:
 
 
 def decoded(source, name, at_least: int | None) -> Image.Image:
-    """`open_image` without the translation of Pillow's errors. name: of the source, for an
-    error.
+    """The upright image of a source, in any mode, without the translation of Pillow's errors.
+
+    name: of the source, for an error.
     """
     with warnings.catch_warnings():
         # Pillow warns of large images. The limit below is stricter.
@@ -78,7 +96,7 @@ def decoded(source, name, at_least: int | None) -> Image.Image:
                 # Twice the size that is needed keeps the resize as sharp as from the whole image.
                 image.draft(None, (2 * at_least, 2 * at_least))
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+            return ImageOps.exif_transpose(image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -9,15 +9,13 @@ The same seed writes the same texts as generate.py and generate_caption.py, beca
 numbers are torch's own (base/randomness.py).
 """
 
-import re
-import resource
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from base import bundle, decoding
+from base import bundle, decoding, system
 from base.config import SampleConfig
 from base.files import UserError
 from base.images import open_image, resize_crop
@@ -48,17 +46,6 @@ class Written:
     probability: list[float]
     calls: int
     text: str
-
-
-def peak_mib() -> float:
-    """The most memory in MiB that this process has held."""
-    # ru_maxrss also counts what the parent process held when it forked this one; VmHWM does not.
-    status = Path("/proc/self/status")
-    if status.exists():
-        peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        if peak:
-            return int(peak[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 @dataclass
@@ -371,6 +358,6 @@ def self_test(runner: Runner) -> int:
         seconds.append(time.perf_counter() - clock)
     median = 1000 * float(np.median(seconds[2:]))  # the first two warm the caches
     print(f"speed: {median:.1f} ms per text, median of 10, batch 1, {runner.provider}")
-    print(f"memory: {peak_mib():.0f} MiB at most")
+    print(f"memory: {system.memory_text(system.peak_mib())} at most")
     print("self-test passed" if good else "self-test FAILED: do not use this bundle here")
     return 0 if good else 1

@@ -148,7 +148,7 @@ def from_folder(texts: Path, found: Collected) -> None:
         captions: list[str] = []
         for text in paths.get(name.with_suffix(""), []):
             captions += files.read_text(text, "captions in UTF-8", "check --captions").splitlines()
-        found.add(str(name), None, captions, str(path))
+        found.add(name.as_posix(), None, captions, str(path))
     alone = [text for name, texts_of in paths.items() if name not in taken for text in texts_of]
     if alone:
         message = f"{len(alone):,} text files belong to no image (the first: {alone[0]})"

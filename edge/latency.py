@@ -5,6 +5,7 @@ warm-up; percentiles are over single calls. Memory and the time from start to th
 belong to a process of their own.
 """
 
+import json
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from base import bundle, metrics
+from base import bundle, metrics, system
 from base.runtime import Runner
 from caption import features, writer
 from edge import roofline
@@ -116,17 +117,22 @@ def compare(folders: list, twin, trained, threads: int, batch: int, repeats: int
 
 # Run by a small process: the peak of a child begins at the peak of the process that forked it.
 ALONE = """
-import resource, subprocess, sys, time
+import json, subprocess, sys, time
+from base import system
 clock = time.perf_counter()
 quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 status = subprocess.run([sys.executable, *sys.argv[1:]], **quiet).returncode
 seconds = time.perf_counter() - clock
-print(status, seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+peak = system.peak_mib(children=True)
+print(json.dumps({"seconds": seconds, "peak_mib": peak, "status": status}))
 """
 
 
 def alone(words: list[str]) -> dict:
-    """Seconds, peak MiB and status of a Python process with these words."""
+    """Seconds, peak MiB (None where the system does not say it) and status of a Python process.
+
+    words: what stands behind `python`.
+    """
     done = subprocess.run(
         [sys.executable, "-c", ALONE, *words],
         capture_output=True,
@@ -134,8 +140,7 @@ def alone(words: list[str]) -> dict:
         check=True,
         cwd=Path(__file__).parent.parent,
     )
-    status, seconds, kib = done.stdout.split()
-    return {"seconds": float(seconds), "peak_mib": float(kib) / 2**10, "status": int(status)}
+    return json.loads(done.stdout)
 
 
 def first_caption(folders: list, path, threads: int) -> list[dict]:
@@ -278,6 +283,6 @@ def tables(found: dict) -> str:
     """Three Markdown tables of `measure`'s figures: speed, start and memory, roofline."""
     starts = [["process of its own", "seconds", "peak memory"]]
     for row in found["starts"]:
-        starts.append([row["what"], f"{row['seconds']:.2f}", f"{row['peak_mib']:.0f} MiB"])
+        starts.append([row["what"], f"{row['seconds']:.2f}", system.memory_text(row["peak_mib"])])
     parts = [speed_table(found["rows"]), metrics.markdown(starts)]
     return "\n\n".join([*parts, roofline_table(found["roofline"])])

@@ -62,7 +62,7 @@ class Log:
                     if json.loads(line).get("step", 0) <= step:
                         kept.append(line + "\n")
         files.write_text(path, "".join(kept))
-        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        self.file = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115
         if tensorboard:
             self.board = board.Board(path.parent, step, [json.loads(line) for line in kept])
 

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from base import files
 from base.files import UserError
 
 # Weights of pooling layers. Many folders lack them, and no feature reads them: SigLIP's is `head`.
 POOLING = ("pooler.", "head.")
-POINTER = b"version https://git-lfs"  # how a file begins that only says where the real file is
 # The image processor of a kind, where the folder names none.
 PROCESSORS = {
     "clip": "CLIPImageProcessor",
@@ -75,16 +75,9 @@ def reading(name: str, what: str, do: str) -> Iterator[None]:
 def pointer_in(folder) -> Path | None:
     """The first file of a folder that is a pointer of git-lfs, or None."""
     for path in sorted(Path(folder).glob("*")):
-        if is_pointer(path):
+        if files.is_pointer(path):
             return path
     return None
-
-
-def is_pointer(path) -> bool:
-    """Whether a file only says where the real file is. False if it cannot be read."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        return file.read(len(POINTER)) == POINTER
-    return False
 
 
 def quiet_transformers() -> ModuleType:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from base import system
 from base.tokenizer import Tokenizer
 
 FRAMES_IN_A_FILE = 12  # where nothing moves, a dozen frames tell the story
@@ -25,6 +26,7 @@ def play(frames: Sequence[Sequence[int]], tokenizer: Tokenizer, delay: float) ->
     gets a dozen frames below each other, without colours.
     """
     live = sys.stdout.isatty()
+    system.understand_colours()
     before = None
     for number in shown(len(frames), live):
         frame = frames[number]
@@ -75,6 +77,7 @@ def marked(segments: list[tuple[str, bool]]) -> str:
 
     segments: pieces of the text, and whether each was written. Spaces around a piece stay outside.
     """
+    system.understand_colours()
     left, right = (BOLD, PLAIN) if sys.stdout.isatty() else ("‹", "›")
     text = ""
     for piece, written in segments:

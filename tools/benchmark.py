@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import torch
 
-from base import config, files, flags, metrics
+from base import config, files, flags, metrics, system
 from base.config import SampleConfig, TrainConfig
 from base.files import UserError
 from base.flags import check, setting
@@ -137,7 +137,7 @@ def table(rows: list[dict]) -> str:
     lines = [HEADER]
     for row in rows:
         if "peak_mib" in row:
-            lines.append([row["what"], f"{row['peak_mib']:,.0f} MiB", "", "", ""])
+            lines.append([row["what"], system.memory_text(row["peak_mib"]), "", "", ""])
             continue
         # The range stands next to the median, because other work on a shared machine widens it.
         middle, low, high = (
@@ -195,7 +195,7 @@ def main(argv=None):
     if options.json:
         files.write_text(options.json, json.dumps({**facts, "rows": rows}, indent=2) + "\n")
     # speed.measure_memory reads this line from its child process: it must stay the last line.
-    print(f"\npeak memory of this process: {speed.peak_mib(device):.0f} MiB")
+    print(f"\npeak memory of this process: {system.memory_text(speed.peak_mib(device))}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Speeds and memory of training and sampling, the two sides of every comparison in turn."""
 
-import resource
 import statistics
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from base import config
+from base import config, system
 from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from edge import roofline
@@ -227,17 +226,18 @@ def measure_memory(flags: dict) -> list[dict]:
             words += [f"--{name}", str(value)]
         root = Path(__file__).parent.parent
         done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
-        # The last line ends in "... : 123 MiB".
-        peak = float(done.stdout.strip().splitlines()[-1].split()[-2])
+        # The last line ends in "... : 123 MiB", or says that this system does not know it.
+        *_, peak, unit = done.stdout.strip().splitlines()[-1].split()
+        peak = float(peak.replace(",", "")) if unit == "MiB" else None
         rows.append({"what": f"peak memory, {part}", "peak_mib": peak})
     return rows
 
 
-def peak_mib(device: torch.device) -> float:
+def peak_mib(device: torch.device) -> float | None:
     """The most memory that this process has held: the GPU's if it has one, else the machine's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # KiB on Linux
+    return system.peak_mib()
 
 
 def precision_of(name: str, device: torch.device) -> torch.dtype:

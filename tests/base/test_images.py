@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from base import images
 from base.files import UserError
 from base.images import data_uri, list_images, open_image, resize_crop
 
@@ -201,3 +202,29 @@ def test_random_bytes_give_a_picture_or_one_line(junk, cut):
             assert open_image(data).mode == "RGB"
         except UserError as error:
             assert "\n" not in str(error)
+
+
+def test_a_fault_of_our_own_is_not_called_a_damaged_image(monkeypatch):
+    """Pillow 10.0 lacks has_transparency_data: every image was called damaged."""
+    good = encoded(Image.new("RGB", (8, 8)), "PNG")
+    for error in (AttributeError("has_transparency_data"), TypeError("ours")):
+
+        def broken(image, error=error):
+            raise error
+
+        monkeypatch.setattr(images, "to_rgb", broken)
+        with pytest.raises(type(error)):
+            open_image(good)
+
+
+def test_pixels_that_are_no_numbers_are_one_line():
+    image = Image.fromarray(np.full((4, 4), np.nan, np.float32))
+    with pytest.raises(UserError, match="pixels cannot be used .*not finite"):
+        open_image(encoded(image, "TIFF"))
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(UserError, match="git lfs pull"):
+        open_image(path)

@@ -4,8 +4,8 @@ An export is the most expensive thing that the tests make. So each is made once 
 and once for all processes of pytest-xdist.
 """
 
-import fcntl
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import onnx
 import torch
 
 import export_onnx
-from base import bundle
+from base import bundle, system
 from caption import data as caption_data
 from edge import onnx_files
 from loop import checkpoint
@@ -24,14 +24,23 @@ from tests.making.corpus import make_data, make_run
 def made_once(root: Path, name: str, make: Callable[[Path], None]) -> Path:
     """The folder `name` in `root`, filled by `make` in whichever process comes first."""
     folder, done = root / name, root / f"{name}.done"
-    with open(root / f"{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the other processes wait here
+    with open(root / f"{name}.lock", "ab") as lock:
+        wait_for(lock)
         if not done.exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             make(folder)
             done.touch()
     return folder
+
+
+def wait_for(file) -> None:
+    """Lock an open file as soon as the other processes let it go."""
+    while True:
+        try:
+            return system.lock(file)
+        except (BlockingIOError, PermissionError):
+            time.sleep(0.2)
 
 
 def decisive(path: Path) -> Path:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from base import files
 from base.files import UserError
-from net import image_encoders, pretrained
+from net import image_encoders
 from tests.making.captioned import save_encoder
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -62,11 +63,11 @@ def test_missing_weights_are_refused(clip, tmp_path, change, count, words):
         ("model.safetensors", b"", "no image encoder"),
         (
             "model.safetensors",
-            pretrained.POINTER + b"/spec/v1\noid sha256:00\nsize 9\n",
+            files.POINTER + b"/spec/v1\noid sha256:00\nsize 9\n",
             "lfs pull",
         ),
         ("config.json", "half", "no image encoder"),
-        ("config.json", pretrained.POINTER + b"/spec/v1\n", "config.json, a pointer of git-lfs"),
+        ("config.json", files.POINTER + b"/spec/v1\n", "config.json, a pointer of git-lfs"),
         ("config.json", b"[1]", "no image encoder"),
         ("preprocessor_config.json", "half", "no image encoder"),
         ("preprocessor_config.json", b"[1]", "no image encoder"),
