@@ -14,6 +14,15 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """Skip on Windows what Windows does not have."""
+    if os.name != "nt":
+        return
+    for item in items:
+        if item.get_closest_marker("posix"):
+            item.add_marker(pytest.mark.skip(reason="not on Windows"))
+
+
 @dataclass(frozen=True)
 class Bundled:
     """A data folder, a checkpoint trained on it, and the checkpoint's bundle."""

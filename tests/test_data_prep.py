@@ -181,9 +181,11 @@ def test_a_separator_that_is_not_there_is_shown_as_it_was_read(tmp_path, separat
         )
 
 
+@pytest.mark.posix
 def test_a_full_disk_leaves_nothing(tmp_path):
     """A limit on file size stands in for the disk's end."""
-    resource = pytest.importorskip("resource")
+    import resource
+
     write_corpus(tmp_path / "in.txt", 400)
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))
     done = subprocess.run(

@@ -149,7 +149,7 @@ def test_refusals(text_runs, tmp_path, monkeypatch):
             "an autoregressive twin",
         ),
         (["--samples", "--num_samples", "999"], "whole held-out texts"),
-        (["--json", "/proc/no/x.json"], "/proc"),
+        (["--json", f"{__file__}/x.json"], "test_evaluate.py"),
         (["--samples", "--step_counts", "0"], "--step_counts 0"),
         (["--guidance", "2"], "--guidance for a text"),
         (["--samples", "--step_counts", "few"], "--step_counts"),

@@ -165,7 +165,7 @@ def test_refusals(runs, tmp_path, monkeypatch):
         (["--template", "a [MASK*49]"], "at most 48, the model's length"),
         (["--template", "a [MASK*47] b"], "at most 48, the model's length"),
         (["--sampler", "confident"], "did you mean confidence"),
-        (["--html", "/proc/no/page.html"], "/proc/no"),
+        (["--html", f"{__file__}/page.html"], "test_generate.py"),
         (["--stepz", "3"], "expected --steps"),
         (["--d_model", "3"], "--d_model"),
     ):

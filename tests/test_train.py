@@ -58,6 +58,7 @@ def stopped_at(step: int, number: int, words: list[str], run: Path) -> subproces
     return subprocess.CompletedProcess(command, process.returncode, "", error)
 
 
+@pytest.mark.posix
 def test_stopped_and_resumed_equals_straight(straight, data_dir, tmp_path):
     """Real processes, hit by real signals in mid-run: first SIGTERM, then SIGKILL."""
     run = tmp_path / "run"
@@ -178,7 +179,7 @@ def test_refusals(straight, data_dir, tmp_path):
             "run data_prep.py",
         ),
         (["--out", str(tmp_path / "a"), "--device", "tpu"], "auto or one of cpu"),
-        (["--out", "/proc/no/such"], "/proc/no/such"),
+        (["--out", f"{__file__}/such"], "test_train.py"),
         (["--out", str(tmp_path / "a"), "--max_steps", "many"], "run again with --help"),
     ):
         with pytest.raises(UserError, match=message):

@@ -48,6 +48,7 @@ def same_run(one, other) -> None:
     assert one["metrics"] == other["metrics"]
 
 
+@pytest.mark.posix
 def test_stopped_training_equals_a_straight_run(data, tmp_path):
     """SIGTERM in a process of its own, then nothing but --resume: the flags of the loss are kept too."""
     flags = [

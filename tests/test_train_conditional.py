@@ -31,6 +31,7 @@ def same(one, other) -> None:
 
 
 @pytest.mark.long  # test_train.py holds the same for one stage
+@pytest.mark.posix
 def test_killed_in_both_stages_equals_a_straight_run(conditional_world, tmp_path):
     """SIGKILL in each stage, in a process of its own; then nothing but --resume and the data."""
     words = [

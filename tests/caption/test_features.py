@@ -87,6 +87,7 @@ def test_lost_features_are_not_taken_for_done(pictures, tmp_path, monkeypatch):
         data.CaptionData(folder, "train")
 
 
+@pytest.mark.posix
 def test_a_killed_cache_goes_on(pictures, tmp_path):
     """SIGKILL in the middle, in a process of its own: the rest is computed, and all is equal to the bit."""
     folder = save_encoder(tmp_path / "a")

@@ -24,6 +24,7 @@ def make_run(folder: Path, resume=None, **settings) -> Run:
     return Run(model, TrainConfig(**settings), folder, ABOUT | {"model": {}}, resume, plain=model)
 
 
+@pytest.mark.posix
 def test_a_signal_is_noted_and_the_old_handler_comes_back():
     before = signal.getsignal(signal.SIGTERM)
     with StopSignal() as stop:

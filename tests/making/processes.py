@@ -7,6 +7,8 @@ import socket
 import time
 from collections.abc import Callable
 
+import pytest
+
 from base import files
 from loop import fit
 
@@ -57,6 +59,8 @@ def together(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    if not hasattr(os, "fork"):
+        pytest.skip("this system does not fork")
     fork = multiprocessing.get_context("fork")
     members = []
     for rank in range(world):
