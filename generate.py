@@ -20,14 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from base import files, flags
 from base.config import SampleConfig
 from base.files import UserError
 from base.flags import setting
 from base.templates import blank_rows, template_row
-from loop import checkpoint, hardware
+from loop import checkpoint, hardware, progress
 from show import pages, terminal
 from text import stories
 
@@ -162,21 +161,22 @@ def main(argv=None):
     if saved["objective"] == "ar":
         note_ignored(arguments)  # no error: the samples are right without these flags
     rows = make_rows(story, tokenizer, saved, model.config.max_length)
-    starts = range(0, len(rows), story.batch_size)
     clock = time.perf_counter()  # opening the checkpoint is no part of the speed
     samples = []
-    for first in tqdm(starts, unit="batch", disable=len(starts) == 1):
-        batch = rows[first : first + story.batch_size]
-        samples += stories.write(
-            model,
-            tokenizer,
-            saved["objective"],
-            batch,
-            settings,
-            seed=story.seed,
-            first=first,
-            keep_frames=story.show or story.html is not None,  # memory for each call
-        )
+    with progress.Tokens(rows, tokenizer.mask) as bar:
+        for first in range(0, len(rows), story.batch_size):
+            batch = rows[first : first + story.batch_size]
+            samples += stories.write(
+                model,
+                tokenizer,
+                saved["objective"],
+                batch,
+                settings,
+                seed=story.seed,
+                first=first,
+                keep_frames=story.show or story.html is not None,  # memory for each call
+                note=bar.batch(batch),
+            )
     seconds = time.perf_counter() - clock
     facts = {"checkpoint": path.name, "trained for": f"{saved['step']} steps", "seed": story.seed}
     facts |= {name: getattr(settings, name) for name in SHOWN_SETTINGS}

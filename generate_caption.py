@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from base import config, files, flags
 from base.config import SampleConfig
@@ -29,7 +28,7 @@ from base.templates import template_row
 from caption import features, outputs, sources, writer
 from caption.sources import Source
 from caption.writer import Caption
-from loop import checkpoint, hardware
+from loop import checkpoint, hardware, progress
 from net.image_encoders import Encoder
 from show import pages
 
@@ -156,7 +155,7 @@ def caption_all(
     items: list[dict] = []
     skipped: list[str] = []
     starts = range(0, len(found), options.batch_size)
-    for start in tqdm(starts, unit="batch", disable=len(starts) <= 1):
+    for start in progress.bar(starts, unit="batch"):
         opened = sources.open_images(found[start : start + options.batch_size], skipped)
         if not opened:
             continue

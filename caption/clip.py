@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from base.files import UserError
+from loop import progress
 from net import image_encoders, pretrained
 
 PROMPT = "A photo depicts "  # put before every caption, as in section 3 of the paper
@@ -61,7 +62,7 @@ class ClipScore:
     def image_vectors(self, sources: list, batch_size: int = 64) -> Tensor:
         """Images (paths, or open) to vectors of length 1: (N, D) float32."""
         vectors = []
-        for first in range(0, len(sources), batch_size):
+        for first in progress.bar(range(0, len(sources), batch_size), "CLIP, images", "batch"):
             batch = sources[first : first + batch_size]
             pixels = np.stack([self.preprocess(source) for source in batch])  # (B, S, S, 3) uint8
             x = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
@@ -75,7 +76,7 @@ class ClipScore:
         """Captions, each after the prompt and cut to CLIP's length, to vectors of length 1: (N,
         D)."""
         vectors = []
-        for first in range(0, len(texts), batch_size):
+        for first in progress.bar(range(0, len(texts), batch_size), "CLIP, texts", "batch"):
             words = self.tokenizer(
                 [PROMPT + text for text in texts[first : first + batch_size]],
                 padding=True,

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from caption import writer
 from caption.data import CaptionData
+from loop import progress
 from worlds.scenes import CLASSES
 
 
@@ -96,7 +96,7 @@ def fit(probe: Probe, objects: Objects, steps: int, batch_size: int, seed: int) 
     # Plain AdamW with one cycle: the probe is small, and its figure is a ceiling, not a record.
     optimizer = torch.optim.AdamW(probe.parameters(), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    for _ in tqdm(range(steps), unit="step", desc="probe"):
+    for _ in progress.bar(range(steps), "probe", unit="step"):
         rows = rng.integers(len(objects), size=batch_size)
         logits = probe(*objects.batch(rows))
         losses = []

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from base import flags, metrics
 from base.config import CAPTIONS, CHOOSE, SampleConfig
@@ -22,7 +21,7 @@ from caption.data import CaptionData, Texts, image_path, read_meta
 from caption.infilling import infilling
 from caption.judging import Judge, by_objects, more_figures
 from caption.swaps import swap_scores
-from loop import checkpoint, distributed
+from loop import checkpoint, distributed, progress
 from show import plots, ratings
 
 SCENE_COLUMNS = (
@@ -186,7 +185,7 @@ def caption_all(
         return [(caption.text, caption.calls) for caption in written]
 
     def bar(items):
-        return tqdm(items, name, unit="batch", leave=False, disable=not distributed.leads())
+        return progress.bar(items, name, unit="batch", leave=False)
 
     captions = sum(distributed.shared(range(0, len(data), batch_size), batch, bar), [])
     texts, calls = zip(*captions, strict=True)

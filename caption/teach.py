@@ -12,14 +12,12 @@ masked denoiser gives both in one call: the drawn tokens and the likeliest token
 logits, put into the same masked caption.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 import diffusion
 from base import config, files, folders
@@ -27,7 +25,7 @@ from base.config import SampleConfig, TrainConfig
 from base.files import UserError
 from caption import coco, features, writer
 from caption.data import CaptionData
-from loop import checkpoint, distributed, hardware
+from loop import checkpoint, distributed, hardware, progress
 
 FILE = "taught.json"
 # Images per batch. A larger batch on a GPU is a choice, not measured.
@@ -64,9 +62,8 @@ def write_captions(
         )
         return [caption.text for caption in written]
 
-    def progress(batches: list) -> tqdm:
-        title, hidden = f"teacher, {split.split}", not distributed.leads()
-        return tqdm(batches, desc=title, unit="batch", file=sys.stderr, disable=hidden)
+    def shown(batches: list):
+        return progress.bar(batches, f"teacher, {split.split}", unit="batch")
 
     numbers = np.arange(len(split))
     if saved["objective"] == "diffusion":
@@ -77,7 +74,7 @@ def write_captions(
         numbers = np.argsort(np.concatenate(lengths), kind="stable")
     rows = min(ROWS[model.device.type], -(-len(split) // distributed.world()))
     batches = [numbers[first : first + rows] for first in range(0, len(numbers), rows)]
-    texts: list[str] = sum(distributed.shared(batches, captions, progress), [])
+    texts: list[str] = sum(distributed.shared(batches, captions, shown), [])
     by_number = dict(zip(numbers.tolist(), texts, strict=True))
     return [by_number[number] for number in range(len(split))]
 

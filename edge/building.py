@@ -12,6 +12,7 @@ from edge import graphs, onnx_files, quantization
 from edge.inputs import Trained, real_inputs, states
 from edge.loop_graph import LoopGraph
 from edge.networks import Network
+from loop import progress
 
 # What a CPU needs to write texts. The others serve TensorRT, --revise, and one-file pipelines.
 NEEDED = ("encoder", "condition", "loop", "next")
@@ -59,7 +60,8 @@ def write_graphs(
     # Calibrated on train: the gate judges on held-out inputs that INT8 has not seen.
     if facts["precision"] == "int8":
         material = real_inputs(trained, data_dir, "train", calibration)
-        feeds, images = list(states(trained, material)), material.images
+        calls = progress.bar(states(trained, material), "calibration", unit="call")
+        feeds, images = list(calls), material.images
     if facts["precision"] != "fp32":
         facts["lowered"] = quantization.lower(network, modules, feeds, images)
     about = {name: facts[name] for name in IN_EACH_GRAPH} | {"format": bundle.FORMAT}

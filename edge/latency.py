@@ -21,7 +21,7 @@ from base import bundle, metrics, system
 from base.runtime import Runner
 from caption import features, writer
 from edge import roofline
-from loop import checkpoint
+from loop import checkpoint, progress
 
 STAGES = ("decode", "resize", "encoder", "condition", "loop", "next")
 WARM_UP = 3  # uncounted rounds: first calls allocate memory and start threads
@@ -88,7 +88,7 @@ def compare(folders: list, twin, trained, threads: int, batch: int, repeats: int
         sides["torch"] = lambda: trained([image] * batch, settings)
 
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(repeats + WARM_UP):
+    for turn in progress.bar(range(repeats + WARM_UP), "latency", unit="round"):
         for name, side in sides.items():
             clock = time.perf_counter()
             side()

@@ -23,6 +23,7 @@ from base.runtime import Runner
 from caption import judging, writer
 from edge.graphs import SHORTEST
 from edge.inputs import CUT, Material, Trained, with_holes
+from loop import progress
 from net import twin
 from net.samplers import row_generators, sample
 
@@ -288,7 +289,7 @@ def compare_texts(
     """
     limits, rows = runner.facts["tolerances"], []
     tried = cases(runner.settings, material.images is not None, trained.objective)
-    for name, settings in tried.items():
+    for name, settings in progress.bar(tried.items(), "gate", unit="case"):
         if only not in (None, name):
             continue
         expected = reference(trained, material, settings, seed)

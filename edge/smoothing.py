@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from loop import progress
+
 LEFT_OUT = 3.0  # a product stays FP32 if its INT8 costs more than 3 times the median product's
 SAME = 2e-3  # largest change of an encoder by smoothing: its features are rounded to float16 anyway
 SMALLEST = 1e-5  # of a channel's magnitude, so that no factor is infinite
@@ -182,7 +184,7 @@ def costs(products: dict[str, nn.Linear], outputs: Callable[[], list[Tensor]]) -
     exact = outputs()
     norm = squared(exact)
     result = {}
-    for name, product in products.items():
+    for name, product in progress.bar(products.items(), "cost of INT8", unit="product"):
         # One product at a time: the median over all tells which of them is unusual.
         kept = product.weight.clone()
         scale = scale_of(kept.abs().amax(1, keepdim=True))

@@ -20,7 +20,6 @@ not change what a step computes.
 import copy
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
@@ -33,15 +32,12 @@ from tqdm import tqdm
 
 from base.config import TrainConfig
 from base.randomness import dropout_seed
-from loop import distributed, estimate
+from loop import distributed, estimate, progress
 from loop.batches import MicroBatches, step_generator, stream_of
 from loop.contracts import Checkpoint, EvalFn, LossFn, PreviewFn
 from loop.hardware import Arithmetic, choose_precision
 from loop.optim import learning_rate, make_optimizers, set_learning_rate
 from loop.run import Run, StopSignal
-
-# Seconds between two drawings of the progress bar: a log file needs few.
-PAUSE_ON_TERMINAL, PAUSE_IN_FILE = 0.1, 30.0
 
 
 def fit(
@@ -179,7 +175,7 @@ class Speed:
 
 def progress_bar(cfg: TrainConfig, step: int) -> tqdm:
     """A bar of the run's steps, shown by one process."""
-    pause = PAUSE_ON_TERMINAL if sys.stderr.isatty() else PAUSE_IN_FILE
+    pause = progress.pause()
     return tqdm(
         total=cfg.max_steps,
         initial=step,

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from base import metrics
 from base.config import SampleConfig
 from base.flags import check, setting
 from base.folders import check_tokenizer
-from loop import checkpoint, distributed
+from loop import checkpoint, distributed, progress
 from text import fillings
 from text.pair_bounds import Bounds, LeftReader, Reader
 from text.pairs import KINDS, PairData
@@ -82,7 +81,7 @@ def score(opened: tuple, options: FillScoring, settings: SampleConfig, seed: int
         infill=infill,
         sample=settings,
         seed=seed,
-        progress=bar,
+        progress=progress.bar,
     )
     distributed.say("\n".join(table(result)), file=sys.stdout)
     return result
@@ -96,13 +95,6 @@ def open_twin(path: str | None, kind: str, tokenizer, device) -> tuple | None:
     check_tokenizer(its_tokenizer.fingerprint, tokenizer.fingerprint, path)
     check_twin(path, saved)
     return model, saved
-
-
-def bar(items):
-    """A progress bar, which one process of torchrun shows, and which is quiet in a log file."""
-    # tqdm redraws its line; in a log file each redrawing stays, so it is rare there.
-    every = 0.5 if sys.stderr.isatty() else 30.0
-    return tqdm(items, mininterval=every, disable=not distributed.leads())
 
 
 def report(

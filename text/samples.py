@@ -10,13 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from base import metrics
 from base.config import SampleConfig
 from base.files import UserError
 from base.templates import blank_rows
-from loop import distributed
+from loop import distributed, progress
 from net import twin
 from net.samplers import row_generators, sample
 from text.data import TextData
@@ -28,7 +27,7 @@ def bar_of(unit: str) -> Callable:
     """A progress bar over items, which one process of torchrun shows."""
 
     def bar(items):
-        return tqdm(items, unit=unit, disable=not distributed.leads())
+        return progress.bar(items, unit=unit)
 
     return bar
 

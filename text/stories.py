@@ -1,5 +1,6 @@
 """Whole samples of a text model: the denoiser fills rows of blanks, the twin continues a prompt."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from base.config import SampleConfig
 from base.files import UserError
 from net import twin
-from net.samplers import row_generators, sample
+from net.samplers import Denoise, row_generators, sample
 
 
 @dataclass
@@ -36,16 +37,17 @@ def write(
     seed: int = 0,
     first: int = 0,
     keep_frames: bool = False,
+    note: Callable[[int], None] | None = None,
 ) -> list[Drawn]:
     """Write into the [MASK]s of each row of ids. A row's sample does not depend on the other rows.
 
     objective: the checkpoint's, "diffusion" or "ar". first: the number of the first row; with the
-    seed it decides the rows' random numbers. Raises UserError for the twin and words behind a
-    blank.
+    seed it decides the rows' random numbers. note(n): called when n masks are left, by the denoiser
+    alone. Raises UserError for the twin and words behind a blank.
     """
     if objective == "ar":
         return left_to_right(model, tokenizer, settings, rows, seed, first)
-    return unmask(model, tokenizer, settings, rows, seed, first, keep_frames)
+    return unmask(model, tokenizer, settings, rows, seed, first, keep_frames, note)
 
 
 def left_to_right(
@@ -90,6 +92,16 @@ def left_to_right(
     return samples
 
 
+def noted(denoise: Denoise, mask_id: int, note: Callable[[int], None]) -> Denoise:
+    """The same denoiser, which tells before each call how many masks are left."""
+
+    def wrapper(tokens, share, select):
+        note(int((tokens == mask_id).sum()))
+        return denoise(tokens, share, select)
+
+    return wrapper
+
+
 def unmask(
     model,
     tokenizer,
@@ -98,6 +110,7 @@ def unmask(
     seed: int,
     first: int,
     keep_frames: bool,
+    note: Callable[[int], None] | None = None,
 ) -> list[Drawn]:
     """The denoiser's samples: rows of different lengths in one batch, their padding invisible."""
     lengths = torch.tensor([len(row) for row in rows], device=model.device)
@@ -107,8 +120,11 @@ def unmask(
         line[: len(row)] = torch.tensor(row)
     # Without padding the model gets no lengths, so it needs no attention mask.
     padded = int(lengths.min()) < longest
+    denoise = model.bind(lengths if padded else None)
+    if note:
+        denoise = noted(denoise, tokenizer.mask, note)
     drawn = sample(
-        model.bind(lengths if padded else None),
+        denoise,
         tokens,
         settings,
         mask_id=tokenizer.mask,

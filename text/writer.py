@@ -20,6 +20,7 @@ import diffusion
 from base.config import SampleConfig
 from base.tokenizer import Tokenizer
 from diffusion import Denoise, guide
+from loop import progress
 from net import twin
 from net.samplers import Sample, row_generators, sample
 from text.blanks import Template, draw_lengths, room
@@ -335,7 +336,7 @@ def fill_template(
             lengths = draw_lengths(template, histograms, left, np.random.default_rng((seed, which)))
         pairs.append(template.pair(lengths, tokenizer))
     filled = []
-    for first in range(0, len(pairs), batch_size):
+    for first in progress.bar(range(0, len(pairs), batch_size), "texts", unit="batch"):
         filled += fill(
             model,
             tokenizer,
@@ -348,7 +349,7 @@ def fill_template(
             open_blanks=free,
             keep_frames=keep_frames,
         )
-    for text in filled:
+    for text in progress.bar(filled, "bounds", unit="text"):
         text.nats = nats_per_token(model, tokenizer, form, template, text, draws, seed)
     groups = [filled[first : first + tries] for first in range(0, len(filled), tries)]
     return [min(group, key=lambda text: text.nats) for group in groups]
