@@ -128,10 +128,9 @@ def spelling(folder: Path, name: str, *, absolute: bool = False) -> str:
     for reading in readings:
         if os.path.exists(files.inside(folder, reading, absolute=absolute)):
             return str(Path(reading))
-    for reading in readings:
-        endings = [
-            suffix for suffix in images.SUFFIXES if os.path.exists(folder / (reading + suffix))
-        ]
-        if len(endings) == 1:
-            return str(Path(reading + endings[0]))
+    if Path(name).suffix.lower() not in images.SUFFIXES:  # most missing images have a suffix
+        for reading in readings:
+            endings = [end for end in images.SUFFIXES if os.path.exists(folder / (reading + end))]
+            if len(endings) == 1:
+                return str(Path(reading + endings[0]))
     return str(Path(name))
