@@ -25,7 +25,7 @@ from base.config import SampleConfig
 from base.files import UserError
 from base.flags import setting
 from base.templates import template_row
-from caption import features, outputs, sources, writer
+from caption import features, outputs, resumed, sources, writer
 from caption.sources import Source
 from caption.writer import Caption
 from loop import checkpoint, hardware, progress
@@ -34,6 +34,7 @@ from show import pages
 
 # Several captions of a single image should differ.
 SEVERAL = {"temperature": 0.8}
+WRITING = ("template", "guidance", "rerank", "choose", "penalty", "seed")  # decide a caption too
 
 
 @dataclass
@@ -147,13 +148,15 @@ def caption_all(
     settings: SampleConfig,
     options: Options,
     rows: list[dict],
+    made: dict,
 ) -> tuple[list[dict], list[str]]:
     """Caption all images, print the captions and append them to `rows`.
 
-    After each batch, --json is written. Returns the gallery's items and the skipped paths.
+    made: what each row says of its origin. After each batch, --json is written. Returns the
+    gallery's items, also of the rows of an earlier run, and the skipped paths.
     """
-    items: list[dict] = []
     skipped: list[str] = []
+    items = resumed.shown_again(rows) if options.html else []
     starts = range(0, len(found), options.batch_size)
     for start in progress.bar(starts, unit="batch"):
         opened = sources.open_images(found[start : start + options.batch_size], skipped)
@@ -163,10 +166,9 @@ def caption_all(
         # The number of the row seeds its draws, so a continued run draws as one run.
         written = write_captions(captioner, seen, settings, options, len(rows))
         for (path, record, image), caption in zip(opened, written, strict=True):
-            rows.append(outputs.row(path, record, caption))
+            rows.append(outputs.row(path, record, caption, captioner.tokenizer) | made)
             if options.html:
-                item = outputs.gallery_item(path, record, image, caption, captioner.tokenizer)
-                items.append(item)
+                items.append(outputs.gallery_item(rows[-1], record, image))
             print(f"{path}: {caption.text}   ({caption.bound:.2f} nats/token)")
         if options.json:
             # All rows each time: the file is whole after every batch, whenever a kill comes.
@@ -188,12 +190,14 @@ def main(argv=None):
     if options.threads:
         torch.set_num_threads(options.threads)
     captioner = open_captioner(options)
+    writing = {name: getattr(options, name) for name in WRITING}
+    made = resumed.made_by(captioner.model, captioner.saved, settings, writing)
     # Only a folder is continued; otherwise an old --json is replaced.
-    rows = outputs.read_rows(options.json) if source.image_dir else []
+    rows = resumed.read_rows(options.json, made) if source.image_dir else []
     # By path, not by number: new files in the folder change the numbers.
     done = {row["image"] for row in rows}
     todo = [(path, record) for path, record in found if path not in done]
-    items, skipped = caption_all(captioner, todo, settings, options, rows)
+    items, skipped = caption_all(captioner, todo, settings, options, rows, made)
     if options.coco:
         outputs.write_coco(options.coco, rows)
     if options.html:

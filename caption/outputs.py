@@ -12,14 +12,26 @@ from worlds import judge
 from worlds.scenes import scene_from_dict
 
 
-def row(path: str, record: dict, caption: Caption) -> dict:
-    """A line of --json: the image, its caption, the bound in nats per token, and the calls."""
+def row(path: str, record: dict, caption: Caption, tokenizer) -> dict:
+    """A line of --json: the image, its caption, the bound in nats per token, and the calls.
+
+    unmasking: the pieces of the caption, the call that wrote each piece (0: given), and its
+    probability, which a gallery plays.
+    """
+    # These three are layout, not text.
+    hidden = (tokenizer.bos, tokenizer.eos, tokenizer.pad)
+    shown = [i for i, id in enumerate(caption.ids) if id not in hidden]
     return {
         "image": path,
         "caption": caption.text,
         "bound": round(caption.bound, 4),
         "calls": caption.calls,
         "references": record.get("captions", []),
+        "unmasking": {
+            "pieces": [tokenizer.piece(caption.ids[i]) for i in shown],
+            "step": [caption.step[i] for i in shown],
+            "probability": [round(caption.probability[i], 4) for i in shown],
+        },
     }
 
 
@@ -27,19 +39,6 @@ def write_rows(path: str, rows: list[dict]) -> None:
     """Write one JSON object per line, whole or not at all."""
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     files.write_text(path, "".join(lines))
-
-
-def read_rows(path: str | None) -> list[dict]:
-    """The lines of an earlier, stopped run with the same --json."""
-    if not path or not Path(path).exists():
-        return []
-    rows = []
-    for line in Path(path).read_text(encoding="utf-8").split("\n"):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:  # the line that a kill cut short, or the end
-            break
-    return rows
 
 
 def write_coco(path: str, rows: list[dict]) -> None:
@@ -90,24 +89,19 @@ def names_as_ids(paths: list[str], reason: str) -> tuple[dict[str, int | str], s
     return dict(inside), f"the file's path inside {root}, because {reason}"
 
 
-def gallery_item(path: str, record: dict, image, caption: Caption, tokenizer) -> dict:
-    """What the gallery page shows of an image."""
-    # These three are layout, not text.
-    hidden = (tokenizer.bos, tokenizer.eos, tokenizer.pad)
-    shown = [i for i, id in enumerate(caption.ids) if id not in hidden]
+def gallery_item(line: dict, record: dict, image) -> dict:
+    """What the gallery page shows of an image. line: of --json, as `row` makes it."""
     verdict = None
     if record.get("scene"):
-        judged = judge.judge(caption.text, scene_from_dict(record["scene"]))
+        judged = judge.judge(line["caption"], scene_from_dict(record["scene"]))
         notes = [f"not so: {words}" for words in judged["false"]]
         verdict = {"truthful": judged["truthful"], "exact": judged["exact"], "notes": notes}
     return {
         "image": images.data_uri(image),
-        "name": f"{record.get('split', '')} {Path(path).name}".strip(),
-        "caption": caption.text,
-        "pieces": [tokenizer.piece(caption.ids[i]) for i in shown],
-        "step": [caption.step[i] for i in shown],
-        "probability": [caption.probability[i] for i in shown],
-        "score": -caption.bound,
-        "references": record.get("captions", []),
+        "name": f"{record.get('split', '')} {Path(line['image']).name}".strip(),
+        "caption": line["caption"],
+        **line["unmasking"],
+        "score": -line["bound"],
+        "references": line["references"],
         "verdict": verdict,
     }

@@ -141,6 +141,16 @@ def test_odd_pictures(data, run, tmp_path, capsys):
         {**json.loads(line), "bound": 0} for line in done
     ]
     assert Path(done[0] and json.loads(done[0])["image"]).name not in capsys.readouterr().out
+    # A third run finds nothing to do; its gallery holds all images. Other settings are refused.
+    again = [*flags, "--temperature", "0.9", "--sampler", "first_hitting", "--json", json_file]
+    generate_caption.main([*again, "--html", page])
+    assert Path(page).read_text().count("data:image/jpeg") == len(rows)
+    before = Path(json_file).read_bytes()
+    with pytest.raises(UserError, match="with --temperature 0.9; expected .* --temperature 0.0; "):
+        generate_caption.main([*flags, "--sampler", "first_hitting", "--json", json_file])
+    with pytest.raises(UserError, match="with --seed 0; .* --seed 1; remove it, or name another"):
+        generate_caption.main([*again, "--seed", "1"])
+    assert Path(json_file).read_bytes() == before
 
 
 def test_templates_and_refusals(data, run, tmp_path, capsys):

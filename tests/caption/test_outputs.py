@@ -16,16 +16,14 @@ def caption(text: str, tokenizer: Tokenizer) -> Caption:
     return Caption(ids, step, [0.5] * len(ids), 2, text, 1.23456)
 
 
-def test_rows_come_back_up_to_the_line_that_was_cut(tmp_path):
+def test_a_line_of_json():
     tokenizer = Tokenizer.train(["a dog"], 270)
-    rows = [outputs.row(f"{n}.png", {}, caption("a dög", tokenizer)) for n in range(3)]
-    assert rows[0]["bound"] == 1.2346 and rows[0]["references"] == []
-    path = tmp_path / "c.jsonl"
-    outputs.write_rows(str(path), rows)
-    assert outputs.read_rows(str(path)) == rows
-    path.write_text(path.read_text()[:-20])
-    assert outputs.read_rows(str(path)) == rows[:2]
-    assert outputs.read_rows(None) == outputs.read_rows(str(tmp_path / "none")) == []
+    line = outputs.row("3.png", {}, caption("a dög", tokenizer), tokenizer)
+    assert line["bound"] == 1.2346 and line["references"] == [] and line["caption"] == "a dög"
+    assert "".join(line["unmasking"]["pieces"]).startswith("a d")
+    assert {len(values) for values in line["unmasking"].values()} == {
+        len(line["unmasking"]["step"])
+    }
 
 
 def coco_ids(tmp_path, names: list[str]) -> list:
@@ -77,12 +75,13 @@ def test_the_gallery_shows_words_and_verdicts():
     tokenizer = Tokenizer.train(["a red circle"], 270)
     image = Image.new("RGB", (9, 9))
     record = {"split": "val", "captions": ["a circle"]}
-    item = outputs.gallery_item("x/3.png", record, image, caption("a dog", tokenizer), tokenizer)
+    line = outputs.row("x/3.png", record, caption("a dog", tokenizer), tokenizer)
+    item = outputs.gallery_item(line, record, image)
     assert item["name"] == "val 3.png" and item["references"] == ["a circle"]
     assert "".join(item["pieces"]) == "a dog" and item["verdict"] is None
     assert len(item["step"]) == len(item["probability"]) == len(item["pieces"])
     thing = {"shape": "square", "colour": "blue", "size": "large", "fill": "solid", "angle": 0.0}
     scene = {"noise": 0, "seed": 0, "objects": [{**thing, "x": 0.5, "y": 0.5, "radius": 0.2}]}
-    words = caption("a red circle", tokenizer)
-    verdict = outputs.gallery_item("3.png", {"scene": scene}, image, words, tokenizer)["verdict"]
+    line = outputs.row("3.png", {}, caption("a red circle", tokenizer), tokenizer)
+    verdict = outputs.gallery_item(line, {"scene": scene}, image)["verdict"]
     assert verdict["truthful"] is False and verdict["notes"][0].startswith("not so: ")
