@@ -30,7 +30,7 @@ from base import config, files, flags
 from base.files import UserError
 from base.flags import setting
 from base.tokenizer import Tokenizer
-from caption import data, features, photos, splits
+from caption import data, features, lengths, photos, splits
 from caption.features import Work
 from loop import checkpoint
 from net import image_encoders
@@ -193,6 +193,7 @@ def main(argv=None):
         # A given tokenizer lets a captioner start from a text denoiser.
         if tokenizer is None:
             tokenizer = Tokenizer.train(data.texts_of(records, "train"), wanted.vocab_size)
+        lengths.name_long(records, tokenizer)
         # After the tokenizer: views repeat captions and would change its counts.
         records = photos.with_views(records, wanted.views, wanted.seed)
         data.write_folder(out, records, tokenizer, facts)

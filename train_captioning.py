@@ -35,7 +35,7 @@ from base import config, files, flags
 from base.config import ModelConfig, TrainConfig
 from base.files import UserError
 from base.flags import setting
-from caption import teach
+from caption import lengths, teach
 from caption.data import CaptionBatches, CaptionData
 from caption.objective import CaptionRun, make_eval, make_loss, make_preview, statistics_of
 from loop import checkpoint, distributed, fit, hardware, recipe
@@ -95,19 +95,16 @@ def read_data(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
         causal=own.objective == "ar",  # the twin is the same class, run causally
         condition_width=train.encoder["width"],
     )
-    if model_config.max_length < train.longest:
-        raise UserError(
-            f"--max_length {model_config.max_length}",
-            f"at least the longest caption's {train.longest} tokens",
-            "raise it",
-        )
+    if model_config.max_length >= train.longest and not setup.resume:
+        lengths.note_long(train)
+    lengths.cut(train, model_config.max_length)
     if setup.resume:
         # The encoder's key too: features of equal shape may come from another encoder.
         current = [train.meta["fingerprint"], train.encoder["key"]]
         run = [setup.resume["data"]["fingerprint"], setup.resume["encoder"]["key"]]
         recipe.refuse_other_data(start.data_dir, "captions or features", current, run)
         recipe.refuse_other_model(setup.resume, model_config, own.objective)
-    return model_config, train, CaptionData(start.data_dir, "val", model_config.max_length)
+    return model_config, train, lengths.open_cut(start.data_dir, "val", model_config.max_length)
 
 
 def start_model(

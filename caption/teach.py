@@ -24,7 +24,8 @@ from base import config, files, folders
 from base.config import SampleConfig, TrainConfig
 from base.files import UserError
 from caption import coco, features, writer
-from caption.data import CaptionData
+from caption.data import UNLIMITED, CaptionData
+from caption.lengths import cut
 from loop import checkpoint, distributed, hardware, progress
 
 FILE = "taught.json"
@@ -111,7 +112,8 @@ def use_teacher(
                 f"a caption for each of its {len(split)} images",
                 "begin again without --resume",
             )
-        split.retell(texts, max_length)
+        split.retell(texts, UNLIMITED)
+        cut(split, max_length)
 
 
 def teacher_captions(

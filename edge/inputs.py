@@ -14,6 +14,7 @@ from base.config import SampleConfig
 from base.folders import check_tokenizer
 from caption import data as caption_data
 from caption import features, writer
+from caption.lengths import open_cut
 from edge.networks import key_layout
 from loop import checkpoint
 from net.samplers import row_generators, sample
@@ -106,7 +107,7 @@ def real_inputs(trained: Trained, folder, split: str, count: int) -> Material:
     """
     if trained.encoder is None:
         return text_inputs(trained, folder, split, count)
-    data = caption_data.CaptionData(folder, split, trained.model.config.max_length)
+    data = open_cut(folder, split, trained.model.config.max_length)
     check_tokenizer(data.tokenizer.fingerprint, trained.tokenizer.fingerprint, folder)
     numbers = evenly(len(data), count)
     records = [data.records[number] for number in numbers]

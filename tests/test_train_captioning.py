@@ -349,7 +349,7 @@ def test_training_refusals(data, run, tmp_path):
         ((*new, "--objective", "art"), "--objective 'art'"),
         ((*new, "--image_dropout", "1"), "--image_dropout 1"),
         ((*new, "--max_steps", "0"), "max_steps"),
-        ((*new, "--max_length", "4"), "--max_length 4"),
+        ((*new, "--max_length", "2"), "--max_length 2"),
         ((*new, "--init_from", "no.pt"), "no.pt"),
         ((*new, "--resume"), "resume.pt"),
         ((*new, "--data_dir", str(tmp_path)), "meta.json"),
