@@ -15,7 +15,7 @@ import numpy as np
 
 from base import metrics
 from base.files import UserError
-from caption.words import ngrams, tokenize
+from caption.words import has_han, ngrams, tokenize
 
 VERSION = 2  # of the figures: it grows when the same captions would score otherwise
 LABELS = {
@@ -184,8 +184,10 @@ def signature(references: list[list[str]], dataset: str) -> str:
     """
     counts = [len(refs) for refs in references]
     per_image = f"{min(counts)}/{np.mean(counts):.2f}/{max(counts)}"
+    # Figures over single letters are not those of coco-caption, which counts whole clauses.
+    tokens = "ptb+han" if any(has_han(text) for refs in references for text in refs) else "ptb"
     return (
-        f"tokens:ptb|references:{per_image}|images:{len(counts)}"
+        f"tokens:{tokens}|references:{per_image}|images:{len(counts)}"
         f"|cider:D,df=these|on:{dataset}|version:{VERSION}"
     )
 

@@ -43,6 +43,10 @@ PLAIN = str.maketrans(
 )
 # Emoji and invisible letters lie beyond the tokenizer's alphabet: they separate words.
 UNSEEN = re.compile("[\u200b-\u200f\u2028-\u202e\ufe0e\ufe0f\U00010000-\U0010ffff]")
+# Chinese and Japanese write no spaces. Each of their letters is a word, as in sacreBLEU's "zh".
+# coco-caption would take a whole clause for a word.
+HAN = re.compile("([\u3005\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])")
+WIDE_MARKS = re.compile("[、。「」『』！？，：；｡｢｣､]")  # as their narrow forms, they do not count
 BRACKETS = {"(": "-lrb-", ")": "-rrb-", "{": "-lcb-", "}": "-rcb-", "[": "-lsb-", "]": "-rsb-"}
 BRACKET = re.compile(r"[(){}[\]]")
 # Words that are cut into several.
@@ -129,6 +133,8 @@ WORD = re.compile(
 def tokenize(text: str) -> list[str]:
     """The words of a caption: "It's a dog's ball." -> it 's a dog 's ball."""
     text = text.replace("&apos;", "'").replace("&nbsp;", " ").translate(PLAIN)
+    if has_han(text):
+        text = HAN.sub(r" \1 ", WIDE_MARKS.sub(" ", text))
     words: list[str] = []
     for match in WORD.finditer(UNSEEN.sub(" ", text)):
         word = match[0].lower().replace("&amp;", "&")
@@ -137,6 +143,11 @@ def tokenize(text: str) -> list[str]:
         named = BRACKET.sub(lambda bracket: BRACKETS[bracket[0]], word)
         words += PARTS.get(word) or named.split()
     return [word for word in words if is_counted(word)]
+
+
+def has_han(text: str) -> bool:
+    """Whether a text has Chinese or Japanese letters, each of which is then a word."""
+    return not text.isascii() and HAN.search(text) is not None
 
 
 def is_counted(word: str) -> bool:

@@ -4,6 +4,9 @@ A sentence ends at . ! ? or …, with the marks that close behind it, when the n
 another sentence. Three things are never cut: a quotation, however many sentences it holds; a
 quotation from its speaker's tag ("Go!" Tim said); an abbreviation from its word. A blank line
 always cuts. Quotation marks are paired within their paragraph; an odd mark is ignored.
+
+Chinese and Japanese sentences end at 。！ or ？ without a space, whatever letter follows. A quotation
+stays whole there too, and with its speaker's tag.
 """
 
 import glob
@@ -40,10 +43,16 @@ sang squeaked responded cheered reminded insisted admitted interrupted demanded 
 TAG = re.compile(
     rf"(?:(?!and\b)[\w'’.-]+ ){{0,4}}?(?:{'|'.join(SPOKEN.split())})\b(?![^.!?\"“\n]*[,:] [\"“])"
 )
-END = re.compile(r"[.!?…]+[\"”'’)\]]*(?=\s|$)")
+END = re.compile(r"[.!?…]+[\"”'’)\]]*(?=\s|$)|[。！？｡][。！？｡…]*[\"”’」』）)\]]*")
+WIDE = "。！？｡"  # Chinese and Japanese: no space follows, and no capital letter begins a sentence
+# A speaker and the verb, in Chinese and Japanese; but not before a colon and the next quotation.
+WIDE_TAG = re.compile(
+    r"[^。！？｡，、：:\n“「]{0,12}(?:说|說|道|问|問|喊|叫|答|嚷|と言|と聞|と叫)"
+    r"(?![^。！？｡\n]*[，：,:]\s*[“「『\"])"
+)
 # 'Go!' but not don't.
 SINGLE = re.compile(r"(?<!\w)['‘](?=\w)(?:[^'’\n]|(?<=\w)['’](?=\w))*[.,!?…]['’](?!\w)")
-DOUBLE = re.compile(r"“[^”“]*”|\"[^\"]*\"")
+DOUBLE = re.compile(r"“[^”“]*”|\"[^\"]*\"|「[^「」]*」|『[^『』]*』")
 STARTS = re.compile(r"[\"“‘'(\[]*[A-Z0-9À-Þ]")
 
 
@@ -223,6 +232,8 @@ def ends_sentence(text: str, mark: re.Match, quoted: list[tuple[int, int]]) -> b
     if "\n" in rest[: len(rest) - len(after)]:
         return True
     closes_speech = any(end == mark.end() for _, end in quoted)
+    if mark[0][0] in WIDE:
+        return not (closes_speech and WIDE_TAG.match(after))
     if closes_speech and TAG.match(after.split("\n")[0]):
         return False
     if not STARTS.match(after):

@@ -155,6 +155,15 @@ def test_intervals_and_signature():
     assert many.shape == (1500, 1) and (many == 3000).all()
 
 
+def test_chinese_captions_are_scored_by_letters():
+    """Two captions that differ in a letter share most words; the signature says how they were cut."""
+    references = [["一只狗在草地上奔跑"], ["一只猫在桌子上睡觉"]]
+    found = scores(["一只狗在草地上睡觉", "一只猫在桌子上睡觉"], references, "val", resamples=2)
+    assert found["bleu_1"] == pytest.approx(16 / 18) and 0.5 < found["bleu_4"] < 1
+    assert found["signature"].startswith("tokens:ptb+han|references:1/")
+    assert coco.signature([["a dog"]], "val").startswith("tokens:ptb|")
+
+
 def test_bleu_of_sums_is_bleu():
     captions, references = zip(
         *(

@@ -80,6 +80,20 @@ def test_words_are_cut_as_coco_caption_cuts_them(text, words):
     assert " ".join(tokenize(text)) == words
 
 
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("一只狗在草地上奔跑。", "一 只 狗 在 草 地 上 奔 跑"),
+        ("“猫”，「犬」、走った！", "猫 犬 走 っ た"),
+        ("一只 dog 在 park, 3 只猫", "一 只 dog 在 park 3 只 猫"),
+        ("개가 달린다.", "개가 달린다"),  # Korean has spaces
+    ],
+)
+def test_chinese_and_japanese_letters_are_words(text, words):
+    """Here we leave coco-caption: a clause without spaces would be a single word."""
+    assert " ".join(tokenize(text)) == words
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.text(max_size=60))
 def test_any_text_can_be_cut(text):

@@ -65,8 +65,24 @@ def test_what_the_issue_asks():
     assert sources.sentences("") == [] and sources.sentences(" \n ") == []
 
 
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["从前有一只猫叫汤姆。", "它有一个红色的球。", "他们很高兴！", "真的吗？"],
+        ["他说：“走吧！快点。”", "然后他跑了。", "“好！”汤姆说。", "天黑了。"],
+        ["「行こう。」と言った。", "猫は走った！", "犬も走った。"],
+        ["太好了！！", "好吗？！", "没有句号"],
+        ["Tom 说 3.5 元。", "OK。", "A dog。"],
+    ],
+)
+def test_chinese_and_japanese_sentences(sentences):
+    """No space stands between them; a quotation stays whole, and with its speaker's tag."""
+    assert sources.sentences("".join(sentences)) == sentences
+    assert sources.sentences("\n".join(sentences)) == sentences
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.text(alphabet="Ab. \"!?\n…“”'(", max_size=60))
+@given(st.text(alphabet="Ab. \"!?\n…“”'(。！」「说", max_size=60))
 def test_nothing_is_lost(text):
     cuts = sources.sentence_spans(text)
     assert "".join(text[start:end] for start, end in cuts).strip() == text.strip()
