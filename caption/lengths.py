@@ -35,7 +35,7 @@ def describe(lengths: np.ndarray, far: np.ndarray) -> str:
     return (
         f"{len(far):,} of {len(lengths):,} captions far longer than the rest: up to "
         f"{lengths.max():,} tokens, the median is {np.median(lengths):,.0f}; "
-        f"train_captioning.py --max_length {max(SHORTEST, int(rest.max(initial=0)))} cuts them"
+        f"--max_length {max(SHORTEST, int(rest.max(initial=0)))} of train_captioning.py cuts them"
     )
 
 
@@ -91,6 +91,12 @@ def shortened(ids: torch.Tensor, max_length: int) -> torch.Tensor:
     if len(ids) <= max_length:
         return ids
     return torch.cat([ids[: max_length - 1], ids[-1:]])
+
+
+def open_splits(folder, names: Iterable[str], *models) -> dict[str, CaptionData]:
+    """{split: its CaptionData}, with captions that all models can hold."""
+    longest = min(model.config.max_length for model in models)
+    return {name: open_cut(folder, name, longest) for name in dict.fromkeys(names)}
 
 
 def open_cut(folder, split: str, max_length: int) -> CaptionData:

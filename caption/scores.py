@@ -20,7 +20,7 @@ from caption import coco, probe, writer
 from caption.data import CaptionData, Texts, image_path, read_meta
 from caption.infilling import infilling
 from caption.judging import Judge, by_objects, more_figures
-from caption.lengths import open_cut
+from caption.lengths import open_splits
 from caption.swaps import swap_scores
 from loop import checkpoint, distributed, progress
 from show import plots, ratings
@@ -250,10 +250,7 @@ def report(
     result["settings"] = flags.to_dict(settings)
     for name in ("guidance", "rerank", "choose", "penalty"):
         result["settings"][name] = getattr(options, name)
-    longest = min(one[0].config.max_length for one in (opened, twin) if one)
-    loaded = {
-        name: open_cut(options.data_dir, name, longest) for name in dict.fromkeys([*splits, "val"])
-    }
+    loaded = open_splits(options.data_dir, [*splits, "val"], model, *(twin or ())[:1])
     val = loaded["val"]
     check_features(val, saved)
     drawn = bool(val.records[0].get("scene"))

@@ -5,8 +5,8 @@ another sentence. Three things are never cut: a quotation, however many sentence
 quotation from its speaker's tag ("Go!" Tim said); an abbreviation from its word. A blank line
 always cuts. Quotation marks are paired within their paragraph; an odd mark is ignored.
 
-Chinese and Japanese sentences end at 。！ or ？ without a space, whatever letter follows. A quotation
-stays whole there too, and with its speaker's tag.
+Chinese and Japanese sentences end at 。！ or ？ without a space, whatever letter follows. Their
+quotations stay whole, and with its speaker's tag.
 """
 
 import glob
