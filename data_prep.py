@@ -1,7 +1,7 @@
 """Turn raw stories into tokens: train a byte-level BPE, split by document, write arrays.
 
 Reads   TinyStories from the hub (streamed, needs a network); or --input: a text file, a folder of
-        .txt files, or a glob
+        .txt files, a glob, or hub:OWNER/NAME, a data set with a column of texts
 Writes  data_full/ (--out): train.npy, val.npy, their offsets, tokenizer.json, meta.json (see
         text/splits.py)
 
@@ -27,10 +27,9 @@ import numpy as np
 from base import config, files, flags
 from base.flags import check, resolve, setting
 from base.tokenizer import Tokenizer
-from text import parts, sources, splits
+from text import hub, parts, sources, splits
 from text.corpus import Corpus, Preparation, learn, write
 from text.data import TextData
-from text.sources import HUB_DATASET
 
 
 @dataclass
@@ -38,7 +37,9 @@ class Locations:
     """Where documents come from and go to."""
 
     input: str | None = setting(
-        None, f"a text file, a folder (its .txt files), or a glob; none: {HUB_DATASET} from the hub"
+        None,
+        "a text file, a folder (its .txt files), a glob, or hub:OWNER/NAME; "
+        f"none: {hub.DATASET} from the hub",
     )
     out: str = setting("data_full", "data folder", metavar="FOLDER")
     shard: str | None = setting(
@@ -119,7 +120,8 @@ def main(argv=None):
     where, about = resolve(Locations, arguments), resolve(Preparation, arguments)
     paths = sources.find_files(where.input) if where.input else []
     kept = read_tokenizer(about.tokenizer) if about.tokenizer else None
-    settings = {"source": sources.facts_of(paths), "settings": dataclasses.asdict(about)}
+    source = sources.facts_of(paths, where.input)
+    settings = {"source": source, "settings": dataclasses.asdict(about)}
     # By content: the tokenizer's file may change while its name stays.
     settings["settings"]["tokenizer"] = kept and kept.fingerprint
     shard = config.read_shard(where.shard)
@@ -133,7 +135,7 @@ def main(argv=None):
         train, val = (meta["splits"][split]["documents"] for split in parts.SPLITS)
         print(f"already done: {out} holds {train:,} + {val:,} documents (--force does it again)")
         return
-    corpus = Corpus(paths, about, where.input or HUB_DATASET)
+    corpus = Corpus(paths, about, where.input or hub.DATASET)
     if shard[1] > 1:
         meta = make_part(corpus, where, shard, kept, settings, command)
     else:

@@ -93,11 +93,17 @@ def find_captions(wanted: Collection, out: Path) -> tuple[str, Path, Path]:
 
     Raises UserError if the captions or the images are not there.
     """
-    path = photos.find_file(Path(wanted.captions))
+    name = wanted.captions.removeprefix("hub:")
+    path = photos.find_file(Path(name))
     # "flickr/captions" may be a folder or a hub name; a path that exists comes first.
-    looks_like_hub = re.fullmatch(r"[\w-]+/[\w.-]+", wanted.captions)
-    if not path.exists() and looks_like_hub and path.suffix not in FILE_SUFFIXES:
-        return wanted.captions, path, out / "images"
+    looks_like_hub = re.fullmatch(r"[\w-]+/[\w.-]+", name)
+    is_named = name != wanted.captions
+    if is_named and (path.exists() or not looks_like_hub):
+        found = f"--captions {wanted.captions}"
+        found += f", and a folder or file {path} here" if path.exists() else ""
+        raise UserError(found, "hub:OWNER/NAME", "correct the name, or change the working folder")
+    if not path.exists() and looks_like_hub and (is_named or path.suffix not in FILE_SUFFIXES):
+        return name, path, out / "images"
     files.existing(path, photos.LAYOUTS, "check --captions")
     folder = wanted.images or photos.images_beside(path)
     folder = files.existing(folder, "the folder of images", "check --images")

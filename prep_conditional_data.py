@@ -30,9 +30,9 @@ from base.files import UserError
 from base.flags import check, resolve, setting
 from base.tokenizer import Tokenizer
 from loop import checkpoint
-from text import pairs, sources, splits
+from text import hub, pairs, sources, splits
 from text.data import TextData
-from text.sources import HUB_DATASET, SplitRule
+from text.sources import SplitRule
 
 CHUNK = 1000  # documents that are encoded at once
 
@@ -46,7 +46,9 @@ class Locations:
         "checkpoint whose tokenizer and length to use; none: the newest text run below this folder",
     )
     data_dir: str = setting("data_full", "folder from data_prep.py, read if it is there")
-    input: str | None = setting(None, "instead: a text file, a folder (its .txt files), or a glob")
+    input: str | None = setting(
+        None, "instead: a text file, a folder (its .txt files), a glob, or hub:OWNER/NAME"
+    )
     out: str = setting("data_conditional", "folder of pairs", metavar="FOLDER")
     force: bool = setting(False, "prepare again even if it is already done")
 
@@ -96,15 +98,16 @@ def from_folder(folder, limit: int, tokenizer: Tokenizer) -> Iterator[tuple[str,
 
 
 def from_text(
-    paths: list[Path], about: Pairing, tokenizer: Tokenizer
+    paths: list[Path], name: str, about: Pairing, tokenizer: Tokenizer
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """(split, text, ids) of every document of text files, or of TinyStories.
+    """(split, text, ids) of every document of text files, or of a data set on the hub.
 
-    The split is data_prep.py's for the same seed and share.
+    name: of the data set, if there are no files. The split is data_prep.py's for the same seed and
+    share.
     """
     # The text itself decides its split, so data_prep.py's seed and share hold out the same texts.
     rule = SplitRule(about.seed, about.val_fraction)
-    documents = sources.stream(paths, about.separator, about.max_documents)
+    documents = sources.stream(paths, about.separator, about.max_documents, name)
     for texts in sources.batches_of(documents, CHUNK):
         for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
             yield rule.side(text), text, ids
@@ -166,10 +169,11 @@ def main(argv=None):
         do="train one with train.py, or name it with --denoiser",
     )
     tokenizer, max_length = Tokenizer.from_json(saved["tokenizer"]), saved["model"]["max_length"]
-    source: object = sources.facts_of(paths)
-    documents, name = from_text(paths, about, tokenizer), where.input or HUB_DATASET
+    source: object = sources.facts_of(paths, where.input)
+    name = where.input or hub.DATASET
+    documents = from_text(paths, name, about, tokenizer)
     # Held-out documents of the denoiser stay held out, so its own folder comes before the hub.
-    if not paths and Path(where.data_dir).exists():
+    if not where.input and Path(where.data_dir).exists():
         source = TextData(where.data_dir, "train", max_length).meta["fingerprint"]
         documents = from_folder(where.data_dir, about.max_documents, tokenizer)
         name = where.data_dir

@@ -483,3 +483,18 @@ def test_photos_are_trained_on_and_scored_unchanged(photos, tmp_path, capsys):
         evaluate.main(
             ["--checkpoint", str(best), "--data_dir", str(tmp_path / "out"), "--probe_steps", "3"]
         )
+
+
+def test_hub_names_may_begin_with_hub(tmp_path, monkeypatch):
+    """hub:OWNER/NAME is never a file; a path of that name here is refused, not read in its place."""
+    monkeypatch.chdir(tmp_path)
+    wanted = prep_caption_photos.Collection(captions="hub:ann/photos.json")
+    name, _, folder = prep_caption_photos.find_captions(wanted, tmp_path / "out")
+    assert name == "ann/photos.json" and folder == tmp_path / "out" / "images"
+    with pytest.raises(UserError, match="--captions hub:photos; expected hub:OWNER/NAME"):
+        prep_caption_photos.find_captions(
+            prep_caption_photos.Collection(captions="hub:photos"), tmp_path
+        )
+    (tmp_path / "ann" / "photos.json").mkdir(parents=True)
+    with pytest.raises(UserError, match="and a folder or file ann/photos.json here"):
+        prep_caption_photos.find_captions(wanted, tmp_path)

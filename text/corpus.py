@@ -44,7 +44,10 @@ class Preparation:
 
 @dataclass
 class Corpus:
-    """The documents of some files (none: of the hub), and how they are prepared."""
+    """The documents of some files, and how they are prepared.
+
+    name: of the source, for errors; without files the name of a data set on the hub.
+    """
 
     paths: list[Path]
     about: Preparation
@@ -52,7 +55,7 @@ class Corpus:
 
     def documents(self) -> Iterator[str]:
         """The documents, one at a time."""
-        return sources.stream(self.paths, self.about.separator, self.about.max_documents)
+        return sources.stream(self.paths, self.about.separator, self.about.max_documents, self.name)
 
 
 class FirstPass:

@@ -20,8 +20,7 @@ from pathlib import Path
 from base import files, text_files
 from base.files import UserError
 from base.listing import files_below, once
-
-HUB_DATASET = "roneneldan/TinyStories"
+from text import hub
 
 
 def words(text: str) -> frozenset[str]:
@@ -57,10 +56,12 @@ STARTS = re.compile(r"[\"“‘'(\[]*[A-Z0-9À-Þ]")
 
 
 def find_files(pattern: str) -> list[Path]:
-    """The text files that --input names; what is left out of a folder is printed.
+    """The text files that --input names, none for a data set on the hub.
 
-    Raises UserError if there is none.
+    What is left out of a folder is printed. Raises UserError if there is no file.
     """
+    if hub.is_name(pattern):
+        return []
     path = Path(pattern)
     left_out = ""
     if path.is_dir():
@@ -77,19 +78,19 @@ def find_files(pattern: str) -> list[Path]:
     if not paths:
         raise UserError(
             f"no file for --input {pattern}{left_out}",
-            "a text file, a folder with .txt files, or a glob",
+            f"a text file, a folder with .txt files, a glob, or {hub.EXPECTED}",
             "check the path",
         )
     return paths
 
 
-def facts_of(paths: list[Path]) -> list | str:
+def facts_of(paths: list[Path], name: str | None = None) -> list | str:
     """What meta.json says of a source: name, size and time of each file, or the hub's name."""
     facts = []
     for path in paths:
         about = path.stat()
         facts.append([path.name, about.st_size, int(about.st_mtime)])
-    return facts or HUB_DATASET
+    return facts or (name or hub.DATASET).removeprefix(hub.PREFIX)
 
 
 def read_documents(path, separator: str) -> Iterator[str]:
@@ -135,33 +136,18 @@ def stripped(text: str) -> str:
     return text.strip().removeprefix(text_files.MARK).strip()
 
 
-def stream(paths: list[Path], separator: str, limit: int = 0) -> Iterator[str]:
-    """The documents of files one at a time, or of TinyStories if there are no files.
+def stream(
+    paths: list[Path], separator: str, limit: int = 0, name: str = hub.DATASET
+) -> Iterator[str]:
+    """The documents of files one at a time; without files those of a data set on the hub.
 
-    limit: at most this many documents; 0 means all.
+    limit: at most this many documents; 0 means all. name: of the data set, with or without `hub:`.
     """
-    documents: Iterable[str] = stream_hub()
     if paths:
         documents = (text for path in paths for text in read_documents(path, separator))
+    else:
+        documents = hub.documents(name)
     yield from itertools.islice(documents, limit or None)
-
-
-def stream_hub() -> Iterator[str]:
-    """TinyStories from the hub. Raises UserError if it cannot be reached."""
-    import datasets  # takes seconds to import, and only this function needs it
-
-    # The library's own errors derive from these.
-    errors = (OSError, ConnectionError, ValueError, RuntimeError)
-    try:
-        for row in datasets.load_dataset(HUB_DATASET, split="train", streaming=True):
-            if text := row["text"].strip():
-                yield text
-    except errors as error:
-        raise UserError(
-            f"no way to {HUB_DATASET} ({type(error).__name__})",
-            "a network connection to the hub",
-            "connect, or name your own text with --input",
-        ) from error
 
 
 def batches_of(items: Iterable, size: int) -> Iterator[list]:
