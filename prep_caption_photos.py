@@ -102,7 +102,8 @@ def find_captions(wanted: Collection, out: Path) -> tuple[str, Path, Path]:
         found = f"--captions {wanted.captions}"
         found += f", and a folder or file {path} here" if path.exists() else ""
         raise UserError(found, "hub:OWNER/NAME", "correct the name, or change the working folder")
-    if not path.exists() and looks_like_hub and (is_named or path.suffix not in FILE_SUFFIXES):
+    is_file_name = path.suffix.lower() in FILE_SUFFIXES and not is_named
+    if not path.exists() and looks_like_hub and not is_file_name:
         return name, path, out / "images"
     files.existing(path, photos.LAYOUTS, "check --captions")
     folder = wanted.images or photos.images_beside(path)

@@ -6,6 +6,7 @@ letters. A name that begins with a dot is skipped: macOS and editors leave such 
 that is left out is counted.
 """
 
+import fnmatch
 import os
 import sys
 from collections import Counter
@@ -95,6 +96,20 @@ def walk(listing: Listing) -> Iterator[tuple[Path, list[str]]]:
                 else:
                     folders.append(name)
             yield Path(place), sorted(names)
+
+
+def matching(folder: Path, *patterns: str) -> list[Path]:
+    """The files of a folder, not below it, whose names fit a pattern such as "*.csv", sorted.
+
+    Capital and small letters are the same. Names that begin with a dot fit nothing.
+    """
+    found = []
+    for path in sorted(Path(folder).iterdir()):
+        name = path.name.lower()
+        fits = any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in patterns)
+        if fits and not name.startswith(".") and path.is_file():
+            found.append(path)
+    return found
 
 
 def identity(path) -> tuple[int, int]:

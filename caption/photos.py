@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from base import files, images
 from base.files import UserError
-from base.listing import files_below
+from base.listing import files_below, matching
 from caption import annotations, columns, tables
 from caption.annotations import Annotated
 from caption.collected import KNOWN_SPLITS, Collected, Photos
@@ -253,12 +253,11 @@ def find_file(path: Path) -> Path:
     # metadata.csv in a folder below: all such files are read together.
     metadata = metadata_below(path)
     together = metadata if any(file.parent != path for file in metadata) else []
-    candidates = sorted({file for pattern in FILES for file in path.glob(pattern)})
     inside = []
-    for file in candidates:
+    for file in matching(path, *FILES):
         # captions1.txt next to captions1.jpg holds that image's captions only.
         belongs_to_image = any(file.with_suffix(suffix).exists() for suffix in images.SUFFIXES)
-        if file.is_file() and not belongs_to_image and file not in together:
+        if not belongs_to_image and file not in together:
             inside.append(file)
     if len(inside) > 1 or (inside and together):
         found_files = inside + together

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from base import files, images
 from base.files import UserError
+from base.listing import matching
 from caption.collected import Photos
 
 # Lists of images next to the captions, as Flickr8k names them: Flickr_8k.trainImages.txt.
@@ -72,7 +73,7 @@ def list_files(split: str, given: str | None, path: Path, has_splits: bool) -> l
     if has_splits or not path.exists():
         return []
     folder = path if path.is_dir() else path.parent
-    return [file for file in sorted(folder.iterdir()) if file.match(LISTS[split])]
+    return matching(folder, LISTS[split])
 
 
 def names_in(file: Path, split: str, photos: Photos, path: Path) -> list[str]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from base.images import list_images
-from base.listing import files_below, once
+from base.listing import files_below, matching, once
 
 
 def make(folder: Path, *names: str) -> None:
@@ -94,6 +94,13 @@ def test_every_file_is_listed_or_counted(tmp_path_factory, paths):
     wanted = {path for path in shown if path.suffix.lower() == ".txt"}
     assert {path.relative_to(folder) for path in listing.paths} == wanted
     assert listing.left_out.total() == len(shown) - len(wanted) + len(hidden)
+
+
+def test_names_that_fit_a_pattern(tmp_path):
+    make(tmp_path, "a.csv", "B.CSV", "._a.csv", "c.tsv", "below/d.csv", "e.csv/f")
+    assert [path.name for path in matching(tmp_path, "*.csv")] == ["B.CSV", "a.csv"]
+    names = [path.name for path in matching(tmp_path, "*.Tsv", "a*")]
+    assert names == ["a.csv", "c.tsv"]
 
 
 def test_images_behind_a_link_are_found(tmp_path, capsys):

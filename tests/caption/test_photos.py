@@ -94,7 +94,9 @@ def test_the_only_file_of_captions_is_found(tmp_path):
     assert photos.find_file(tmp_path) == tmp_path
     (tmp_path / "a.csv").write_text("")
     assert photos.find_file(tmp_path) == tmp_path / "a.csv"
-    (tmp_path / "b.tsv").write_text("")
+    (tmp_path / "._a.csv").write_bytes(b"\0")  # macOS leaves such files
+    assert photos.find_file(tmp_path) == tmp_path / "a.csv"
+    (tmp_path / "b.TSV").write_text("")
     with pytest.raises(UserError, match="2 files of captions"):
         photos.find_file(tmp_path)
 
