@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import yaml
 
@@ -11,8 +12,10 @@ import generate_caption
 import generate_conditional
 import train
 import train_captioning
+from base import bundle
 from base.files import UserError
 from loop import checkpoint
+from tests.making.bundles import export
 from tests.making.captioned import SMALL
 from tests.making.corpus import TINY
 from tools import publish
@@ -75,6 +78,19 @@ def test_figures_are_the_same(text_runs, published, tmp_path):
         evaluate.main(["--checkpoint", str(path), *words, "--device", "cpu"])
         figures.append(json.loads(out.read_text()) | {"checkpoint": None})
     assert figures[0] == figures[1]
+
+
+@pytest.mark.long
+def test_an_export_of_a_folder_writes_the_same(texts_bundled, published, tmp_path):
+    """The golden outputs of both bundles are the same; each bundle names what it was made from."""
+    (denoiser, _) = texts_bundled
+    folder = published(denoiser.checkpoint)
+    made = export(folder, denoiser.data, tmp_path / "bundle", "--opset", "20", "--inputs", "6")
+    first, second = (np.load(path / "golden.npz") for path in (denoiser.bundle, made))
+    assert first.files == second.files
+    assert all(np.array_equal(first[name], second[name]) for name in first.files)
+    sums = [bundle.read(path)["checkpoint"]["sha256"] for path in (denoiser.bundle, made)]
+    assert sums[0] != sums[1] and sums[1] == checkpoint.digest(folder, checkpoint.load(folder))
 
 
 def test_trainers_start_from_a_folder(text_runs, scene_folder, captioner, published, tmp_path):
