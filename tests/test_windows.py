@@ -60,6 +60,24 @@ def test_the_shipped_bundle_captions_an_image(tmp_path):
 
 
 @on_linux
+def test_a_bundle_takes_the_place_of_an_older_one(tmp_path):
+    """Its files are not held open, its names have slashes, and it carries its code."""
+    code = (
+        "import shutil; from pathlib import Path; from base import bundle; import infer_onnx\n"
+        f"made, out = Path({str(tmp_path / 'made')!r}), Path({str(tmp_path / 'bundle')!r})\n"
+        "shutil.copytree('assets/captioner', out); shutil.copytree(out, made)\n"
+        "facts = bundle.read(made); bundle.copy_code(Path('.'), made)\n"
+        "[facts.pop(name) for name in ('files', 'format')]\n"
+        "bundle.seal(made, facts); infer_onnx.Runner(made); bundle.publish(made, out)\n"
+        "infer_onnx.Runner(out)\n"
+    )
+    as_on_windows("-c", code)
+    raw = (tmp_path / "bundle" / "bundle.json").read_bytes()
+    assert b"\r" not in raw and "base/files.py" in json.loads(raw)["files"]
+    assert not (tmp_path / "made").exists()
+
+
+@on_linux
 def test_text_to_tokens(tmp_path):
     (tmp_path / "x.txt").write_text(STORIES, encoding="utf-8")
     words = ["--input", str(tmp_path / "x.txt"), "--vocab_size", "280", "--val_fraction", "0.1"]
