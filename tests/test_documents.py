@@ -25,6 +25,7 @@ from tests.making.sources import ROOT
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 NOT_HERE = (
     *("--interactive", "tools.compare", "tools.house", "--camera", "--provider"),
+    "-m pytest",  # this suite itself
     *("--clip_score", "--ratings"),
 )
 
