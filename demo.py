@@ -5,7 +5,7 @@ Writes  runs/demo/ (--out): data/, captioner/, results.json, steps.png, and the 
 
 A quarter of an hour on two slow threads, nothing to download:
     python demo.py
-In a time of your own; with less than five minutes its captions are poor:
+In a time of your own:
     python demo.py --minutes 5
 A minute, to see that it runs:
     python demo.py --out runs/quick --num_train 500 --num_val 50 --max_steps 60
