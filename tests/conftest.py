@@ -23,6 +23,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="not on Windows"))
 
 
+def pytest_make_parametrize_id(val):
+    """Name bytes by their number. A gzip file holds the time, and the processes must agree.
+
+    pytest-xdist refuses a run in which two processes collected tests of different names.
+    """
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 @dataclass(frozen=True)
 class Bundled:
     """A data folder, a checkpoint trained on it, and the checkpoint's bundle."""

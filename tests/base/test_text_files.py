@@ -77,7 +77,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n
 @pytest.mark.parametrize(
     "content, kind",
     [
-        (gzip.compress(STORY.encode()), "a gzip file"),
+        (gzip.compress(STORY.encode(), mtime=0), "a gzip file"),
         (zipped(), "a zip file"),
         (bz2.compress(STORY.encode()), "a bzip2 file"),
         (bz2.compress(b""), "a bzip2 file"),
