@@ -1,0 +1,156 @@
+"""Tasks: a layout, an order, and its words, drawn for a split.
+
+    val            as in training, other seeds
+    held_pair      the thing has a pair of colour and shape that training never shows or names
+    held_relation  a relation of two shapes that training never orders
+    held_wording   a wording that training never says
+    adversarial    one distractor shares the thing's colour, another its shape
+    crowd          six things; training has three to five
+    camera         another camera and another light (table.py)
+
+Two more tasks leave a choice free: `twins` (two things fit the words), and `next_to` (four sides).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from worlds import orders
+from worlds.layouts import Layout, Thing, sample_layout
+from worlds.orders import NEXT_TO, Order
+from worlds.reader import Noun
+from worlds.scenes import held_pair, pick
+
+FREE_CHOICES = ("twins", "next_to")
+SHORT = 0.4  # share of the training's nouns that name one attribute alone
+VERB_WEIGHTS = {"pick": 0.25, "put": 0.4, "push": 0.15, "stack": 0.2}
+TO_ZONE = 0.5  # share of the puts that go to a zone
+
+
+@dataclass
+class Task:
+    """What is to be done. thing, other: of the layout; other is None for `pick` and `push`."""
+
+    layout: Layout
+    order: Order
+    text: str
+    thing: Thing
+    other: Thing | None
+
+
+def candidates(layout: Layout, verb: str, split: str, rng: np.random.Generator) -> list:
+    """The orders of a verb that suit a split."""
+    found = orders.possible(layout, verb)
+    if split == "held_pair":
+        found = [each for each in found if held_pair(each[0].noun.colour, each[0].noun.shape)]
+    wanted = split == "held_relation"
+    found = [each for each in found if orders.is_held_relation(each[0]) == wanted]
+    if verb == "put" and not wanted:
+        zone = bool(rng.random() < TO_ZONE)
+        found = [each for each in found if (each[0].word in ("on", "in")) == zone]
+    return found
+
+
+def shorten(rng: np.random.Generator, layout: Layout, thing: Thing) -> Noun:
+    """The noun of both words, or with probability SHORT of one word, where it is enough."""
+    nouns = orders.short_nouns(layout, thing)
+    if not nouns:  # a twin: no noun names it alone
+        return thing.noun()
+    if len(nouns) == 1 or rng.random() >= SHORT:
+        return nouns[0]
+    return pick(rng, nouns[1:])
+
+
+def sample_verb(rng: np.random.Generator) -> str:
+    names = list(VERB_WEIGHTS)
+    return str(rng.choice(names, p=list(VERB_WEIGHTS.values())))
+
+
+def split_layout(rng: np.random.Generator, split: str) -> Layout:
+    adversarial = True if split == "adversarial" else None
+    number = 6 if split == "crowd" else None
+    return sample_layout(
+        rng,
+        number=number,
+        held=split == "held_pair",
+        adversarial=adversarial,
+        twins=split == "twins",
+    )
+
+
+def sample_task(rng: np.random.Generator, split: str = "train", verb: str | None = None) -> Task:
+    """A task of a split. verb: None draws a verb.
+
+    Training says 40% of its nouns with one word ("the star", "the red thing"): words that are
+    taught one at a time are understood in new pairs. The splits say both words.
+    """
+    wanted = verb or {"held_relation": "put", "twins": "pick", "next_to": "put"}.get(split)
+    while True:
+        # The verb is drawn once: a verb that rarely fits must not become rare.
+        name = wanted or sample_verb(rng)
+        for _ in range(100):
+            layout = split_layout(rng, split)
+            task = task_at(rng, layout, name, split)
+            if task is not None:
+                return task
+
+
+def task_at(rng: np.random.Generator, layout: Layout, verb: str, split: str) -> Task | None:
+    """A task at a layout; None if the layout has no room for it."""
+    if split == "twins":
+        return twins_task(rng, layout)
+    if split == "next_to":
+        return next_to_task(rng, layout)
+    found = candidates(layout, verb, split, rng)
+    if split == "adversarial":
+        found = [each for each in found if has_distractors(layout, each[1])]
+    if not found:
+        return None
+    order, thing, other = pick(rng, found)
+    if split == "train":
+        noun = shorten(rng, layout, thing)
+        other_noun = shorten(rng, layout, other) if other else Noun()
+        order = Order(order.verb, noun, order.word, other_noun)
+    return Task(layout, order, orders.write(order, rng, split == "held_wording"), thing, other)
+
+
+def has_distractors(layout: Layout, thing: Thing) -> bool:
+    others = [each for each in layout.things if each is not thing]
+    colour = any(each.colour == thing.colour for each in others)
+    return colour and any(each.shape == thing.shape for each in others)
+
+
+def twins_task(rng: np.random.Generator, layout: Layout) -> Task:
+    """Pick one of two things that are alike. `thing` is drawn: the expert takes this twin."""
+    twins = [each for each in layout.things if len(layout.fitting(each.noun())) == 2]
+    thing = pick(rng, twins)
+    order = Order("pick", thing.noun())
+    return Task(layout, order, orders.write(order, rng), thing, None)
+
+
+def next_to_task(rng: np.random.Generator, layout: Layout) -> Task | None:
+    """Put a thing next to another: all four sides are free."""
+    found = []
+    for thing in layout.things:
+        for other in layout.things:
+            order = Order("put", thing.noun(), NEXT_TO, other.noun())
+            if other is not thing and orders.can_be_done(layout, order, thing, other):
+                found.append((order, thing, other))
+    if not found:
+        return None
+    order, thing, other = pick(rng, found)
+    return Task(layout, order, orders.write(order, rng), thing, other)
+
+
+def swapped(rng: np.random.Generator, task: Task) -> Task | None:
+    """Another order with the same verb at the same layout, about another thing. None: there is
+    none."""
+    found = [
+        each
+        for each in orders.possible(task.layout, task.order.verb)
+        if each[1] is not task.thing and not orders.is_held_relation(each[0])
+    ]
+    if not found:
+        return None
+    order, thing, other = pick(rng, found)
+    return Task(task.layout, order, orders.write(order, rng), thing, other)
