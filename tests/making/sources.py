@@ -14,6 +14,7 @@ FLOORS = {
     "loop": 4,
     "text": 5,
     "caption": 5,
+    "robot": 5,
     "edge": 6,
     "tools": 7,
 }

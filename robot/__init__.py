@@ -1,0 +1,1 @@
+"""Robots: demonstrations, policies that act, and their scores."""
