@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from worlds.table_model import choose_opengl
+
+choose_opengl()  # before a test imports MuJoCo, which reads it only then
 torch.set_num_threads(1)
 
 

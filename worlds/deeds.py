@@ -10,7 +10,7 @@ LIFTED = 0.04  # metres above its start: a thing that was picked
 RAISED = 0.01  # metres above its start: a thing that was not only pushed
 RESTING = 0.005  # metres between a thing's height and the height at which it would rest
 MOVED = 0.02  # metres: another thing that was touched
-ON_TOP = 0.012  # metres between the centres of stacked things, seen from above
+ON_TOP = 0.015  # metres between the centres of stacked things, seen from above
 OPEN = 2 * HALF_WIDTH + 0.006  # metres between the fingers: they touch nothing
 
 

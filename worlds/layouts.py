@@ -23,12 +23,12 @@ SPLITS = ("val", "held_pair", "held_relation", "held_wording", "adversarial", "c
 
 SIDE = 0.48  # of the square that a scene shows
 REACH = 0.20  # the largest |x| and |y| of a thing or a goal
-RADIUS = 0.022  # of a thing's circumscribed circle
-HALF_WIDTH = 0.017  # of the box that a thing is to the physics
+RADIUS = 0.026  # of a thing's circumscribed circle
+HALF_WIDTH = 0.019  # of the box that a thing is to the physics
 HALF_HEIGHT = 0.015
-ZONE_RADIUS = 0.045
-APART = 0.080  # between the centres of two things: an open gripper fits between them
-FREE = 0.066  # between a goal and any other thing: an opening gripper touches nothing
+ZONE_RADIUS = 0.050
+APART = 0.088  # between the centres of two things: an open gripper fits between them
+FREE = 0.072  # between a goal and any other thing: an opening gripper touches nothing
 TRIES = 200
 
 

@@ -42,9 +42,9 @@ NEXT_TO = "next to"  # any of the four: a free choice
 DIRECTION = {"left of": (-1, 0), "right of": (1, 0), "in front of": (0, -1), "behind": (0, 1)}
 SIDES = {"left": (-1, 0), "right": (1, 0), "front": (0, -1), "back": (0, 1)}
 SIDE_OF = {"left": "left", "right": "right", "front": "bottom", "back": "top"}
-BESIDE = 0.072  # metres between two things that a relation puts next to each other
+BESIDE = 0.078  # metres between two things that a relation puts next to each other
 PUSHED = 0.31  # share of the table's side between its edge and a thing that was pushed there
-PUSH_FROM = 0.048  # metres behind a thing, where a push begins
+PUSH_FROM = 0.052  # metres behind a thing, where a push begins
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from base.errors import UserError
 from worlds import orders
-from worlds.layouts import Layout, Thing, sample_layout
+from worlds.layouts import SPLITS, Layout, Thing, sample_layout
 from worlds.orders import NEXT_TO, Order
 from worlds.reader import Noun
 from worlds.scenes import held_pair, pick
@@ -82,8 +83,15 @@ def sample_task(rng: np.random.Generator, split: str = "train", verb: str | None
     """A task of a split. verb: None draws a verb.
 
     Training says 40% of its nouns with one word ("the star", "the red thing"): words that are
-    taught one at a time are understood in new pairs. The splits say both words.
+    taught one at a time are understood in new pairs. The splits say both words. Raises UserError
+    for an unknown split.
     """
+    if split not in ("train", *SPLITS, *FREE_CHOICES):
+        raise UserError(
+            f"the split {split!r}",
+            " or ".join(("train", *SPLITS, *FREE_CHOICES)),
+            "choose one of them",
+        )
     wanted = verb or {"held_relation": "put", "twins": "pick", "next_to": "put"}.get(split)
     while True:
         # The verb is drawn once: a verb that rarely fits must not become rare.
