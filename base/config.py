@@ -89,6 +89,59 @@ class ModelConfig:
 
 
 @dataclass
+class GrounderConfig:
+    """The grounder of a policy (net/grounder.py). Stored in every checkpoint of a policy."""
+
+    sees: str = setting(
+        "pixels", "images, or a simulator's list of things", choices=("pixels", "state")
+    )
+    vocab_size: int = setting(100, "words", at_least=2)
+    longest: int = setting(24, "words of the longest order", at_least=2)
+    width: int = setting(64, "width D of words and keys", at_least=8)
+    layers: int = setting(2, "blocks that read the order", at_least=1)
+    attributes: int = setting(2, "attentions per named thing, such as colour and shape", at_least=1)
+    kinds: int = setting(17, "attributes of a thing in a simulator's list", at_least=1)
+    cameras: int = setting(1, "images per moment", at_least=1)
+    unit: float = setting(0.1, "metres that are 1 inside the network", above=0.0)
+
+    def __post_init__(self):
+        check(self)
+
+
+HEADS = ("diffusion", "ar", "l1", "flow")
+
+
+@dataclass
+class ActorConfig:
+    """The head of a policy (net/actor.py). Stored in every checkpoint of a policy."""
+
+    head: str = setting(
+        "diffusion", "how actions are made: by masked diffusion, or by a baseline", choices=HEADS
+    )
+    actions: int = setting(4, "numbers A per action", at_least=1)
+    state: int = setting(8, "numbers of the robot's own state", at_least=1)
+    order: int = setting(192, "numbers that tell the order", at_least=1)
+    chunk: int = setting(8, "time steps T of a chunk of actions", at_least=1)
+    bins: int = setting(65, "bins per number; odd, so that -1, 0 and 1 are exact", at_least=3)
+    d_model: int = setting(128, "width D of the blocks", at_least=8)
+    heads: int = setting(4, "attention heads; they divide the width", at_least=1)
+    layers: int = setting(3, "blocks", at_least=1)
+    sigma: float = setting(0.75, "width of the soft targets, in bins", above=0.0)
+    whole: float = setting(
+        0.2, "share of the rows that are masked whole", at_least=0.0, at_most=1.0
+    )
+    unit: float = setting(0.1, "metres that are 1 inside the network", above=0.0)
+    cartesian: bool = setting(True, "the state begins with the hand's place, in metres")
+
+    def __post_init__(self):
+        check(self)
+        if self.bins % 2 == 0:
+            raise UserError(
+                f"--bins {self.bins}", "an odd number, so that rest is exact", "choose 65"
+            )
+
+
+@dataclass
 class TrainConfig:
     """One training run: everything that `loop.fit.fit` needs besides the model, the loss and the
     data.

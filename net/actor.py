@@ -1,0 +1,208 @@
+"""The head of a policy: from places, words and the robot's own state to a chunk of actions.
+
+Four heads share the blocks of `model.py` and their conditions, and differ in what goes in and out:
+
+    diffusion  a chunk is T tokens, each of A binned numbers; masked diffusion, any order of calls
+    ar         the twin: the same tokens, from left to right
+    l1         numbers, in a single call; L1 loss
+    flow       numbers, from noise in several calls (flow matching, arXiv 2210.02747)
+
+A row is a few tokens of condition, then a token per time step of the chunk.
+
+Shapes: B rows, T time steps, A numbers per action, K bins, D width, C tokens of condition.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from base.config import ActorConfig, ModelConfig
+from diffusion import mask_exactly
+from model import Block, Norm, Rotary, TimeEmbedding
+
+CONDITION = 4  # tokens: take, put, the robot's state, the order
+FINE = 0.02  # metres: a second, finer scale of places as seen from the hand
+AROUND = 2  # bins on either side of the likeliest, whose mean is the action
+
+
+@dataclass
+class Condition:
+    """What an actor is told.
+
+    places: (B, 2, 3) metres. state: (B, S) of the robot; the first three are the hand's place if
+    `config.cartesian`. order: (B, O) of the grounder.
+    """
+
+    places: Tensor
+    state: Tensor
+    order: Tensor
+
+    def rows(self, index: Tensor) -> "Condition":
+        return Condition(self.places[index], self.state[index], self.order[index])
+
+
+# --- actions as bins ---------------------------------------------------------------------------
+
+
+def to_bins(actions: Tensor, bins: int) -> Tensor:
+    """Numbers in [-1, 1] -> the nearest of an odd number of bins, so that -1, 0 and 1 are exact."""
+    return ((actions.clamp(-1, 1) + 1) * (bins - 1) / 2).round().long()
+
+
+def centres(bins: int, device=None) -> Tensor:
+    return torch.linspace(-1, 1, bins, device=device)
+
+
+def soft_targets(actions: Tensor, bins: int, sigma: float) -> Tensor:
+    """A Gaussian over the bins around each number, `sigma` bins wide: (.., K), each sums to 1.
+
+    Neighbouring bins mean nearly the same action (HL-Gauss, arXiv 2403.03950).
+    """
+    place = (actions.clamp(-1, 1) + 1) * (bins - 1) / 2
+    distance = torch.arange(bins, device=actions.device) - place[..., None]
+    return (-0.5 * (distance / sigma) ** 2).softmax(-1)
+
+
+def mean_around(log_p: Tensor, chosen: Tensor) -> Tensor:
+    """The mean action of the chosen bins' neighbourhoods: log_p (.., K), chosen (..) -> (..)."""
+    bins = log_p.shape[-1]
+    index = torch.arange(bins, device=log_p.device)
+    near = (index - chosen[..., None]).abs() <= AROUND
+    share = log_p.masked_fill(~near, -torch.inf).softmax(-1)
+    return (share * centres(bins, log_p.device)).sum(-1)
+
+
+# --- the network -------------------------------------------------------------------------------
+
+
+class Actor(nn.Module):
+    """Blocks over a condition and a chunk."""
+
+    def __init__(self, config: ActorConfig):
+        super().__init__()
+        self.config = config
+        width, A, K = config.d_model, config.actions, config.bins
+        size = ModelConfig(
+            vocab_size=K + 1,
+            output_size=K,
+            max_length=CONDITION + config.chunk,
+            d_model=width,
+            heads=config.heads,
+            layers=config.layers,
+            causal=config.head == "ar",
+        )
+        self.size = size
+        seen = 9 if config.cartesian else 3
+        self.take = nn.Linear(seen, width)
+        self.put = nn.Linear(seen, width)
+        self.state = nn.Linear(config.state, width)
+        self.order = nn.Linear(config.order, width)
+        self.kind = nn.Parameter(torch.randn(CONDITION, width) * 0.02)
+        if config.head in ("diffusion", "ar"):
+            # The last row of each table is the mask: a token may hide some of its numbers.
+            self.numbers = nn.Parameter(torch.randn(A, K + 1, width) / math.sqrt(A))
+            self.out = nn.Linear(width, A * K)
+        else:
+            self.enter = nn.Linear(A, width)
+            self.out = nn.Linear(width, A)
+            self.time = TimeEmbedding(width) if config.head == "flow" else None
+        self.rotary = Rotary(width // config.heads, size.max_length)
+        self.blocks = nn.ModuleList(Block(size) for _ in range(config.layers))
+        self.norm = Norm(width)
+
+    def conditions(self, told: Condition) -> Tensor:
+        """(B, C, D)."""
+        unit = self.config.unit
+        places = told.places / unit  # (B, 2, 3)
+        if self.config.cartesian:
+            way = told.places - told.state[:, None, :3]  # from the hand
+            places = torch.cat([places, way / unit, torch.tanh(way / FINE)], -1)
+        state = told.state
+        if self.config.cartesian:
+            state = torch.cat([state[:, :3] / unit, state[:, 3:]], 1)
+        tokens = [
+            self.take(places[:, 0]),
+            self.put(places[:, 1]),
+            self.state(state),
+            self.order(told.order),
+        ]
+        return torch.stack(tokens, 1) + self.kind
+
+    def trunk(self, told: Condition, chunk: Tensor) -> Tensor:
+        """chunk (B, T', D) -> (B, C + T', D), the condition included."""
+        x = torch.cat([self.conditions(told), chunk], 1)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, self.rotary, None, None, None, layer)
+        return self.norm(x)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, T, A) int64, K where masked -> (B, T, D)."""
+        parts = [self.numbers[a][tokens[..., a]] for a in range(tokens.shape[-1])]
+        return torch.stack(parts).sum(0)
+
+    def logits(self, told: Condition, tokens: Tensor) -> Tensor:
+        """Of every number of every time step: (B, T, A, K). tokens: (B, T, A), K where masked."""
+        if self.config.head == "ar":
+            # Position C - 1 + t has read t tokens, and says the next.
+            x = self.trunk(told, self.embed(tokens[:, :-1]))[:, CONDITION - 1 :]
+        else:
+            x = self.trunk(told, self.embed(tokens))[:, CONDITION:]
+        return self.out(x).unflatten(-1, (self.config.actions, -1))
+
+    def numbers_out(self, told: Condition, chunk: Tensor, time: Tensor | None) -> Tensor:
+        """For l1 and flow: numbers (B, T, A) -> numbers (B, T, A)."""
+        x = self.enter(chunk)
+        if self.time is not None and time is not None:
+            x = x + self.time(time)
+        return self.out(self.trunk(told, x)[:, CONDITION:])
+
+    @property
+    def device(self) -> torch.device:
+        return self.kind.device
+
+    def num_parameters(self) -> int:
+        return sum(weight.numel() for weight in self.parameters())
+
+
+# --- losses ------------------------------------------------------------------------------------
+
+
+def hide(actor: Actor, tokens: Tensor, rng: torch.Generator) -> Tensor:
+    """Which numbers (B, T, A) to mask. A share of the rows is masked whole: one call must work."""
+    B = len(tokens)
+    free = torch.ones(B, tokens[0].numel(), dtype=torch.bool)
+    n = free.shape[1]
+    share = torch.rand(B, generator=rng, dtype=torch.float64)
+    # Cosine: mostly masked rows, as in one or a few calls.
+    counts = (torch.cos(share * math.pi / 2) * n).ceil().long().clamp(1, n)
+    whole = torch.rand(B, generator=rng) < actor.config.whole
+    counts = torch.where(whole, n, counts)
+    return mask_exactly(free, counts, rng).view(tokens.shape).to(tokens.device)
+
+
+def loss(actor: Actor, told: Condition, actions: Tensor, rng: torch.Generator):
+    """The mean loss per number of a chunk, and figures to log. actions: (B, T, A) in [-1, 1]."""
+    config = actor.config
+    if config.head == "l1":
+        found = actor.numbers_out(told, torch.zeros_like(actions), None)
+        value = (found - actions).abs().mean()
+        return value, {"l1": value.item()}
+    if config.head == "flow":
+        noise = torch.randn(actions.shape, generator=rng).to(actions.device)
+        time = torch.rand(len(actions), generator=rng).to(actions.device)
+        mixed = torch.lerp(noise, actions, time[:, None, None])
+        value = F.mse_loss(actor.numbers_out(told, mixed, time), actions - noise)
+        return value, {"flow": value.item()}
+    tokens = to_bins(actions, config.bins)
+    targets = soft_targets(actions, config.bins, config.sigma)
+    if config.head == "ar":
+        log_p = actor.logits(told, tokens).log_softmax(-1)
+        nats = -(targets * log_p).sum(-1)
+        return nats.mean(), {"nats_per_number": nats.mean().item()}
+    masked = hide(actor, tokens, rng)
+    log_p = actor.logits(told, tokens.masked_fill(masked, config.bins)).log_softmax(-1)
+    nats = -(targets * log_p).sum(-1)[masked]
+    return nats.mean(), {"nats_per_number": nats.mean().item()}

@@ -1,0 +1,234 @@
+"""What words name, and where it is: the grounder of a policy.
+
+It reads an order and what a camera (or a simulator) shows, and gives two places in metres: where to
+take, and where to put. The policy's head sees these places, and no image.
+
+Words that were never together must work together: "the purple heart", if training only had purple
+stars and red hearts. So each attribute has an attention of its own over the words, and what it reads
+is the word's plain embedding, which knows nothing of the other words. The score of a thing is the
+sum over attributes. A sum cannot learn pairs by heart.
+
+Shapes: B orders, W words, D width, J attributes, N things or cells of the image, R roles.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from base.config import GrounderConfig, ModelConfig
+from model import Denoiser, Norm
+
+ROLES = ("thing", "other")  # what an order names: the thing to move, and where it goes
+PLACES = ("take", "put")
+ORDER_READERS = 3  # attentions that read what is to be done: the verb, the relation
+CHANNELS = 64  # of the image's map
+SHRINK = 4  # pixels per cell of the map
+
+
+@dataclass
+class Understood:
+    """An order: queries (B, R, J, D) of what it names, and order (B, ORDER_READERS · D)."""
+
+    queries: Tensor
+    order: Tensor
+    attention: Tensor  # (B, R · J + ORDER_READERS, W): which words were read
+
+
+@dataclass
+class Seen:
+    """What can be named: keys (B, N, J, D), places (B, N, P), and which N are real (B, N) bool."""
+
+    keys: Tensor
+    places: Tensor
+    features: Tensor  # (B, N, C), or (B, N, 0) where the places are exact
+    real: Tensor | None
+
+
+@dataclass
+class Grounded:
+    """places: (B, 2, 3) metres, to take and to put. scores: (B, R, N), log-probabilities."""
+
+    places: Tensor
+    scores: Tensor
+    order: Tensor
+
+
+class Words(nn.Module):
+    """An order's words, each alone and in its context."""
+
+    def __init__(self, config: GrounderConfig):
+        super().__init__()
+        width = config.width
+        size = ModelConfig(
+            vocab_size=config.vocab_size,
+            output_size=config.vocab_size,
+            max_length=config.longest,
+            d_model=width,
+            heads=4,
+            layers=config.layers,
+        )
+        self.reader = Denoiser(size)
+        nn.init.normal_(self.reader.embedding.weight)
+        self.queries = nn.Parameter(torch.randn(self.readers(config), width))
+        self.alone = Norm(width)
+
+    @staticmethod
+    def readers(config: GrounderConfig) -> int:
+        return len(ROLES) * config.attributes + ORDER_READERS
+
+    def forward(self, words: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, W) int64, (B,) -> what each reader reads (B, readers, D), its attention (.., W)."""
+        context = self.reader.trunk(words, lengths, None, None, None)  # (B, W, D)
+        score = torch.einsum("qd,bwd->bqw", self.queries, context) / math.sqrt(context.shape[-1])
+        position = torch.arange(words.shape[1], device=words.device)
+        padding = position >= lengths[:, None]
+        attention = score.masked_fill(padding[:, None], -torch.inf).softmax(-1)
+        # The context decides which word is read. What is read is the word alone.
+        alone = self.alone(self.reader.embedding(words))
+        return torch.einsum("bqw,bwd->bqd", attention, alone), attention
+
+
+class ThingEyes(nn.Module):
+    """Reads a simulator's list of things: attributes (B, N, C) in 0 and 1, places (B, N, 3)."""
+
+    def __init__(self, config: GrounderConfig):
+        super().__init__()
+        self.attributes = config.attributes
+        self.keys = nn.Linear(config.kinds, config.attributes * config.width, bias=False)
+
+    def forward(self, seen: dict[str, Tensor]) -> Seen:
+        kinds, places = seen["kinds"], seen["places"]
+        keys = self.keys(kinds).unflatten(-1, (self.attributes, -1))
+        return Seen(keys, places, kinds[..., :0], seen["real"])
+
+
+class CameraEyes(nn.Module):
+    """Reads images (B, K, H, W, 3) of K cameras: a map of cells per camera, SHRINK pixels each."""
+
+    def __init__(self, config: GrounderConfig):
+        super().__init__()
+        half = CHANNELS // 2
+        self.attributes = config.attributes
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, half, 5, stride=2, padding=2),
+            nn.GELU(),
+            nn.Conv2d(half, CHANNELS, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
+            nn.GELU(),
+        )
+        self.camera = nn.Embedding(config.cameras, CHANNELS)
+        self.norm = Norm(CHANNELS)
+        self.keys = nn.Linear(CHANNELS, config.attributes * config.width, bias=False)
+
+    def forward(self, seen: dict[str, Tensor]) -> Seen:
+        images = seen["images"]
+        B, K = images.shape[:2]
+        x = images.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = self.layers(x)  # (B·K, C, h, w)
+        h, w = x.shape[-2:]
+        cells = x.flatten(2).transpose(1, 2).view(B, K, h * w, CHANNELS)
+        cells = self.norm(cells + self.camera.weight[:, None]).flatten(1, 2)  # (B, N, C)
+        keys = self.keys(cells).unflatten(-1, (self.attributes, -1))
+        return Seen(keys, self.cell_places(K, h, w, x.device).expand(B, -1, -1), cells, None)
+
+    def cell_places(self, cameras: int, h: int, w: int, device) -> Tensor:
+        """(1, K·h·w, 2 + K): the cell's centre in -1 .. 1, and which camera it is of."""
+        y, x = torch.meshgrid(
+            torch.linspace(-1, 1, h, device=device),
+            torch.linspace(-1, 1, w, device=device),
+            indexing="ij",
+        )
+        grid = torch.stack([x, y], -1).flatten(0, 1).repeat(cameras, 1)
+        which = torch.eye(cameras, device=device).repeat_interleave(h * w, 0)
+        return torch.cat([grid, which], -1)[None]
+
+
+def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, hidden),
+        nn.SiLU(),
+        nn.Linear(hidden, hidden),
+        nn.SiLU(),
+        nn.Linear(hidden, outputs),
+    )
+
+
+class Grounder(nn.Module):
+    """An order and what is seen -> where to take, and where to put."""
+
+    def __init__(self, config: GrounderConfig):
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.words = Words(config)
+        self.names = nn.ModuleList(
+            nn.Linear(width, width, bias=False) for _ in range(config.attributes)
+        )
+        self.eyes = ThingEyes(config) if config.sees == "state" else CameraEyes(config)
+        # From a cell's place in the image to metres; things of a simulator have metres already.
+        self.locate = None
+        if config.sees != "state":
+            self.locate = mlp(2 + config.cameras + CHANNELS, 128, 3)
+        self.put = mlp(ORDER_READERS * width, 128, 9)
+
+    def understand(self, words: Tensor, lengths: Tensor) -> Understood:
+        """Words (B, W) int64 with `lengths` (B,) -> queries and order."""
+        read, attention = self.words(words, lengths)
+        named = len(ROLES) * self.config.attributes
+        pairs = read[:, :named].unflatten(1, (len(ROLES), -1))  # (B, R, J, D)
+        queries = [name(pairs[:, :, j]) for j, name in enumerate(self.names)]
+        return Understood(torch.stack(queries, 2), read[:, named:].flatten(1), attention)
+
+    def look(self, seen: dict[str, Tensor]) -> Seen:
+        return self.eyes(seen)
+
+    def ground(self, understood: Understood, seen: Seen) -> Grounded:
+        """Find what is named. `seen` may have B / n rows, which serve n neighbours each."""
+        each = len(understood.queries) // len(seen.keys)
+        queries = understood.queries.unflatten(0, (-1, each))  # (S, n, R, J, D)
+        scores = torch.einsum("snrjd,smjd->snrm", queries, seen.keys)
+        if seen.real is not None:
+            scores = scores.masked_fill(~seen.real[:, None, None], -torch.inf)
+        if self.locate is None and not self.training:
+            # Things are counted one by one: half of one and half of another is no place.
+            scores = scores.masked_fill(scores < scores.amax(-1, keepdim=True), -torch.inf)
+        share = scores.softmax(-1)
+        found = torch.einsum("snrm,smp->snrp", share, seen.places)
+        if self.locate is not None:
+            features = torch.einsum("snrm,smc->snrc", share, seen.features)
+            found = self.locate(torch.cat([found, features], -1)) * self.config.unit
+        found = found.flatten(0, 1)  # (B, R, 3)
+        put = self.find_put(found, understood.order)
+        places = torch.stack([found[:, 0], put], 1)
+        return Grounded(places, scores.flatten(0, 1).log_softmax(-1), understood.order)
+
+    def find_put(self, found: Tensor, order: Tensor) -> Tensor:
+        """Where to put: (B, 3) metres, from the places (B, R, 3) of the thing and the other.
+
+        On each axis a · thing + b · other + c, where the order alone decides a, b and c: "left of"
+        is the other thing's place and a step to the left, a push keeps one coordinate of the thing.
+        """
+        a, b, c = self.put(order).unflatten(-1, (3, 3)).unbind(1)
+        return a * found[:, 0] + b * found[:, 1] + c * self.config.unit
+
+    def forward(self, words: Tensor, lengths: Tensor, seen: dict[str, Tensor]) -> Grounded:
+        return self.ground(self.understand(words, lengths), self.look(seen))
+
+    @property
+    def device(self) -> torch.device:
+        return self.words.queries.device
+
+    def num_parameters(self) -> int:
+        return sum(weight.numel() for weight in self.parameters())
+
+
+def place_loss(found: Tensor, target: Tensor, known: Tensor, unit: float) -> Tensor:
+    """Mean Huber loss of places (B, 3) in units of `unit` metres, over the rows that are known."""
+    error = F.smooth_l1_loss(found / unit, target / unit, reduction="none", beta=0.05).sum(-1)
+    return (error * known).sum() / known.sum().clamp(min=1)
