@@ -203,14 +203,20 @@ def about(
     }
 
 
-def end(out: Path, metrics: dict[str, float], script: str, words: Sequence[str] = ()) -> None:
+def end(
+    out: Path,
+    metrics: dict[str, float],
+    script: str,
+    words: Sequence[str] = (),
+    flag: str = "--checkpoint",
+) -> None:
     """Print the best checkpoint, its figures and the next command; leave the others.
 
-    script: what reads the checkpoint next. words: its flags after --checkpoint.
+    script: what reads the checkpoint next. flag: names the checkpoint. words: flags after it.
     """
     figures = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     best = out / "best.pt"
     distributed.say(f"done: {best}  {figures}", file=sys.stdout)
-    command = files.python(script, "--checkpoint", best, *words)
+    command = files.python(script, flag, best, *words)
     distributed.say(f"next: {command}", file=sys.stdout)
     distributed.finish()

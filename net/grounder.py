@@ -221,6 +221,11 @@ class Grounder(nn.Module):
         return self.ground(self.understand(words, lengths), self.look(seen))
 
     @property
+    def order_width(self) -> int:
+        """Numbers that tell the order."""
+        return ORDER_READERS * self.config.width
+
+    @property
     def device(self) -> torch.device:
         return self.words.queries.device
 

@@ -1,0 +1,134 @@
+"""Chunks of actions from a trained head: how many calls, in which order, around which prefix.
+
+The actions that are already committed stay given: their tokens are never masked, and the rest of
+the chunk is filled around them, as a template's blanks are (DiscreteRTC, arXiv 2604.25050).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from base import flags
+from base.flags import setting
+from net.actor import Actor, Condition, centres, mean_around, to_bins
+
+ORDERS = ("confidence", "time", "random")
+
+
+@dataclass
+class ChunkConfig:
+    """How a chunk is made."""
+
+    calls: int = setting(1, "calls of the head per chunk; the twin needs one per step", at_least=1)
+    order: str = setting("time", "which tokens a call reveals first", choices=ORDERS)
+    draw: bool = setting(False, "draw the actions; else take the likeliest")
+    temperature: float = setting(1.0, "of drawn actions", above=0.0)
+
+    def __post_init__(self):
+        flags.check(self)
+
+
+@torch.no_grad()
+def make(
+    actor: Actor,
+    told: Condition,
+    cfg: ChunkConfig,
+    rng: torch.Generator | None = None,
+    prefix: Tensor | None = None,
+) -> Tensor:
+    """A chunk of actions for each row: (B, T, A) in [-1, 1].
+
+    rng: for what is drawn at random. prefix: (B, n, A), the first n actions, which stay as they
+    are.
+    """
+    rng = rng or torch.Generator().manual_seed(0)
+    if actor.config.head in ("l1", "flow"):
+        actions = numbers(actor, told, cfg, rng)
+        if prefix is not None:
+            actions[:, : prefix.shape[1]] = prefix
+        return actions
+    return binned(actor, told, cfg, rng, prefix)[0]
+
+
+def numbers(actor: Actor, told: Condition, cfg: ChunkConfig, rng: torch.Generator) -> Tensor:
+    """Chunks of the heads that make numbers: one call of l1, Euler steps of flow."""
+    shape = (len(told.state), actor.config.chunk, actor.config.actions)
+    if actor.config.head == "l1":
+        return actor.numbers_out(told, torch.zeros(shape, device=actor.device), None).clamp(-1, 1)
+    x = torch.randn(shape, generator=rng).to(actor.device)
+    for call in range(cfg.calls):
+        time = torch.full((shape[0],), call / cfg.calls, device=actor.device)
+        x = x + actor.numbers_out(told, x, time) / cfg.calls
+    return x.clamp(-1, 1)
+
+
+def binned(
+    actor: Actor,
+    told: Condition,
+    cfg: ChunkConfig,
+    rng: torch.Generator,
+    prefix: Tensor | None,
+) -> tuple[Tensor, list[Tensor]]:
+    """Chunks of the heads that write tokens, and the tokens (B, T, A) after each call."""
+    B, T, A = len(told.state), actor.config.chunk, actor.config.actions
+    mask = actor.config.bins
+    tokens = torch.full((B, T, A), mask, device=actor.device)
+    actions = torch.zeros(B, T, A, device=actor.device)
+    given = 0
+    if prefix is not None:
+        given = prefix.shape[1]
+        tokens[:, :given] = to_bins(prefix, mask)
+        actions[:, :given] = prefix
+    left = T - given
+    calls = left if actor.config.head == "ar" else min(cfg.calls, left)
+    stages = []
+    for call in range(calls):
+        log_p = (actor.logits(told, tokens) / temperature_of(cfg)).log_softmax(-1)
+        chosen, found = choose(log_p, cfg, rng)
+        count = left * (call + 1) // calls - left * call // calls
+        reveal = steps_to_reveal(actor, tokens, log_p, chosen, count, cfg, rng, mask)
+        tokens = torch.where(reveal, chosen, tokens)
+        actions = torch.where(reveal, found, actions)
+        stages.append(tokens.clone())
+    return actions, stages
+
+
+def temperature_of(cfg: ChunkConfig) -> float:
+    return cfg.temperature if cfg.draw else 1.0
+
+
+def choose(log_p: Tensor, cfg: ChunkConfig, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A bin for every number, and the action that it stands for: (B, T, A) each."""
+    if cfg.draw:
+        flat = log_p.exp().flatten(0, -2).cpu()
+        chosen = torch.multinomial(flat, 1, generator=rng).view(log_p.shape[:-1])
+        chosen = chosen.to(log_p.device)
+        return chosen, centres(log_p.shape[-1], log_p.device)[chosen]
+    chosen = log_p.argmax(-1)
+    return chosen, mean_around(log_p, chosen)
+
+
+def steps_to_reveal(
+    actor: Actor,
+    tokens: Tensor,
+    log_p: Tensor,
+    chosen: Tensor,
+    count: int,
+    cfg: ChunkConfig,
+    rng: torch.Generator,
+    mask: int,
+) -> Tensor:
+    """Which numbers this call reveals: (B, T, A) bool, `count` whole time steps of each row."""
+    hidden = (tokens == mask).any(-1)  # (B, T)
+    B, T = hidden.shape
+    if cfg.order == "time" or actor.config.head == "ar":
+        score = -torch.arange(T, device=tokens.device).float().expand(B, T)
+    elif cfg.order == "random":
+        score = torch.rand(B, T, generator=rng).to(tokens.device)
+    else:
+        score = log_p.gather(-1, chosen[..., None])[..., 0].sum(-1)
+    score = score.masked_fill(~hidden, -torch.inf)
+    first = score.topk(min(count, T), dim=1).indices
+    reveal = torch.zeros_like(hidden).scatter(1, first, True) & hidden
+    return reveal[..., None].expand(tokens.shape)

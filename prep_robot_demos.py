@@ -1,0 +1,163 @@
+"""Record demonstrations on the table, and still moments that teach words.
+
+Reads   nothing
+Writes  data_robot/ (--out): demos/ (a LeRobot dataset v3.0), stills/, tokenizer.json, meta.json
+
+Half a minute on a laptop, without OpenGL: what a simulator knows, and no images:
+    python prep_robot_demos.py --num_demos 200 --num_stills 4000 --image_side 0
+With a camera's images (five minutes; docs/robot.md names the packages that OpenGL needs):
+    python prep_robot_demos.py
+
+It needs `pip install -r requirements-robot.txt`. The expert is disturbed while it records, so the
+demonstrations show how to recover; the recorded actions are the undisturbed ones.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from base import files, flags, folders
+from base.flags import setting
+from loop import progress
+from robot import data, layout, stills, words
+from robot.recorder import Recorder
+from worlds import orders, tasks
+from worlds.expert import record
+from worlds.table import TableEnv
+
+STATE_NAMES = ["x", "y", "z", "opening", "command", "speed_x", "speed_y", "speed_z"]
+ACTION_NAMES = ["x", "y", "z", "gripper"]
+FPS = 10
+
+
+@dataclass
+class Demos:
+    """The demonstrations and the stills."""
+
+    out: str = setting("data_robot", "folder to write", metavar="FOLDER")
+    num_demos: int = setting(800, "demonstrations, an order each", at_least=1)
+    num_stills: int = setting(20_000, "still moments, for the words", at_least=10)
+    orders: int = setting(4, "orders per still", at_least=1)
+    image_side: int = setting(64, "pixels of an image's side; 0: no images", at_least=0)
+    cameras: str = setting("front", "cameras with commas between them: front, top, wrist")
+    seed: int = setting(0, "decides every layout, order and disturbance")
+
+    def __post_init__(self):
+        flags.check(self)
+
+    def camera_names(self) -> list[str]:
+        return self.cameras.split(",") if self.image_side else []
+
+
+def parse_args(argv):
+    parser = flags.Parser(__doc__)
+    parser.add_settings(Demos)
+    return parser.parse_args(argv)
+
+
+def all_words() -> list[str]:
+    """Every word that training may say: the held-out wordings are left out."""
+    texts = [*stills.KINDS, f"the {orders.THING}"]
+    for verb in orders.VERBS:
+        for wording in orders.wordings(verb, held=False):
+            texts.append(wording.format(x="", y="", w=""))
+    for phrases in orders.WORDS_OF.values():
+        texts += phrases
+    return texts
+
+
+def record_demos(demos: Demos, folder: Path) -> int:
+    """Record the demonstrations. An episode in which the expert failed is drawn again."""
+    features = {
+        data.STATE: layout.vector(STATE_NAMES),
+        data.THINGS: layout.vector([f"thing_{i}" for i in range(things_width())]),
+        data.ACTION: layout.vector(ACTION_NAMES),
+    }
+    for name in demos.camera_names():
+        features[data.CAMERA + name] = layout.image(demos.image_side, demos.image_side)
+    recorder = Recorder(folder, FPS, "table", features)
+    env = TableEnv(demos.image_side or None, demos.camera_names()[0] if demos.image_side else "front")
+    failed = 0
+    for number in progress.bar(range(recorder.count, demos.num_demos), "recording", "episode"):
+        for attempt in range(20):
+            rng = np.random.default_rng([demos.seed, 0, number, attempt])
+            task = tasks.sample_task(rng, "train")
+            rows = record(env, task, rng)
+            if rows["done"][-1]:
+                break
+            failed += 1
+        recorder.add(episode_of(rows, task, demos), task.text)
+    env.close()
+    recorder.finish()
+    return failed
+
+
+def things_width() -> int:
+    return stills.MOST * (len(stills.KINDS) + 3)
+
+
+def episode_of(rows: dict, task: tasks.Task, demos: Demos) -> dict[str, np.ndarray]:
+    kinds = stills.kinds_of(task.layout)
+    things = [data.things_vector(kinds, stills.padded(places)) for places in rows["things"]]
+    episode = {
+        data.STATE: rows["state"],
+        data.THINGS: np.stack(things),
+        data.ACTION: rows["action"],
+    }
+    for name in demos.camera_names():
+        episode[data.CAMERA + name] = rows["image"]
+    return episode
+
+
+def draw_stills(demos: Demos, folder: Path, tokenizer) -> None:
+    """Draw the stills, and write their arrays."""
+    files.writable_folder(folder)
+    env = TableEnv(demos.image_side, demos.camera_names()[0]) if demos.image_side else None
+    kept: dict[str, list] = {name: [] for name in stills.PARTS}
+    images = []
+    for number in progress.bar(range(demos.num_stills), "drawing", "still"):
+        rng = np.random.default_rng([demos.seed, 1, number])
+        said: list[tasks.Task] = []
+        while not said:
+            still = stills.sample_still(rng, "train")
+            said = stills.sample_orders(rng, still.layout, "train", demos.orders)
+        ids = words.encode(tokenizer, [task.text for task in said])
+        for name, values in stills.rows_of(still, said, ids).items():
+            kept[name].append(values)
+        if env is not None:
+            images.append(env.photograph(said[0], still.hand, still.held, rng)[None])
+    for name, rows in kept.items():
+        write_array(folder / f"{name}.npy", np.stack(rows))
+    if env is not None:
+        write_array(folder / "images.npy", np.stack(images))
+        env.close()
+
+
+def write_array(path: Path, values: np.ndarray) -> None:
+    with files.replacing(path) as file:
+        np.save(file, values, allow_pickle=False)
+
+
+def main(argv=None):
+    demos = flags.resolve(Demos, parse_args(argv))
+    out = files.claim(files.writable_folder(demos.out))
+    tokenizer = words.from_texts(all_words())
+    failed = record_demos(demos, out / "demos")
+    draw_stills(demos, out / "stills", tokenizer)
+    names = [*stills.PARTS, *(["images"] if demos.image_side else [])]
+    facts = {
+        **flags.to_dict(demos),
+        "splits": {"stills": demos.num_stills, "demos": demos.num_demos},
+        "failed": failed,
+    }
+    facts.pop("out")
+    folders.seal(out, "robot", tokenizer, [f"stills/{name}.npy" for name in names], facts)
+    print(f"{failed} episodes of the expert failed, and were drawn again", file=sys.stderr)
+    print(f"{out}: {demos.num_demos:,} demonstrations, {demos.num_stills:,} stills")
+    print("next: " + files.python("train_grounding.py", "--data_dir", out))
+
+
+if __name__ == "__main__":
+    files.run(main)

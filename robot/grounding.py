@@ -1,0 +1,98 @@
+"""Training a grounder on stills: its loss, and its score on stills that it never saw."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from base import flags
+from base.flags import setting
+from net.grounder import Grounded, Grounder, place_loss
+from robot.data import StillBatches
+from robot.stills import NOTHING
+
+NEAR = 0.01  # metres: a place this close can be gripped (an open gripper has 13 mm of room)
+
+
+@dataclass
+class GroundingRun:
+    """What is trained."""
+
+    unknown: float = setting(
+        0.15,
+        "share of the words, colours and shapes excepted, that are hidden in training",
+        at_least=0.0,
+        below=1.0,
+    )
+    naming: float = setting(
+        1.0, "weight of the loss that says which thing is meant", at_least=0.0
+    )
+    eval_stills: int = setting(400, "held-out stills per evaluation", at_least=1)
+
+    def __post_init__(self):
+        flags.check(self)
+
+
+def run_model(model: Grounder, batch: dict) -> Grounded:
+    """Ground a batch of `StillBatches` on the model's device."""
+    device = model.device
+    seen = {name: values.to(device) for name, values in batch["seen"].items()}
+    return model(batch["tokens"].to(device), batch["lengths"].to(device), seen)
+
+
+def named_loss(scores: Tensor, index: Tensor) -> Tensor:
+    """-log p of the named thing and the other: scores (B, R, N), index (B, R), NOTHING: none."""
+    scores = scores.clamp(min=-1e4)  # a row that is no thing has -inf, whose gradient is NaN
+    return F.cross_entropy(
+        scores.transpose(1, 2).float(), index.long(), ignore_index=NOTHING, reduction="mean"
+    )
+
+
+def make_loss(own: GroundingRun) -> Callable:
+    """The loss: places in units of the model, and which thing is meant where things are listed."""
+
+    def loss_fn(model: Grounder, batch: dict, rng: torch.Generator):
+        found = run_model(model, batch)
+        unit = model.config.unit
+        known = torch.ones(len(batch["take"]), device=model.device)
+        take = place_loss(found.places[:, 0], batch["take"].to(model.device), known, unit)
+        put = place_loss(found.places[:, 1], batch["put"].to(model.device), known, unit)
+        loss = take + put
+        figures = {"take_loss": take.item(), "put_loss": put.item()}
+        if model.config.sees == "state" and own.naming:
+            naming = named_loss(found.scores, batch["index"].to(model.device))
+            loss = loss + own.naming * naming
+            figures["naming"] = naming.item()
+        return loss, figures
+
+    return loss_fn
+
+
+def errors(model: Grounder, batch: dict) -> tuple[Tensor, Tensor]:
+    """Metres between the found and the true places: (B,) to take, (B,) to put."""
+    found = run_model(model, batch).places.float().cpu()
+    take = (found[:, 0] - batch["take"])[:, :2].norm(dim=1)
+    return take, (found[:, 1] - batch["put"])[:, :2].norm(dim=1)
+
+
+def make_eval(own: GroundingRun, batches: StillBatches) -> Callable[[Grounder], dict]:
+    """Scores on held-out stills; the first, the share of missed places, decides best.pt."""
+
+    def eval_fn(model: Grounder) -> dict[str, float]:
+        takes, puts = [], []
+        for first in range(0, len(batches.numbers[: own.eval_stills]), 64):
+            numbers = batches.numbers[: own.eval_stills][first : first + 64]
+            take, put = errors(model, batches.batch(numbers))
+            takes.append(take)
+            puts.append(put)
+        take, put = torch.cat(takes), torch.cat(puts)
+        missed = 1 - ((take < NEAR) & (put < NEAR)).float().mean().item()
+        return {
+            "missed": missed,
+            "take_cm": 100 * take.median().item(),
+            "put_cm": 100 * put.median().item(),
+        }
+
+    return eval_fn
