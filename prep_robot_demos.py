@@ -40,7 +40,7 @@ class Demos:
     num_demos: int = setting(800, "demonstrations, an order each", at_least=1)
     num_stills: int = setting(20_000, "still moments, for the words", at_least=10)
     orders: int = setting(4, "orders per still", at_least=1)
-    image_side: int = setting(64, "pixels of an image's side; 0: no images", at_least=0)
+    image_side: int = setting(96, "pixels of an image's side; 0: no images", at_least=0)
     cameras: str = setting("front", "cameras with commas between them: front, top, wrist")
     seed: int = setting(0, "decides every layout, order and disturbance")
 
@@ -78,7 +78,7 @@ def record_demos(demos: Demos, folder: Path) -> int:
     for name in demos.camera_names():
         features[data.CAMERA + name] = layout.image(demos.image_side, demos.image_side)
     recorder = Recorder(folder, FPS, "table", features)
-    env = TableEnv(demos.image_side or None, demos.camera_names()[0] if demos.image_side else "front")
+    env = TableEnv(demos.image_side or None, demos.cameras)
     failed = 0
     for number in progress.bar(range(recorder.count, demos.num_demos), "recording", "episode"):
         for attempt in range(20):
@@ -106,15 +106,15 @@ def episode_of(rows: dict, task: tasks.Task, demos: Demos) -> dict[str, np.ndarr
         data.THINGS: np.stack(things),
         data.ACTION: rows["action"],
     }
-    for name in demos.camera_names():
-        episode[data.CAMERA + name] = rows["image"]
+    for number, name in enumerate(demos.camera_names()):
+        episode[data.CAMERA + name] = rows[f"image_{name}" if number else "image"]
     return episode
 
 
 def draw_stills(demos: Demos, folder: Path, tokenizer) -> None:
     """Draw the stills, and write their arrays."""
     files.writable_folder(folder)
-    env = TableEnv(demos.image_side, demos.camera_names()[0]) if demos.image_side else None
+    env = TableEnv(demos.image_side, demos.cameras) if demos.image_side else None
     kept: dict[str, list] = {name: [] for name in stills.PARTS}
     images = []
     for number in progress.bar(range(demos.num_stills), "drawing", "still"):
@@ -127,12 +127,19 @@ def draw_stills(demos: Demos, folder: Path, tokenizer) -> None:
         for name, values in stills.rows_of(still, said, ids).items():
             kept[name].append(values)
         if env is not None:
-            images.append(env.photograph(said[0], still.hand, still.held, rng)[None])
+            images.append(photograph(env, still, said[0], demos, number))
     for name, rows in kept.items():
         write_array(folder / f"{name}.npy", np.stack(rows))
     if env is not None:
         write_array(folder / "images.npy", np.stack(images))
         env.close()
+
+
+def photograph(env: TableEnv, still, task: tasks.Task, demos: Demos, number: int) -> np.ndarray:
+    """The images of a still by all cameras: (K, side, side, 3) uint8."""
+    env.rng = np.random.default_rng([demos.seed, 2, number])  # of the shades of the colours
+    env.pose(task, still.hand, still.held)
+    return np.stack([env.picture(name) for name in demos.camera_names()])
 
 
 def write_array(path: Path, values: np.ndarray) -> None:

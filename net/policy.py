@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from base.config import ActorConfig, GrounderConfig
 from net.actor import Actor, Condition
-from net.grounder import Grounder
+from net.grounder import Grounded, Grounder
 
 
 class Policy(nn.Module):
@@ -25,7 +25,9 @@ class Policy(nn.Module):
         self, words: Tensor, lengths: Tensor, seen: dict[str, Tensor], state: Tensor
     ) -> Condition:
         """words (B, W) with lengths (B,), seen as the grounder needs it, state (B, S)."""
-        found = self.grounder(words, lengths, seen)
+        return self.condition(self.grounder(words, lengths, seen), state)
+
+    def condition(self, found: Grounded, state: Tensor) -> Condition:
         return Condition(found.places, state, found.order)
 
     @property

@@ -1,16 +1,16 @@
 """A folder of robot data: stills that teach words, and demonstrations that teach acts.
 
-    tokenizer.json          the words of the orders
-    stills/kinds.npy        (S, 8, kinds) uint8: the attributes of each thing, in 0 and 1
-    stills/places.npy       (S, 8, 3) float32: where the things are, in metres
-    stills/real.npy         (S, 8) bool: which of the 8 rows are things
-    stills/words.npy        (S, M, 24) int16: M orders per still, as ids of words
-    stills/take.npy         (S, M, 3) float32: where the thing is that the order names
-    stills/put.npy          (S, M, 3) float32: where the order wants it
-    stills/index.npy        (S, M, 2) int8: the row of the thing and of the other; -1: no other
-    stills/images.npy       (S, K, side, side, 3) uint8, of K cameras, if images were drawn
-    demos/                  a LeRobot dataset v3.0 (robot/layout.py)
-    meta.json               format, kind "robot", fingerprint, checksums, settings; written last
+tokenizer.json          the words of the orders
+stills/kinds.npy        (S, 8, kinds) uint8: the attributes of each thing, in 0 and 1
+stills/places.npy       (S, 8, 3) float32: where the things are, in metres
+stills/real.npy         (S, 8) bool: which of the 8 rows are things
+stills/words.npy        (S, M, 24) int16: M orders per still, as ids of words
+stills/take.npy         (S, M, 3) float32: where the thing is that the order names
+stills/put.npy          (S, M, 3) float32: where the order wants it
+stills/index.npy        (S, M, 2) int8: the row of the thing and of the other; -1: no other
+stills/images.npy       (S, K, side, side, 3) uint8, of K cameras, if images were drawn
+demos/                  a LeRobot dataset v3.0 (robot/layout.py)
+meta.json               format, kind "robot", fingerprint, checksums, settings; written last
 """
 
 from pathlib import Path
@@ -80,7 +80,9 @@ class RobotData:
 
     def cameras(self) -> list[str]:
         """The features of the demonstrations that hold images."""
-        return [CAMERA + name for name in self.meta["cameras"].split(",")] if self.has_images else []
+        return (
+            [CAMERA + name for name in self.meta["cameras"].split(",")] if self.has_images else []
+        )
 
 
 def held_out(number: int, share: float = 0.05) -> int:

@@ -26,9 +26,7 @@ class GroundingRun:
         at_least=0.0,
         below=1.0,
     )
-    naming: float = setting(
-        1.0, "weight of the loss that says which thing is meant", at_least=0.0
-    )
+    naming: float = setting(1.0, "weight of the loss that says which thing is meant", at_least=0.0)
     eval_stills: int = setting(400, "held-out stills per evaluation", at_least=1)
 
     def __post_init__(self):

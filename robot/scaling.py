@@ -1,7 +1,7 @@
 """Between a robot's own units and the [-1, 1] of a policy. The numbers travel in the checkpoint.
 
-    action   the 1st and 99th percentile of the demonstrations become -1 and 1; what is beyond is cut
-    state    mean 0 and deviation 1; a cartesian state stays in metres
+action   the 1st and 99th percentile of the demonstrations become -1 and 1; what is beyond is cut
+state    mean 0 and deviation 1; a cartesian state stays in metres
 """
 
 from dataclasses import dataclass

@@ -24,7 +24,7 @@ from base.errors import UserError
 from worlds import deeds, drawing, table_model
 from worlds.camera import Cameras, move_camera
 from worlds.deeds import Table
-from worlds.layouts import Layout
+from worlds.layouts import HALF_WIDTH, Layout
 from worlds.orders import VERBS
 from worlds.table_model import GAP, HIGH, LOW, SUBSTEPS, load
 from worlds.tasks import Task, sample_task
@@ -46,7 +46,8 @@ OPENED, CLOSED = -1.0, 1.0
 class TableEnv(Base):
     """The table as a Gymnasium environment.
 
-    image_size: pixels of an image's side; None: no images, and no OpenGL. camera: of the image.
+    image_size: pixels of an image's side; None: no images, and no OpenGL. camera: names with commas
+    between them: the first gives `image`, others `image_NAME`.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -55,7 +56,7 @@ class TableEnv(Base):
     def __init__(self, image_size: int | None = None, camera: str = "front"):
         load("gymnasium")
         self.mujoco = load("mujoco")
-        self.image_size, self.camera = image_size, camera
+        self.image_size, self.camera_names = image_size, camera.split(",")
         self.cameras = Cameras(image_size) if image_size is not None else None
         self.rng = np.random.default_rng()
         self.models: dict = {}  # by number of things: a model that is ours, and its data
@@ -72,8 +73,13 @@ class TableEnv(Base):
         }
         if self.image_size is not None:
             shape = (self.image_size, self.image_size, 3)
-            parts["image"] = spaces.Box(0, 255, shape, np.uint8)
+            for name in self.camera_names:
+                parts[self.key_of(name)] = spaces.Box(0, 255, shape, np.uint8)
         return spaces.Dict(parts)
+
+    def key_of(self, camera: str) -> str:
+        """The name of a camera's image in what is seen."""
+        return "image" if camera == self.camera_names[0] else f"image_{camera}"
 
     # --- an episode ----------------------------------------------------------------------------
 
@@ -181,7 +187,8 @@ class TableEnv(Base):
         things = np.concatenate([self.places(), zones])
         seen = {"state": np.array(state, np.float32), "things": things.astype(np.float32)}
         if self.cameras is not None:
-            seen["image"] = self.picture(self.camera)
+            for name in self.camera_names:
+                seen[self.key_of(name)] = self.picture(name)
         return seen
 
     def truth(self) -> Table:
@@ -211,8 +218,15 @@ class TableEnv(Base):
             )
         return self.cameras.picture(self.model, self.data, camera)
 
+    def pose(self, task: Task, hand, held: bool) -> None:
+        """Begin a task with the hand at `hand`, in metres; held: its fingers are around a thing."""
+        self.begin(task, moved=False)
+        self.data.qpos[:3] = hand
+        self.data.qpos[3:5] = HALF_WIDTH if held else GAP
+        self.mujoco.mj_forward(self.model, self.data)
+
     def render(self) -> np.ndarray:
-        return self.picture(self.camera)
+        return self.picture(self.camera_names[0])
 
     def close(self) -> None:
         if self.cameras is not None:

@@ -1,0 +1,198 @@
+"""Closed loop: a policy acts at tables that it never saw, and each order is judged true or false.
+
+Controls say how much words and images matter: an honest policy fails without them.
+
+    none       as it is
+    no_words   every word is unknown
+    no_image   the image is grey; or nothing in the list of things has attributes
+    swapped    another order at the same table; success is of the new order
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from base import flags
+from base.flags import setting
+from base.metrics import share_interval
+from loop import progress
+from robot import stills
+from robot.writer import Driver
+from worlds import deeds, layouts, orders, tasks
+from worlds.table import TableEnv
+from worlds.tasks import Task
+
+CONTROLS = ("none", "no_words", "no_image", "swapped")
+EVERY_SPLIT = (*layouts.SPLITS, *tasks.FREE_CHOICES)
+GREY = 128
+SETTLE = 6  # control steps after the first success: a thing that was let go may still fall
+
+
+@dataclass
+class Trial:
+    """What is tried."""
+
+    splits: str = setting("val,held_pair", "splits, with commas between them")
+    episodes: int = setting(50, "episodes per split", at_least=1)
+    verb: str | None = setting(None, "only this verb", choices=orders.VERBS)
+    control: str = setting("none", "what is taken away", choices=CONTROLS)
+    seed: int = setting(0, "decides the layouts and the orders")
+
+    def __post_init__(self):
+        flags.check(self)
+        for name in self.splits.split(","):
+            if name not in EVERY_SPLIT:
+                raise flags.unknown(f"--splits {self.splits}", name, list(EVERY_SPLIT))
+
+
+@dataclass
+class Episode:
+    """What happened. old: whether the order before a swap was done. wrong: other things moved."""
+
+    split: str
+    verb: str
+    word: str
+    text: str
+    ever: bool
+    end: bool
+    old: bool
+    wrong: int
+    steps: int
+    unknown: list[str]
+    seconds: list[float]
+    frames: list[np.ndarray] = field(default_factory=list)
+    made: list[dict] = field(default_factory=list)
+
+
+def draw_task(trial: Trial, split: str, number: int) -> tuple[Task, Task]:
+    """The task of an episode, and the task whose order is said: another with `swapped`."""
+    rng = np.random.default_rng([trial.seed, EVERY_SPLIT.index(split), number])
+    while True:
+        task = tasks.sample_task(rng, split, trial.verb)
+        if trial.control != "swapped":
+            return task, task
+        other = tasks.swapped(rng, task)
+        if other is not None:
+            return task, other
+
+
+def blind(seen: dict, kinds: np.ndarray) -> tuple[dict, np.ndarray]:
+    """What is seen, without anything that tells things apart."""
+    grey = {name: part for name, part in seen.items()}
+    for name in seen:
+        if name.startswith("image"):
+            grey[name] = np.full_like(seen[name], GREY)
+    same = np.zeros_like(kinds)
+    same[kinds.sum(1) > 0, 0] = 1
+    return grey, same
+
+
+def run_episode(
+    env: TableEnv, driver: Driver, trial: Trial, split: str, number: int, keep: bool = False
+) -> Episode:
+    """One episode, until some steps after its first success, or its end. keep: the images too."""
+    task, said = draw_task(trial, split, number)
+    said.layout = task.layout
+    seed = int(np.random.default_rng([trial.seed, number]).integers(2**31))
+    options = {"task": said, "camera": split == "camera"}
+    seen, info = env.reset(seed=seed, options=options)
+    text = said.text if trial.control != "no_words" else "?"
+    unknown = driver.begin(text)
+    kinds = stills.kinds_of(task.layout)
+    frames = []
+    after, truncated = 0, False
+    while after <= SETTLE and not truncated:
+        if keep:
+            frames.append(env.picture("front"))
+        shown = (seen, kinds) if trial.control != "no_image" else blind(seen, kinds)
+        seen, _, _, truncated, info = env.step(driver.next(*shown))
+        after += info["ever"]
+    return Episode(
+        split=split,
+        verb=said.order.verb,
+        word=said.order.word,
+        text=said.text,
+        ever=bool(info["ever"]),
+        end=bool(info["done"]),
+        old=said is not task and deeds.is_done(task.order, env.truth()),
+        wrong=len(info["wrong"]),
+        steps=env.steps,
+        unknown=unknown,
+        seconds=driver.seconds,
+        frames=frames,
+        made=driver.made,
+    )
+
+
+def run(
+    env: TableEnv, make_driver: Callable[[int], Driver], trial: Trial, keep: int = 0
+) -> list[Episode]:
+    """All episodes of all splits. keep: how many of each split keep their images."""
+    jobs = [(split, n) for split in trial.splits.split(",") for n in range(trial.episodes)]
+    episodes = []
+    for split, number in progress.bar(jobs, trial.control, "episode"):
+        driver = make_driver(number)
+        episodes.append(run_episode(env, driver, trial, split, number, keep=number < keep))
+    return episodes
+
+
+def task_name(episode: Episode) -> str:
+    """The kind of task, as tables name it."""
+    if episode.verb != "put":
+        return episode.verb
+    return "put" if episode.word in ("on", "in") else "relation"
+
+
+def figures(episodes: list[Episode]) -> dict:
+    """Shares with their 95% intervals, over some episodes."""
+    total = len(episodes)
+    ends = sum(episode.end for episode in episodes)
+    result = {"episodes": total}
+    for name, count in (
+        ("end", ends),
+        ("ever", sum(episode.ever for episode in episodes)),
+        ("wrong", sum(episode.wrong > 0 for episode in episodes)),
+        ("old", sum(episode.old for episode in episodes)),
+    ):
+        result[name] = count / total
+        result[f"{name}_ci95"] = share_interval(count, total)
+    steps = [episode.steps for episode in episodes if episode.ever]
+    result["steps"] = float(np.median(steps)) if steps else None
+    seconds = [each for episode in episodes for each in episode.seconds]
+    result["ms_per_chunk"] = 1000 * float(np.median(seconds)) if seconds else None
+    return result
+
+
+def summary(episodes: list[Episode]) -> dict:
+    """{split: {kind of task, and "all": figures}}."""
+    table: dict[str, dict] = {}
+    for split in dict.fromkeys(episode.split for episode in episodes):
+        of_split = [episode for episode in episodes if episode.split == split]
+        kinds = dict.fromkeys(sorted(task_name(episode) for episode in of_split))
+        table[split] = {
+            kind: figures([each for each in of_split if task_name(each) == kind]) for kind in kinds
+        }
+        table[split]["all"] = figures(of_split)
+    return table
+
+
+def rows(table: dict) -> list[list[str]]:
+    """The summary as rows of a Markdown table."""
+    result = [["split", "task", "episodes", "done at the end", "ever", "wrong thing", "steps"]]
+    for split, kinds in table.items():
+        for kind, row in kinds.items():
+            low, high = (100 * bound for bound in row["end_ci95"])
+            steps = "" if row["steps"] is None else f"{row['steps']:.0f}"
+            result.append(
+                [
+                    split,
+                    kind,
+                    str(row["episodes"]),
+                    f"{100 * row['end']:.1f}% [{low:.1f}, {high:.1f}]",
+                    f"{100 * row['ever']:.1f}%",
+                    f"{100 * row['wrong']:.1f}%",
+                    steps,
+                ]
+            )
+    return result

@@ -1,0 +1,150 @@
+"""A policy in action: from what is seen to the next action, chunk by chunk, also under a delay.
+
+The delay is the time between an observation and the chunk that it gives, in control steps:
+
+    wait      the robot stands still meanwhile
+    naive     it goes on with the old chunk; of the new chunk it skips what is past
+    ensemble  as naive, and where both chunks have an action it does their mean
+    frozen    as naive, and the new chunk is filled around the actions that are done meanwhile
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from base import flags
+from base.errors import UserError
+from base.flags import setting
+from net import chunks
+from net.chunks import ChunkConfig
+from net.grounder import Grounded
+from robot import stills, words
+from robot.policies import Opened
+
+MODES = ("wait", "naive", "ensemble", "frozen")
+
+
+@dataclass
+class DriveConfig:
+    """How a policy drives."""
+
+    execute: int = setting(4, "actions of a chunk that are done before the next chunk", at_least=1)
+    delay: int = setting(0, "control steps from an observation to its chunk", at_least=0)
+    while_waiting: str = setting("frozen", "what is done during the delay", choices=MODES)
+
+    def __post_init__(self):
+        flags.check(self)
+
+
+class Driver:
+    """Drives one robot. `begin` with an order, then `next` once per control step.
+
+    chunks: every chunk that was made, with what the grounder found, for people who want to see it.
+    """
+
+    def __init__(self, opened: Opened, making: ChunkConfig, drive: DriveConfig, seed: int = 0):
+        self.opened, self.making, self.drive, self.seed = opened, making, drive, seed
+        length = opened.policy.actor.config.chunk
+        if drive.execute + drive.delay > length:
+            raise UserError(
+                f"--execute {drive.execute} with --delay {drive.delay}",
+                f"at most {length} together, the length of a chunk",
+                "lower --execute or --delay",
+            )
+
+    def begin(self, text: str) -> list[str]:
+        """Begin an episode with an order. Returns the words that the policy does not know."""
+        tokenizer = self.opened.tokenizer
+        ids = words.encode(tokenizer, [text]).astype(np.int64)
+        self.words = torch.from_numpy(ids)
+        self.lengths = torch.from_numpy(words.lengths(tokenizer, ids))
+        self.rng = torch.Generator().manual_seed(self.seed)
+        self.step = 0
+        self.chunk: np.ndarray | None = None
+        self.start = 0  # the control step of the chunk's first action
+        self.coming: tuple[int, np.ndarray] | None = None  # when it began, and the chunk
+        self.made: list[dict] = []
+        self.seconds: list[float] = []
+        return words.unknown(tokenizer, text)
+
+    def next(self, seen: dict, kinds: np.ndarray | None = None) -> np.ndarray:
+        """The action of this control step: (A,) float32, in the robot's units.
+
+        seen: what `TableEnv` shows. kinds: the attributes of the things, for a policy of lists.
+        """
+        self.arrive()
+        delay = self.drive.delay
+        done = self.step - self.start
+        due = self.chunk is None or done >= self.drive.execute - delay
+        if due and self.coming is None:
+            self.coming = (self.step, self.think(seen, kinds))
+            if delay == 0:
+                self.arrive()
+        action = self.current()
+        self.step += 1
+        return self.opened.scaling.restore(action).astype(np.float32)
+
+    def arrive(self) -> None:
+        """Take over a chunk whose delay is over."""
+        if self.coming is None or self.step < self.coming[0] + self.drive.delay:
+            return
+        begun, chunk = self.coming
+        if self.drive.while_waiting == "wait" or self.chunk is None:
+            begun = self.step  # nothing of it is past: the robot stood still
+        elif self.drive.while_waiting == "ensemble":
+            # Both chunks know the steps that they share.
+            shared = self.chunk[begun - self.start :][: len(chunk)]
+            chunk = chunk.copy()
+            chunk[: len(shared)] = (chunk[: len(shared)] + shared) / 2
+        self.chunk, self.start, self.coming = chunk, begun, None
+
+    def current(self) -> np.ndarray:
+        """The action of now, or none: all at rest, the last number (the gripper) as it was."""
+        standing = self.drive.while_waiting == "wait" and self.coming is not None
+        index = self.step - self.start
+        if self.chunk is None or standing or index >= len(self.chunk):
+            rest = np.zeros(self.opened.policy.actor.config.actions, np.float32)
+            if self.chunk is not None:
+                rest[-1] = self.chunk[min(index, len(self.chunk) - 1)][-1]
+            else:
+                rest[-1] = -1.0
+            return rest
+        return self.chunk[index]
+
+    def think(self, seen: dict, kinds: np.ndarray | None) -> np.ndarray:
+        """A new chunk from what is seen now: (T, A) in [-1, 1]."""
+        clock = time.perf_counter()
+        policy, device = self.opened.policy, self.opened.policy.device
+        state = self.opened.scaling.plain(seen["state"]).astype(np.float32)
+        parts = {name: part.to(device) for name, part in self.seen(seen, kinds).items()}
+        with torch.inference_mode():
+            found: Grounded = policy.grounder(self.words.to(device), self.lengths.to(device), parts)
+            told = policy.condition(found, torch.from_numpy(state)[None].to(device))
+            prefix = self.committed(device)
+            actions = chunks.make(policy.actor, told, self.making, self.rng, prefix)[0]
+        self.seconds.append(time.perf_counter() - clock)
+        made = {"step": self.step, "places": found.places[0].cpu().numpy()}
+        self.made.append(made | {"actions": actions.cpu().numpy()})
+        return actions.cpu().numpy()
+
+    def committed(self, device) -> torch.Tensor | None:
+        """The old chunk's actions that will be done before the new chunk arrives: (1, n, A)."""
+        if self.drive.while_waiting != "frozen" or self.chunk is None or not self.drive.delay:
+            return None
+        index = self.step - self.start
+        left = self.chunk[index : index + self.drive.delay]
+        return torch.from_numpy(left)[None].to(device) if len(left) else None
+
+    def seen(self, seen: dict, kinds: np.ndarray | None) -> dict[str, torch.Tensor]:
+        """What the grounder sees, as a batch of one."""
+        if self.opened.policy.grounder.config.sees == "state":
+            assert kinds is not None
+            places = stills.padded(seen["things"])
+            parts = {"kinds": kinds.astype(np.float32), "places": places}
+            parts["real"] = kinds.sum(1) > 0
+            return {name: torch.from_numpy(part)[None] for name, part in parts.items()}
+        names = [name.split(".")[-1] for name in self.opened.cameras]
+        images = [seen["image" if i == 0 else f"image_{name}"] for i, name in enumerate(names)]
+        return {"images": torch.from_numpy(np.stack(images))[None]}

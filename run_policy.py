@@ -1,0 +1,93 @@
+"""Let a policy act at the table: closed loop, with controls, figures, and a page to look at.
+
+Reads   checkpoints_policy/best.pt (--checkpoint): a checkpoint of train_policy.py
+Writes  nothing, or figures (--json) and a page with the episodes as clips (--html)
+
+Twenty episodes on a laptop, in about ten seconds:
+    python run_policy.py --episodes 20 --splits val
+The figures of docs/robot.md, half an hour:
+    python run_policy.py --episodes 200 --splits val,held_pair,held_relation,held_wording
+The controls:
+    python run_policy.py --control no_words
+    python run_policy.py --control no_image
+    python run_policy.py --control swapped
+Under a delay of two control steps, with the committed actions kept:
+    python run_policy.py --delay 2 --while_waiting frozen
+
+It needs `pip install -r requirements-robot.txt`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from base import files, flags, metrics
+from base.flags import setting
+from loop.hardware import choose_device
+from net.chunks import ChunkConfig
+from robot import policies, scores
+from robot.scores import Trial
+from robot.writer import DriveConfig, Driver
+from worlds.table import TableEnv
+
+
+@dataclass
+class Running:
+    """The policy, and what is written."""
+
+    checkpoint: str = setting(
+        "checkpoints_policy/best.pt", "checkpoint of train_policy.py", metavar="FILE"
+    )
+    json: str | None = setting(None, "write the figures here", metavar="FILE")
+    html: str | None = setting(None, "write a page with clips here", metavar="FILE")
+    clips: int = setting(12, "episodes of each split on the page", at_least=1)
+    device: str = setting("cpu", "auto, cpu, cuda, mps")
+    threads: int = setting(1, "CPU threads; 0 means torch's own choice", at_least=0)
+
+    def __post_init__(self):
+        flags.check(self)
+
+
+def parse_args(argv):
+    parser = flags.Parser(__doc__)
+    parser.add_settings(Running)
+    parser.add_settings(Trial)
+    parser.add_settings(DriveConfig)
+    parser.add_settings(ChunkConfig)
+    return parser.parse_args(argv)
+
+
+def image_size(opened: policies.Opened, wants_page: bool) -> int | None:
+    """The side of the images that are drawn: the policy's own, or the page's, or none."""
+    if opened.cameras:
+        return opened.saved["image_side"]
+    return 224 if wants_page else None
+
+
+def main(argv=None):
+    arguments = parse_args(argv)
+    own, trial = flags.resolve(Running, arguments), flags.resolve(Trial, arguments)
+    drive, making = flags.resolve(DriveConfig, arguments), flags.resolve(ChunkConfig, arguments)
+    if own.threads:
+        torch.set_num_threads(own.threads)
+    opened = policies.open_policy(own.checkpoint, choose_device(own.device))
+    names = ",".join(name.split(".")[-1] for name in opened.cameras) or "front"
+    env = TableEnv(image_size(opened, bool(own.html)), names)
+
+    def make_driver(number: int) -> Driver:
+        return Driver(opened, making, drive, seed=number)
+
+    episodes = scores.run(env, make_driver, trial, keep=own.clips if own.html else 0)
+    env.close()
+    table = scores.summary(episodes)
+    print(metrics.markdown(scores.rows(table)))
+    if own.json:
+        settings = {}
+        for each in (own, trial, drive, making):
+            settings |= flags.to_dict(each)
+        files.write_json(own.json, {"settings": settings, "splits": table})
+        print(f"figures in {own.json}")
+
+
+if __name__ == "__main__":
+    files.run(main)
