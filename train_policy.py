@@ -22,7 +22,7 @@ import torch
 from base import files, flags
 from base.config import ActorConfig, TrainConfig
 from base.flags import setting
-from loop import checkpoint, distributed, fit, recipe
+from loop import distributed, fit, recipe
 from net.policy import Policy
 from robot import acting, data, policies
 from robot.acting import ActingBatches, ActingRun
