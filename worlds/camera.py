@@ -71,6 +71,19 @@ def look_at(place: np.ndarray, target: np.ndarray) -> np.ndarray:
     return quaternion
 
 
+def project(model, data, camera: str, points: np.ndarray) -> np.ndarray:
+    """Where a camera sees points (n, 3), in metres: (n, 2), as shares of the image's side.
+
+    (0, 0) is the top left corner, (1, 1) the bottom right. Points behind the camera are NaN.
+    """
+    number = model.camera(camera).id
+    rotation = data.cam_xmat[number].reshape(3, 3)
+    x, y, z = ((points - data.cam_xpos[number]) @ rotation).T
+    # A camera of MuJoCo looks along its -z axis, with y upwards.
+    depth = np.where(z < 0, -z, np.nan) * np.tan(np.radians(model.cam_fovy[number]) / 2)
+    return np.stack([0.5 + x / depth / 2, 0.5 - y / depth / 2], 1)
+
+
 class Cameras:
     """Renderers of one size, one for each model, made when they are first needed.
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from base.errors import UserError
 from worlds import deeds, drawing, table_model
-from worlds.camera import Cameras, move_camera
+from worlds.camera import Cameras, move_camera, project
 from worlds.deeds import Table
 from worlds.layouts import HALF_WIDTH, Layout
 from worlds.orders import VERBS
@@ -224,6 +224,10 @@ class TableEnv(Base):
         self.data.qpos[:3] = hand
         self.data.qpos[3:5] = HALF_WIDTH if held else GAP
         self.mujoco.mj_forward(self.model, self.data)
+
+    def pixels(self, camera: str, points: np.ndarray) -> np.ndarray:
+        """Where a camera sees points (n, 3), in metres: (n, 2), as shares of the image's side."""
+        return project(self.model, self.data, camera, points)
 
     def render(self) -> np.ndarray:
         return self.picture(self.camera_names[0])
