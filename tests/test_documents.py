@@ -6,6 +6,7 @@ commands that need a network, a GPU, a camera, several processes, a key press, o
 """
 
 import importlib
+import importlib.util
 import json
 import re
 import shlex
@@ -27,6 +28,7 @@ NOT_HERE = (
     *("--interactive", "tools.compare", "tools.house", "--camera", "--provider"),
     "-m pytest",  # this suite itself
     *("--clip_score", "--ratings"),
+    *(() if importlib.util.find_spec("mujoco") else ("tools.table",)),
 )
 
 # What is set in the commands of a script, whatever the page says.
@@ -45,6 +47,7 @@ SMALL = {
     "demo": {"--num_train": 24, "--num_val": 10, "--max_steps": 10},
     "export_onnx": {"--inputs": 4},
     "tools.benchmark": {"--repeats": 1},
+    "tools.table": {"--episodes": 1},
 }
 TINY = {"--d_model": 32, "--heads": 2, "--layers": 2, "--batch_size": 20, "--accumulate": 1}
 

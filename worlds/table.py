@@ -17,6 +17,7 @@ terminated: success at the end and success at any time are both in `info`.
 """
 
 import copy
+import dataclasses
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from base.errors import UserError
 from worlds import deeds, drawing, table_model
 from worlds.camera import Cameras, move_camera, project
 from worlds.deeds import Table
-from worlds.layouts import HALF_WIDTH, Layout
+from worlds.layouts import HALF_WIDTH, Layout, Thing
 from worlds.orders import VERBS
 from worlds.table_model import GAP, HIGH, LOW, SUBSTEPS, load
 from worlds.tasks import Task, sample_task
@@ -193,14 +194,18 @@ class TableEnv(Base):
 
     def truth(self) -> Table:
         """The table as deeds.py judges it."""
-        now = copy.deepcopy(self.task.layout)
-        for thing, (x, y, z) in zip(now.things, self.places().tolist(), strict=True):
-            thing.x, thing.y, thing.z = x, y, z
-        return Table(now, self.task.layout, list(self.peaks), self.opening())
+        start = self.task.layout
+        # Not deepcopy, which costs a fifth of the physics of a step.
+        things = [
+            Thing(thing.shape, thing.colour, *place)
+            for thing, place in zip(start.things, self.places().tolist(), strict=True)
+        ]
+        now = Layout(things, [dataclasses.replace(zone) for zone in start.zones])
+        return Table(now, start, list(self.peaks), self.opening())
 
     def info(self) -> dict:
         """done: now. ever: in any step so far. wrong: indices of things that no order was about,
-        and that were moved. fallen: things that left the table.
+        and that were moved. text: the order's words.
         """
         table = self.truth()
         done = deeds.is_done(self.task.order, table)
