@@ -39,7 +39,7 @@ class Demos:
     out: str = setting("data_robot", "folder to write", metavar="FOLDER")
     num_demos: int = setting(800, "demonstrations, an order each", at_least=1)
     num_stills: int = setting(20_000, "still moments, for the words", at_least=10)
-    orders: int = setting(4, "orders per still", at_least=1)
+    orders: int = setting(8, "orders per still", at_least=1)
     image_side: int = setting(96, "pixels of an image's side; 0: no images", at_least=0)
     cameras: str = setting("front", "cameras with commas between them: front, top, wrist")
     seed: int = setting(0, "decides every layout, order and disturbance")
@@ -116,7 +116,6 @@ def draw_stills(demos: Demos, folder: Path, tokenizer) -> None:
     files.writable_folder(folder)
     env = TableEnv(demos.image_side, demos.cameras) if demos.image_side else None
     kept: dict[str, list] = {name: [] for name in stills.PARTS}
-    images = []
     for number in progress.bar(range(demos.num_stills), "drawing", "still"):
         rng = np.random.default_rng([demos.seed, 1, number])
         said: list[tasks.Task] = []
@@ -127,19 +126,25 @@ def draw_stills(demos: Demos, folder: Path, tokenizer) -> None:
         for name, values in stills.rows_of(still, said, ids).items():
             kept[name].append(values)
         if env is not None:
-            images.append(photograph(env, still, said[0], demos, number))
+            for name, values in photograph(env, still, said[0], demos, number).items():
+                kept.setdefault(name, []).append(values)
     for name, rows in kept.items():
         write_array(folder / f"{name}.npy", np.stack(rows))
     if env is not None:
-        write_array(folder / "images.npy", np.stack(images))
         env.close()
 
 
-def photograph(env: TableEnv, still, task: tasks.Task, demos: Demos, number: int) -> np.ndarray:
-    """The images of a still by all cameras: (K, side, side, 3) uint8."""
+def photograph(env: TableEnv, still, task: tasks.Task, demos: Demos, number: int) -> dict:
+    """A still as all K cameras see it: images (K, side, side, 3) uint8, and where the things are
+    in them: pixels (K, 8, 2) float32."""
     env.rng = np.random.default_rng([demos.seed, 2, number])  # of the shades of the colours
     env.pose(task, still.hand, still.held)
-    return np.stack([env.picture(name) for name in demos.camera_names()])
+    places = stills.places_of(still.layout).astype(np.float64)
+    names = demos.camera_names()
+    pixels = np.stack([env.pixels(name, places) for name in names])
+    # A thing that a camera cannot see lies far outside of its image.
+    pixels = np.nan_to_num(pixels, nan=10.0).clip(-10, 10).astype(np.float32)
+    return {"images": np.stack([env.picture(name) for name in names]), "pixels": pixels}
 
 
 def write_array(path: Path, values: np.ndarray) -> None:
@@ -153,7 +158,7 @@ def main(argv=None):
     tokenizer = words.from_texts(all_words())
     failed = record_demos(demos, out / "demos")
     draw_stills(demos, out / "stills", tokenizer)
-    names = [*stills.PARTS, *(["images"] if demos.image_side else [])]
+    names = [*stills.PARTS, *(("images", "pixels") if demos.image_side else ())]
     facts = {
         **flags.to_dict(demos),
         "splits": {"stills": demos.num_stills, "demos": demos.num_demos},

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from base import flags
 from base.flags import setting
-from net.actor import Actor, Condition, centres, mean_around, to_bins
+from net.actor import Actor, Condition, centres, median, to_bins
 
 ORDERS = ("confidence", "time", "random")
 
@@ -22,7 +22,7 @@ class ChunkConfig:
 
     calls: int = setting(1, "calls of the head per chunk; the twin needs one per step", at_least=1)
     order: str = setting("time", "which tokens a call reveals first", choices=ORDERS)
-    draw: bool = setting(False, "draw the actions; else take the likeliest")
+    draw: bool = setting(False, "draw the actions; else take the median of each number")
     temperature: float = setting(1.0, "of drawn actions", above=0.0)
 
     def __post_init__(self):
@@ -105,8 +105,7 @@ def choose(log_p: Tensor, cfg: ChunkConfig, rng: torch.Generator) -> tuple[Tenso
         chosen = torch.multinomial(flat, 1, generator=rng).view(log_p.shape[:-1])
         chosen = chosen.to(log_p.device)
         return chosen, centres(log_p.shape[-1], log_p.device)[chosen]
-    chosen = log_p.argmax(-1)
-    return chosen, mean_around(log_p, chosen)
+    return median(log_p)
 
 
 def steps_to_reveal(

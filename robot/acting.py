@@ -72,12 +72,13 @@ def open_watcher(folder, sees: str, cameras: list[str]) -> Watcher:
 def told_of(policy: Policy, watcher: Watcher, tokenizer: Tokenizer, states: Tensor) -> Condition:
     """What the actor is told at every frame, on the CPU. states: (N, S), already scaled."""
     episodes, device = watcher.episodes, policy.device
-    ids = words.encode(tokenizer, episodes.tasks).astype(np.int64)
+    numbers = sorted(episodes.tasks)
+    ids = words.encode(tokenizer, [episodes.tasks[n] for n in numbers]).astype(np.int64)
     lengths = words.lengths(tokenizer, ids)
     places, orders = [], []
     for first in progress.bar(range(0, len(episodes), AT_ONCE), "looking", "batch"):
         frames = np.arange(first, min(first + AT_ONCE, len(episodes)))
-        tasks = episodes.task_of[frames]
+        tasks = np.searchsorted(numbers, episodes.task_of[frames])
         seen = {name: part.to(device) for name, part in watcher.seen(frames).items()}
         found = policy.told(
             torch.from_numpy(ids[tasks]).to(device),

@@ -130,7 +130,17 @@ class StillBatches:
         for name in ("take", "put", "index"):
             values = arrays[name][numbers]
             batch[name] = torch.from_numpy(values.reshape(-1, values.shape[-1]).copy())
+        if self.sees == "pixels":
+            batch["pixels"] = self.pixels(numbers)
         return batch
+
+    def pixels(self, numbers: np.ndarray) -> torch.Tensor:
+        """Where the cameras see what is named: (n · M, 2, K, 2); the first row for no thing."""
+        arrays = self.data.stills
+        named = np.maximum(arrays["index"][numbers].astype(np.int64), 0)  # (n, M, 2)
+        every = arrays["pixels"][numbers].transpose(0, 2, 1, 3)  # (n, 8, K, 2)
+        found = every[np.arange(len(numbers))[:, None, None], named]  # (n, M, 2, K, 2)
+        return torch.from_numpy(found.reshape(-1, *found.shape[2:]))
 
     def seen(self, numbers: np.ndarray) -> dict[str, torch.Tensor]:
         """What the grounder sees of these stills."""

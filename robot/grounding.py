@@ -1,5 +1,6 @@
 """Training a grounder on stills: its loss, and its score on stills that it never saw."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from net.grounder import Grounded, Grounder, place_loss
 from robot.data import StillBatches
 from robot.stills import NOTHING
 
+BLUR = 0.6  # cells: deviation of a target on the map
 NEAR = 0.01  # metres: a place this close can be gripped (an open gripper has 13 mm of room)
 
 
@@ -48,8 +50,28 @@ def named_loss(scores: Tensor, index: Tensor) -> Tensor:
     )
 
 
+def map_targets(pixels: Tensor, cells: int) -> Tensor:
+    """Where on the maps a named thing is: (B, R, K, 2) shares -> (B, R, K · cells²), sums to 1.
+
+    A Gaussian around its pixel: the neighbouring cells see the thing too.
+    """
+    middle = (torch.arange(cells, device=pixels.device) + 0.5) / cells
+    y, x = torch.meshgrid(middle, middle, indexing="ij")
+    grid = torch.stack([x, y], -1).flatten(0, 1)  # (cells², 2)
+    distance = ((pixels[..., None, :] - grid) * cells / BLUR).square().sum(-1)
+    return (-0.5 * distance).flatten(-2).softmax(-1)
+
+
+def map_loss(scores: Tensor, pixels: Tensor, index: Tensor) -> Tensor:
+    """The cross-entropy of the maps: scores (B, R, N), pixels (B, R, K, 2), index (B, R)."""
+    cells = math.isqrt(scores.shape[-1] // pixels.shape[2])
+    nats = -(map_targets(pixels, cells) * scores.float()).sum(-1)  # (B, R)
+    known = index != NOTHING
+    return (nats * known).sum() / known.sum().clamp(min=1)
+
+
 def make_loss(own: GroundingRun) -> Callable:
-    """The loss: places in units of the model, and which thing is meant where things are listed."""
+    """The loss: both places in units of the model, and which thing, or cells of a map, is meant."""
 
     def loss_fn(model: Grounder, batch: dict, rng: torch.Generator):
         found = run_model(model, batch)
@@ -59,8 +81,12 @@ def make_loss(own: GroundingRun) -> Callable:
         put = place_loss(found.places[:, 1], batch["put"].to(model.device), known, unit)
         loss = take + put
         figures = {"take_loss": take.item(), "put_loss": put.item()}
-        if model.config.sees == "state" and own.naming:
-            naming = named_loss(found.scores, batch["index"].to(model.device))
+        if own.naming:
+            index = batch["index"].to(model.device)
+            if model.config.sees == "state":
+                naming = named_loss(found.scores, index)
+            else:
+                naming = map_loss(found.scores, batch["pixels"].to(model.device), index)
             loss = loss + own.naming * naming
             figures["naming"] = naming.item()
         return loss, figures

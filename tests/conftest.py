@@ -126,3 +126,12 @@ def text_runs(tmp_path_factory) -> TextRuns:
     make_run(data, root / "denoiser", *more)
     make_run(data, root / "twin", "--objective", "ar", *more)
     return TextRuns(data, root / "denoiser" / "best.pt", root / "twin" / "best.pt")
+
+
+@pytest.fixture(scope="session")
+def robot_world(shared_folder) -> Path:
+    """Robot data without images, a grounder and a policy, in folders of one root."""
+    pytest.importorskip("mujoco", reason="pip install -r requirements-robot.txt")
+    from tests.making import bundles, robots
+
+    return bundles.made_once(shared_folder, "robots", robots.make_world)

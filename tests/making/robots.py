@@ -1,0 +1,37 @@
+"""A small world of robots: data without images, a grounder and a policy, a few steps old."""
+
+from pathlib import Path
+
+import prep_robot_demos
+import train_grounding
+import train_policy
+
+FEW = ["--log_every", "1", "--eval_every", "2", "--save_every", "2", "--threads", "1"]
+GROUND = ["--sees", "state", "--batch_size", "4", *FEW]
+ACT = ["--batch_size", "16", "--d_model", "16", "--layers", "1", *FEW]
+
+
+def make_data(folder: Path, *more: str) -> Path:
+    arguments = ["--num_demos", "3", "--num_stills", "24", "--orders", "3", "--image_side", "0"]
+    prep_robot_demos.main([*arguments, "--out", str(folder), *more])
+    return folder
+
+
+def make_grounder(data: Path, run: Path, *more: str) -> Path:
+    where = ["--data_dir", str(data), "--out", str(run)]
+    train_grounding.main([*where, *GROUND, "--max_steps", "4", *more])
+    return run
+
+
+def make_policy(data: Path, grounder: Path, run: Path, *more: str) -> Path:
+    where = ["--data_dir", str(data), "--out", str(run)]
+    where += ["--grounding", str(grounder / "best.pt")]
+    train_policy.main([*where, *ACT, "--max_steps", "4", *more])
+    return run
+
+
+def make_world(root: Path) -> Path:
+    make_data(root / "data")
+    make_grounder(root / "data", root / "ground")
+    make_policy(root / "data", root / "ground", root / "policy")
+    return root

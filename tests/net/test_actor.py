@@ -1,0 +1,103 @@
+"""The heads of a policy: bins, medians, soft targets, causality, and losses that can be computed."""
+
+import pytest
+import torch
+
+from base.config import HEADS, ActorConfig
+from base.files import UserError
+from net import actor
+from net.actor import Actor, Condition
+
+SMALL = {"d_model": 16, "heads": 2, "layers": 1, "order": 6, "bins": 9, "chunk": 4}
+
+
+def make(head="diffusion", **more) -> Actor:
+    torch.manual_seed(0)
+    return Actor(ActorConfig(head=head, **(SMALL | more))).eval()
+
+
+def told(rows=2) -> Condition:
+    torch.manual_seed(1)
+    return Condition(torch.randn(rows, 2, 3), torch.randn(rows, 8), torch.randn(rows, 6))
+
+
+def test_rest_and_both_ends_are_exact():
+    numbers = torch.tensor([-1.0, 0.0, 1.0])
+    assert actor.centres(65)[actor.to_bins(numbers, 65)].tolist() == [-1.0, 0.0, 1.0]
+    every = actor.centres(9)
+    assert actor.to_bins(every, 9).tolist() == list(range(9))
+    assert actor.to_bins(torch.tensor([-7.0, 7.0]), 9).tolist() == [0, 8]
+
+
+def test_an_even_number_of_bins_is_refused():
+    with pytest.raises(UserError, match="odd"):
+        ActorConfig(bins=64)
+
+
+def test_soft_targets_are_a_gaussian_around_the_number():
+    targets = actor.soft_targets(torch.tensor([0.0, 0.1]), 9, 0.75)
+    assert torch.allclose(targets.sum(-1), torch.ones(2))
+    by_hand = torch.exp(-0.5 * ((torch.arange(9) - 4.4) / 0.75) ** 2)
+    assert torch.allclose(targets[1], by_hand / by_hand.sum(), atol=1e-6)
+
+
+def test_the_median_splits_the_distribution():
+    p = torch.tensor([[0.3, 0.3, 0.4, 0, 0], [0.6, 0, 0, 0, 0.4], [0, 0, 0, 0, 1.0]])
+    chosen, action = actor.median(p.log())
+    assert chosen.tolist() == [1, 0, 4]
+    assert action.tolist() == [-0.5, -1.0, 1.0]
+
+
+def test_the_twin_sees_only_earlier_tokens():
+    model = make("ar")
+    tokens = torch.randint(0, 9, (2, 4, 4))
+    before = model.logits(told(), tokens)
+    tokens[:, 2] = (tokens[:, 2] + 1) % 9
+    after = model.logits(told(), tokens)
+    assert torch.allclose(before[:, :3], after[:, :3], atol=1e-6)
+    assert not torch.allclose(before[:, 3], after[:, 3], atol=1e-4)
+
+
+def test_the_denoiser_sees_both_ways():
+    model = make()
+    tokens = torch.full((2, 4, 4), 9)
+    before = model.logits(told(), tokens)
+    tokens[:, 3] = 2
+    assert not torch.allclose(before[:, 0], model.logits(told(), tokens)[:, 0], atol=1e-5)
+
+
+def test_some_rows_are_masked_whole():
+    rng = torch.Generator().manual_seed(0)
+    tokens = torch.zeros(400, 4, 4, dtype=torch.long)
+    masked = actor.hide(make(whole=0.5), tokens, rng)
+    assert masked.flatten(1).any(1).all()
+    share = masked.flatten(1).all(1).float().mean().item()
+    assert 0.45 < share < 0.65
+    assert actor.hide(make(whole=1.0), tokens, rng).all()
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_few_steps_lower_the_loss(head):
+    """The same chunk for all: each head must learn it."""
+    model = make(head).train()
+    rng = torch.Generator().manual_seed(0)
+    actions = torch.linspace(-1, 1, 16).view(1, 4, 4).repeat(8, 1, 1)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    losses = []
+    for _ in range(60):
+        loss, figures = actor.loss(model, told(8), actions, rng)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        assert all(isinstance(value, float) for value in figures.values())
+    # Soft targets have entropy, and flow has noise: neither can reach 0.
+    assert sum(losses[-10:]) < 0.75 * sum(losses[:10])
+
+
+def test_the_loss_of_a_uniform_head_is_the_log_of_the_bins():
+    model = make()
+    torch.nn.init.zeros_(model.out.weight)
+    torch.nn.init.zeros_(model.out.bias)
+    loss, _ = actor.loss(model, told(), torch.zeros(2, 4, 4), torch.Generator().manual_seed(0))
+    assert loss.item() == pytest.approx(torch.log(torch.tensor(9.0)).item(), abs=1e-5)

@@ -1,0 +1,64 @@
+"""Chunks of actions: every head makes them, orders and calls reveal all, a prefix stays."""
+
+import itertools
+
+import pytest
+import torch
+
+from base.config import HEADS
+from net import chunks
+from net.chunks import ORDERS, ChunkConfig
+from tests.net.test_actor import make, told
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_makes_chunks(head):
+    actions = chunks.make(make(head), told(), ChunkConfig(calls=2))
+    assert actions.shape == (2, 4, 4)
+    assert actions.abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    "order, calls, draw", list(itertools.product(ORDERS, (1, 2, 3, 9), (0, 1)))
+)
+def test_each_call_reveals_whole_steps_until_all_are_there(order, calls, draw):
+    cfg = ChunkConfig(calls=calls, order=order, draw=bool(draw))
+    rng = torch.Generator().manual_seed(0)
+    _, stages = chunks.binned(make(), told(), cfg, rng, None)
+    assert len(stages) == min(calls, 4)
+    hidden_before = torch.full((2, 4), True)
+    for stage in stages:
+        hidden = (stage == 9).any(-1)
+        assert ((stage == 9).all(-1) == hidden).all()
+        assert (hidden <= hidden_before).all()
+        hidden_before = hidden
+    assert not hidden_before.any()
+
+
+def test_the_order_of_time_goes_from_left_to_right():
+    _, stages = chunks.binned(make(), told(), ChunkConfig(calls=4), torch.Generator(), None)
+    for call, stage in enumerate(stages):
+        assert (stage != 9).all(-1).sum(1).tolist() == [call + 1] * 2
+        assert (stage[:, : call + 1] != 9).all()
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_prefix_stays_as_it_is(head):
+    prefix = torch.tensor([[[0.25, -0.5, 1.0, 0.13]], [[0.0, 0.0, 0.0, -1.0]]])
+    actions = chunks.make(make(head), told(), ChunkConfig(calls=2), prefix=prefix)
+    assert torch.equal(actions[:, :1], prefix)
+
+
+def test_a_prefix_changes_what_is_filled_behind_it():
+    model = make()
+    plain = chunks.make(model, told(), ChunkConfig())
+    given = chunks.make(model, told(), ChunkConfig(), prefix=torch.ones(2, 2, 4))
+    assert not torch.allclose(plain[:, 2:], given[:, 2:])
+
+
+def test_drawn_actions_follow_the_distribution():
+    log_p = torch.tensor([0.2, 0.0, 0.8]).log().expand(4000, 1, 1, 3)
+    cfg = ChunkConfig(draw=True)
+    chosen, actions = chunks.choose(log_p, cfg, torch.Generator().manual_seed(0))
+    assert (chosen == 0).float().mean().item() == pytest.approx(0.2, abs=0.03)
+    assert set(actions.unique().tolist()) == {-1.0, 1.0}
