@@ -75,13 +75,10 @@ class Driver:
         seen: what `TableEnv` shows. kinds: the attributes of the things, for a policy of lists.
         """
         self.arrive()
-        delay = self.drive.delay
-        done = self.step - self.start
-        due = self.chunk is None or done >= self.drive.execute - delay
+        due = self.chunk is None or self.step - self.start >= self.drive.execute
         if due and self.coming is None:
             self.coming = (self.step, self.think(seen, kinds))
-            if delay == 0:
-                self.arrive()
+            self.arrive()  # at once, without a delay
         action = self.current()
         self.step += 1
         return self.opened.scaling.restore(action).astype(np.float32)
