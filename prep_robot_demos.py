@@ -19,11 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from base import files, flags, folders
+from base.files import UserError
 from base.flags import setting
 from loop import progress
 from robot import data, layout, stills, words
 from robot.recorder import Recorder
 from worlds import orders, tasks
+from worlds.camera import CAMERAS, LARGEST, SMALLEST
 from worlds.expert import record
 from worlds.table import TableEnv
 
@@ -46,6 +48,14 @@ class Demos:
 
     def __post_init__(self):
         flags.check(self)
+
+        for name in self.cameras.split(","):
+            if name not in CAMERAS:
+                raise flags.unknown(f"--cameras {self.cameras}", name, list(CAMERAS))
+        if self.image_side and not SMALLEST <= self.image_side <= LARGEST:
+            raise UserError(
+                f"--image_side {self.image_side}", f"0, or {SMALLEST} to {LARGEST}", "choose 96"
+            )
 
     def camera_names(self) -> list[str]:
         return self.cameras.split(",") if self.image_side else []
@@ -152,23 +162,46 @@ def write_array(path: Path, values: np.ndarray) -> None:
         np.save(file, values, allow_pickle=False)
 
 
+def is_there(out: Path, facts: dict) -> bool:
+    """Whether the folder is finished. Raises UserError if it is of other settings."""
+    name = "meta.json" if (out / "meta.json").exists() else "settings.json"
+    if not (out / name).exists():
+        return False
+    before = files.read_json(out / name, "the settings of the folder", "remove the folder")
+    if any(before.get(key) != value for key, value in facts.items()):
+        raise UserError(
+            f"data with other settings in {out}",
+            "the same flags, or a folder of its own",
+            "choose another --out, or remove it",
+        )
+    return name == "meta.json"
+
+
 def main(argv=None):
     demos = flags.resolve(Demos, parse_args(argv))
     out = files.claim(files.writable_folder(demos.out))
-    tokenizer = words.from_texts(all_words())
-    failed = record_demos(demos, out / "demos")
-    draw_stills(demos, out / "stills", tokenizer)
-    names = [*stills.PARTS, *(("images", "pixels") if demos.image_side else ())]
-    facts = {
-        **flags.to_dict(demos),
-        "splits": {"stills": demos.num_stills, "demos": demos.num_demos},
-        "failed": failed,
-    }
+    facts = flags.to_dict(demos)
     facts.pop("out")
-    folders.seal(out, "robot", tokenizer, [f"stills/{name}.npy" for name in names], facts)
-    print(f"{failed} episodes of the expert failed, and were drawn again", file=sys.stderr)
+    if is_there(out, facts):
+        print(f"{out}: all is there", file=sys.stderr)
+    else:
+        # First of all: a stopped run is continued with the same settings only.
+        files.write_json(out / "settings.json", facts)
+        make(demos, out, facts)
     print(f"{out}: {demos.num_demos:,} demonstrations, {demos.num_stills:,} stills")
     print("next: " + files.python("train_grounding.py", "--data_dir", out))
+
+
+def make(demos: Demos, out: Path, facts: dict) -> None:
+    """Record and draw everything; meta.json comes last."""
+    tokenizer = words.from_texts(all_words())
+    failed = record_demos(demos, out / "demos")
+    print(f"{failed} episodes of the expert failed, and were drawn again", file=sys.stderr)
+    draw_stills(demos, out / "stills", tokenizer)
+    names = [*stills.PARTS, *(("images", "pixels") if demos.image_side else ())]
+    sizes = {"stills": demos.num_stills, "demos": demos.num_demos}
+    facts = facts | {"splits": sizes, "failed": failed}
+    folders.seal(out, "robot", tokenizer, [f"stills/{name}.npy" for name in names], facts)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from worlds.tasks import Task
 CONTROLS = ("none", "no_words", "no_image", "swapped")
 EVERY_SPLIT = (*layouts.SPLITS, *tasks.FREE_CHOICES)
 GREY = 128
+NO_WORD = "xxx"
 SETTLE = 6  # control steps after the first success: a thing that was let go may still fall
 
 
@@ -97,7 +98,10 @@ def run_episode(
     seed = int(np.random.default_rng([trial.seed, number]).integers(2**31))
     options = {"task": said, "camera": split == "camera"}
     seen, info = env.reset(seed=seed, options=options)
-    text = said.text if trial.control != "no_words" else "?"
+    # As many words as the order has, all of them unknown.
+    text = (
+        said.text if trial.control != "no_words" else " ".join(NO_WORD for _ in said.text.split())
+    )
     unknown = driver.begin(text)
     kinds = stills.kinds_of(task.layout)
     frames = []

@@ -14,6 +14,7 @@ from base.errors import UserError
 from worlds.table_model import load
 
 CAMERAS = ("front", "top", "wrist")
+SMALLEST = 16
 LARGEST = 640  # pixels: the side of MuJoCo's off-screen buffer in table_model.py
 PACKAGES = "apt install libegl1 libegl-mesa0 libgl1-mesa-dri"
 # The split `camera`: metres and radians by which the front camera is moved, and another light.
@@ -91,9 +92,11 @@ class Cameras:
     """
 
     def __init__(self, side: int):
-        if not 16 <= side <= LARGEST:
+        if not SMALLEST <= side <= LARGEST:
             raise UserError(
-                f"images of {side} pixels", f"16 to {LARGEST}", "choose another --image_size"
+                f"images of {side} pixels",
+                f"{SMALLEST} to {LARGEST}",
+                "choose another --image_size",
             )
         self.side = side
         self.renderers: dict = {}

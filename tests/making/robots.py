@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 import prep_robot_demos
 import train_grounding
 import train_policy
@@ -35,3 +37,35 @@ def make_world(root: Path) -> Path:
     make_grounder(root / "data", root / "ground")
     make_policy(root / "data", root / "ground", root / "policy")
     return root
+
+
+class Killed(Exception):
+    """A run that ends as if it was killed."""
+
+
+def killed_at(step: int, monkeypatch, module) -> None:
+    """Let the loss that `module.make_loss` makes raise Killed at a step."""
+    make_loss = module.make_loss
+
+    def make(*arguments):
+        loss_fn, calls = make_loss(*arguments), []
+
+        def loss(*given):
+            calls.append(1)
+            if len(calls) > step:
+                raise Killed
+            return loss_fn(*given)
+
+        return loss
+
+    monkeypatch.setattr(module, "make_loss", make)
+
+
+def same_run(one: Path, other: Path) -> None:
+    """Weights, averages and figures are equal to the bit."""
+    left, right = (torch.load(run / "last.pt", weights_only=True) for run in (one, other))
+    assert left["step"] == right["step"]
+    for key in ("weights", "averaged"):
+        for name, weight in left[key].items():
+            assert torch.equal(weight, right[key][name]), name
+    assert left["metrics"] == right["metrics"]

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from base.config import TrainConfig
-from robot import acting, data, policies, words
+from robot import acting, policies, words
 from robot.acting import ActingBatches, ActingRun
 from robot.scaling import Scaling
 

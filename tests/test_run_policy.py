@@ -1,0 +1,50 @@
+"""Acting in closed loop: figures in a file, controls, delays, wrong flags."""
+
+import json
+
+import pytest
+
+pytest.importorskip("mujoco", reason="pip install -r requirements-robot.txt")
+
+import run_policy
+from base.files import UserError
+
+FEW = ["--episodes", "1", "--splits", "val,twins"]
+
+
+def run(root, *more):
+    run_policy.main(["--checkpoint", str(root / "policy" / "best.pt"), *FEW, *more])
+
+
+@pytest.mark.parametrize("control", ["none", "no_words", "no_image", "swapped"])
+def test_figures_go_into_a_file(robot_world, tmp_path, control):
+    path = tmp_path / "figures.json"
+    run(robot_world, "--json", str(path), "--control", control)
+    found = json.loads(path.read_text())
+    assert list(found["splits"]) == ["val", "twins"]
+    figures = found["splits"]["val"]["all"]
+    assert figures["episodes"] == 1 and 0 <= figures["end"] <= figures["ever"] <= 1
+    assert figures["ms_per_chunk"] > 0
+    assert found["settings"]["control"] == control
+
+
+def test_the_same_seed_gives_the_same_episodes(robot_world, tmp_path, capsys):
+    outputs = []
+    for _ in range(2):
+        run(robot_world, "--draw", "--calls", "2", "--order", "random")
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+
+
+@pytest.mark.parametrize(
+    "flags, part",
+    [
+        (["--execute", "9"], "at most 8"),
+        (["--splits", "vall"], "val"),
+        (["--control", "nothing"], "no_words"),
+        (["--checkpoint", "missing.pt"], "train_policy.py"),
+    ],
+)
+def test_wrong_flags(robot_world, flags, part):
+    with pytest.raises((UserError, SystemExit), match=part if "--control" not in flags else None):
+        run(robot_world, *flags)
