@@ -30,7 +30,7 @@ from base import config, files, flags
 from base.files import UserError
 from base.flags import setting
 from base.tokenizer import Tokenizer
-from caption import data, features, lengths, photos, splits
+from caption import data, features, identity, lengths, photos, splits
 from caption.features import Work
 from loop import checkpoint
 from net import image_encoders
@@ -80,6 +80,11 @@ class Collection:
         if not self.captions:
             raise UserError("no --captions", photos.LAYOUTS, "name it with --captions")
 
+    @property
+    def lists(self) -> dict[str, str | None]:
+        """{split: the list of its images, or None}."""
+        return {"train": self.train_list, "val": self.val_list, "test": self.test_list}
+
 
 def parse_args(argv):
     parser = flags.Parser(__doc__)
@@ -117,7 +122,8 @@ def facts_of(wanted: Collection, name: str, path: Path, folder: Path, tokenizer)
         "captions": str(path.resolve()) if path.exists() else name,
         "images": str(folder.resolve()),
         "seed": wanted.seed,
-        "captions_sha256": photos.digest(path),
+        "captions_sha256": identity.of_captions(path, folder),
+        "lists_sha256": identity.of_lists(wanted.lists, path),
     }
     for flag in ("vocab_size", "max_images", "num_val", "train_list", "val_list", "test_list"):
         facts[flag] = getattr(wanted, flag)
@@ -137,7 +143,7 @@ def make_records(wanted: Collection, work: Work, name: str, path: Path, folder: 
     split_of = splits.choose(
         found,
         path,
-        {"train": wanted.train_list, "val": wanted.val_list, "test": wanted.test_list},
+        wanted.lists,
         num_val=wanted.num_val,
         max_images=wanted.max_images,
         seed=wanted.seed,
@@ -166,11 +172,9 @@ def captions_are_there(out: Path, facts: dict) -> bool:
     """Whether the captions are finished. Raises UserError if they are of another collection."""
     if not (out / "meta.json").exists():
         return False
-    before = data.read_meta(out)
-    # Only these keys: meta.json also holds what the folder adds itself, such as its splits.
-    if {key: before.get(key) for key in facts} != facts:
-        expected = "a folder of its own for each data set"
-        raise UserError(f"another data set in {out}", expected, "choose another --out or remove it")
+    if not identity.agree(data.read_meta(out), facts):
+        found = f"another data set in {out}, or captions or lists that were changed since"
+        raise UserError(found, "the same captions", "choose another --out or remove it")
     print(f"{out}: all captions are there", file=sys.stderr)
     return True
 
@@ -189,8 +193,7 @@ def main(argv=None):
     if work.encoder == image_encoders.EMBEDDED:
         message = "note: the embedded encoder has seen drawn scenes only; for photographs "
         print(message + "openai/clip-vit-base-patch32 is better", file=sys.stderr)
-    # Before the long work: a missing encoder is found at once.
-    encoder = features.encoder_for(work)
+    encoder = features.encoder_for(work)  # a missing encoder is found before the long work
     tokenizer = read_tokenizer(wanted.tokenizer)
     shard = config.read_shard(work.shard)
     features.claim(out, shard)

@@ -25,7 +25,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from base import config, files, flags
 from base.files import UserError
@@ -33,6 +32,7 @@ from base.flags import setting
 from base.tokenizer import Tokenizer
 from caption import data, features
 from caption.features import Work
+from loop import progress
 from net import image_encoders
 from worlds import drawing, language, scenes
 
@@ -146,7 +146,7 @@ def draw_all(wanted: Scenes, out: Path, workers: int) -> list[dict]:
     draw = partial(make_record, out, wanted)
     with ProcessPoolExecutor(workers or None) as pool:
         drawn = pool.map(draw, splits, numbers, chunksize=32)
-        return list(tqdm(drawn, total=len(splits), desc="drawing", unit="image"))
+        return list(progress.bar(drawn, "drawing", unit="image", total=len(splits)))
 
 
 def captions_are_there(out: Path, facts: dict) -> bool:

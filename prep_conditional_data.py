@@ -23,13 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from base import files, flags, folders
 from base.files import UserError
 from base.flags import check, resolve, setting
 from base.tokenizer import Tokenizer
-from loop import checkpoint
+from loop import checkpoint, progress
 from text import hub, pairs, sources, splits
 from text.data import TextData
 from text.sources import SplitRule
@@ -119,7 +118,9 @@ def write(out: Path, about: Pairing, documents, tokenizer: Tokenizer, max_length
     for split in ("train", "val"):
         writers[split] = pairs.PairWriter(out, split, tokenizer, max_length)
     try:
-        for number, (split, text, ids) in enumerate(tqdm(documents, unit=" documents")):
+        for number, (split, text, ids) in enumerate(
+            progress.bar(documents, "pairs", unit="document")
+        ):
             # A generator per document: --max_documents does not change the first documents' blanks.
             rng = np.random.default_rng((about.seed, number))
             writers[split].add(text, ids, rng, about.blanks)

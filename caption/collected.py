@@ -48,7 +48,8 @@ class Collected:
     """The images and captions of one source, and the count of the records that gave none.
 
     source: what is read, for messages. folder: where the images are. unit: what the source calls
-    its records. absolute: names may be absolute paths.
+    its records. absolute: names may be absolute paths. lines_inside: lines of a table that stand
+    inside quotation marks.
     """
 
     source: str
@@ -58,6 +59,7 @@ class Collected:
     photos: Photos = field(default_factory=dict)
     records: int = 0
     left_out: int = 0
+    lines_inside: int = 0
     first: str = ""  # the first record that was left out, and why
     names: dict[str, str] = field(default_factory=dict)  # absolute path: the name of the image
     spellings: dict[str, str] = field(default_factory=dict)  # name in a record: name of the image

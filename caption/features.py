@@ -18,14 +18,13 @@ from pathlib import Path
 
 import numpy as np
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 from base import files, folders
 from base.files import UserError
 from base.flags import check, setting
 from base.images import look, open_image
 from caption import data
-from loop import hardware
+from loop import hardware, progress
 from net import image_encoders
 from net.image_encoders import Encoder, Preprocess
 
@@ -315,7 +314,7 @@ def compute(encoder: Encoder, job: Job) -> None:
     with (
         Output(home, count, job.about, done) as output,
         ProcessPoolExecutor(job.workers or None) as pool,
-        tqdm(total=count, initial=done, desc="features", unit="image") as bar,
+        progress.bar(title="features", unit="image", total=count, initial=done) as bar,
     ):
         for first in range(done, count, CHUNK):
             end = min(first + CHUNK, count)

@@ -13,7 +13,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from base import files, images
 from base.files import UserError
@@ -21,6 +20,7 @@ from base.listing import files_below, matching
 from caption import annotations, columns, tables
 from caption.annotations import Annotated
 from caption.collected import KNOWN_SPLITS, Collected, Photos
+from loop import progress
 
 # The sizes of train, val and test that papers report on.
 KARPATHY = {
@@ -171,7 +171,7 @@ def from_hub(name: str, folder: Path, most: int) -> Photos:
         for split, stream in datasets.load_dataset(name, streaming=True).items():
             rows = stream.decode(False)  # the bytes of an image, not its pixels
             rows = rows.take(most) if most else rows
-            for number, row in enumerate(tqdm(rows, desc=f"{name} {split}", unit="image")):
+            for number, row in enumerate(progress.bar(rows, f"{name} {split}", unit="image")):
                 image, captions = columns_of(row, name)
                 own = row.get("split") if isinstance(row.get("split"), str) else split
                 path = f"{split}/{number:06d}.jpg"
@@ -265,19 +265,6 @@ def find_file(path: Path) -> Path:
         found = f"{len(found_files)} files of captions in {path} ({names})"
         raise UserError(found, "a single file", "name it with --captions")
     return inside[0] if inside else path
-
-
-def digest(path: Path) -> str | None:
-    """What tells the captions at `path` from others; None for .txt files and hub data sets.
-
-    The content, not the date: a copied file is still the same collection.
-    """
-    if path.is_file():
-        return files.file_digest(path).hex()[:16]
-    metadata = metadata_below(path) if path.is_dir() else []
-    if not metadata:
-        return None
-    return files.sha256(b"".join(files.file_digest(file) for file in metadata))
 
 
 def images_beside(path: Path) -> Path:

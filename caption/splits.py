@@ -6,12 +6,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from base import files, images
 from base.files import UserError
 from base.listing import matching
 from caption.collected import Photos
+from loop import progress
 
 # Lists of images next to the captions, as Flickr8k names them: Flickr_8k.trainImages.txt.
 LISTS = {"train": "*train*mages.txt", "val": "*dev*mages.txt", "test": "*test*mages.txt"}
@@ -109,7 +109,7 @@ def usable(folder: Path, names: list[str], out: Path, workers: int) -> list[str]
     # Every image is decoded once here: a damaged file is better known now than in an hour.
     with ProcessPoolExecutor(workers or None) as pool:
         read = pool.map(functools.partial(problem, folder), names, chunksize=16)
-        problems = list(tqdm(read, total=len(names), desc="reading", unit="image"))
+        problems = list(progress.bar(read, "reading", unit="image", total=len(names)))
     bad = [text for text in problems if text]
     if len(bad) == len(names):
         found = f"none of {len(names):,} images in {folder} (first: {bad[0]})"

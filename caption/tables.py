@@ -4,7 +4,8 @@ The separator is a comma, a semicolon, a tab or a pipe, whichever cuts the first
 columns (`caption.columns`): the image, one or several captions, and the split. A
 table without such a first row has two columns: the image, whose name ends in a suffix, and the
 caption. Any other table is refused, and its columns are named. Every row that gives no image with
-a caption is counted.
+a caption is counted. So is every line that stands inside quotation marks: two unpaired marks may
+have joined it to the row before.
 """
 
 import csv
@@ -33,6 +34,9 @@ SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,5}$")
 PICTURE = "|".join(re.escape(suffix) for suffix in images.SUFFIXES)
 NOTHING = ' \t\r\n,;|"'  # a row of these signs only is empty, whatever the separator
 LONGEST = 100_000  # characters of a line that is looked at; csv refuses cells of 131,072
+# A cell with the name of a picture, such as p0.jpg or p0.jpg#3.
+PICTURE_CELL = re.compile(rf"(?:^|[,;|\t])[^,;|\t]*(?:{PICTURE})(?:#\d+)?(?:[,;|\t]|$)", re.I)
+LINE_ENDS = re.compile(r"\r\n|\r|\n")
 SAMPLE = 200  # lines that tell the separator of a table without names of columns
 
 
@@ -136,16 +140,13 @@ def cut(path, text: str, layout: Layout) -> list[tuple[int, list[str]]]:
         strict=True,
         skipinitialspace=layout.spaced,
     )
-    swallowed = re.compile(
-        rf"(?:^|[\r\n,;|\t])[^\r\n]*(?:{PICTURE})(?:#\d+)?(?:[\r\n,;|\t]|$)", re.I
-    )
     rows = []
     line, problem = 1, ""
     try:
         for row in reader:
             if "".join(row).strip(NOTHING):
                 rows.append((line, row))
-            if any("\n" in cell and swallowed.search(cell) for cell in row):
+            if swallows(row, layout):
                 problem = "a cell holds the name of another image"
                 break
             line = reader.line_num + 1
@@ -158,6 +159,54 @@ def cut(path, text: str, layout: Layout) -> list[tuple[int, list[str]]]:
             "mend that line",
         )
     return rows
+
+
+def lines_inside(row: list[str]) -> list[str]:
+    """The lines of the table that stand inside the quotation marks of a row, behind its first."""
+    return [line for cell in row for line in LINE_ENDS.split(cell)[1:]]
+
+
+def swallows(row: list[str], layout: Layout) -> bool:
+    """Whether a line inside the quotation marks of a row looks like a row of its own.
+
+    It holds the name of a picture; or, cut at the separator, it has a cell for each column, and the
+    cell of the image is built like the image of this row: 42 and 7, or p0 and p1.
+    """
+    columns = layout.columns
+    own = form_of(row[columns.image]) if columns.image < len(row) else ""
+    for line in lines_inside(row):
+        if PICTURE_CELL.search(line):
+            return True
+        cells = line.split(layout.separator)
+        alike = len(cells) >= len(columns.names) and form_of(cells[columns.image]) == own
+        if alike and "0" in own:
+            return True
+    return False
+
+
+def form_of(name: str) -> str:
+    """The name of an image with 0 in place of each number: p0 for p12."""
+    return re.sub(r"\d+", "0", name.splitlines()[0].strip(' "')) if name.strip() else ""
+
+
+def note_lines_inside(path, rows: list[tuple[int, list[str]]], found: Collected) -> None:
+    """Count the lines that stand inside quotation marks, and show the first.
+
+    A program writes such cells for captions of several lines. Two marks without a partner look the
+    same, and join two rows. Nobody can tell them apart, so the user is told.
+    """
+    first = ""
+    for number, row in rows:
+        inside = lines_inside(row)
+        if inside and not first:
+            first = f"line {number}, with {shown(inside[0])}"
+        found.lines_inside += len(inside)
+    if first:
+        print(
+            f"{path}: {found.lines_inside:,} lines stand inside quotation marks and were joined to "
+            f"the rows before them; the first: {first}",
+            file=sys.stderr,
+        )
 
 
 def check_surplus(path, rows: list[tuple[int, list[str]]], layout: Layout) -> None:
@@ -227,6 +276,7 @@ def read(path: Path, text: str, found: Collected) -> None:
     if header and [key_of(name) for name in header] != [key_of(name) for name in columns.names]:
         raise not_understood(path, header)
     check_surplus(path, rows, layout)
+    note_lines_inside(path, rows, found)
     kind = SEPARATORS[layout.separator]
     print(f"{path}: {kind} between columns, {columns.described()}", file=sys.stderr)
     mended = []

@@ -151,9 +151,11 @@ def load(name: str, device="cpu") -> Encoder:
     try:
         # A first image goes through it: a network may refuse the size that its folder says.
         return Encoder(name, model, preprocess, device)
-    except ValueError as error:
+    # torch's own checks raise RuntimeError, such as for a patch larger than the image.
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0][:300]
         raise UserError(
-            f"{name}, whose network refuses images of {preprocess.size} pixels ({error})",
+            f"{name}, whose network refuses images of {preprocess.size} pixels ({reason})",
             "a preprocessor_config.json that fits config.json",
             "get the model's own files",
         ) from error
@@ -223,8 +225,10 @@ def per_channel(settings: dict, name: str) -> tuple[float, ...]:
     value = settings[name]
     # Whole numbers stay whole: the encoder's key is made from the text of these numbers.
     numbers = tuple(value) if isinstance(value, list | tuple) else (value,) * 3
-    real = len(numbers) == 3 and all(isinstance(number, int | float) for number in numbers)
-    if not real or not np.isfinite(numbers).all() or (name == "image_std" and min(numbers) <= 0):
+    real = len(numbers) == 3 and all(type(number) in (int, float) for number in numbers)
+    # Pixels are below 256. NaN is not smaller than anything.
+    real = real and all(abs(number) < 1000 for number in numbers)
+    if not real or (name == "image_std" and min(numbers) <= 0):
         raise UserError(
             f"a preprocessor_config.json with {name} {value!r}",
             "three numbers, each deviation above 0",

@@ -1,7 +1,8 @@
 """Networks that transformers reads: loaded whole, or refused in one line.
 
 transformers draws a weight at random where a file has none, and says so in a warning only. Features
-of such a network are noise, so `load_model` counts these weights and refuses them.
+of such a network are noise, so `load_model` counts these weights and refuses them. A config.json of
+a few bytes could ask for all memory of the machine, so `check_size` comes first.
 """
 
 import contextlib
@@ -18,6 +19,11 @@ from base.files import UserError
 
 # Weights of pooling layers. Many folders lack them, and no feature reads them: SigLIP's is `head`.
 POOLING = ("pooler.", "head.")
+# A layer is an object of Python even before it has weights: a million layers take minutes and
+# gigabytes. The deepest networks known have about 130.
+MOST_LAYERS = 1000
+MOST_PARAMETERS = 20e9  # the largest image encoder known has 18 billion
+LARGEST_SIDE = 8192  # pixels
 # The image processor of a kind, where the folder names none.
 PROCESSORS = {
     "clip": "CLIPImageProcessor",
@@ -27,6 +33,7 @@ PROCESSORS = {
     "vit": "ViTImageProcessor",
     "dinov2": "BitImageProcessor",
 }
+WEIGHTS = (".safetensors", ".bin")
 # What `settings_of` returns, and what every image processor has.
 SETTINGS = (
     "size",
@@ -55,13 +62,7 @@ def reading(name: str, what: str, do: str) -> Iterator[None]:
         raise
     # safetensors, pickle, zipfile, json and the checks of configurations share no base class.
     except Exception as error:
-        pointer = pointer_in(name)
-        if pointer:
-            raise UserError(
-                f"{pointer}, a pointer of git-lfs in the place of the file",
-                "the file itself",
-                "run `git lfs pull` in that folder, or download the file",
-            ) from error
+        refuse_pointers(name)
         lines = str(error).strip().splitlines() or [type(error).__name__]
         plain = isinstance(error, OSError | ValueError)
         reason = lines[0] if plain else f"{type(error).__name__}: {lines[0]}"
@@ -72,12 +73,15 @@ def reading(name: str, what: str, do: str) -> Iterator[None]:
         ) from error
 
 
-def pointer_in(folder) -> Path | None:
-    """The first file of a folder that is a pointer of git-lfs, or None."""
+def refuse_pointers(folder) -> None:
+    """Raise UserError for the first file of a folder that is a pointer of git-lfs."""
     for path in sorted(Path(folder).glob("*")):
         if files.is_pointer(path):
-            return path
-    return None
+            raise UserError(
+                f"{path}, a pointer of git-lfs in the place of the file",
+                "the file itself",
+                "run `git lfs pull` in that folder, or download the file",
+            )
 
 
 def quiet_transformers() -> ModuleType:
@@ -102,6 +106,7 @@ def load_model(class_name: str, name: str, **more: Any) -> nn.Module:
     pooling layer may be missing: it is set to zero, because nothing reads it.
     """
     transformers = quiet_transformers()
+    check_size(class_name, name, **more)
     model, about = getattr(transformers, class_name).from_pretrained(
         name,
         output_loading_info=True,
@@ -125,6 +130,37 @@ def load_model(class_name: str, name: str, **more: Any) -> nn.Module:
         for key in unread:
             weights[key].zero_()  # random weights would change the encoder's key at every start
     return model
+
+
+def check_size(class_name: str, name: str, **more: Any) -> None:
+    """Raise UserError if a config.json describes a network that its files cannot fill."""
+    model_class = getattr(quiet_transformers(), class_name)
+    config = model_class.config_class.from_pretrained(name, **more)
+    layers = most_layers(config.to_dict())
+    expected = "a config.json that fits the weights"
+    do = "get the model's own files"
+    if layers > MOST_LAYERS:
+        raise UserError(f"{name} with {layers:,} layers", expected, do)
+    with torch.device("meta"):  # shapes alone
+        model = model_class(config)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    refuse_pointers(name)
+    # A weight takes a byte at least. Files on the hub are not here yet.
+    held = sum(path.stat().st_size for path in Path(name).glob("*") if path.suffix in WEIGHTS)
+    if parameters > MOST_PARAMETERS or (held and parameters > held):
+        files_here = f" and weights in {held:,} bytes" if held else ""
+        raise UserError(f"{name} with {parameters:,} parameters{files_here}", expected, do)
+
+
+def most_layers(settings: Any) -> int:
+    """The largest number of layers in a configuration and its parts; 0 if none is said."""
+    found = [0]
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            found.append(most_layers(value))
+        elif str(key).endswith(("layers", "depth")) and isinstance(value, int):
+            found.append(value)
+    return max(found)
 
 
 def described(key: str, mismatched: list[str], unexpected) -> str:
@@ -175,5 +211,12 @@ def settings_of(said: dict, kind: str = "clip") -> dict:
         # A dict, or in newer versions an object with every kind of side, most of them None.
         size = found[key] or {}
         sides = size if isinstance(size, dict) else vars(size)
-        found[key] = {side: length for side, length in sides.items() if isinstance(length, int)}
+        lengths = {side: length for side, length in sides.items() if isinstance(length, int)}
+        found[key] = lengths
+        if any(not 0 < length <= LARGEST_SIDE for length in lengths.values()):
+            raise UserError(
+                f"a preprocessor_config.json with {key} {lengths}",
+                f"sides of 1 to {LARGEST_SIDE} pixels",
+                "correct the file",
+            )
     return found

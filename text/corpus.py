@@ -9,12 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from base import files
 from base.files import UserError
 from base.flags import check, setting
 from base.tokenizer import LARGEST, SMALLEST, Tokenizer
+from loop import progress
 from text import parts, sources, splits
 from text.sources import SplitRule
 
@@ -87,7 +86,7 @@ class FirstPass:
 def learn(corpus: Corpus, tokenizer: Tokenizer | None) -> tuple[Tokenizer, SplitRule]:
     """The tokenizer, trained unless it is given, and the rule that splits the documents."""
     about = corpus.about
-    stream = tqdm(corpus.documents(), desc="tokenizer", unit=" documents")
+    stream = progress.bar(corpus.documents(), "tokenizer", unit="document")
     documents = FirstPass(stream, about.seed, about.tokenizer_megabytes * 10**6)
     if tokenizer:
         # A given tokenizer is not trained, but the rule needs the range of the same draws.
@@ -129,7 +128,7 @@ def write(
     if corpus.about.max_documents:
         total = None
     try:
-        with tqdm(total=total, desc="tokens", unit="B", unit_scale=True) as bar:
+        with progress.bar(title="tokens", unit="B", total=total, unit_scale=True) as bar:
             for index, texts in enumerate(sources.batches_of(corpus.documents(), parts.BLOCK)):
                 bar.update(sum(len(text.encode()) for text in texts))
                 if index % count == number:

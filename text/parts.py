@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from base import files, folders
 from base.files import UserError
 from base.tokenizer import Tokenizer
+from loop import progress
 from text import splits
 from text.splits import SplitWriter, read_array
 
@@ -104,7 +104,7 @@ def join_split(folder: Path, split: str, metas: list[dict], tokenizer: Tokenizer
     copied = [0] * count  # documents of each part
     writer = SplitWriter(folder, split, tokenizer)
     try:
-        for block in tqdm(range(total), desc=split, unit="block"):
+        for block in progress.bar(range(total), split, unit="block"):
             index, owner = divmod(block, count)
             tokens, offsets = arrays[owner]
             documents = metas[owner]["blocks"][index][split]

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from base import files, folders
 from base.tokenizer import Tokenizer
 from caption import data as caption_data
 from caption import features
+from loop import progress
 from net.image_encoders import Preprocess
 from worlds.scenes import CLASSES
 
@@ -34,7 +34,7 @@ def decoded(paths: list[Path], preprocess: Preprocess) -> Iterator[np.ndarray]:
     with ProcessPoolExecutor() as pool:
         read = partial(features.read_pixels, preprocess)
         images = pool.map(read, paths, chunksize=32)
-        yield from tqdm(images, total=len(paths), desc="decoding")
+        yield from progress.bar(images, "decoding", unit="image", total=len(paths))
 
 
 def write_pixels(path: Path, sums: Path, paths: list[Path], preprocess: Preprocess) -> None:

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from base import config, system
 from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from edge import roofline
-from loop import checkpoint, hardware
+from loop import checkpoint, hardware, progress
 from model import Denoiser
 from net import twin
 from net.samplers import row_generators, sample
@@ -41,7 +40,7 @@ class Case:
 def alternate(sides: dict[str, Callable], repeats: int, device) -> dict[str, list[float]]:
     """Seconds of every side, run in turn A B C A B C …, after an uncounted round."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in tqdm(range(repeats + 1), unit="round", leave=False):
+    for turn in progress.bar(range(repeats + 1), unit="round", leave=False):
         for name, work in sides.items():
             clock = time.perf_counter()
             work()

@@ -269,6 +269,34 @@ def save_encoder(out: Path, model: Pretraining, settings: dict, preprocess, word
     print(f"done: {path}; SHA-256 {files.file_digest(path).hex()[:16]}")
 
 
+def settings_of(own: EncoderRun) -> dict:
+    """The sizes of the encoder, as transformers' ResNetConfig names them.
+
+    A ResNet: after 28,800 images it read 55% of the shapes, and a ViT 25% (docs/log/captions.md,
+    which small image encoder).
+    """
+    return {
+        "embedding_size": 32,
+        "hidden_sizes": [own.width // 4, own.width // 2, own.width],
+        "depths": [1, 2, 3],
+        "layer_type": "basic",
+    }
+
+
+def refuse_other_sizes(resume: dict, own: EncoderRun, settings: dict) -> None:
+    """Raise UserError unless the encoder's sizes are those of the resumed run."""
+    # Refused here, because torch would name tensors and not flags. Runs of version 0.1.0 did not
+    # store the side of the image.
+    side = resume.get("flags", {}).get("image_size", own.image_size)
+    width = resume["model"]["hidden_sizes"][-1]
+    if resume["model"] != settings or side != own.image_size:
+        raise UserError(
+            f"--width {own.width} --image_size {own.image_size}",
+            f"the sizes of the run, --width {width} --image_size {side}",
+            "give these flags, or choose another --out",
+        )
+
+
 def read_data(setup: recipe.Setup, own: EncoderRun, preprocess) -> tuple[Pixels, Pixels]:
     """The images of both splits. Raises UserError if a resumed run had other images."""
     with distributed.leader_first():  # the images are decoded once
@@ -284,15 +312,10 @@ def main(argv=None):
     args = parse_args(argv)
     setup = recipe.read_run(args, kinds=("encoder",))
     own, cfg = setup.own(EncoderRun), setup.train_config()
+    settings = settings_of(own)
+    if setup.resume:
+        refuse_other_sizes(setup.resume, own, settings)
     recipe.begin(setup, cfg, own, cfg)
-    # A ResNet: after 28,800 images it read 55% of the shapes, and a ViT 25% (docs/log/captions.md,
-    # which small image encoder).
-    settings = {
-        "embedding_size": 32,
-        "hidden_sizes": [own.width // 4, own.width // 2, own.width],
-        "depths": [1, 2, 3],
-        "layer_type": "basic",
-    }
     preprocess = image_encoders.Preprocess(own.image_size, "squash", MEAN, STD)
     train, held_out = read_data(setup, own, preprocess)
     mask_id, longest = train.tokenizer.mask, max(train.texts.longest, held_out.texts.longest)
@@ -309,6 +332,7 @@ def main(argv=None):
         "tokenizer": train.tokenizer.to_json(),
         "statistics": {},
         "data": {"fingerprint": train.fingerprint},
+        "flags": flags.to_dict(own),
     }
     batches = CaptionBatches(train, cfg.batch_size, cfg.accumulate, cfg.seed)
     fit.fit(

@@ -133,6 +133,9 @@ def test_rows_that_give_nothing_are_counted(read, text, left_out, first, capsys)
         ("", "no caption in"),
         ("\n ,;\n", "no caption in"),
         ('p0.jpg,"a dog\np1.jpg,a cat\np2.jpg,"a bird, too"\n', "quotation mark out of place"),
+        # Names without a suffix are known by their form.
+        ('image,caption\n7,"a dog\n8,a cat"\n', "line 2 .a cell holds the name of another image"),
+        ('image;caption;n\np7;"a dog\np8;a cat;3\np9;b";4\n', "holds the name of another image"),
         ('p0.jpg\t"a dog\np1.jpg\tcat"\n', "line 1 .a cell holds the name of another image"),
         (
             "image,split,caption\np0.jpg,val,a\n./p0.jpg,train,b\n",
@@ -143,6 +146,16 @@ def test_rows_that_give_nothing_are_counted(read, text, left_out, first, capsys)
 def test_a_table_that_is_not_understood_is_refused(read, text, message):
     with pytest.raises(UserError, match=message):
         read(text)
+
+
+def test_lines_inside_quotation_marks_are_counted_and_shown(read, capsys):
+    """Two marks without a partner look like a caption of two lines: the user decides."""
+    found = read('image,caption\ndog,"a dog\ncat,a cat"\nbird,"a bird, big,\nbig\nbig"\n')
+    assert found.photos["dog"] == (None, ["a dog cat,a cat"]) and found.lines_inside == 3
+    shown = "3 lines stand inside quotation marks and were joined to the rows before them"
+    assert f"{shown}; the first: line 2, with 'cat,a cat'" in capsys.readouterr().err
+    read("image,caption\ndog,a dog\n")
+    assert "stand inside" not in capsys.readouterr().err
 
 
 def test_a_caption_that_was_cut_is_joined_and_said(read, capsys):

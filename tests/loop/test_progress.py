@@ -1,10 +1,12 @@
 """Progress bars: they go to stderr, they name a rate and the time left, and quick work shows none."""
 
+import re
 import time
 
 import pytest
 
 from loop import distributed, progress
+from tests.making.sources import ROOT, SOURCES
 
 
 @pytest.fixture
@@ -20,6 +22,15 @@ def test_a_bar_names_count_rate_and_time_left(at_once, capsys):
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "gate" in shown.err and "3/4 [00:00<00:00" in shown.err and "case/s" in shown.err
+
+
+def test_every_bar_over_work_is_made_here():
+    """Two other uses stay: the bar of training, which always shows, and lines above a bar."""
+    made = {"loop/progress.py": "tqdm(", "loop/fit.py": "tqdm("}
+    for path in SOURCES:
+        name = path.relative_to(ROOT).as_posix()
+        calls = re.findall(r"\btqdm(?:\.\w+)?\(", path.read_text(encoding="utf-8"))
+        assert set(calls) <= {made.get(name, ""), "tqdm.write("}, name
 
 
 def test_quick_work_shows_none(capsys):

@@ -71,8 +71,8 @@ def test_missing_weights_are_refused(clip, tmp_path, change, count, words):
         ("config.json", b"[1]", "no image encoder"),
         ("preprocessor_config.json", "half", "no image encoder"),
         ("preprocessor_config.json", b"[1]", "no image encoder"),
-        ("pytorch_model.bin", b"PK\x03\x04 cut", "no image encoder"),
-        ("pytorch_model.bin", b"\x80\x02cut", "no image encoder"),
+        ("pytorch_model.bin", b"PK\x03\x04 cut", "9,224 parameters and weights in"),
+        ("pytorch_model.bin", b"\x80\x02cut", "9,224 parameters and weights in"),
     ],
 )
 def test_damaged_files_are_one_line(clip, tmp_path, name, content, words):
@@ -89,10 +89,36 @@ def test_damaged_files_are_one_line(clip, tmp_path, name, content, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "name, key, value, words",
+    [
+        ("config.json", "num_hidden_layers", 2**31, "2,147,483,648 layers"),
+        ("config.json", "num_hidden_layers", 900, "parameters and weights in"),
+        ("config.json", "intermediate_size", 2**31, "parameters and weights in"),
+        ("config.json", "hidden_size", 2**20, "parameters and weights in"),
+        ("config.json", "image_size", 2**31, "parameters and weights in"),
+        ("preprocessor_config.json", "crop_size", 2**31, "sides of 1 to 8192 pixels"),
+        ("preprocessor_config.json", "size", {"shortest_edge": 0}, "sides of 1 to 8192 pixels"),
+    ],
+)
+def test_a_few_bytes_cannot_ask_for_all_memory(clip, tmp_path, name, key, value, words):
+    """Without a check, two billion layers took ten gigabytes in ten minutes, and went on."""
+    folder = shutil.copytree(clip, tmp_path / "encoder")
+    settings = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**settings, key: value}))
+    with pytest.raises(UserError, match=words) as error:
+        image_encoders.load(str(folder))
+    assert "\n" not in str(error.value)
+
+
 def test_a_network_that_refuses_its_images(clip, tmp_path):
     folder = shutil.copytree(clip, tmp_path / "encoder")
     (folder / "preprocessor_config.json").write_text(json.dumps({"size": 64, "crop_size": 64}))
     with pytest.raises(UserError, match="refuses images of 64 pixels"):
+        image_encoders.load(str(folder))
+    small = {"size": {"shortest_edge": 4}, "crop_size": 4, "do_center_crop": True}
+    (folder / "preprocessor_config.json").write_text(json.dumps(small))
+    with pytest.raises(UserError, match="refuses images of 4 pixels"):
         image_encoders.load(str(folder))
 
 
@@ -155,6 +181,9 @@ def test_the_class_fills_what_the_file_leaves_out(said, kind, expected):
         ({"resample": 9}, "resample 9"),
         ({"image_mean": [0.5]}, "image_mean"),
         ({"image_mean": ["a", "b", "c"]}, "image_mean"),
+        ({"image_mean": 2**70}, "image_mean"),
+        ({"image_mean": True}, "image_mean"),
+        ({"image_std": float("nan")}, "image_std"),
         ({"image_std": [0.5, 0.5, 0]}, "image_std"),
         ({"size": {"height": 32, "width": 64}}, "a square"),
         ({"do_center_crop": False}, "a square"),  # images of any shape would come out

@@ -22,7 +22,14 @@ def test_the_encoder_is_trained_by_our_script(tmp_path, capsys):
     assert (encoder.patches, encoder.width) == (4, 48)
     with pytest.raises(UserError, match="a run in"):
         train_encoder.main(flags)
-    train_encoder.main([*flags, "--resume", "--max_steps", "3"])
+    before = (tmp_path / "run" / "resume.pt").read_bytes()
+    for size in ("--width 48", "--image_size 64"):
+        with pytest.raises(UserError, match="sizes of the run, --width 32 --image_size 32"):
+            train_encoder.main([*flags, "--resume", *size.split()])
+    assert (tmp_path / "run" / "resume.pt").read_bytes() == before
+    # The run keeps its sizes, so a resumed run need not name them again.
+    short = [flag for flag in flags if flag not in ("--width", "--image_size", "32")]
+    train_encoder.main([*short, "--resume", "--max_steps", "3"])
     other = make_captions(tmp_path / "other", "--encoder", "none", "--seed", "1")
     flags[1] = str(other)
     with pytest.raises(UserError, match="other images"):

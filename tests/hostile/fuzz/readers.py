@@ -25,14 +25,14 @@ from base.runtime import Runner
 from base.templates import template_row
 from base.tokenizer import Tokenizer
 from caption import data as caption_data
-from caption import photos
+from caption import identity, photos
 from caption import results as caption_results
 from caption.collected import Collected
 from loop import checkpoint
 from net import image_encoders
 from show import ratings
 from tests.making import tables
-from tests.making.captioned import by_hand
+from tests.making.captioned import by_hand, save_encoder
 from tests.making.corpus import make_data, make_run
 from text import blanks, data, forms, pairs, sources
 
@@ -420,6 +420,37 @@ def read_table(world, rng, folder):
     tables.check_no_loss(made, found)
 
 
+SIDECARS = ("a dog\n", "two cats\n\none cat", "é 🐝\r\na\u2028b\r", "", " \n\t\n", "x\0y\n")
+CODINGS = ("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1", "utf-16-be")
+
+
+def read_sidecars(world, rng, folder):
+    """A folder of images with .txt files, some of other images, codings and suffixes. If no file is
+    damaged, every line is a caption, or belongs to an image that is not there."""
+    lines = {}
+    for number in range(rng.randrange(1, 5)):
+        below = folder / rng.choice((".", ".", "b", ".hidden", "É"))
+        below.mkdir(exist_ok=True)
+        image = put(below / f"{number}{rng.choice(('.jpg', '.PNG', '.gif', '.xyz'))}", b"")
+        text = rng.choice(SIDECARS) + rng.choice(SIDECARS)
+        coding = rng.choice(CODINGS)
+        raw = text.encode(coding, "replace")
+        harmed = rng.random() < 0.3 or not coding.startswith("utf-8")
+        name = (
+            f"{rng.choice((number, number, number, 9))}{rng.choice(('.txt', '.TXT', '.caption'))}"
+        )
+        put(below / name, damaged(raw, rng) if harmed and rng.random() < 0.5 else raw)
+        belongs = Path(name).stem == image.stem and image.suffix != ".xyz"
+        if belongs and below.name != ".hidden":
+            lines[image.relative_to(folder).as_posix()] = None if harmed else text
+    found = photos.read(str(folder), folder)
+    for image, text in lines.items():
+        if text is not None:
+            wanted = [" ".join(line.split()) for line in text.splitlines()]
+            wanted = [line for line in wanted if line]
+            assert found.get(image, (None, []))[1] == wanted, (image, wanted, found)
+
+
 def read_imagefolder(world, rng, folder):
     """A folder of images with metadata in the folders of its splits."""
     lines = [{"file_name": f"{n}.png", "text": "a dog", "split": "val"} for n in range(3)]
@@ -429,7 +460,7 @@ def read_imagefolder(world, rng, folder):
         text = "\n".join(json.dumps(row) for row in rows).encode()
         put(folder / name / "metadata.jsonl", damaged(text, rng) if rng.random() < 0.3 else text)
     path = photos.find_file(folder)
-    photos.digest(path)
+    identity.of_captions(path, folder)
     photos.read(str(path), folder)
 
 
@@ -534,6 +565,34 @@ def read_encoder(world, rng, folder):
     )
 
 
+def read_encoder_folder(world, rng, folder):
+    """A folder that transformers reads, with a file damaged, altered, exchanged or missing."""
+    for kind in ("clip", "vit"):
+        if not (world.root / f"encoder_{kind}").exists():
+            save_encoder(world.root / f"encoder_{kind}", kind, num_hidden_layers=1)
+    target = folder / "encoder"
+    kind = rng.choice(("clip", "clip", "vit"))
+    shutil.copytree(world.root / f"encoder_{kind}", target)
+    victim = rng.choice(sorted(target.iterdir()))
+    how = rng.randrange(8)
+    if how == 0:
+        victim.unlink()
+    elif how == 1:
+        put(victim, files.POINTER + b"/spec/v1\noid sha256:00\nsize 9\n")
+    elif how == 2:
+        put(target / "pytorch_model.bin", damaged(world.model, rng))
+        (target / "model.safetensors").unlink()
+    elif victim.suffix == ".json" and how < 7:
+        value = json.loads(victim.read_text())
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            key = rng.choice(sorted(value))
+            value[key] = rng.choice((*ODD, 0, 2, 7, 32, {"height": 16, "width": 16}, [0.5] * 3))
+        put(victim, json.dumps(value).encode())
+    else:
+        put(victim, damaged(victim.read_bytes(), rng))
+    image_encoders.load(str(target))
+
+
 def read_numbers(world, rng, folder):
     """Any .npy."""
     made = io.BytesIO()
@@ -556,6 +615,7 @@ READERS = {
     "checkpoint's values": read_checkpoint_values,
     "captioned photographs": read_photos,
     "tables": read_table,
+    "sidecars": read_sidecars,
     "imagefolder": read_imagefolder,
     "caption files": read_caption_files,
     "images": read_image,
@@ -565,6 +625,7 @@ READERS = {
     "text": read_text,
     "tokenizer": read_tokenizer,
     "encoder": read_encoder,
+    "encoder folder": read_encoder_folder,
     "npy": read_numbers,
 }
 
