@@ -4,6 +4,7 @@ A data folder keeps these digests in its meta.json. A second run into the folder
 that features never stand next to captions that were changed since.
 """
 
+import os
 from pathlib import Path
 
 from base import files, images
@@ -34,7 +35,8 @@ def of_captions(path: Path, folder: Path) -> str | None:
     for text in files_below(path, photos.TEXTS).paths:
         name = text.relative_to(path)
         if name.with_suffix("") in stems:
-            parts += [name.as_posix().encode(), files.file_digest(text)]
+            # A name may hold bytes that are no UTF-8.
+            parts += [os.fsencode(name.as_posix()), files.file_digest(text)]
     return files.sha256(b"\0".join(parts))
 
 

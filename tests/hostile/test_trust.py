@@ -102,7 +102,8 @@ CASES = {
     (
         "prep_caption_photos",
         "tokenizer",
-    ): "--captions {w}/captions --out {t}/x --encoder none --tokenizer {bad}",
+        # No other case writes into this folder, so the order of the cases does not matter.
+    ): "--captions {w}/captions/images/val --out {t}/x --encoder none --tokenizer {bad}",
 }
 
 
