@@ -25,12 +25,14 @@ def test_a_bar_names_count_rate_and_time_left(at_once, capsys):
 
 
 def test_every_bar_over_work_is_made_here():
-    """Two other uses stay: the bar of training, which always shows, and lines above a bar."""
-    made = {"loop/progress.py": "tqdm(", "loop/fit.py": "tqdm("}
+    """The bar of training always shows. The table's gate runs without torch, which loop/ needs.
+    Lines above a bar are no bars.
+    """
+    allowed = {"loop/progress.py", "loop/fit.py", "tools/table.py"}
     for path in SOURCES:
         name = path.relative_to(ROOT).as_posix()
-        calls = re.findall(r"\btqdm(?:\.\w+)?\(", path.read_text(encoding="utf-8"))
-        assert set(calls) <= {made.get(name, ""), "tqdm.write("}, name
+        makes = re.search(r"\btqdm\(", path.read_text(encoding="utf-8"))
+        assert not makes or name in allowed, name
 
 
 def test_quick_work_shows_none(capsys):
