@@ -253,5 +253,5 @@ class Episodes:
             raise UserError(found, "the place of its video", reading.COPY)
         chunk, file, start = (row[name] for name in needed)
         pattern = self.info.get("video_path")
-        name = reading.filled(pattern, video_key=camera, chunk_index=chunk, file_index=file)
+        name = reading.filled(pattern, chunk, file, video_key=camera)
         return files.existing(files.inside(self.folder, name), "a video", reading.COPY), start

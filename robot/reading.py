@@ -188,10 +188,10 @@ def place(path: Path) -> list[int]:
     return [int(digits) for part in path.parts[-2:] for digits in re.findall(r"\d+", part)]
 
 
-def filled(pattern, **numbers) -> str:
+def filled(pattern, chunk, file, **more) -> str:
     """A path from a pattern of info.json. Raises UserError for a pattern of another kind."""
     try:
-        return str(pattern).format(**numbers)
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        return str(pattern).format(chunk_index=chunk, file_index=file, **more)
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         expected = "a pattern with chunk_index and file_index"
         raise UserError(f"{layout.INFO} with the path {pattern!r}", expected, COPY) from error

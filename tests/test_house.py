@@ -202,9 +202,10 @@ def documented_commands() -> list[tuple[str, str]]:
     """(command, its words) of every line of the bash blocks in README.md and docs/."""
     commands = []
     for page in PAGES:
-        for block in re.findall(
-            r"```(?:bash|sh)?\n(.*?)```", page.read_text(encoding="utf-8"), re.S
-        ):
+        text = page.read_text(encoding="utf-8")
+        for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.S | re.M):
+            if language not in ("", "bash", "sh"):
+                continue
             for script, tool, words in re.findall(
                 r"^python (?:(\w+)\.py|-m (tools\.\w+))(.*)$", block, re.M
             ):

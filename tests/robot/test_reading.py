@@ -64,10 +64,8 @@ def test_files_are_in_the_order_of_their_numbers(tmp_path):
 
 
 def test_patterns_of_other_people():
-    assert (
-        reading.filled("v/{video_key}/{file_index:03d}", video_key="a", file_index=7) == "v/a/007"
-    )
+    assert reading.filled("v/{video_key}/{file_index:03d}", 0, 7, video_key="a") == "v/a/007"
     with pytest.raises(UserError):
-        reading.filled("{episode}", chunk_index=0, file_index=0)
+        reading.filled("{episode}", 0, 0)
     with pytest.raises(UserError):
         reading.data_paths(".", {"data_path": "../x/{chunk_index}"})
