@@ -1,22 +1,26 @@
-# make demo: from a fresh clone to a page of captioned images. make test: to green tests.
+# make demo: from a fresh clone to a page of captioned images. make robot: to a policy that acts.
+# make test: to green tests.
 # PYTHON=python3.13 make test uses another Python (3.11 to 3.13).
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-long coverage lint types install clean
+.PHONY: demo robot test test-long coverage lint types install clean
 
 demo: install
 	$(BIN)/python demo.py
 
+robot: install $(VENV)/.robot
+	$(BIN)/python demo.py --robot --out runs/robot
+
 # Two processes: each test runs on one thread, so two cores halve the time.
-test: install
+test: install $(VENV)/.robot
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not long"
 
-test-long: install
+test-long: install $(VENV)/.robot
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m long
 
-coverage: install
+coverage: install $(VENV)/.robot
 	$(BIN)/python -m pytest -q --cov=. --cov-report=term-missing
 
 lint: $(VENV)/.tools
@@ -37,6 +41,11 @@ $(VENV)/.installed: requirements.txt
 
 $(VENV)/.tools: requirements-dev.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+# The simulator: only the robot scripts and their tests need it.
+$(VENV)/.robot: requirements-robot.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-robot.txt
 	touch $@
 
 clean:

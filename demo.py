@@ -9,6 +9,8 @@ In a time of your own:
     python demo.py --minutes 5
 A minute, to see that it runs:
     python demo.py --out runs/quick --num_train 500 --num_val 50 --max_steps 60
+A robot instead: words move an arm in a simulator (pip install -r requirements-robot.txt):
+    python demo.py --robot --out runs/robot
 
 Each stage is one of the scripts, printed and then run as a user would run it. A demo that was
 stopped continues where it was.
@@ -24,12 +26,12 @@ from pathlib import Path
 from base import files, flags, system
 from base.files import UserError
 from base.flags import setting
+from robot import stages
+from worlds import camera
 
 # Looking back over a caption mends what was revealed too early. Truth rises from 96.2 to 98.4% on
 # val, and from 88.6 to 92.0% on pairs never seen (docs/log/captions.md).
 WRITING = (("revise", 1),)
-
-
 # Scoring and the page take this many times the time of drawing, 70 seconds after about 115
 # (docs/log/captions.md), and some room.
 SCORING = 0.7
@@ -47,6 +49,8 @@ class Demo:
         0.0, "fit --max_steps to this time for the whole demo; 0: off", at_least=0.0
     )
     seed: int = setting(0, "decides the scenes, the weights and the masks")
+    robot: bool = setting(False, "train a policy that obeys words at a table, not a captioner")
+    quick: bool = setting(False, "with --robot: a few steps, to see that it runs")
 
     def __post_init__(self):
         flags.check(self)
@@ -165,15 +169,20 @@ def run(command: list[str]) -> None:
         raise SystemExit(done.returncode)
 
 
-def peak_memory() -> float | None:
-    """The largest memory of a stage's process, in GiB; None where the system does not say it."""
-    mib = system.peak_mib(children=True)
-    return None if mib is None else round(mib / 2**10, 2)
+def act(demo: Demo, out: Path) -> None:
+    """The robot's demo: record, ground, train, act."""
+    missing = camera.missing_opengl()
+    if missing:
+        print(f"no page with clips: {missing}", file=sys.stderr)
+    for command in stages.commands(out, demo.seed, demo.quick, page=not missing):
+        run(stages.resumed(command))
+    if not missing:
+        print(f"look at {out / 'index.html'}")
 
 
-def main(argv=None):
-    demo = flags.resolve(Demo, parse_args(argv))
-    out, clock = files.writable_folder(demo.out), time.perf_counter()
+def write_captions(demo: Demo, out: Path) -> None:
+    """The captioner's demo: draw, train, score, caption."""
+    clock = time.perf_counter()
     data, captioner = out / "data", out / "captioner"
     run(draw(demo, data))
     run(train(demo, data, captioner, time_to_train(demo, time.perf_counter() - clock)))
@@ -181,7 +190,9 @@ def main(argv=None):
     run(caption(demo, data, captioner / "best.pt", out))
     path = out / "results.json"
     results = files.read_json(path, "the evaluation's figures", "run the demo again")
-    seconds, memory = time.perf_counter() - clock, peak_memory()
+    seconds, peak = time.perf_counter() - clock, system.peak_mib(children=True)
+    # None where the system does not say it.
+    memory = None if peak is None else round(peak / 2**10, 2)
     # The evaluation wrote the file; the demo adds what the whole run cost.
     facts = {"seconds": round(seconds, 1), "peak_memory_gb": memory}
     files.write_json(path, {**facts, **results})
@@ -194,6 +205,15 @@ def main(argv=None):
     most = "" if memory is None else f", at most {memory:.1f} GB per process"
     print(f"{seconds / 60:.1f} minutes{most}; figures in {path}")
     print(f"look at {out / 'index.html'}")
+
+
+def main(argv=None):
+    demo = flags.resolve(Demo, parse_args(argv))
+    out = files.writable_folder(demo.out)
+    if demo.robot:
+        act(demo, out)
+    else:
+        write_captions(demo, out)
 
 
 if __name__ == "__main__":

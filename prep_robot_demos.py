@@ -44,6 +44,12 @@ class Demos:
     orders: int = setting(8, "orders per still", at_least=1)
     image_side: int = setting(96, "pixels of an image's side; 0: no images", at_least=0)
     cameras: str = setting("front", "cameras with commas between them: front, top, wrist")
+    free_choices: float = setting(
+        0.0,
+        "share of the tasks that leave a choice free: next to a thing",
+        at_least=0.0,
+        at_most=1.0,
+    )
     seed: int = setting(0, "decides every layout, order and disturbance")
 
     def __post_init__(self):
@@ -82,7 +88,7 @@ def record_demos(demos: Demos, folder: Path) -> int:
     """Record the demonstrations. An episode in which the expert failed is drawn again."""
     features = {
         data.STATE: layout.vector(STATE_NAMES),
-        data.THINGS: layout.vector([f"thing_{i}" for i in range(things_width())]),
+        data.THINGS: layout.vector([f"thing_{i}" for i in range(data.THINGS_WIDTH)]),
         data.ACTION: layout.vector(ACTION_NAMES),
     }
     for name in demos.camera_names():
@@ -93,7 +99,7 @@ def record_demos(demos: Demos, folder: Path) -> int:
     for number in progress.bar(range(recorder.count, demos.num_demos), "recording", "episode"):
         for attempt in range(20):
             rng = np.random.default_rng([demos.seed, 0, number, attempt])
-            task = tasks.sample_task(rng, "train")
+            task = tasks.sample_task(rng, kind_of_task(demos, rng))
             rows = record(env, task, rng)
             if rows["done"][-1]:
                 break
@@ -104,8 +110,11 @@ def record_demos(demos: Demos, folder: Path) -> int:
     return failed
 
 
-def things_width() -> int:
-    return stills.MOST * (len(stills.KINDS) + 3)
+def kind_of_task(demos: Demos, rng: np.random.Generator) -> str:
+    """The split that a task is drawn from: `train`, or the tasks with a free choice."""
+    # Without free choices nothing is drawn: the folder is the same as before there were any.
+    free = demos.free_choices and rng.random() < demos.free_choices
+    return "next_to" if free else "train"
 
 
 def episode_of(rows: dict, task: tasks.Task, demos: Demos) -> dict[str, np.ndarray]:
@@ -131,7 +140,8 @@ def draw_stills(demos: Demos, folder: Path, tokenizer) -> None:
         said: list[tasks.Task] = []
         while not said:
             still = stills.sample_still(rng, "train")
-            said = stills.sample_orders(rng, still.layout, "train", demos.orders)
+            kind = kind_of_task(demos, rng)
+            said = stills.sample_orders(rng, still.layout, kind, demos.orders)
         ids = words.encode(tokenizer, [task.text for task in said])
         for name, values in stills.rows_of(still, said, ids).items():
             kept[name].append(values)
@@ -139,7 +149,7 @@ def draw_stills(demos: Demos, folder: Path, tokenizer) -> None:
             for name, values in photograph(env, still, said[0], demos, number).items():
                 kept.setdefault(name, []).append(values)
     for name, rows in kept.items():
-        write_array(folder / f"{name}.npy", np.stack(rows))
+        data.write_array(folder / f"{name}.npy", np.stack(rows))
     if env is not None:
         env.close()
 
@@ -155,11 +165,6 @@ def photograph(env: TableEnv, still, task: tasks.Task, demos: Demos, number: int
     # A thing that a camera cannot see lies far outside of its image.
     pixels = np.nan_to_num(pixels, nan=10.0).clip(-10, 10).astype(np.float32)
     return {"images": np.stack([env.picture(name) for name in names]), "pixels": pixels}
-
-
-def write_array(path: Path, values: np.ndarray) -> None:
-    with files.replacing(path) as file:
-        np.save(file, values, allow_pickle=False)
 
 
 def is_there(out: Path, facts: dict) -> bool:

@@ -30,6 +30,7 @@ STATE = "observation.state"
 THINGS = "observation.environment_state"  # LeRobot's name for what only a simulator knows
 ACTION = "action"
 CAMERA = "observation.images."
+THINGS_WIDTH = stills.MOST * (len(stills.KINDS) + 3)  # numbers of `things_vector`
 
 
 def things_vector(kinds: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -42,6 +43,12 @@ def split_things(vector: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     table = vector.reshape(*vector.shape[:-1], stills.MOST, -1)
     kinds, places = table[..., :-3], table[..., -3:]
     return kinds, places, kinds.sum(-1) > 0
+
+
+def write_array(path: Path, values: np.ndarray) -> None:
+    """Write an array, whole or not at all."""
+    with files.replacing(path) as file:
+        np.save(file, values, allow_pickle=False)
 
 
 class RobotData:

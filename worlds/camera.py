@@ -39,6 +39,17 @@ def make_renderer(model, side: int):
     return mujoco.Renderer(model, side, side)
 
 
+def missing_opengl() -> UserError | None:
+    """What is missing for pictures of the table, or None."""
+    mujoco = load("mujoco")
+    model = mujoco.MjModel.from_xml_string("<mujoco/>")
+    try:
+        make_renderer(model, SMALLEST).close()
+    except UserError as error:
+        return error
+    return None
+
+
 def make_cheap(mujoco, scene) -> None:
     """Switch off what costs time: shadows, reflections, haze, the sky."""
     flags = mujoco.mjtRndFlag

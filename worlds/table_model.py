@@ -8,6 +8,7 @@ of things. `dress` then changes meshes and colours in place: compiling takes lon
 import ctypes
 import functools
 import importlib
+import importlib.util
 import os
 import sys
 from types import ModuleType
@@ -34,16 +35,30 @@ def load(name: str) -> ModuleType:
     """The module `mujoco` or `gymnasium`. Raises UserError if it is not installed.
 
     MuJoCo reads MUJOCO_GL while it is imported, and is not imported at all if the library that it
-    names is missing. So physics without OpenGL needs `disable`.
+    names is missing. Physics needs no OpenGL, so MuJoCo is then imported without any.
     """
     if name == "mujoco":
         choose_opengl()
     try:
         return importlib.import_module(name)
     except ImportError as error:
+        if importlib.util.find_spec(name) is not None and name == "mujoco":
+            return without_opengl()
         raise UserError(
             f"no module {name} ({error})", "the modules of the table's physics", INSTALL
         ) from error
+    except Exception:  # PyOpenGL raises AttributeError where a library is missing
+        if name != "mujoco":
+            raise
+        return without_opengl()
+
+
+def without_opengl() -> ModuleType:
+    """MuJoCo with its physics alone, after an import that failed for the lack of OpenGL."""
+    for half_imported in [each for each in sys.modules if each.split(".")[0] == "mujoco"]:
+        del sys.modules[half_imported]
+    os.environ["MUJOCO_GL"] = "disable"
+    return importlib.import_module("mujoco")
 
 
 def choose_opengl() -> None:

@@ -1,5 +1,10 @@
 """The table's model: outlines become closed meshes, and a dressed model shows what was asked."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -15,6 +20,9 @@ def test_an_outline_turns_left_and_fits_its_radius(shape):
     x, y = points.T
     assert (x * np.roll(y, -1) - y * np.roll(x, -1)).sum() > 0
     assert np.linalg.norm(points, axis=1).max() <= 1.04 * RADIUS
+
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_a_triangle_points_away_from_the_viewer():
@@ -53,3 +61,19 @@ def test_a_dressed_geom_has_the_corners_of_its_shape(mesh):
     wanted = meshes()[mesh][0] + [0.1, -0.1, 0.2]
     assert np.sort(points, 0) == pytest.approx(np.sort(wanted, 0), abs=1e-5)
     assert model.geom("thing1").rgba[:3] == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_physics_needs_no_opengl():
+    """A library that is missing: OSMesa is not among the packages that the docs name."""
+    pytest.importorskip("mujoco")
+    pytest.importorskip("gymnasium")
+    code = (
+        "from worlds import camera, table; env = table.TableEnv(); env.reset(seed=0);"
+        "env.step([0, 0, 0, 1]); print(camera.missing_opengl())"
+    )
+    environment = os.environ | {"MUJOCO_GL": "disable"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "libegl1" in done.stdout and "found no OpenGL" in done.stdout
