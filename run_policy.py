@@ -31,6 +31,9 @@ from robot.writer import DriveConfig, Driver
 from worlds.table import TableEnv
 
 
+TABLE = (4, 8)  # numbers of an action and of a state at the table
+
+
 @dataclass
 class Running:
     """The policy, and what is written."""
@@ -71,6 +74,7 @@ def main(argv=None):
     if own.threads:
         torch.set_num_threads(own.threads)
     opened = policies.open_policy(own.checkpoint, choose_device(own.device))
+    opened.scaling.check(*TABLE)  # a policy of another robot has other numbers
     names = ",".join(name.split(".")[-1] for name in opened.cameras) or "front"
     env = TableEnv(image_size(opened, bool(own.html)), names)
 

@@ -1,45 +1,34 @@
-"""Train a policy's head on demonstrations: from places, words and the robot's state to actions.
+"""Train a policy on demonstrations: from what is seen, words and the robot's state to actions.
 
-Reads   data_robot/ (--data_dir): a folder from prep_robot_demos.py; a grounder (--grounding)
+Reads   data_robot/ (--data_dir): a folder from prep_robot_demos.py; a grounder (--grounding);
+        or anybody's LeRobot dataset v3.0 (--dataset), which has no grounder
 Writes  checkpoints_policy/ (--out): config.json, log.jsonl, best.pt, last.pt, resume.pt
 
-Three minutes on a laptop:
-    python train_policy.py --max_steps 2000
+Five minutes on a laptop:
+    python train_policy.py --max_steps 2500 --d_model 96 --layers 2
 The baselines, on the same demonstrations in the same order:
     python train_policy.py --head ar --out checkpoints_policy_ar
     python train_policy.py --head l1 --out checkpoints_policy_l1
     python train_policy.py --head flow --out checkpoints_policy_flow
+Demonstrations of your own arm; the eyes then learn along with the actions:
+    python train_policy.py --dataset my_recordings --cameras observation.images.front
 
-best.pt holds the grounder too, so run_policy.py needs no other file.
+best.pt holds the eyes too, so run_policy.py needs no other file.
 """
 
 import dataclasses
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from base import files, flags
 from base.config import ActorConfig, TrainConfig
-from base.flags import setting
 from loop import distributed, fit, recipe
+from net.grounder import order_width
 from net.policy import Policy
-from robot import acting, data, policies
+from robot import acting, data, sources
 from robot.acting import ActingBatches, ActingRun
-from robot.scaling import Scaling
-
-
-@dataclass
-class ActingStart:
-    """Data and grounder."""
-
-    data_dir: str = setting("data_robot", "folder from prep_robot_demos.py", metavar="FOLDER")
-    grounding: str = setting(
-        "checkpoints_grounding/best.pt", "checkpoint of train_grounding.py", metavar="FILE"
-    )
-
-    def __post_init__(self):
-        flags.check(self)
+from robot.sources import ActingStart, Source
 
 
 def parse_args(argv):
@@ -47,7 +36,7 @@ def parse_args(argv):
     parser.add_settings(recipe.RunFolder, out="checkpoints_policy")
     parser.add_settings(ActingStart)
     parser.add_settings(ActingRun)
-    parser.add_settings(ActorConfig, skip=("actions", "state", "order"))
+    parser.add_settings(ActorConfig, skip=("actions", "state", "order", "cartesian"))
     parser.add_settings(
         TrainConfig,
         max_steps=4000,
@@ -61,68 +50,88 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def actor_config(setup: recipe.Setup, grounder, episodes) -> ActorConfig:
+def actor_config(setup: recipe.Setup, source: Source) -> ActorConfig:
+    """The head: flags, and the widths of the demonstrations."""
     kept = setup.resume["actor"] if setup.resume else {}
     config = flags.resolve(ActorConfig, setup.arguments, setup.file, kept)
+    episodes = source.watcher.episodes
     return dataclasses.replace(
         config,
         actions=episodes.actions.shape[1],
-        state=episodes.states.shape[1],
-        order=grounder.order_width,
+        state=max(1, episodes.states.shape[1]),
+        order=order_width(source.grounder),
+        cartesian=source.cartesian,
     )
+
+
+def make_policy(source: Source, config: ActorConfig, device: torch.device) -> Policy:
+    """The policy before its first step. A trained grounder is not trained any more."""
+    policy = Policy(source.grounder, config)
+    if source.eyes is not None:
+        policy.grounder.load_state_dict(source.eyes.state_dict())
+        policy.grounder.requires_grad_(False)
+    return policy.to(device)
+
+
+def split_frames(source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """The frames for training and for validation: the last episodes are held out as a whole.
+
+    Neighbouring frames of an episode are nearly the same.
+    """
+    episodes = source.watcher.episodes
+    frames = np.arange(len(episodes))
+    if len(episodes.starts) == 1:
+        return frames, frames
+    few = data.held_out(len(episodes.starts))
+    border = int(episodes.starts[-few])
+    distributed.say(
+        f"data: {len(episodes.starts) - few:,} demonstrations, {border:,} frames; "
+        f"{few} demonstrations are held out"
+    )
+    return frames[:border], frames[border:]
 
 
 def main(argv=None):
     setup = recipe.read_run(parse_args(argv), kinds=("policy",))
     start, own, cfg = setup.own(ActingStart), setup.own(ActingRun), setup.train_config()
-    robot_data = data.RobotData(start.data_dir)
-    grounder, tokenizer, saved = policies.open_grounder(start.grounding)
-    watcher = acting.open_watcher(
-        robot_data.folder / "demos", grounder.config.sees, robot_data.cameras()
-    )
-    episodes = watcher.episodes
-    config = actor_config(setup, grounder, episodes)
+    source = sources.open_source(start)
+    config = actor_config(setup, source)
     if setup.resume:
         run = [setup.resume["data"]["fingerprint"]]
-        recipe.refuse_other_data(start.data_dir, "data", [robot_data.meta["fingerprint"]], run)
+        recipe.refuse_other_data(start.folder, "data", [source.meta["fingerprint"]], run)
     device = recipe.begin(setup, cfg, own, config, cfg)
 
-    policy = Policy(grounder.config, config)
-    policy.grounder.load_state_dict(grounder.state_dict())
-    policy.to(device).eval()
-    scaling = Scaling.none(config.actions, config.state)
-    if not config.cartesian:
-        scaling = Scaling.measured(episodes.actions, episodes.states)
-    states = torch.from_numpy(scaling.plain(episodes.states).astype(np.float32))
-    told = acting.told_of(policy, watcher, tokenizer, states)
-
-    # Whole episodes are held out: neighbouring frames of an episode are nearly the same.
-    few = data.held_out(len(episodes.starts))
-    border = int(episodes.starts[-few])
-    frames = np.arange(len(episodes))
-    train = ActingBatches(told, episodes, scaling, frames[:border], cfg, config.chunk)
-    val = ActingBatches(told, episodes, scaling, frames[border:], cfg, config.chunk)
-    distributed.say(
-        f"data: {len(episodes.starts) - few:,} demonstrations, {border:,} frames; "
-        f"{few} demonstrations are held out"
+    policy = make_policy(source, config, device)
+    scaling, states = source.scaled()
+    condition = acting.looked_at(source.watcher, source.tokenizer, states)
+    if source.eyes is not None:
+        policy.eval()
+        told = acting.told_of(policy, source.watcher, source.tokenizer, states)
+        condition = acting.known(told)
+    parts = (condition, source.watcher.episodes, scaling)
+    frames, held_out = split_frames(source)
+    about = recipe.about(
+        "policy",
+        "ar" if config.head == "ar" else "diffusion",
+        policy.actor.size,
+        source,
+        scaling.to_dict(),
+        own,
     )
-    objective = "ar" if config.head == "ar" else "diffusion"
-    about = recipe.about("policy", objective, policy.actor.size, robot_data, scaling.to_dict(), own)
     metrics = fit.fit(
-        policy.actor,
+        policy,
         acting.make_loss(own),
-        train,
+        ActingBatches(*parts, frames, cfg, config.chunk),
         cfg,
         setup.out,
         about=about
         | {
             "actor": flags.to_dict(config),
-            "grounder": saved["grounder"],
-            "eyes": grounder.state_dict(),
-            "cameras": robot_data.cameras() if grounder.config.sees == "pixels" else [],
-            "image_side": robot_data.meta["image_side"],
+            "grounder": flags.to_dict(source.grounder),
+            "cameras": list(source.watcher.cameras),
+            "image_side": source.side,
         },
-        eval_fn=acting.make_eval(own, val),
+        eval_fn=acting.make_eval(own, ActingBatches(*parts, held_out, cfg, config.chunk)),
         resume=setup.resume,
     )
     recipe.end(setup.out, metrics, "run_policy.py")

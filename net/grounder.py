@@ -28,6 +28,11 @@ CHANNELS = 64  # of the image's map
 SHRINK = 4  # pixels per cell of the map
 
 
+def order_width(config: GrounderConfig) -> int:
+    """The numbers that tell an actor the order."""
+    return ORDER_READERS * config.width
+
+
 @dataclass
 class Understood:
     """An order: queries (B, R, J, D) of what it names, and order (B, ORDER_READERS · D)."""
@@ -219,11 +224,6 @@ class Grounder(nn.Module):
 
     def forward(self, words: Tensor, lengths: Tensor, seen: dict[str, Tensor]) -> Grounded:
         return self.ground(self.understand(words, lengths), self.look(seen))
-
-    @property
-    def order_width(self) -> int:
-        """Numbers that tell the order."""
-        return ORDER_READERS * self.config.width
 
     @property
     def device(self) -> torch.device:

@@ -20,11 +20,13 @@ class Policy(nn.Module):
         self.grounder = Grounder(grounder)
         self.actor = Actor(actor)
 
-    @torch.no_grad()
     def told(
         self, words: Tensor, lengths: Tensor, seen: dict[str, Tensor], state: Tensor
     ) -> Condition:
-        """words (B, W) with lengths (B,), seen as the grounder needs it, state (B, S)."""
+        """words (B, W) with lengths (B,), seen as the grounder needs it, state (B, S).
+
+        Gradients reach the grounder if its weights ask for them.
+        """
         return self.condition(self.grounder(words, lengths, seen), state)
 
     def condition(self, found: Grounded, state: Tensor) -> Condition:

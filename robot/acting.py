@@ -3,14 +3,16 @@
 A frozen grounder sees each frame once, before the first step: the head then trains on places.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from base import flags
+from base.config import TrainConfig
 from base.flags import setting
 from base.tokenizer import Tokenizer
 from loop import distributed, progress
@@ -22,6 +24,7 @@ from robot import data, words
 from robot.episodes import Episodes
 from robot.scaling import Scaling
 
+RESIZE = Image.Resampling.BILINEAR
 AT_ONCE = 256  # frames that the grounder sees together
 
 
@@ -44,19 +47,34 @@ class ActingRun:
 class Watcher:
     """Gives what the grounder sees at frames of a dataset, by their indices.
 
-    things: numbers of `data.THINGS`, for a grounder of lists. Else cameras: names of features.
+    things: numbers of `data.THINGS`, for a grounder of lists. Else cameras: names of features, and
+    side: pixels to which their images are resized, 0 for none.
     """
 
-    def __init__(self, episodes: Episodes, things: np.ndarray | None, cameras: list[str]):
-        self.episodes, self.things, self.cameras = episodes, things, cameras
+    def __init__(
+        self,
+        episodes: Episodes,
+        things: np.ndarray | None = None,
+        cameras: Sequence[str] = (),
+        side: int = 0,
+    ):
+        self.episodes, self.things, self.cameras, self.side = episodes, things, cameras, side
 
     def seen(self, indices) -> dict[str, Tensor]:
         if self.things is not None:
             kinds, places, real = data.split_things(self.things[indices])
             parts = {"kinds": kinds, "places": places, "real": real}
             return {name: torch.from_numpy(np.array(values)) for name, values in parts.items()}
-        images = [self.episodes.images(indices, name) for name in self.cameras]
+        images = [resized(self.episodes.images(indices, name), self.side) for name in self.cameras]
         return {"images": torch.from_numpy(np.stack(images, 1))}
+
+
+def resized(images: np.ndarray, side: int) -> np.ndarray:
+    """Images (n, H, W, 3) as squares of `side` pixels; 0: as they are."""
+    if not side or images.shape[1:3] == (side, side):
+        return images
+    squares = [Image.fromarray(image).resize((side, side), RESIZE) for image in images]
+    return np.stack([np.asarray(square) for square in squares])
 
 
 def open_watcher(folder, sees: str, cameras: list[str]) -> Watcher:
@@ -64,9 +82,9 @@ def open_watcher(folder, sees: str, cameras: list[str]) -> Watcher:
     if sees == "state":
         episodes = Episodes(folder, state=data.STATE, action=data.ACTION, cameras=[])
         things = Episodes(folder, state=data.THINGS, action=data.ACTION, cameras=[]).states
-        return Watcher(episodes, things, [])
+        return Watcher(episodes, things)
     episodes = Episodes(folder, state=data.STATE, action=data.ACTION, cameras=cameras)
-    return Watcher(episodes, None, cameras)
+    return Watcher(episodes, cameras=cameras)
 
 
 def told_of(policy: Policy, watcher: Watcher, tokenizer: Tokenizer, states: Tensor) -> Condition:
@@ -80,23 +98,65 @@ def told_of(policy: Policy, watcher: Watcher, tokenizer: Tokenizer, states: Tens
         frames = np.arange(first, min(first + AT_ONCE, len(episodes)))
         tasks = np.searchsorted(numbers, episodes.task_of[frames])
         seen = {name: part.to(device) for name, part in watcher.seen(frames).items()}
-        found = policy.told(
-            torch.from_numpy(ids[tasks]).to(device),
-            torch.from_numpy(lengths[tasks]).to(device),
-            seen,
-            states[frames].to(device),
-        )
+        with torch.no_grad():
+            found = policy.told(
+                torch.from_numpy(ids[tasks]).to(device),
+                torch.from_numpy(lengths[tasks]).to(device),
+                seen,
+                states[frames].to(device),
+            )
         places.append(found.places.cpu())
         orders.append(found.order.cpu())
     return Condition(torch.cat(places), states, torch.cat(orders))
 
 
-class ActingBatches:
-    """batches(step): frames with their chunks, a pure function of (seed, step)."""
+def known(told: Condition) -> Callable[[np.ndarray], dict]:
+    """Conditions that were computed once, by a grounder that does not change any more."""
 
-    def __init__(self, told: Condition, episodes: Episodes, scaling: Scaling, frames, cfg, T: int):
-        self.told, self.episodes, self.scaling = told, episodes, scaling
-        self.frames, self.length = np.asarray(frames), T
+    def condition(frames: np.ndarray) -> dict:
+        rows = told.rows(torch.from_numpy(frames))
+        return {"places": rows.places, "state": rows.state, "order": rows.order}
+
+    return condition
+
+
+def looked_at(
+    watcher: Watcher, tokenizer: Tokenizer, states: Tensor
+) -> Callable[[np.ndarray], dict]:
+    """Images and words, for a grounder that learns along with its actor."""
+    numbers = sorted(watcher.episodes.tasks)
+    texts = [watcher.episodes.tasks[number] for number in numbers]
+    ids = words.encode(tokenizer, texts).astype(np.int64)
+
+    def condition(frames: np.ndarray) -> dict:
+        rows = ids[np.searchsorted(numbers, watcher.episodes.task_of[frames])]
+        return {
+            "tokens": torch.from_numpy(rows),
+            "lengths": torch.from_numpy(words.lengths(tokenizer, rows)),
+            "seen": watcher.seen(frames),
+            "state": states[torch.from_numpy(frames)],
+        }
+
+    return condition
+
+
+class ActingBatches:
+    """batches(step): frames with their chunks, a pure function of (seed, step).
+
+    condition: gives what a policy is told at frames (n,), as entries of a batch.
+    """
+
+    def __init__(
+        self,
+        condition: Callable[[np.ndarray], dict],
+        episodes: Episodes,
+        scaling: Scaling,
+        frames: np.ndarray,
+        cfg: TrainConfig,
+        length: int,
+    ):
+        self.condition, self.episodes = condition, episodes
+        self.frames, self.length = np.asarray(frames), length
         self.batch_size, self.accumulate, self.seed = cfg.batch_size, cfg.accumulate, cfg.seed
         self.actions = torch.from_numpy(scaling.shrink(episodes.actions).astype(np.float32))
         # The last frame of each frame's episode: behind it the last action is repeated.
@@ -112,47 +172,45 @@ class ActingBatches:
     def batch(self, frames: np.ndarray) -> dict:
         wanted = frames[:, None] + np.arange(self.length)
         actions = self.actions[np.minimum(wanted, self.last[frames][:, None])]
-        index = torch.from_numpy(frames)
-        told = self.told.rows(index)
-        return {
-            "places": told.places,
-            "state": told.state,
-            "order": told.order,
-            "actions": actions,
-            "weight": float(len(frames)),
-        }
+        return {**self.condition(frames), "actions": actions, "weight": float(len(frames))}
 
 
-def condition_of(batch: dict, device: torch.device) -> Condition:
+def condition_of(policy: Policy, batch: dict) -> Condition:
+    """What the actor is told: as it was computed once, or from images and words, with gradients."""
+    device = policy.device
+    if "seen" in batch:
+        seen = {name: part.to(device) for name, part in batch["seen"].items()}
+        words_of = batch["tokens"].to(device), batch["lengths"].to(device)
+        return policy.told(*words_of, seen, batch["state"].to(device))
     parts = [batch[name].to(device) for name in ("places", "state", "order")]
     return Condition(*parts)
 
 
 def make_loss(own: ActingRun) -> Callable:
-    def loss_fn(model: actor.Actor, batch: dict, rng: torch.Generator):
-        told = condition_of(batch, model.device)
+    def loss_fn(model: Policy, batch: dict, rng: torch.Generator):
+        told = condition_of(model, batch)
         if own.state_dropout:
             # Places are seen from the hand, so its place stays; all else goes.
             gone = torch.rand(len(told.state), generator=rng) < own.state_dropout
-            first = 3 if model.config.cartesian else 0
+            first = 3 if model.actor.config.cartesian else 0
             told.state = told.state.clone()
             told.state[gone.to(model.device), first:] = 0
-        return actor.loss(model, told, batch["actions"].to(model.device), rng)
+        return actor.loss(model.actor, told, batch["actions"].to(model.device), rng)
 
     return loss_fn
 
 
-def make_eval(own: ActingRun, batches: ActingBatches) -> Callable[[actor.Actor], dict]:
+def make_eval(own: ActingRun, batches: "ActingBatches") -> Callable[[Policy], dict]:
     """The mean distance from held-out actions, of chunks made in a single call."""
 
-    def eval_fn(model: actor.Actor) -> dict[str, float]:
+    def eval_fn(model: Policy) -> dict[str, float]:
         frames = batches.frames
         spread = np.linspace(0, len(frames) - 1, min(own.eval_frames, len(frames))).astype(int)
         errors = []
         for first in range(0, len(spread), AT_ONCE):
             batch = batches.batch(frames[spread[first : first + AT_ONCE]])
-            told = condition_of(batch, model.device)
-            made = chunks.make(model, told, ChunkConfig()).cpu()
+            told = condition_of(model, batch)
+            made = chunks.make(model.actor, told, ChunkConfig()).cpu()
             errors.append((made - batch["actions"]).abs().mean((1, 2)))
         return {"action_error": torch.cat(errors).mean().item()}
 

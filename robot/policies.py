@@ -59,8 +59,7 @@ def open_policy(path: Path | str, device: torch.device) -> Opened:
     grounder = flags.from_dict(GrounderConfig, saved["grounder"], "the checkpoint")
     actor = flags.from_dict(ActorConfig, saved["actor"], "the checkpoint")
     policy = Policy(grounder, actor)
-    fit_weights(policy.grounder, saved["eyes"], path)
-    fit_weights(policy.actor, saved.get("averaged") or saved["weights"], path)
+    fit_weights(policy, saved.get("averaged") or saved["weights"], path)
     return Opened(
         policy.to(device).eval(),
         Tokenizer.from_json(saved["tokenizer"]),

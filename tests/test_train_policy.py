@@ -1,6 +1,7 @@
 """Training a head: all four run, a killed run equals a straight run, other kinds are refused."""
 
 import pytest
+import torch
 from PIL import Image
 
 pytest.importorskip("mujoco", reason="pip install -r requirements-robot.txt")
@@ -10,6 +11,8 @@ import run_policy
 import train_policy
 from base.config import HEADS
 from base.files import UserError
+from robot import policies, words
+from tests.making import demonstrations
 from tests.making.robots import Killed, killed_at, make_data, make_policy, same_run
 
 
@@ -49,3 +52,33 @@ def test_a_caption_is_no_grounding(robot_world, captioner, tmp_path):
     arguments = ["--data_dir", str(robot_world / "data"), "--out", str(tmp_path / "run")]
     with pytest.raises(UserError, match="kind 'caption'"):
         train_policy.main([*arguments, "--grounding", str(captioner)])
+
+
+def test_a_strangers_dataset_trains(tmp_path):
+    """Other numbers, other units, a camera of its own: nothing but flags."""
+    folder = demonstrations.record(tmp_path / "toy")
+    arguments = ["--dataset", str(folder), "--out", str(tmp_path / "run"), "--image_side", "16"]
+    small = ["--d_model", "16", "--layers", "1", "--max_steps", "3", "--threads", "1"]
+    train_policy.main([*arguments, *small, "--batch_size", "4", "--log_every", "1"])
+    opened = policies.open_policy(tmp_path / "run" / "best.pt", torch.device("cpu"))
+    assert opened.policy.actor.config.actions == 2 and not opened.policy.actor.config.cartesian
+    assert opened.scaling.low.shape == (2,) and opened.scaling.mean.shape == (3,)
+    assert words.unknown(opened.tokenizer, "push the red ring") == []
+    # All of it learns: the eyes too.
+    first = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["weights"]
+    assert any(name.startswith("grounder.eyes") for name in first)
+
+
+@pytest.mark.parametrize(
+    "flags, part",
+    [
+        (["--cameras", "observation.images.side"], "observation.images.front"),
+        (["--state_name", "observation.joints"], "observation.state"),
+        (["--dataset", "nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_features(tmp_path, flags, part):
+    folder = demonstrations.record(tmp_path / "toy")
+    with pytest.raises(UserError, match=part):
+        train_policy.main(["--dataset", str(folder), "--out", str(tmp_path / "run"), *flags])
+    assert not (tmp_path / "run" / "best.pt").exists()

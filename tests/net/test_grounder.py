@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from base.config import GrounderConfig
-from net.grounder import Grounder, place_loss
+from net.grounder import Grounder, order_width, place_loss
 
 WORDS = 12
 
@@ -87,7 +87,7 @@ def test_neighbours_share_a_table():
 
 def test_the_goal_is_affine_in_the_places():
     model = make()
-    order_vector = torch.randn(1, model.order_width).repeat(3, 1)
+    order_vector = torch.randn(1, order_width(model.config)).repeat(3, 1)
     found = torch.randn(3, 2, 3)
     found[2] = (found[0] + found[1]) / 2
     put = model.find_put(found, order_vector)

@@ -1,4 +1,4 @@
-"""A policy hands the grounder's places to its actor, without gradients."""
+"""A policy hands the grounder's places to its actor."""
 
 import torch
 
@@ -17,6 +17,8 @@ def test_the_actor_is_told_what_was_found():
     assert torch.equal(told.places, found.places)
     assert torch.equal(told.order, found.order)
     assert told.state is state
-    assert not told.places.requires_grad
+    assert told.places.requires_grad  # eyes that learn along get gradients
+    policy.grounder.requires_grad_(False)
+    assert not policy.told(words, lengths, table(), state).places.requires_grad
     parts = policy.grounder.num_parameters(), policy.actor.num_parameters()
     assert policy.num_parameters() == sum(parts)

@@ -22,7 +22,8 @@ def test_the_actor_is_told_what_the_grounder_finds(robot_world):
     ids = words.encode(own.tokenizer, [watcher.episodes.task(frame)]).astype(np.int64)
     lengths = torch.from_numpy(words.lengths(own.tokenizer, ids))
     seen = watcher.seen(np.array([frame]))
-    alone = own.policy.told(torch.from_numpy(ids), lengths, seen, states[frame : frame + 1])
+    with torch.no_grad():
+        alone = own.policy.told(torch.from_numpy(ids), lengths, seen, states[frame : frame + 1])
     assert torch.allclose(told.places[frame], alone.places[0], atol=1e-5)
     assert torch.allclose(told.order[frame], alone.order[0], atol=1e-5)
 
@@ -33,7 +34,7 @@ def make_batches(root, **more) -> ActingBatches:
     told = acting.told_of(own.policy, watcher, own.tokenizer, states)
     cfg = TrainConfig(batch_size=8, accumulate=2)
     frames = np.arange(len(states))
-    return ActingBatches(told, watcher.episodes, Scaling.none(4, 8), frames, cfg, 8)
+    return ActingBatches(acting.known(told), watcher.episodes, Scaling.none(4, 8), frames, cfg, 8)
 
 
 def test_a_chunk_repeats_the_last_action_of_its_episode(robot_world):
@@ -62,7 +63,7 @@ def test_dropout_of_the_state_keeps_the_hand(robot_world):
     states = []
     own.policy.actor.state.register_forward_pre_hook(lambda _, given: states.append(given[0]))
     rng = torch.Generator().manual_seed(0)
-    acting.make_loss(ActingRun(state_dropout=0.99))(own.policy.actor, batch, rng)
+    acting.make_loss(ActingRun(state_dropout=0.99))(own.policy, batch, rng)
     assert (states[0][:, 3:] == 0).all()
     assert torch.allclose(states[0][:, :3] * own.policy.actor.config.unit, before[:, :3])
     assert torch.equal(batch["state"], before)
@@ -71,5 +72,5 @@ def test_dropout_of_the_state_keeps_the_hand(robot_world):
 def test_the_score_is_the_mean_distance(robot_world):
     own, _ = opened(robot_world)
     batches = make_batches(robot_world)
-    score = acting.make_eval(ActingRun(eval_frames=10_000), batches)(own.policy.actor)
+    score = acting.make_eval(ActingRun(eval_frames=10_000), batches)(own.policy)
     assert 0 < score["action_error"] < 2

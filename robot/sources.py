@@ -1,0 +1,119 @@
+"""What a policy learns from: a folder of prep_robot_demos.py, or anybody's LeRobot dataset."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from base import files, flags
+from base.config import GrounderConfig
+from base.errors import UserError
+from base.flags import setting
+from base.tokenizer import Tokenizer
+from net.grounder import Grounder
+from robot import acting, data, policies, words
+from robot.acting import Watcher
+from robot.episodes import Episodes
+from robot.scaling import Scaling
+
+
+@dataclass
+class ActingStart:
+    """Data and grounder."""
+
+    data_dir: str = setting("data_robot", "folder from prep_robot_demos.py", metavar="FOLDER")
+    grounding: str = setting(
+        "checkpoints_grounding/best.pt", "checkpoint of train_grounding.py", metavar="FILE"
+    )
+    dataset: str | None = setting(
+        None, "a LeRobot dataset v3.0 instead; its eyes learn with the actions", metavar="FOLDER"
+    )
+    cameras: str | None = setting(
+        None, "with --dataset: features with images, with commas between them; none: all"
+    )
+    state_name: str = setting(data.STATE, "with --dataset: the feature of the robot's state")
+    action_name: str = setting(data.ACTION, "with --dataset: the feature of the actions")
+    image_side: int = setting(96, "with --dataset: images become squares of it", at_least=16)
+
+    def __post_init__(self):
+        flags.check(self)
+
+    @property
+    def folder(self) -> str:
+        return self.dataset or self.data_dir
+
+
+@dataclass
+class Source:
+    """Demonstrations as a policy reads them.
+
+    eyes: a grounder that is trained already, or None. grounder: how it is built. cartesian: the
+    state begins with the hand's place. side: pixels of the images.
+    """
+
+    watcher: Watcher
+    tokenizer: Tokenizer
+    meta: dict
+    grounder: GrounderConfig
+    eyes: Grounder | None
+    cartesian: bool
+    side: int
+
+    def scaled(self) -> tuple[Scaling, Tensor]:
+        """The scaling, and all states as a policy reads them: (N, S) float32."""
+        episodes = self.watcher.episodes
+        states = episodes.states
+        if not states.shape[1]:  # a robot without a state: a single number that says nothing
+            states = np.zeros((len(episodes), 1), np.float32)
+        if self.cartesian:
+            scaling = Scaling.none(episodes.actions.shape[1], states.shape[1])
+        else:
+            scaling = Scaling.measured(episodes.actions, states)
+        return scaling, torch.from_numpy(scaling.plain(states).astype(np.float32))
+
+
+def open_source(start: ActingStart) -> Source:
+    """The demonstrations that the flags name. Raises UserError if they cannot be read."""
+    return open_dataset(start) if start.dataset else open_ours(start)
+
+
+def open_ours(start: ActingStart) -> Source:
+    robot_data = data.RobotData(start.data_dir)
+    eyes, tokenizer, _ = policies.open_grounder(start.grounding)
+    sees = eyes.config.sees
+    cameras = robot_data.cameras()
+    if sees == "pixels":
+        robot_data.need_images()
+    watcher = acting.open_watcher(robot_data.folder / "demos", sees, cameras)
+    side = robot_data.meta["image_side"]
+    return Source(watcher, tokenizer, robot_data.meta, eyes.config, eyes, True, side)
+
+
+def open_dataset(start: ActingStart) -> Source:
+    cameras = start.cameras.split(",") if start.cameras else None
+    episodes = Episodes(
+        start.dataset, state=start.state_name, action=start.action_name, cameras=cameras
+    )
+    if not episodes.cameras:
+        raise UserError(
+            f"no images in {start.dataset}",
+            "a feature of dtype image or video",
+            "record with a camera",
+        )
+    texts = [text for text in episodes.tasks.values() if words.split(text)]
+    if len(texts) < len(episodes.tasks):
+        raise UserError(
+            f"an episode without an instruction in {start.dataset}",
+            "a task in words for every episode",
+            "name the tasks in meta/tasks.parquet",
+        )
+    tokenizer = words.from_texts(texts)
+    config = GrounderConfig(
+        vocab_size=tokenizer.vocab_size, longest=words.LONGEST, cameras=len(episodes.cameras)
+    )
+    watcher = Watcher(episodes, cameras=episodes.cameras, side=start.image_side)
+    info = files.read_text(episodes.folder / "meta" / "info.json", "a dataset", "name another")
+    parts = info.encode() + episodes.actions.tobytes() + episodes.states.tobytes()
+    meta = {"fingerprint": files.sha256(parts)}
+    return Source(watcher, tokenizer, meta, config, None, False, start.image_side)
