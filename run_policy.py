@@ -30,7 +30,6 @@ from robot.scores import Trial
 from robot.writer import DriveConfig, Driver
 from worlds.table import TableEnv
 
-
 TABLE = (4, 8)  # numbers of an action and of a state at the table
 
 
