@@ -1,7 +1,7 @@
 """Checks a LeRobot dataset v3.0 against itself: every promise of the format, every frame.
 
 No torch. `check` reads all files and decodes all images. Two programs that other people wrote for
-this miss wrong offsets, doubled timestamps and wrong statistics: docs/log/robot.md.
+this miss damaged images and wrong statistics of episodes: docs/log/robot.md.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,8 @@ from robot import layout, reading, videos
 from robot.rows import Fault, Rows, Run, fault_of
 
 EPISODES = "meta/episodes"
-# LeRobot computes in float32, and from pixels of a histogram: parts of a feature's range.
-TOLERANCE = 1e-3
-ROUNDING = 1e-6
+TOLERANCE = 1e-3  # of a feature's range: other writers compute in float32
+ROUNDING = 1e-6  # of its largest number
 LARGEST = 300  # LeRobot's statistics of larger images are of thinned pixels
 
 
