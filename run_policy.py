@@ -11,12 +11,15 @@ The controls:
     python run_policy.py --control no_words
     python run_policy.py --control no_image
     python run_policy.py --control swapped
+An order of your own:
+    python run_policy.py --instruction "put the red star behind the blue cross" --splits val
 Under a delay of two control steps, with the committed actions kept:
     python run_policy.py --delay 2 --while_waiting frozen
 
 It needs `pip install -r requirements-robot.txt`.
 """
 
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +69,13 @@ def image_size(opened: policies.Opened, wants_page: bool) -> int | None:
     return 224 if wants_page else None
 
 
+def note_unknown(episodes: list[scores.Episode]) -> None:
+    """Name the words that were said and that training never said."""
+    unknown = sorted({word for episode in episodes for word in episode.unknown})
+    if unknown:
+        print(f"words that the policy does not know: {', '.join(unknown)}", file=sys.stderr)
+
+
 def main(argv=None):
     arguments = parse_args(argv)
     own, trial = flags.resolve(Running, arguments), flags.resolve(Trial, arguments)
@@ -82,6 +92,7 @@ def main(argv=None):
 
     episodes = scores.run(env, make_driver, trial, keep=own.clips if own.html else 0)
     env.close()
+    note_unknown(episodes)
     table = scores.summary(episodes)
     print(metrics.markdown(scores.rows(table)))
     if own.json:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from base import flags
+from base.errors import UserError
 from base.flags import setting
 from base.metrics import share_interval
 from loop import progress
@@ -37,11 +38,16 @@ class Trial:
     splits: str = setting("val,held_pair", "splits, with commas between them")
     episodes: int = setting(50, "episodes per split", at_least=1)
     verb: str | None = setting(None, "only this verb", choices=orders.VERBS)
+    instruction: str | None = setting(
+        None, 'your own words, such as "pick up the red star", in place of the splits\' orders'
+    )
     control: str = setting("none", "what is taken away", choices=CONTROLS)
     seed: int = setting(0, "decides the layouts and the orders")
 
     def __post_init__(self):
         flags.check(self)
+        if self.instruction is not None and self.control == "swapped":
+            raise UserError("--instruction with --control swapped", "one of them", "leave one out")
         for name in self.splits.split(","):
             if name not in EVERY_SPLIT:
                 raise flags.unknown(f"--splits {self.splits}", name, list(EVERY_SPLIT))
@@ -69,6 +75,9 @@ class Episode:
 def draw_task(trial: Trial, split: str, number: int) -> tuple[Task, Task]:
     """The task of an episode, and the task whose order is said: another with `swapped`."""
     rng = np.random.default_rng([trial.seed, EVERY_SPLIT.index(split), number])
+    if trial.instruction is not None:
+        task = tasks.task_for(rng, trial.instruction)
+        return task, task
     while True:
         task = tasks.sample_task(rng, split, trial.verb)
         if trial.control != "swapped":

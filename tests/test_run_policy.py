@@ -48,3 +48,12 @@ def test_the_same_seed_gives_the_same_episodes(robot_world, tmp_path, capsys):
 def test_wrong_flags(robot_world, flags, part):
     with pytest.raises((UserError, SystemExit), match=part if "--control" not in flags else None):
         run(robot_world, *flags)
+
+
+def test_an_order_of_ones_own(robot_world, capsys):
+    run(robot_world, "--instruction", "raise the red star")
+    written = capsys.readouterr()
+    assert "does not know: raise" in written.err
+    assert "| val | pick | 1 |" in written.out
+    with pytest.raises(UserError, match="'fly to the moon'"):
+        run(robot_world, "--instruction", "fly to the moon")

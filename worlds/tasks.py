@@ -17,7 +17,7 @@ import numpy as np
 
 from base.errors import UserError
 from worlds import orders
-from worlds.layouts import SPLITS, Layout, Thing, sample_layout
+from worlds.layouts import SPLITS, ZONES, Layout, Thing, sample_layout
 from worlds.orders import NEXT_TO, Order
 from worlds.reader import Noun
 from worlds.scenes import held_pair, pick
@@ -25,6 +25,7 @@ from worlds.scenes import held_pair, pick
 FREE_CHOICES = ("twins", "next_to")
 SHORT = 0.4  # share of the training's nouns that name one attribute alone
 VERB_WEIGHTS = {"pick": 0.25, "put": 0.4, "push": 0.15, "stack": 0.2}
+TABLES = 2000  # tables to try for an order that somebody typed
 TO_ZONE = 0.5  # share of the puts that go to a zone
 
 
@@ -162,3 +163,45 @@ def swapped(rng: np.random.Generator, task: Task) -> Task | None:
         return None
     order, thing, other = pick(rng, found)
     return Task(task.layout, order, orders.write(order, rng), thing, other)
+
+
+# --- an order that somebody typed --------------------------------------------------------------
+
+
+def rename(thing: Thing, noun: Noun) -> None:
+    """Give a thing the words of a noun; what the noun leaves open stays."""
+    thing.shape = noun.shape or thing.shape
+    thing.colour = noun.colour or thing.colour
+
+
+def task_for(rng: np.random.Generator, text: str) -> Task:
+    """A task whose order is `text`, at a random table that has what the text names.
+
+    Raises UserError if the text is no order, or if no table was found where it can be done.
+    """
+    try:
+        order = orders.read(text)
+    except orders.NotAnOrder:
+        raise UserError(
+            f"the order {text!r}",
+            'an order such as "put the red star on the blue plate" or "pick up the heart"',
+            "use the colours, shapes and verbs of docs/robot.md",
+        ) from None
+    for _ in range(TABLES):
+        layout = sample_layout(rng, adversarial=False)
+        rename(layout.things[0], order.noun)
+        zone = order.other.shape in ZONES
+        second = layout.zones[0] if zone else layout.things[1]
+        if order.other != Noun():
+            rename(second, order.other)
+        thing, other = layout.things[0], second if order.other != Noun() else None
+        named = layout.fitting(order.noun) == [thing]
+        if other is not None:
+            named = named and layout.fitting(order.other) == [other]
+        if named and orders.can_be_done(layout, order, thing, other):
+            return Task(layout, order, text, thing, other)
+    raise UserError(
+        f"no table among {TABLES:,} where {text!r} can be done",
+        "two different things, of which the order moves one",
+        "write another order",
+    )

@@ -118,3 +118,29 @@ def test_swapped_keeps_layout_and_verb_and_changes_the_thing():
         if other is not None:
             assert other.layout is task.layout and other.order.verb == task.order.verb
             assert other.thing is not task.thing and not relation_of(other)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pick up the red star",
+        "Please put the heart in the blue tray.",
+        "stack the green thing on the black cross",
+        "slide the circle to the left",
+        "move the pink square behind the orange heart",
+    ],
+)
+def test_a_typed_order_finds_its_table(text):
+    task = tasks.task_for(np.random.default_rng(0), text)
+    assert task.layout.fitting(task.order.noun) == [task.thing]
+    if task.other is not None:
+        assert task.layout.fitting(task.order.other) == [task.other]
+    assert orders.can_be_done(task.layout, task.order, task.thing, task.other)
+
+
+@pytest.mark.parametrize(
+    "text", ["dance", "", "pick up the purple dinosaur", "stack the red star on the red star"]
+)
+def test_what_is_no_order_is_refused(text):
+    with pytest.raises(UserError, match="order"):
+        tasks.task_for(np.random.default_rng(0), text)
