@@ -28,6 +28,9 @@ CONTROLS = ("none", "no_words", "no_image", "swapped")
 EVERY_SPLIT = (*layouts.SPLITS, *tasks.FREE_CHOICES)
 GREY = 128
 NO_WORD = "xxx"
+# Of the seeds. Numpy ignores zeros at the end of a seed, so a stream of the recordings must differ
+# in a number that is not 0: else `val` shows the tables of the demonstrations.
+STREAM = 100
 SETTLE = 6  # control steps after the first success: a thing that was let go may still fall
 
 
@@ -74,7 +77,7 @@ class Episode:
 
 def draw_task(trial: Trial, split: str, number: int) -> tuple[Task, Task]:
     """The task of an episode, and the task whose order is said: another with `swapped`."""
-    rng = np.random.default_rng([trial.seed, EVERY_SPLIT.index(split), number])
+    rng = np.random.default_rng([trial.seed, STREAM + EVERY_SPLIT.index(split), number, 1])
     if trial.instruction is not None:
         task = tasks.task_for(rng, trial.instruction)
         return task, task

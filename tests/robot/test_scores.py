@@ -6,6 +6,7 @@ import pytest
 from base.errors import UserError
 from robot import scores, stills
 from robot.scores import Episode, Trial
+from worlds import tasks
 from worlds.expert import Expert
 from worlds.layouts import sample_layout
 from worlds.table import TableEnv
@@ -76,3 +77,14 @@ def test_figures_are_counts_with_intervals():
 def test_an_unknown_split_is_refused():
     with pytest.raises(UserError, match="held_pair"):
         Trial(splits="val,held_pairs")
+
+
+def test_no_trial_shows_a_table_of_the_recordings():
+    recorded = set()
+    for number in range(40):
+        for stream in ([0, 0, number, 0], [0, 1, number], [0, 2, number]):
+            layout = tasks.sample_task(np.random.default_rng(stream), "train").layout
+            recorded.add(str(layout.to_dict()))
+    for number in range(40):
+        task, _ = scores.draw_task(Trial(), "val", number)
+        assert str(task.layout.to_dict()) not in recorded
