@@ -7,6 +7,8 @@ Twenty episodes on a laptop, in about ten seconds:
     python run_policy.py --episodes 20 --splits val
 The figures of docs/robot.md, half an hour:
     python run_policy.py --episodes 200 --splits val,held_pair,held_relation,held_wording
+A page with twelve episodes of each split, whose chunks are made in eight calls:
+    python run_policy.py --calls 8 --order confidence --html episodes.html
 The controls:
     python run_policy.py --control no_words
     python run_policy.py --control no_image
@@ -29,8 +31,10 @@ from base.flags import setting
 from loop.hardware import choose_device
 from net.chunks import ChunkConfig
 from robot import policies, scores
+from robot.film import Film
 from robot.scores import Trial
 from robot.writer import DriveConfig, Driver
+from show import rollouts
 from worlds.table import TableEnv
 
 TABLE = (4, 8)  # numbers of an action and of a state at the table
@@ -62,11 +66,11 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def image_size(opened: policies.Opened, wants_page: bool) -> int | None:
-    """The side of the images that are drawn: the policy's own, or the page's, or none."""
-    if opened.cameras:
-        return opened.saved["image_side"]
-    return 224 if wants_page else None
+def facts_of(opened: policies.Opened, settings: dict) -> dict:
+    """What the page says about the policy and how it was run."""
+    head, sees = opened.policy.actor.config.head, opened.policy.grounder.config.sees
+    names = ("calls", "order", "execute", "delay", "control", "seed")
+    return {"head": head, "sees": sees} | {name: settings[name] for name in names}
 
 
 def note_unknown(episodes: list[scores.Episode]) -> None:
@@ -85,20 +89,27 @@ def main(argv=None):
     opened = policies.open_policy(own.checkpoint, choose_device(own.device))
     opened.scaling.check(*TABLE)  # a policy of another robot has other numbers
     names = ",".join(name.split(".")[-1] for name in opened.cameras) or "front"
-    env = TableEnv(image_size(opened, bool(own.html)), names)
+    env = TableEnv(opened.saved["image_side"] if opened.cameras else None, names)
+    film = Film() if own.html else None
+    settings = {}
+    for each in (own, trial, drive, making):
+        settings |= flags.to_dict(each)
 
     def make_driver(number: int) -> Driver:
         return Driver(opened, making, drive, seed=number)
 
-    episodes = scores.run(env, make_driver, trial, keep=own.clips if own.html else 0)
+    episodes = scores.run(env, make_driver, trial, film, own.clips)
     env.close()
     note_unknown(episodes)
     table = scores.summary(episodes)
     print(metrics.markdown(scores.rows(table)))
+    if film is not None:
+        film.close()
+        # The page shows whole splits. The terminal has a row for each kind of task.
+        header, *rows = scores.rows(table)
+        overview = [header, *(row for row in rows if row[1] == "all")]
+        rollouts.write(own.html, episodes, facts_of(opened, settings), overview)
     if own.json:
-        settings = {}
-        for each in (own, trial, drive, making):
-            settings |= flags.to_dict(each)
         files.write_json(own.json, {"settings": settings, "splits": table})
         print(f"figures in {own.json}")
 

@@ -36,11 +36,12 @@ def make(
     cfg: ChunkConfig,
     rng: torch.Generator | None = None,
     prefix: Tensor | None = None,
+    stages: list[Tensor] | None = None,
 ) -> Tensor:
     """A chunk of actions for each row: (B, T, A) in [-1, 1].
 
     rng: for what is drawn at random. prefix: (B, n, A), the first n actions, which stay as they
-    are.
+    are. stages: a list that gets the tokens (B, T, A) after each call, of heads that write tokens.
     """
     rng = rng or torch.Generator().manual_seed(0)
     if actor.config.head in ("l1", "flow"):
@@ -48,7 +49,10 @@ def make(
         if prefix is not None:
             actions[:, : prefix.shape[1]] = prefix
         return actions
-    return binned(actor, told, cfg, rng, prefix)[0]
+    actions, tokens = binned(actor, told, cfg, rng, prefix)
+    if stages is not None:
+        stages += tokens
+    return actions
 
 
 def numbers(actor: Actor, told: Condition, cfg: ChunkConfig, rng: torch.Generator) -> Tensor:
@@ -92,6 +96,16 @@ def binned(
         actions = torch.where(reveal, found, actions)
         stages.append(tokens.clone())
     return actions, stages
+
+
+def calls_of(stages: list[Tensor], bins: int, given: int) -> Tensor:
+    """The call that revealed each number, from the stages of `make`: (B, T, A) int64.
+
+    0 stands for the first `given` actions, which no call revealed.
+    """
+    calls = 1 + torch.stack([stage == bins for stage in stages]).sum(0)
+    calls[:, :given] = 0
+    return calls
 
 
 def temperature_of(cfg: ChunkConfig) -> float:

@@ -19,6 +19,7 @@ from base.flags import setting
 from base.metrics import share_interval
 from loop import progress
 from robot import stills
+from robot.film import Film
 from robot.writer import Driver
 from worlds import deeds, layouts, orders, tasks
 from worlds.table import TableEnv
@@ -58,7 +59,10 @@ class Trial:
 
 @dataclass
 class Episode:
-    """What happened. old: whether the order before a swap was done. wrong: other things moved."""
+    """What happened. old: whether the order before a swap was done. wrong: other things moved.
+
+    moved: their names. frames and chunks: what robot/film.py kept, if anything.
+    """
 
     split: str
     verb: str
@@ -71,8 +75,9 @@ class Episode:
     steps: int
     unknown: list[str]
     seconds: list[float]
-    frames: list[np.ndarray] = field(default_factory=list)
-    made: list[dict] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
+    frames: list[str] = field(default_factory=list)
+    chunks: list[dict] = field(default_factory=list)
 
 
 def draw_task(trial: Trial, split: str, number: int) -> tuple[Task, Task]:
@@ -102,9 +107,9 @@ def blind(seen: dict, kinds: np.ndarray) -> tuple[dict, np.ndarray]:
 
 
 def run_episode(
-    env: TableEnv, driver: Driver, trial: Trial, split: str, number: int, keep: bool = False
+    env: TableEnv, driver: Driver, trial: Trial, split: str, number: int, film: Film | None = None
 ) -> Episode:
-    """One episode, until some steps after its first success, or its end. keep: the images too."""
+    """One episode, until some steps after its first success, or its end. film: what keeps it."""
     task, said = draw_task(trial, split, number)
     said.layout = task.layout
     seed = int(np.random.default_rng([trial.seed, number]).integers(2**31))
@@ -119,11 +124,15 @@ def run_episode(
     frames = []
     after, truncated = 0, False
     while after <= SETTLE and not truncated:
-        if keep:
-            frames.append(env.picture("front"))
+        if film is not None:
+            frames.append(film.frame(env))
         shown = (seen, kinds) if trial.control != "no_image" else blind(seen, kinds)
         seen, _, _, truncated, info = env.step(driver.next(*shown))
         after += info["ever"]
+    chunks = []
+    if film is not None:
+        frames.append(film.frame(env))  # how it ended
+        chunks = film.chunks(env, driver)
     return Episode(
         split=split,
         verb=said.order.verb,
@@ -136,20 +145,26 @@ def run_episode(
         steps=env.steps,
         unknown=unknown,
         seconds=driver.seconds,
+        moved=[task.layout.things[index].name() for index in info["wrong"]],
         frames=frames,
-        made=driver.made,
+        chunks=chunks,
     )
 
 
 def run(
-    env: TableEnv, make_driver: Callable[[int], Driver], trial: Trial, keep: int = 0
+    env: TableEnv,
+    make_driver: Callable[[int], Driver],
+    trial: Trial,
+    film: Film | None = None,
+    clips: int = 0,
 ) -> list[Episode]:
-    """All episodes of all splits. keep: how many of each split keep their images."""
+    """All episodes of all splits. film: what keeps the first `clips` episodes of each split."""
     jobs = [(split, n) for split in trial.splits.split(",") for n in range(trial.episodes)]
     episodes = []
     for split, number in progress.bar(jobs, trial.control, "episode"):
         driver = make_driver(number)
-        episodes.append(run_episode(env, driver, trial, split, number, keep=number < keep))
+        kept = film if number < clips else None
+        episodes.append(run_episode(env, driver, trial, split, number, kept))
     return episodes
 
 

@@ -41,7 +41,11 @@ class DriveConfig:
 class Driver:
     """Drives one robot. `begin` with an order, then `next` once per control step.
 
-    chunks: every chunk that was made, with what the grounder found, for people who want to see it.
+    For people who want to see it, after an episode:
+
+    made   every chunk: the `step` that it was made in, the `places` (2, 3) that the grounder found,
+           its `actions` (T, A), and the `calls` (T, A) that revealed them, or None
+    taken  for each chunk that was followed: the step from which on, and its first action's step
     """
 
     def __init__(self, opened: Opened, making: ChunkConfig, drive: DriveConfig, seed: int = 0):
@@ -66,6 +70,7 @@ class Driver:
         self.start = 0  # the control step of the chunk's first action
         self.coming: tuple[int, np.ndarray] | None = None  # when it began, and the chunk
         self.made: list[dict] = []
+        self.taken: list[tuple[int, int]] = []
         self.seconds: list[float] = []
         return words.unknown(tokenizer, text)
 
@@ -96,6 +101,7 @@ class Driver:
             chunk = chunk.copy()
             chunk[: len(shared)] = (chunk[: len(shared)] + shared) / 2
         self.chunk, self.start, self.coming = chunk, begun, None
+        self.taken.append((self.step, begun))
 
     def current(self) -> np.ndarray:
         """The action of now, or none: all at rest, the last number (the gripper) as it was."""
@@ -120,10 +126,15 @@ class Driver:
             found: Grounded = policy.grounder(self.words.to(device), self.lengths.to(device), parts)
             told = policy.condition(found, torch.from_numpy(state)[None].to(device))
             prefix = self.committed(device)
-            actions = chunks.make(policy.actor, told, self.making, self.rng, prefix)[0]
+            stages: list[torch.Tensor] = []
+            actions = chunks.make(policy.actor, told, self.making, self.rng, prefix, stages)[0]
         self.seconds.append(time.perf_counter() - clock)
         made = {"step": self.step, "places": found.places[0].cpu().numpy()}
-        self.made.append(made | {"actions": actions.cpu().numpy()})
+        calls = None
+        if stages:
+            given = 0 if prefix is None else prefix.shape[1]
+            calls = chunks.calls_of(stages, policy.actor.config.bins, given)[0].cpu().numpy()
+        self.made.append(made | {"actions": actions.cpu().numpy(), "calls": calls})
         return actions.cpu().numpy()
 
     def committed(self, device) -> torch.Tensor | None:

@@ -1,6 +1,9 @@
 """Acting in closed loop: figures in a file, controls, delays, wrong flags."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -8,6 +11,8 @@ pytest.importorskip("mujoco", reason="pip install -r requirements-robot.txt")
 
 import run_policy
 from base.files import UserError
+from robot.film import Film
+from tests.making.sources import ROOT
 
 FEW = ["--episodes", "1", "--splits", "val,twins"]
 
@@ -34,6 +39,28 @@ def test_the_same_seed_gives_the_same_episodes(robot_world, tmp_path, capsys):
         run(robot_world, "--draw", "--calls", "2", "--order", "random")
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1]
+
+
+def test_a_page_keeps_a_few_clips_of_each_split(robot_world, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    try:
+        Film(32).close()
+    except UserError as error:
+        pytest.skip(f"no OpenGL here: {error}")
+    run(robot_world, "--episodes", "2", "--html", str(page), "--clips", "1")
+    assert "clips of 2 of 4 episodes" in capsys.readouterr().out
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<article") == 2 and "sees&nbsp;state" in text
+
+
+def test_a_page_without_opengl_is_refused_before_the_episodes(robot_world, tmp_path):
+    page = tmp_path / "page.html"
+    arguments = ["--checkpoint", str(robot_world / "policy" / "best.pt"), "--html", str(page)]
+    surroundings = {**os.environ, "MUJOCO_GL": "disable"}
+    command = [sys.executable, str(ROOT / "run_policy.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=surroundings)
+    assert done.returncode == 2 and done.stdout == "" and not page.exists()
+    assert len(done.stderr.splitlines()) == 1 and "no OpenGL" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,9 @@ class Thing:
     def noun(self) -> Noun:
         return Noun(colour=self.colour, shape=self.shape)
 
+    def name(self) -> str:
+        return f"{self.colour} {self.shape}"
+
     def away(self, x: float, y: float) -> float:
         """Metres from its centre to (x, y), seen from above."""
         return math.hypot(self.x - x, self.y - y)

@@ -49,6 +49,18 @@ def test_a_prefix_stays_as_it_is(head):
     assert torch.equal(actions[:, :1], prefix)
 
 
+def test_the_calls_say_what_each_call_revealed():
+    stages: list[torch.Tensor] = []
+    cfg = ChunkConfig(calls=3)
+    chunks.make(make(), told(), cfg, prefix=torch.zeros(2, 1, 4), stages=stages)
+    calls = chunks.calls_of(stages, 9, given=1)
+    assert calls.shape == (2, 4, 4)
+    assert calls[:, :, 0].tolist() == [[0, 1, 2, 3]] * 2
+    stages = []
+    chunks.make(make("flow"), told(), cfg, stages=stages)
+    assert stages == []  # numbers, no tokens
+
+
 def test_a_prefix_changes_what_is_filled_behind_it():
     model = make()
     plain = chunks.make(model, told(), ChunkConfig())

@@ -58,6 +58,21 @@ def test_each_thing_is_seen_where_it_stands(env):
     assert red[0] < green[0] < blue[0]  # from far to near
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_projected_place_lies_on_the_pixels_of_its_thing(env, moved):
+    seen, _ = env.reset(seed=0, options={"task": make_task(), "camera": moved})
+    points = env.pixels("front", seen["things"]) * SIDE
+    for point, colour in zip(points, ("red", "blue", "green", "yellow", "pink"), strict=True):
+        # A thing is about 9 pixels wide here. The mean pixel includes its sides.
+        assert np.abs(where(seen["image"], colour) - point[::-1]).max() < 2, colour
+
+
+def test_a_point_behind_the_camera_has_no_pixels(env):
+    env.reset(seed=0, options={"task": make_task()})
+    points = env.pixels("front", np.array([[0.0, -2.0, 2.0], [0.0, 0.0, 0.0]]))
+    assert np.isnan(points[0]).all() and np.isfinite(points[1]).all()
+
+
 def test_every_camera_gives_another_image(env):
     images = [env.picture(name) for name in CAMERAS]
     assert all(image.shape == (SIDE, SIDE, 3) for image in images)
