@@ -12,9 +12,8 @@ from PIL import Image, features
 
 from base.errors import UserError
 from robot.writer import Driver
-from worlds.camera import Cameras, make_renderer
+from worlds.camera import Cameras, missing_opengl
 from worlds.table import TableEnv
-from worlds.table_model import compiled
 
 SIDE = 224  # pixels
 QUALITY = 80  # of WebP: 1.3 kB per image, where JPEG of quality 85 takes 3.7 kB
@@ -29,8 +28,10 @@ class Film:
             raise UserError(
                 "a Pillow without WebP", "a Pillow that writes WebP", "run: pip install -U pillow"
             )
+        missing = missing_opengl()
+        if missing is not None:
+            raise missing
         self.cameras = Cameras(side)
-        make_renderer(compiled(3), side).close()  # only to know whether it can be made
 
     def frame(self, env: TableEnv) -> str:
         """What the front camera sees now, as a data: address."""
