@@ -58,12 +58,6 @@ function load(card) {
   });
 }
 
-function chunkAt(card, frame) {
-  // Nothing is followed in the last image: the episode is over.
-  if (frame === card.sources.length - 1) return card.chunks.at(-1);
-  return card.chunks.findLast(chunk => chunk.since <= frame);
-}
-
 function fresh(className, text = '') {
   const span = document.createElement('span');
   span.className = className;
@@ -96,7 +90,7 @@ function build(card, chunk) {
 function showChunk(card, chunk, frame) {
   const { actions, calls } = chunk;
   const now = +card.call.value;
-  const over = frame === card.sources.length - 1;
+  const over = frame === card.sources.length - 1; // the last image has no next action
   card.cells.forEach((row, number) => {
     row.forEach((cell, step) => {
       const hidden = calls && calls[step] > now;
@@ -132,7 +126,7 @@ function draw(card) {
   card.at.textContent = `${frame} / ${card.slider.max}`;
   const image = card.images?.[frame];
   if (image?.complete && image.naturalWidth) paint(card, image);
-  const chunk = chunkAt(card, frame);
+  const chunk = card.chunks.findLast(each => each.since <= frame);
   for (const name of ['take', 'put']) place(card.marks[name], chunk?.[name]);
   if (!chunk) {
     card.grid.replaceChildren(fresh('name', 'no chunk yet'));
