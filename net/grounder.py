@@ -201,9 +201,11 @@ class Grounder(nn.Module):
         if seen.real is not None:
             scores = scores.masked_fill(~seen.real[:, None, None], -torch.inf)
         if self.locate is None and not self.training:
-            # Things are counted one by one: half of one and half of another is no place.
-            scores = scores.masked_fill(scores < scores.amax(-1, keepdim=True), -torch.inf)
-        share = scores.softmax(-1)
+            # Half of one thing and half of another is no place. Of two things that are alike, whose
+            # scores are equal, the first is taken: the place between them holds nothing.
+            share = F.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores.dtype)
+        else:
+            share = scores.softmax(-1)
         found = torch.einsum("snrm,smp->snrp", share, seen.places)
         if self.locate is not None:
             features = torch.einsum("snrm,smc->snrc", share, seen.features)

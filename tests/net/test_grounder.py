@@ -75,6 +75,16 @@ def test_in_evaluation_a_place_is_the_place_of_one_thing():
         assert seen["real"][b, distances.argmin()]
 
 
+def test_of_twins_one_is_taken():
+    """Equal things have equal scores. The place between them would be a place of nothing."""
+    model = make()
+    words, lengths = order()
+    seen = table()
+    seen["kinds"][:] = seen["kinds"][:, :1]
+    found = model(words, lengths, seen)
+    assert torch.equal(found.places[:, 0], seen["places"][:, 0])
+
+
 def test_neighbours_share_a_table():
     """One table with two orders gives what two equal tables give."""
     model = make()
