@@ -48,7 +48,7 @@ def split_things(vector: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def write_array(path: Path, values: np.ndarray) -> None:
     """Write an array, whole or not at all."""
     with files.replacing(path) as file:
-        np.save(file, values, allow_pickle=False)
+        np.lib.format.write_array(file, np.asarray(values), allow_pickle=False)
 
 
 class RobotData:

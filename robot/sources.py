@@ -79,8 +79,8 @@ def open_source(start: ActingStart) -> Source:
 
 
 def open_ours(start: ActingStart) -> Source:
-    robot_data = data.RobotData(start.data_dir)
     eyes, tokenizer, _ = policies.open_grounder(start.grounding)
+    robot_data = data.RobotData(start.data_dir)
     sees = eyes.config.sees
     cameras = robot_data.cameras()
     if sees == "pixels":

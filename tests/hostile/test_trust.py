@@ -35,7 +35,7 @@ CAPTION, NAME = (
     "<img src=x onerror=\"document.title='owned'\">",
     "<script>document.title='owned'<!-- & \"'.jpg",
 )
-FLAGS = re.compile(r"--(checkpoint|init_from|denoiser|judge|twin|resume|tokenizer)\b")
+FLAGS = re.compile(r"--(checkpoint|init_from|denoiser|grounding|judge|twin|resume|tokenizer)\b")
 
 
 class Bomb:
@@ -95,6 +95,10 @@ CASES = {
     ): "--checkpoint {bad} --image {w}/captions/images/val/000000.png",
     ("tools.train_encoder", "init_from"): "--data_dir {w}/captions --out {t}/x --init_from {bad}",
     ("tools.train_encoder", "resume"): "--data_dir {w}/captions --out {run} --resume",
+    ("train_grounding", "resume"): "--data_dir {w}/robots --out {run} --resume",
+    ("train_policy", "grounding"): "--data_dir {w}/robots --out {t}/x --grounding {bad}",
+    ("train_policy", "resume"): "--data_dir {w}/robots --out {run} --resume",
+    ("run_policy", "checkpoint"): "--checkpoint {bad}",
     ("export_onnx", "checkpoint"): "--checkpoint {bad} --out {t}/x",
     ("tools.publish", "checkpoint"): "--checkpoint {bad} --out {t}/x",
     ("tools.benchmark", "checkpoint"): "--checkpoint {bad} --repeats 1",
