@@ -3,7 +3,7 @@
 Reads   nothing
 Writes  data_robot/ (--out): demos/ (a LeRobot dataset v3.0), stills/, tokenizer.json, meta.json
 
-Half a minute on a laptop, without OpenGL: what a simulator knows, and no images:
+A minute or two on a laptop, without OpenGL: what a simulator knows, and no images:
     python prep_robot_demos.py --num_demos 200 --num_stills 4000 --image_side 0
 With a camera's images (five minutes; docs/robot.md names the packages that OpenGL needs):
     python prep_robot_demos.py

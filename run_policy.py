@@ -5,7 +5,7 @@ Writes  nothing, or figures (--json) and a page with the episodes as clips (--ht
 
 Twenty episodes on a laptop, in about ten seconds:
     python run_policy.py --episodes 20 --splits val
-The figures of docs/robot.md, half an hour:
+The figures of docs/robot.md, a quarter of an hour on one busy thread:
     python run_policy.py --episodes 200 --splits val,held_pair,held_relation,held_wording
 A page with twelve episodes of each split, whose chunks are made in eight calls:
     python run_policy.py --calls 8 --order confidence --html episodes.html

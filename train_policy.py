@@ -4,7 +4,7 @@ Reads   data_robot/ (--data_dir): a folder from prep_robot_demos.py; a grounder 
         or anybody's LeRobot dataset v3.0 (--dataset), which has no grounder
 Writes  checkpoints_policy/ (--out): config.json, log.jsonl, best.pt, last.pt, resume.pt
 
-Five minutes on a laptop:
+Nine minutes on one busy thread:
     python train_policy.py --max_steps 2500 --d_model 96 --layers 2
 The baselines, on the same demonstrations in the same order:
     python train_policy.py --head ar --out checkpoints_policy_ar
