@@ -15,7 +15,7 @@ from robot.data import StillBatches
 from robot.stills import NOTHING
 
 BLUR = 0.6  # cells: deviation of a target on the map
-NEAR = 0.01  # metres: a place this close can be gripped (an open gripper has 13 mm of room)
+NEAR = 0.01  # metres: a place this close can be gripped (an open gripper has 14 mm of room)
 
 
 @dataclass

@@ -97,7 +97,7 @@ def draw_task(trial: Trial, split: str, number: int) -> tuple[Task, Task]:
 
 def blind(seen: dict, kinds: np.ndarray) -> tuple[dict, np.ndarray]:
     """What is seen, without anything that tells things apart."""
-    grey = {name: part for name, part in seen.items()}
+    grey = dict(seen)
     for name in seen:
         if name.startswith("image"):
             grey[name] = np.full_like(seen[name], GREY)

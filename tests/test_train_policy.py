@@ -1,5 +1,7 @@
 """Training a head: all four run, a killed run equals a straight run, other kinds are refused."""
 
+import shutil
+
 import pytest
 import torch
 from PIL import Image
@@ -37,8 +39,11 @@ def test_a_killed_run_equals_a_straight_run(robot_world, tmp_path, monkeypatch):
 
 def test_other_data_are_refused(robot_world, tmp_path):
     other = make_data(tmp_path / "other", "--seed", "1")
+    run = shutil.copytree(robot_world / "policy", tmp_path / "run")
+    with pytest.raises(UserError, match="other data"):
+        make_policy(other, robot_world / "ground", run, "--resume")
     with pytest.raises(UserError, match="a run in"):
-        make_policy(other, robot_world / "ground", robot_world / "policy")
+        make_policy(robot_world / "data", robot_world / "ground", run)
 
 
 def test_a_policy_writes_no_captions(robot_world, tmp_path):

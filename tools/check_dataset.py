@@ -3,7 +3,7 @@
 Reads   a folder with a LeRobot dataset v3.0, ours or anybody's
 Writes  its faults to the screen, a line each; without a fault, what the dataset holds
 
-A minute for 20,000 frames of 64 × 64 pixels:
+486 frames of 64 × 64 pixels took 0.2 seconds:
     python -m tools.check_dataset FOLDER
 
 The exit status is 0 without a fault, 1 with faults, and 2 if the folder holds no such dataset.
