@@ -103,10 +103,10 @@ def main(argv=None):
 
     policy = make_policy(source, config, device)
     scaling, states = source.scaled()
-    condition = acting.looked_at(source.watcher, source.tokenizer, states)
+    condition = acting.looked_at(source.watcher, source.tokenizer, states, own.unknown)
     if source.eyes is not None:
         policy.eval()
-        told = acting.told_of(policy, source.watcher, source.tokenizer, states)
+        told = acting.told_of(policy, source.watcher, source.tokenizer, states, own.unknown)
         condition = acting.known(told)
     parts = (condition, source.watcher.episodes, scaling)
     frames, held_out = split_frames(source)

@@ -26,6 +26,7 @@ from robot.scaling import Scaling
 
 RESIZE = Image.Resampling.BILINEAR
 AT_ONCE = 256  # frames that the grounder sees together
+VERSIONS = 16  # of an instruction, with other words hidden
 
 
 @dataclass
@@ -36,6 +37,12 @@ class ActingRun:
     state_dropout: float = setting(
         0.1,
         "share of the rows without the robot's own state, which invites to copy oneself",
+        at_least=0.0,
+        below=1.0,
+    )
+    unknown: float = setting(
+        0.15,
+        "share of the words, colours and shapes excepted, that are hidden in training",
         at_least=0.0,
         below=1.0,
     )
@@ -87,49 +94,92 @@ def open_watcher(folder, sees: str, cameras: list[str]) -> Watcher:
     return Watcher(episodes, cameras=cameras)
 
 
-def told_of(policy: Policy, watcher: Watcher, tokenizer: Tokenizer, states: Tensor) -> Condition:
-    """What the actor is told at every frame, on the CPU. states: (N, S), already scaled."""
-    episodes, device = watcher.episodes, policy.device
-    numbers = sorted(episodes.tasks)
-    ids = words.encode(tokenizer, [episodes.tasks[n] for n in numbers]).astype(np.int64)
+@dataclass
+class Told:
+    """What a grounder that is trained already tells an actor at N frames of T instructions.
+
+    places (N, 2, 3), states (N, S), orders (T, versions, O) on the CPU; task_of (N,): which
+    instruction a frame has.
+    """
+
+    places: Tensor
+    states: Tensor
+    orders: Tensor
+    task_of: np.ndarray
+
+
+def told_of(
+    policy: Policy, watcher: Watcher, tokenizer: Tokenizer, states: Tensor, hidden: float = 0.0
+) -> Told:
+    """What the actor is told at every frame. states: (N, S), already scaled. hidden: of `versions`.
+
+    Places are found with all words; the order is also read with some of them hidden.
+    """
+    ids, task_of = task_words(watcher.episodes, tokenizer, hidden)
     lengths = words.lengths(tokenizer, ids)
-    places, orders = [], []
-    for first in progress.bar(range(0, len(episodes), AT_ONCE), "looking", "batch"):
-        frames = np.arange(first, min(first + AT_ONCE, len(episodes)))
-        tasks = np.searchsorted(numbers, episodes.task_of[frames])
+    device = policy.device
+    places = []
+    for first in progress.bar(range(0, len(task_of), AT_ONCE), "looking", "batch"):
+        frames = np.arange(first, min(first + AT_ONCE, len(task_of)))
         seen = {name: part.to(device) for name, part in watcher.seen(frames).items()}
         with torch.no_grad():
             found = policy.told(
-                torch.from_numpy(ids[tasks]).to(device),
-                torch.from_numpy(lengths[tasks]).to(device),
+                torch.from_numpy(ids[task_of[frames], 0]).to(device),
+                torch.from_numpy(lengths[task_of[frames], 0]).to(device),
                 seen,
                 states[frames].to(device),
             )
         places.append(found.places.cpu())
-        orders.append(found.order.cpu())
-    return Condition(torch.cat(places), states, torch.cat(orders))
+    orders = []
+    for rows, row_lengths in zip(ids, lengths, strict=True):
+        with torch.no_grad():
+            understood = policy.grounder.understand(
+                torch.from_numpy(rows).to(device), torch.from_numpy(row_lengths).to(device)
+            )
+        orders.append(understood.order.cpu())
+    return Told(torch.cat(places), states, torch.stack(orders), task_of)
 
 
-def known(told: Condition) -> Callable[[np.ndarray], dict]:
+def task_words(episodes: Episodes, tokenizer: Tokenizer, hidden: float) -> tuple:
+    """The instructions in all their versions, (tasks, versions, W) int64; each frame's row (N,)."""
+    numbers = sorted(episodes.tasks)
+    ids = words.encode(tokenizer, [episodes.tasks[n] for n in numbers]).astype(np.int64)
+    return versions(tokenizer, ids, hidden), np.searchsorted(numbers, episodes.task_of)
+
+
+def versions(tokenizer: Tokenizer, ids: np.ndarray, hidden: float) -> np.ndarray:
+    """Instructions (n, W) -> (n, versions, W): the first is whole, the others have hidden words.
+
+    hidden: the share of words that become [UNK]; 0: the whole instruction is the only version. An
+    actor that was told whole instructions only does not obey an order with an unknown verb, even
+    if its places are right (docs/log/robot.md).
+    """
+    count = VERSIONS if hidden else 1
+    many = np.repeat(ids[:, None], count, axis=1)
+    rng = np.random.default_rng([len(ids), 1])
+    many[:, 1:] = data.hide_words(tokenizer, many[:, 1:], hidden, rng)
+    return many
+
+
+def known(told: Told) -> Callable[..., dict]:
     """Conditions that were computed once, by a grounder that does not change any more."""
 
-    def condition(frames: np.ndarray) -> dict:
-        rows = told.rows(torch.from_numpy(frames))
-        return {"places": rows.places, "state": rows.state, "order": rows.order}
+    def condition(frames: np.ndarray, version: np.ndarray) -> dict:
+        rows = torch.from_numpy(frames)
+        order = told.orders[told.task_of[frames], version % told.orders.shape[1]]
+        return {"places": told.places[rows], "state": told.states[rows], "order": order}
 
     return condition
 
 
 def looked_at(
-    watcher: Watcher, tokenizer: Tokenizer, states: Tensor
-) -> Callable[[np.ndarray], dict]:
+    watcher: Watcher, tokenizer: Tokenizer, states: Tensor, hidden: float = 0.0
+) -> Callable[..., dict]:
     """Images and words, for a grounder that learns along with its actor."""
-    numbers = sorted(watcher.episodes.tasks)
-    texts = [watcher.episodes.tasks[number] for number in numbers]
-    ids = words.encode(tokenizer, texts).astype(np.int64)
+    ids, task_of = task_words(watcher.episodes, tokenizer, hidden)
 
-    def condition(frames: np.ndarray) -> dict:
-        rows = ids[np.searchsorted(numbers, watcher.episodes.task_of[frames])]
+    def condition(frames: np.ndarray, version: np.ndarray) -> dict:
+        rows = ids[task_of[frames], version % ids.shape[1]]
         return {
             "tokens": torch.from_numpy(rows),
             "lengths": torch.from_numpy(words.lengths(tokenizer, rows)),
@@ -143,12 +193,13 @@ def looked_at(
 class ActingBatches:
     """batches(step): frames with their chunks, a pure function of (seed, step).
 
-    condition: gives what a policy is told at frames (n,), as entries of a batch.
+    condition: gives what a policy is told at frames (n,), as entries of a batch; its second
+    argument (n,) chooses the version of each instruction.
     """
 
     def __init__(
         self,
-        condition: Callable[[np.ndarray], dict],
+        condition: Callable[..., dict],
         episodes: Episodes,
         scaling: Scaling,
         frames: np.ndarray,
@@ -166,13 +217,18 @@ class ActingBatches:
     def __call__(self, step: int) -> list[dict]:
         rng = np.random.default_rng([self.seed, 1, step])
         chosen = rng.choice(self.frames, min(self.batch_size, len(self.frames)), replace=False)
-        parts = np.array_split(np.sort(chosen), self.accumulate)
-        return [self.batch(part) | where for part, where in distributed.deal(parts)]
+        version = rng.integers(VERSIONS, size=len(chosen))
+        rows = np.stack([np.sort(chosen), version], 1)
+        parts = np.array_split(rows, self.accumulate)
+        return [self.batch(*part.T) | where for part, where in distributed.deal(parts)]
 
-    def batch(self, frames: np.ndarray) -> dict:
+    def batch(self, frames: np.ndarray, version: np.ndarray | None = None) -> dict:
+        """Frames (n,); version (n,): of their instructions; None: whole instructions."""
         wanted = frames[:, None] + np.arange(self.length)
         actions = self.actions[np.minimum(wanted, self.last[frames][:, None])]
-        return {**self.condition(frames), "actions": actions, "weight": float(len(frames))}
+        version = np.zeros_like(frames) if version is None else version
+        told = self.condition(frames, version)
+        return {**told, "actions": actions, "weight": float(len(frames))}
 
 
 def condition_of(policy: Policy, batch: dict) -> Condition:

@@ -107,7 +107,6 @@ class StillBatches:
     def __init__(self, data: RobotData, numbers, cfg, sees: str, unknown: float):
         self.data, self.numbers, self.sees, self.unknown = data, np.asarray(numbers), sees, unknown
         self.batch_size, self.accumulate, self.seed = cfg.batch_size, cfg.accumulate, cfg.seed
-        self.nouns = noun_ids(data.tokenizer)
 
     def __call__(self, step: int) -> list[dict]:
         rng = np.random.default_rng([self.seed, 1, step])
@@ -125,9 +124,7 @@ class StillBatches:
         ids = ids.reshape(-1, ids.shape[-1])
         tokenizer = self.data.tokenizer
         if rng is not None and self.unknown:
-            hide = rng.random(ids.shape) < self.unknown
-            hide &= (ids != tokenizer.pad) & ~self.nouns[ids]
-            ids[hide] = tokenizer.unk
+            ids = hide_words(tokenizer, ids, self.unknown, rng)
         batch = {
             "tokens": torch.from_numpy(ids),
             "lengths": torch.from_numpy(words.lengths(tokenizer, ids)),
@@ -157,6 +154,15 @@ class StillBatches:
         if self.sees == "state":
             seen["kinds"] = seen["kinds"].float()
         return seen
+
+
+def hide_words(
+    tokenizer: Tokenizer, ids: np.ndarray, share: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Words (.., W) int64 of which a share becomes [UNK], colours and shapes excepted."""
+    hide = rng.random(ids.shape) < share
+    hide &= (ids != tokenizer.pad) & ~noun_ids(tokenizer)[ids]
+    return np.where(hide, tokenizer.unk, ids)
 
 
 def noun_ids(tokenizer: Tokenizer) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from base.config import TrainConfig
-from robot import acting, policies, words
+from robot import acting, data, policies, words
 from robot.acting import ActingBatches, ActingRun
 from robot.scaling import Scaling
 
@@ -25,7 +25,7 @@ def test_the_actor_is_told_what_the_grounder_finds(robot_world):
     with torch.no_grad():
         alone = own.policy.told(torch.from_numpy(ids), lengths, seen, states[frame : frame + 1])
     assert torch.allclose(told.places[frame], alone.places[0], atol=1e-5)
-    assert torch.allclose(told.order[frame], alone.order[0], atol=1e-5)
+    assert torch.allclose(told.orders[told.task_of[frame], 0], alone.order[0], atol=1e-5)
 
 
 def make_batches(root, **more) -> ActingBatches:
@@ -74,3 +74,31 @@ def test_the_score_is_the_mean_distance(robot_world):
     batches = make_batches(robot_world)
     score = acting.make_eval(ActingRun(eval_frames=10_000), batches)(own.policy)
     assert 0 < score["action_error"] < 2
+
+
+def test_the_first_version_of_an_instruction_is_whole_and_nouns_stay(robot_world):
+    own, watcher = opened(robot_world)
+    plain, task_of = acting.task_words(watcher.episodes, own.tokenizer, 0.0)
+    many, _ = acting.task_words(watcher.episodes, own.tokenizer, 0.5)
+    assert plain.shape[1] == 1 and many.shape[1] == acting.VERSIONS
+    assert (many[:, :1] == plain).all() and len(task_of) == len(watcher.episodes)
+    changed = many != plain
+    assert changed[:, 1:].any(-1).mean() > 0.8
+    assert (many[changed] == own.tokenizer.unk).all()
+    nouns = data.noun_ids(own.tokenizer)[plain]
+    assert not (changed & nouns).any()
+
+
+def test_training_draws_versions_and_evaluation_does_not(robot_world):
+    own, watcher = opened(robot_world)
+    states = torch.from_numpy(watcher.episodes.states)
+    told = acting.told_of(own.policy, watcher, own.tokenizer, states, 0.5)
+    cfg = TrainConfig(batch_size=64)
+    parts = (watcher.episodes, Scaling.none(4, 8), np.arange(len(states)), cfg, 8)
+    batches = ActingBatches(acting.known(told), *parts)
+    whole = told.orders[told.task_of, 0]
+    batch = batches.batch(np.arange(len(states)))
+    assert torch.equal(batch["order"], whole)
+    drawn = batches(0)[0]["order"]
+    far = torch.cdist(drawn, whole).min(1).values > 1e-3
+    assert 0.5 < far.float().mean() <= 1
