@@ -15,6 +15,8 @@ The controls:
     python run_policy.py --control swapped
 An order of your own:
     python run_policy.py --instruction "put the red star behind the blue cross" --splits val
+Meta-World, for a policy that learned there:
+    python run_policy.py --splits ten --episodes 10 --execute 8
 Under a delay of two control steps, with the committed actions kept:
     python run_policy.py --delay 2 --while_waiting frozen
 
@@ -30,14 +32,14 @@ from base import files, flags, metrics
 from base.flags import setting
 from loop.hardware import choose_device
 from net.chunks import ChunkConfig
-from robot import policies, scores
+from robot import metaworld_scores, policies, scores
 from robot.film import Film
 from robot.scores import Trial
 from robot.writer import DriveConfig, Driver
 from show import rollouts
 from worlds.table import TableEnv
 
-TABLE = (4, 8)  # numbers of an action and of a state at the table
+WIDTHS = {"table": (4, 8), "metaworld": (4, 4)}  # numbers of an action and of a state
 
 
 @dataclass
@@ -87,9 +89,12 @@ def main(argv=None):
     if own.threads:
         torch.set_num_threads(own.threads)
     opened = policies.open_policy(own.checkpoint, choose_device(own.device))
-    opened.scaling.check(*TABLE)  # a policy of another robot has other numbers
-    names = ",".join(name.split(".")[-1] for name in opened.cameras) or "front"
-    env = TableEnv(opened.saved["image_side"] if opened.cameras else None, names)
+    world = opened.saved.get("world", "table")
+    opened.scaling.check(*WIDTHS[world])  # a policy of another robot has other numbers
+    if world == "metaworld" and own.html:
+        raise files.UserError(
+            "--html with a policy of Meta-World", "a policy of the table", "leave out --html"
+        )
     film = Film() if own.html else None
     settings = {}
     for each in (own, trial, drive, making):
@@ -98,11 +103,20 @@ def main(argv=None):
     def make_driver(number: int) -> Driver:
         return Driver(opened, making, drive, seed=number)
 
-    episodes = scores.run(env, make_driver, trial, film, own.clips)
-    env.close()
+    side = opened.saved["image_side"] if opened.cameras else None
+    if world == "metaworld":
+        episodes = metaworld_scores.run(make_driver, trial, opened.saved["tasks"], side)
+    else:
+        names = ",".join(name.split(".")[-1] for name in opened.cameras) or "front"
+        env = TableEnv(side, names)
+        episodes = scores.run(env, make_driver, trial, film, own.clips)
+        env.close()
     note_unknown(episodes)
     table = scores.summary(episodes)
     print(metrics.markdown(scores.rows(table)))
+    if world == "metaworld":
+        mean = metaworld_scores.mean_of_groups(table)
+        print(f"mean of the groups: {100 * mean:.1f}%")
     if film is not None:
         film.close()
         # The page shows whole splits. The terminal has a row for each kind of task.

@@ -132,6 +132,8 @@ def main(argv=None):
                 "grounder": flags.to_dict(source.grounder),
                 "cameras": list(source.watcher.cameras),
                 "image_side": source.side,
+                "world": source.meta.get("world", "table"),
+                "tasks": source.meta.get("tasks") or "",
             },
             eval_fn=acting.make_eval(own, ActingBatches(*parts, held_out, cfg, config.chunk)),
             resume=setup.resume,

@@ -39,7 +39,11 @@ SETTLE = 6  # control steps after the first success: a thing that was let go may
 class Trial:
     """What is tried."""
 
-    splits: str = setting("val,held_pair", "splits, with commas between them")
+    splits: str | None = setting(
+        None,
+        "splits with commas between them; none: val,held_pair. At Meta-World: tasks, groups, ten "
+        "or all; none: what training had",
+    )
     episodes: int = setting(50, "episodes per split", at_least=1)
     verb: str | None = setting(None, "only this verb", choices=orders.VERBS)
     instruction: str | None = setting(
@@ -52,9 +56,14 @@ class Trial:
         flags.check(self)
         if self.instruction is not None and self.control == "swapped":
             raise UserError("--instruction with --control swapped", "one of them", "leave one out")
-        for name in self.splits.split(","):
+
+    def split_names(self) -> list[str]:
+        """The splits of the table. Raises UserError for a name that is no split."""
+        names = (self.splits or "val,held_pair").split(",")
+        for name in names:
             if name not in EVERY_SPLIT:
                 raise flags.unknown(f"--splits {self.splits}", name, list(EVERY_SPLIT))
+        return names
 
 
 @dataclass
@@ -159,7 +168,7 @@ def run(
     clips: int = 0,
 ) -> list[Episode]:
     """All episodes of all splits. film: what keeps the first `clips` episodes of each split."""
-    jobs = [(split, n) for split in trial.splits.split(",") for n in range(trial.episodes)]
+    jobs = [(split, n) for split in trial.split_names() for n in range(trial.episodes)]
     episodes = []
     for split, number in progress.bar(jobs, trial.control, "episode"):
         driver = make_driver(number)

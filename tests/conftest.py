@@ -135,3 +135,12 @@ def robot_world(shared_folder) -> Path:
     from tests.making import bundles, robots
 
     return bundles.made_once(shared_folder, "robots", robots.make_world)
+
+
+@pytest.fixture(scope="session")
+def metaworld_robot(shared_folder) -> Path:
+    """Data of two tasks of Meta-World without images, a grounder and a policy, in one root."""
+    pytest.importorskip("metaworld", reason="pip install -r requirements-robot.txt")
+    from tests.making import bundles, robots
+
+    return bundles.made_once(shared_folder, "metaworld", robots.make_metaworld)

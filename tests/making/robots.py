@@ -39,6 +39,15 @@ def make_world(root: Path) -> Path:
     return root
 
 
+def make_metaworld(root: Path) -> Path:
+    tasks = ["--world", "metaworld", "--tasks", "reach-v3,drawer-close-v3"]
+    sizes = ["--num_demos", "3", "--num_stills", "10", "--image_side", "0"]
+    prep_robot_demos.main([*tasks, *sizes, "--out", str(root / "data")])
+    make_grounder(root / "data", root / "ground")
+    make_policy(root / "data", root / "ground", root / "policy", "--chunk", "16")
+    return root
+
+
 class Killed(Exception):
     """A run that ends as if it was killed."""
 

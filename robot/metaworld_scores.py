@@ -1,0 +1,99 @@
+"""Closed loop at Meta-World: episodes of each task, and figures by group.
+
+Published averages are means of the four groups, not of the 50 tasks. The groups have 28, 11, 6 and
+5 tasks. An episode ends with its first success.
+
+Meta-World judges the task of its scene, whatever is said. So with `swapped`, which says another
+task's instruction, success is of the task that was not said: an obedient policy fails.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from base.errors import UserError
+from loop import progress
+from robot import metaworld_demos
+from robot.scores import NO_WORD, STREAM, Episode, Trial, blind
+from robot.writer import Driver
+from worlds import metaworld
+from worlds.metaworld import MetaWorld
+
+
+def task_names(trial: Trial, trained: str) -> list[str]:
+    """The tasks that are tried. trained: names of the checkpoint's tasks."""
+    if trial.verb is not None:
+        raise UserError(f"--verb {trial.verb} at Meta-World", "tasks", "name them with --splits")
+    return metaworld.tasks_of(trial.splits or trained)
+
+
+def said_at(trial: Trial, task: str, trained: list[str], rng: np.random.Generator) -> str:
+    """The words that a policy hears at a task."""
+    text = trial.instruction or metaworld.TASKS[task][1]
+    if trial.control == "no_words":
+        return " ".join(NO_WORD for _ in text.split())
+    if trial.control == "swapped":
+        others = [name for name in trained if name != task]
+        if not others:
+            raise UserError(
+                "--control swapped for a policy of a single task",
+                "a policy that was trained on several",
+                "train it on more tasks",
+            )
+        return metaworld.TASKS[others[int(rng.integers(len(others)))]][1]
+    return text
+
+
+def run_episode(
+    env: MetaWorld, driver: Driver, trial: Trial, trained: list[str], number: int
+) -> Episode:
+    """One episode of at most 500 steps."""
+    index = list(metaworld.TASKS).index(env.task)
+    rng = np.random.default_rng([trial.seed, STREAM, index, number, 1])
+    seen, info = env.reset(seed=int(rng.integers(2**31)))
+    text = said_at(trial, env.task, trained, rng)
+    unknown = driver.begin(text)
+    kinds = metaworld_demos.kinds()
+    ended = False
+    while not ended:
+        shown, shown_kinds = seen, kinds
+        if trial.control == "no_image":
+            shown, shown_kinds = blind(seen, kinds)
+            # The things' kinds tell nothing here. Their places are what a list shows.
+            shown["things"] = np.zeros_like(seen["things"])
+        seen, _, done, truncated, info = env.step(driver.next(shown, shown_kinds))
+        ended = done or truncated
+    return Episode(
+        split=env.group,
+        verb=env.task,
+        word="",
+        text=text,
+        ever=bool(info["ever"]),
+        end=bool(info["done"]),
+        old=trial.control == "swapped" and bool(info["ever"]),
+        wrong=0,
+        steps=env.steps,
+        unknown=unknown,
+        seconds=driver.seconds,
+    )
+
+
+def run(
+    make_driver: Callable[[int], Driver], trial: Trial, trained: str, image_side: int | None
+) -> list[Episode]:
+    """All episodes of all tasks, group by group."""
+    names = task_names(trial, trained)
+    names.sort(key=lambda name: metaworld.GROUPS.index(metaworld.TASKS[name][0]))
+    episodes = []
+    for name in progress.bar(names, trial.control, "task"):
+        env = MetaWorld(name, image_side)
+        for number in range(trial.episodes):
+            driver = make_driver(number)
+            episodes.append(run_episode(env, driver, trial, metaworld.tasks_of(trained), number))
+        env.close()
+    return episodes
+
+
+def mean_of_groups(table: dict) -> float:
+    """The mean of the groups' shares of success, as published averages are."""
+    return float(np.mean([kinds["all"]["ever"] for kinds in table.values()]))
