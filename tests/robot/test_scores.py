@@ -76,7 +76,7 @@ def test_figures_are_counts_with_intervals():
 
 def test_an_unknown_split_is_refused():
     with pytest.raises(UserError, match="held_pair"):
-        Trial(splits="val,held_pairs")
+        Trial(splits="val,held_pairs").split_names()
 
 
 def test_no_trial_shows_a_table_of_the_recordings():
