@@ -108,7 +108,8 @@ def main(argv=None):
         policy.eval()
         told = acting.told_of(policy, source.watcher, source.tokenizer, states, own.unknown)
         condition = acting.known(told)
-    parts = (condition, source.watcher.episodes, scaling)
+    episodes = source.watcher.episodes
+    parts = (condition, episodes, acting.executed_of(episodes), scaling)
     frames, held_out = split_frames(source)
     about = recipe.about(
         "policy",

@@ -184,8 +184,27 @@ def hide(actor: Actor, tokens: Tensor, rng: torch.Generator) -> Tensor:
     return mask_exactly(free, counts, rng).view(tokens.shape).to(tokens.device)
 
 
-def loss(actor: Actor, told: Condition, actions: Tensor, rng: torch.Generator):
-    """The mean loss per number of a chunk, and figures to log. actions: (B, T, A) in [-1, 1]."""
+def draw_committed(rows: int, chunk: int, share: float, rng: torch.Generator) -> Tensor:
+    """Which time steps (B, T) are committed: a share of the rows begins with 1 to T / 2 of them."""
+    counts = torch.randint(1, chunk // 2 + 1, (rows,), generator=rng)
+    counts = counts * (torch.rand(rows, generator=rng) < share)
+    return torch.arange(chunk) < counts[:, None]
+
+
+def loss(
+    actor: Actor,
+    told: Condition,
+    actions: Tensor,
+    rng: torch.Generator,
+    executed: Tensor | None = None,
+    committed: float = 0.0,
+):
+    """The mean loss per number of a chunk, and figures to log. actions: (B, T, A) in [-1, 1].
+
+    executed: (B, T, A), what was done in place of `actions`. committed: the share of rows of the
+    heads with tokens that begin with executed actions, as a chunk does under a delay. What the
+    expert wanted says nothing of what it wants next: it would have been done. What was done does.
+    """
     config = actor.config
     if config.head == "l1":
         found = actor.numbers_out(told, torch.zeros_like(actions), None)
@@ -199,11 +218,17 @@ def loss(actor: Actor, told: Condition, actions: Tensor, rng: torch.Generator):
         return value, {"flow": value.item()}
     tokens = to_bins(actions, config.bins)
     targets = soft_targets(actions, config.bins, config.sigma)
+    given = torch.zeros_like(tokens, dtype=torch.bool)
+    if committed and executed is not None and config.chunk > 1:
+        given |= draw_committed(len(tokens), config.chunk, committed, rng).to(given.device)[
+            ..., None
+        ]
+        tokens = torch.where(given, to_bins(executed, config.bins), tokens)
     if config.head == "ar":
         log_p = actor.logits(told, tokens).log_softmax(-1)
-        nats = -(targets * log_p).sum(-1)
+        nats = -(targets * log_p).sum(-1)[~given]
         return nats.mean(), {"nats_per_number": nats.mean().item()}
-    masked = hide(actor, tokens, rng)
+    masked = hide(actor, tokens, rng) & ~given
     log_p = actor.logits(told, tokens.masked_fill(masked, config.bins)).log_softmax(-1)
     nats = -(targets * log_p).sum(-1)[masked]
     return nats.mean(), {"nats_per_number": nats.mean().item()}

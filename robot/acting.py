@@ -46,6 +46,12 @@ class ActingRun:
         at_least=0.0,
         below=1.0,
     )
+    committed: float = setting(
+        0.3,
+        "share of the rows whose first actions are given, as under a delay; heads with tokens",
+        at_least=0.0,
+        at_most=1.0,
+    )
 
     def __post_init__(self):
         flags.check(self)
@@ -106,6 +112,13 @@ class Told:
     states: Tensor
     orders: Tensor
     task_of: np.ndarray
+
+
+def executed_of(episodes: Episodes) -> np.ndarray:
+    """What was done at each frame, (N, A): the actions, if the dataset has no more to say."""
+    if data.EXECUTED not in episodes.features:
+        return episodes.actions
+    return Episodes(episodes.folder, state=data.EXECUTED, action=data.ACTION, cameras=[]).states
 
 
 def told_of(
@@ -194,13 +207,14 @@ class ActingBatches:
     """batches(step): frames with their chunks, a pure function of (seed, step).
 
     condition: gives what a policy is told at frames (n,), as entries of a batch; its second
-    argument (n,) chooses the version of each instruction.
+    argument (n,) chooses the version of each instruction. executed: (N, A), what was done.
     """
 
     def __init__(
         self,
         condition: Callable[..., dict],
         episodes: Episodes,
+        executed: np.ndarray,
         scaling: Scaling,
         frames: np.ndarray,
         cfg: TrainConfig,
@@ -210,6 +224,7 @@ class ActingBatches:
         self.frames, self.length = np.asarray(frames), length
         self.batch_size, self.accumulate, self.seed = cfg.batch_size, cfg.accumulate, cfg.seed
         self.actions = torch.from_numpy(scaling.shrink(episodes.actions).astype(np.float32))
+        self.executed = torch.from_numpy(scaling.shrink(executed).astype(np.float32))
         # The last frame of each frame's episode: behind it the last action is repeated.
         ends = episodes.starts + episodes.lengths - 1
         self.last = ends[episodes.episode_of]
@@ -225,10 +240,11 @@ class ActingBatches:
     def batch(self, frames: np.ndarray, version: np.ndarray | None = None) -> dict:
         """Frames (n,); version (n,): of their instructions; None: whole instructions."""
         wanted = frames[:, None] + np.arange(self.length)
-        actions = self.actions[np.minimum(wanted, self.last[frames][:, None])]
+        wanted = np.minimum(wanted, self.last[frames][:, None])
+        parts = {"actions": self.actions[wanted], "executed": self.executed[wanted]}
         version = np.zeros_like(frames) if version is None else version
         told = self.condition(frames, version)
-        return {**told, "actions": actions, "weight": float(len(frames))}
+        return {**told, **parts, "weight": float(len(frames))}
 
 
 def condition_of(policy: Policy, batch: dict) -> Condition:
@@ -251,7 +267,8 @@ def make_loss(own: ActingRun) -> Callable:
             first = 3 if model.actor.config.cartesian else 0
             told.state = told.state.clone()
             told.state[gone.to(model.device), first:] = 0
-        return actor.loss(model.actor, told, batch["actions"].to(model.device), rng)
+        actions, executed = (batch[name].to(model.device) for name in ("actions", "executed"))
+        return actor.loss(model.actor, told, actions, rng, executed, own.committed)
 
     return loss_fn
 

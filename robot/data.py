@@ -29,6 +29,8 @@ DO = "run prep_robot_demos.py, or name another folder with --data_dir"
 STATE = "observation.state"
 THINGS = "observation.environment_state"  # LeRobot's name for what only a simulator knows
 ACTION = "action"
+# What the arm did, where the expert was disturbed while it recorded: `action` is what it wanted.
+EXECUTED = "action.executed"
 CAMERA = "observation.images."
 THINGS_WIDTH = stills.MOST * (len(stills.KINDS) + 3)  # numbers of `things_vector`
 

@@ -75,6 +75,7 @@ def record_demos(demos: Demos, folder: Path) -> int:
         data.THINGS: layout.vector([f"thing_{i}" for i in range(data.THINGS_WIDTH)]),
         FULL: layout.vector([f"number_{i}" for i in range(39)]),
         data.ACTION: layout.vector(ACTION_NAMES),
+        data.EXECUTED: layout.vector(ACTION_NAMES),
     }
     for name in demos.camera_names():
         features[data.CAMERA + name] = layout.image(demos.image_side, demos.image_side)
@@ -102,6 +103,7 @@ def episode_of(rows: dict, demos: Demos) -> dict[str, np.ndarray]:
         data.THINGS: np.stack(things),
         FULL: rows["full"],
         data.ACTION: rows["action"],
+        data.EXECUTED: rows["executed"],
     }
     for name in demos.camera_names():
         episode[data.CAMERA + name] = rows["image"]

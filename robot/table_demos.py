@@ -35,6 +35,7 @@ def record_demos(demos: Demos, folder: Path) -> int:
         data.STATE: layout.vector(STATE_NAMES),
         data.THINGS: layout.vector([f"thing_{i}" for i in range(data.THINGS_WIDTH)]),
         data.ACTION: layout.vector(ACTION_NAMES),
+        data.EXECUTED: layout.vector(ACTION_NAMES),
     }
     for name in demos.camera_names():
         features[data.CAMERA + name] = layout.image(demos.image_side, demos.image_side)
@@ -69,6 +70,7 @@ def episode_of(rows: dict, task: tasks.Task, demos: Demos) -> dict[str, np.ndarr
         data.STATE: rows["state"],
         data.THINGS: np.stack(things),
         data.ACTION: rows["action"],
+        data.EXECUTED: rows["executed"],
     }
     for number, name in enumerate(demos.camera_names()):
         episode[data.CAMERA + name] = rows[f"image_{name}" if number else "image"]

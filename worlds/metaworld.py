@@ -245,21 +245,23 @@ def expert_of(task: str):
 def record(env: MetaWorld, rng: np.random.Generator, noise: bool = True) -> dict:
     """An episode of the expert, as arrays with one row per step.
 
-    What is seen before the action; action (T, 4): what the expert wants; done (T,) bool: after the
-    action. The executed actions are disturbed, by a strength that is drawn per episode.
+    What is seen before the action; action (T, 4): what the expert wants; executed (T, 4): what was
+    done, disturbed by a strength that is drawn per episode; done (T,) bool: after the action.
     """
     seen, _ = env.reset(seed=int(rng.integers(2**31)))
     act = expert_of(env.task)
     sigma = float(rng.uniform(*NOISE)) if noise else 0.0
-    rows: dict[str, list] = {name: [] for name in (*seen, "action", "done")}
+    rows: dict[str, list] = {name: [] for name in (*seen, "action", "executed", "done")}
     after = 0
     while after < ENDS and env.steps < LONGEST:
         action = act(env.full)
         for name, value in seen.items():
             rows[name].append(value)
-        executed = action + sigma * np.append(rng.standard_normal(3), 0.0)
+        noisy = action + sigma * np.append(rng.standard_normal(3), 0.0)
+        executed = np.clip(noisy, -1, 1).astype(np.float32)
         seen, _, _, _, info = env.step(executed)
         rows["action"].append(action)
+        rows["executed"].append(executed)
         rows["done"].append(info["done"])
         after += info["done"]
     return {name: np.stack(values) for name, values in rows.items()}

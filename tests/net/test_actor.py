@@ -5,8 +5,9 @@ import torch
 
 from base.config import HEADS, ActorConfig
 from base.files import UserError
-from net import actor
+from net import actor, chunks
 from net.actor import Actor, Condition
+from net.chunks import ChunkConfig
 
 SMALL = {"d_model": 16, "heads": 2, "layers": 1, "order": 6, "bins": 9, "chunk": 4}
 
@@ -74,6 +75,37 @@ def test_some_rows_are_masked_whole():
     share = masked.flatten(1).all(1).float().mean().item()
     assert 0.45 < share < 0.65
     assert actor.hide(make(whole=1.0), tokens, rng).all()
+
+
+def test_committed_steps_are_the_first_half_at_most():
+    rng = torch.Generator().manual_seed(0)
+    committed = actor.draw_committed(1000, 8, 0.5, rng)
+    counts = committed.sum(1)
+    assert (committed == (torch.arange(8) < counts[:, None])).all()
+    assert counts.max() == 4 and 450 < (counts > 0).sum() < 550
+    assert not actor.draw_committed(50, 8, 0.0, rng).any()
+
+
+@pytest.mark.parametrize("head", ["diffusion", "ar"])
+def test_a_chunk_answers_what_was_done_before_it(head):
+    """Wanted: 0, then to undo what was done. Only the committed action tells what to undo."""
+    model = make(head, actions=1, chunk=2, d_model=32).train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    rng = torch.Generator().manual_seed(0)
+    condition = told(64)
+    for _ in range(150):
+        done = torch.rand(64, 1, 1, generator=rng) * 2 - 1
+        executed = torch.cat([done, torch.zeros_like(done)], 1)
+        wanted = torch.cat([torch.zeros_like(done), -done], 1)
+        value, _ = actor.loss(model, condition, wanted, rng, executed, committed=0.5)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    model.eval()
+    for done in (-0.75, 0.5):
+        prefix = torch.full((64, 1, 1), done)
+        made = chunks.make(model, condition, ChunkConfig(), prefix=prefix)
+        assert (made[:, 1] + done).abs().mean() < 0.15
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -6,7 +6,9 @@ import torch
 from base.config import TrainConfig
 from robot import acting, data, policies, words
 from robot.acting import ActingBatches, ActingRun
+from robot.episodes import Episodes
 from robot.scaling import Scaling
+from tests.making.demonstrations import record
 
 
 def opened(root):
@@ -32,9 +34,17 @@ def make_batches(root, **more) -> ActingBatches:
     own, watcher = opened(root)
     states = torch.from_numpy(watcher.episodes.states)
     told = acting.told_of(own.policy, watcher, own.tokenizer, states)
-    cfg = TrainConfig(batch_size=8, accumulate=2)
+    cfg, episodes = TrainConfig(batch_size=8, accumulate=2), watcher.episodes
     frames = np.arange(len(states))
-    return ActingBatches(acting.known(told), watcher.episodes, Scaling.none(4, 8), frames, cfg, 8)
+    return ActingBatches(
+        acting.known(told),
+        episodes,
+        acting.executed_of(episodes),
+        Scaling.none(4, 8),
+        frames,
+        cfg,
+        8,
+    )
 
 
 def test_a_chunk_repeats_the_last_action_of_its_episode(robot_world):
@@ -94,7 +104,9 @@ def test_training_draws_versions_and_evaluation_does_not(robot_world):
     states = torch.from_numpy(watcher.episodes.states)
     told = acting.told_of(own.policy, watcher, own.tokenizer, states, 0.5)
     cfg = TrainConfig(batch_size=64)
-    parts = (watcher.episodes, Scaling.none(4, 8), np.arange(len(states)), cfg, 8)
+    episodes = watcher.episodes
+    executed = acting.executed_of(episodes)
+    parts = (episodes, executed, Scaling.none(4, 8), np.arange(len(states)), cfg, 8)
     batches = ActingBatches(acting.known(told), *parts)
     whole = told.orders[told.task_of, 0]
     batch = batches.batch(np.arange(len(states)))
@@ -102,3 +114,16 @@ def test_training_draws_versions_and_evaluation_does_not(robot_world):
     drawn = batches(0)[0]["order"]
     far = torch.cdist(drawn, whole).min(1).values > 1e-3
     assert 0.5 < far.float().mean() <= 1
+
+
+def test_batches_have_what_was_wanted_and_what_was_done(robot_world):
+    batches = make_batches(robot_world)
+    batch = batches.batch(np.arange(20))
+    assert batch["executed"].shape == batch["actions"].shape
+    # The expert is disturbed while it records.
+    assert 0.05 < (batch["executed"] - batch["actions"]).abs().mean() < 0.5
+
+
+def test_a_dataset_without_disturbance_did_what_it_wanted(tmp_path):
+    episodes = Episodes(record(tmp_path / "demos"), cameras=[])
+    assert acting.executed_of(episodes) is episodes.actions
