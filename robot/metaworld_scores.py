@@ -56,6 +56,8 @@ def run_episode(
     kinds = metaworld_demos.kinds()
     ended = False
     while not ended:
+        if env.image_size is not None and driver.looks():
+            seen["image"] = env.picture()
         shown, shown_kinds = seen, kinds
         if trial.control == "no_image":
             shown, shown_kinds = blind(seen, kinds)

@@ -80,13 +80,18 @@ class Driver:
         seen: what `TableEnv` shows. kinds: the attributes of the things, for a policy of lists.
         """
         self.arrive()
-        due = self.chunk is None or self.step - self.start >= self.drive.execute
-        if due and self.coming is None:
+        if self.looks():
             self.coming = (self.step, self.think(seen, kinds))
             self.arrive()  # at once, without a delay
         action = self.current()
         self.step += 1
         return self.opened.scaling.restore(action).astype(np.float32)
+
+    def looks(self) -> bool:
+        """Whether the next control step looks, and so needs an image."""
+        self.arrive()
+        due = self.chunk is None or self.step - self.start >= self.drive.execute
+        return due and self.coming is None
 
     def arrive(self) -> None:
         """Take over a chunk whose delay is over."""

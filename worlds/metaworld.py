@@ -12,7 +12,9 @@ effort of the gripper. What is seen:
     state   (4,) float32: the hand's x, y, z (m), and the opening of the gripper in 0..1
     things  (2, 3) float32: where the first thing is, and the second thing or, without one, the goal
     full    (39,) float32: Meta-World's own observation
-    image   (side, side, 3) uint8, if `image_size` is given
+
+`picture` draws what the camera sees, (side, side, 3) uint8, when it is asked for: an image takes
+longer than several steps.
 
 The camera is `corner2` at (0.75, 0.075, 0.7), turned by 180 degrees. The middle two thirds of its
 image are kept, where things are and the hand works. The instructions are ours: other people's
@@ -175,14 +177,11 @@ class MetaWorld:
 
     def seen(self) -> dict[str, np.ndarray]:
         """What a policy may see: the docstring of this module says its parts."""
-        seen = {
+        return {
             "state": self.full[:4].astype(np.float32),
             "things": self.things(),
             "full": self.full.astype(np.float32),
         }
-        if self.image_size is not None:
-            seen["image"] = self.picture()
-        return seen
 
     # --- images --------------------------------------------------------------------------------
 
@@ -257,6 +256,8 @@ def record(env: MetaWorld, rng: np.random.Generator, noise: bool = True) -> dict
         action = act(env.full)
         for name, value in seen.items():
             rows[name].append(value)
+        if env.image_size is not None:
+            rows.setdefault("image", []).append(env.picture())
         noisy = action + sigma * np.append(rng.standard_normal(3), 0.0)
         executed = np.clip(noisy, -1, 1).astype(np.float32)
         seen, _, _, _, info = env.step(executed)
