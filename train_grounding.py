@@ -83,7 +83,8 @@ def main(argv=None):
     few = data.held_out(len(robot_data))
     numbers = np.arange(len(robot_data))
     train = data.StillBatches(robot_data, numbers[:-few], cfg, config.sees, own.unknown)
-    val = data.StillBatches(robot_data, numbers[-few:], cfg, config.sees, 0.0)
+    deaf = float(own.unknown == 1)  # the control hears no word in its score either
+    val = data.StillBatches(robot_data, numbers[-few:], cfg, config.sees, deaf)
     size = model.words.reader.config
     about = recipe.about("grounding", "grounding", size, robot_data, {}, own)
     # Orders and chunks are short, which CPUs attend to faster without the fused attention.

@@ -41,10 +41,11 @@ class ActingRun:
         below=1.0,
     )
     unknown: float = setting(
-        0.15,
-        "share of the words, colours and shapes excepted, that are hidden in training",
+        0.3,
+        "share of the words, colours and shapes excepted, that are hidden in training; 1: all "
+        "words, a control that hears nothing",
         at_least=0.0,
-        below=1.0,
+        at_most=1.0,
     )
     committed: float = setting(
         0.3,
@@ -163,10 +164,13 @@ def task_words(episodes: Episodes, tokenizer: Tokenizer, hidden: float) -> tuple
 def versions(tokenizer: Tokenizer, ids: np.ndarray, hidden: float) -> np.ndarray:
     """Instructions (n, W) -> (n, versions, W): the first is whole, the others have hidden words.
 
-    hidden: the share of words that become [UNK]; 0: the whole instruction is the only version. An
+    hidden: the share of words that become [UNK]; 0: the whole instruction is the only version; 1:
+    every word is hidden in the only version. An
     actor that was told whole instructions only does not obey an order with an unknown verb, even
     if its places are right (docs/log/robot.md).
     """
+    if hidden == 1:
+        return data.hide_words(tokenizer, ids, hidden, None)[:, None]
     count = VERSIONS if hidden else 1
     many = np.repeat(ids[:, None], count, axis=1)
     rng = np.random.default_rng([len(ids), 1])

@@ -103,7 +103,7 @@ class StillBatches:
     """batches(step): stills and all their orders, a pure function of (seed, step).
 
     batch_size: stills per step. unknown: share of the function words that become [UNK], so that
-    other wordings are understood.
+    other wordings are understood; 1: all words, also without an rng.
     """
 
     def __init__(self, data: RobotData, numbers, cfg, sees: str, unknown: float):
@@ -125,7 +125,7 @@ class StillBatches:
         ids = arrays["words"][numbers].astype(np.int64)  # (n, M, W)
         ids = ids.reshape(-1, ids.shape[-1])
         tokenizer = self.data.tokenizer
-        if rng is not None and self.unknown:
+        if self.unknown == 1 or (self.unknown and rng is not None):
             ids = hide_words(tokenizer, ids, self.unknown, rng)
         batch = {
             "tokens": torch.from_numpy(ids),
@@ -159,9 +159,15 @@ class StillBatches:
 
 
 def hide_words(
-    tokenizer: Tokenizer, ids: np.ndarray, share: float, rng: np.random.Generator
+    tokenizer: Tokenizer, ids: np.ndarray, share: float, rng: np.random.Generator | None
 ) -> np.ndarray:
-    """Words (.., W) int64 of which a share becomes [UNK], colours and shapes excepted."""
+    """Words (.., W) int64 of which a share becomes [UNK], colours and shapes excepted.
+
+    A share of 1 hides every word: a policy that never hears one shows what can be guessed.
+    """
+    if share == 1:
+        return np.where(ids == tokenizer.pad, ids, tokenizer.unk)
+    assert rng is not None
     hide = rng.random(ids.shape) < share
     hide &= (ids != tokenizer.pad) & ~noun_ids(tokenizer)[ids]
     return np.where(hide, tokenizer.unk, ids)

@@ -24,9 +24,10 @@ class GroundingRun:
 
     unknown: float = setting(
         0.15,
-        "share of the words, colours and shapes excepted, that are hidden in training",
+        "share of the words, colours and shapes excepted, that are hidden in training; 1: all "
+        "words, a control that hears nothing",
         at_least=0.0,
-        below=1.0,
+        at_most=1.0,
     )
     naming: float = setting(1.0, "weight of the loss that says which thing is meant", at_least=0.0)
     eval_stills: int = setting(400, "held-out stills per evaluation", at_least=1)

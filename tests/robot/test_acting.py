@@ -99,6 +99,14 @@ def test_the_first_version_of_an_instruction_is_whole_and_nouns_stay(robot_world
     assert not (changed & nouns).any()
 
 
+def test_a_control_hears_no_word(robot_world):
+    own, watcher = opened(robot_world)
+    plain, _ = acting.task_words(watcher.episodes, own.tokenizer, 0.0)
+    hidden, _ = acting.task_words(watcher.episodes, own.tokenizer, 1.0)
+    assert hidden.shape[1] == 1
+    assert ((hidden == own.tokenizer.unk) == (plain != own.tokenizer.pad)).all()
+
+
 def test_training_draws_versions_and_evaluation_does_not(robot_world):
     own, watcher = opened(robot_world)
     states = torch.from_numpy(watcher.episodes.states)

@@ -52,6 +52,14 @@ def test_function_words_are_hidden_and_nouns_are_not(robot_world):
     assert 0.8 < changed[words].mean() < 1
 
 
+def test_a_control_hears_no_word(robot_world):
+    source = batches(robot_world / "data", unknown=1.0)
+    plain = batches(robot_world / "data").batch(np.arange(3))["tokens"].numpy()
+    hidden = source.batch(np.arange(3))["tokens"].numpy()
+    tokenizer = source.data.tokenizer
+    assert ((hidden == tokenizer.unk) == (plain != tokenizer.pad)).all()
+
+
 def test_damage_is_refused(robot_world, tmp_path):
     folder = shutil.copytree(robot_world / "data", tmp_path / "data")
     path = folder / "stills" / "take.npy"
