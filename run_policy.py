@@ -91,10 +91,6 @@ def main(argv=None):
     opened = policies.open_policy(own.checkpoint, choose_device(own.device))
     world = opened.saved.get("world", "table")
     opened.scaling.check(*WIDTHS[world])  # a policy of another robot has other numbers
-    if world == "metaworld" and own.html:
-        raise files.UserError(
-            "--html with a policy of Meta-World", "a policy of the table", "leave out --html"
-        )
     film = Film() if own.html else None
     settings = {}
     for each in (own, trial, drive, making):
@@ -105,7 +101,8 @@ def main(argv=None):
 
     side = opened.saved["image_side"] if opened.cameras else None
     if world == "metaworld":
-        episodes = metaworld_scores.run(make_driver, trial, opened.saved["tasks"], side)
+        clips = own.clips if own.html else 0
+        episodes = metaworld_scores.run(make_driver, trial, opened.saved["tasks"], side, clips)
     else:
         names = ",".join(name.split(".")[-1] for name in opened.cameras) or "front"
         env = TableEnv(side, names)
@@ -122,7 +119,8 @@ def main(argv=None):
         # The page shows whole splits. The terminal has a row for each kind of task.
         header, *rows = scores.rows(table)
         overview = [header, *(row for row in rows if row[1] == "all")]
-        rollouts.write(own.html, episodes, facts_of(opened, settings), overview)
+        title = "A policy at the table" if world == "table" else "A policy at Meta-World"
+        rollouts.write(own.html, episodes, facts_of(opened, settings), overview, title)
     if own.json:
         files.write_json(own.json, {"settings": settings, "splits": table})
         print(f"figures in {own.json}")

@@ -5,7 +5,9 @@ own. Each is compressed at once: an episode of 60 steps keeps 100 kB in place of
 """
 
 import base64
+import functools
 import io
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, features
@@ -20,54 +22,68 @@ QUALITY = 80  # of WebP: 1.3 kB per image, where JPEG of quality 85 takes 3.7 kB
 CAMERA = "front"
 
 
+def require() -> None:
+    """Raise UserError if images can not be drawn and written here."""
+    if not features.check("webp"):
+        raise UserError(
+            "a Pillow without WebP", "a Pillow that writes WebP", "run: pip install -U pillow"
+        )
+    missing = missing_opengl()
+    if missing is not None:
+        raise missing
+
+
 class Film:
     """Keeps episodes. Raises UserError if images can not be drawn here, before any episode."""
 
     def __init__(self, side: int = SIDE):
-        if not features.check("webp"):
-            raise UserError(
-                "a Pillow without WebP", "a Pillow that writes WebP", "run: pip install -U pillow"
-            )
-        missing = missing_opengl()
-        if missing is not None:
-            raise missing
+        require()
         self.cameras = Cameras(side)
 
     def frame(self, env: TableEnv) -> str:
         """What the front camera sees now, as a data: address."""
-        pixels = self.cameras.picture(env.model, env.data, CAMERA)
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "WEBP", quality=QUALITY)
-        return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+        return compress(self.cameras.picture(env.model, env.data, CAMERA))
 
     def chunks(self, env: TableEnv, driver: Driver) -> list[dict]:
-        """The chunks that a driver followed in the episode that has just ended.
-
-        Each has `since` (the frame from which on it was followed), `start` (the frame of its first
-        action), `actions` (T lists of A numbers in -1..1), `calls` (for each step the call that
-        revealed it, 0 for a given step; None if the head reveals nothing), and `take` and `put`:
-        the places that the grounder found, as shares of the image's side, or None.
-        """
-        found = []
-        # The last chunk may have come too late to be followed.
-        for made, (since, start) in zip(driver.made, driver.taken, strict=False):
-            take, put = env.pixels(CAMERA, made["places"])
-            calls = made["calls"]
-            found.append(
-                {
-                    "since": since,
-                    "start": start,
-                    "actions": np.round(made["actions"], 2).tolist(),
-                    # A call reveals whole steps: the largest of a step's numbers stands for all.
-                    "calls": None if calls is None else calls.max(1).tolist(),
-                    "take": share(take),
-                    "put": share(put),
-                }
-            )
-        return found
+        """The chunks that a driver followed in the episode that has just ended."""
+        return chunks_of(driver, functools.partial(env.pixels, CAMERA))
 
     def close(self) -> None:
         self.cameras.close()
+
+
+def compress(pixels: np.ndarray) -> str:
+    """An image (side, side, 3) uint8 as a data: address."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=QUALITY)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def chunks_of(driver: Driver, project: Callable[[np.ndarray], np.ndarray]) -> list[dict]:
+    """The chunks that a driver followed. project: places (n, 3) -> shares of the image's side.
+
+    Each has `since` (the step from which on it was followed), `start` (the step of its first
+    action), `actions` (T lists of A numbers in -1..1), `calls` (for each step the call that
+    revealed it, 0 for a given step; None if the head reveals nothing), and `take` and `put`: the
+    places that the grounder found, as shares of the image's side, or None.
+    """
+    found = []
+    # The last chunk may have come too late to be followed.
+    for made, (since, start) in zip(driver.made, driver.taken, strict=False):
+        take, put = project(made["places"])
+        calls = made["calls"]
+        found.append(
+            {
+                "since": since,
+                "start": start,
+                "actions": np.round(made["actions"], 2).tolist(),
+                # A call reveals whole steps: the largest of a step's numbers stands for all.
+                "calls": None if calls is None else calls.max(1).tolist(),
+                "take": share(take),
+                "put": share(put),
+            }
+        )
+    return found
 
 
 def share(point: np.ndarray) -> list[float] | None:

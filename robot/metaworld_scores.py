@@ -13,11 +13,13 @@ import numpy as np
 
 from base.errors import UserError
 from loop import progress
-from robot import metaworld_demos
+from robot import film, metaworld_demos
 from robot.scores import NO_WORD, STREAM, Episode, Trial, blind
 from robot.writer import Driver
 from worlds import metaworld
 from worlds.metaworld import MetaWorld
+
+STRIDE = 8  # steps per kept image: ten images per second
 
 
 def task_names(trial: Trial, trained: str) -> list[str]:
@@ -45,17 +47,24 @@ def said_at(trial: Trial, task: str, trained: list[str], rng: np.random.Generato
 
 
 def run_episode(
-    env: MetaWorld, driver: Driver, trial: Trial, trained: list[str], number: int
+    env: MetaWorld,
+    driver: Driver,
+    trial: Trial,
+    trained: list[str],
+    number: int,
+    filmed: bool = False,
 ) -> Episode:
-    """One episode of at most 500 steps."""
+    """One episode of at most 500 steps. filmed: keep every eighth image, ten per second."""
     index = list(metaworld.TASKS).index(env.task)
     rng = np.random.default_rng([trial.seed, STREAM, index, number, 1])
     seen, info = env.reset(seed=int(rng.integers(2**31)))
     text = said_at(trial, env.task, trained, rng)
     unknown = driver.begin(text)
     kinds = metaworld_demos.kinds()
-    ended = False
+    ended, frames = False, []
     while not ended:
+        if filmed and env.steps % STRIDE == 0:
+            frames.append(film.compress(env.picture(film.SIDE)))
         if env.image_size is not None and driver.looks():
             seen["image"] = env.picture()
         shown, shown_kinds = seen, kinds
@@ -65,6 +74,8 @@ def run_episode(
             shown["things"] = np.zeros_like(seen["things"])
         seen, _, done, truncated, info = env.step(driver.next(shown, shown_kinds))
         ended = done or truncated
+    if filmed:
+        frames.append(film.compress(env.picture(film.SIDE)))  # how it ended
     return Episode(
         split=env.group,
         verb=env.task,
@@ -77,21 +88,32 @@ def run_episode(
         steps=env.steps,
         unknown=unknown,
         seconds=driver.seconds,
+        frames=frames,
+        chunks=film.chunks_of(driver, env.pixels) if filmed else [],
+        stride=STRIDE,
     )
 
 
 def run(
-    make_driver: Callable[[int], Driver], trial: Trial, trained: str, image_side: int | None
+    make_driver: Callable[[int], Driver],
+    trial: Trial,
+    trained: str,
+    image_side: int | None,
+    clips: int = 0,
 ) -> list[Episode]:
-    """All episodes of all tasks, group by group."""
+    """All episodes of all tasks, group by group. clips: about as many of each group are filmed."""
     names = task_names(trial, trained)
     names.sort(key=lambda name: metaworld.GROUPS.index(metaworld.TASKS[name][0]))
     episodes = []
     for name in progress.bar(names, trial.control, "task"):
         env = MetaWorld(name, image_side)
+        group = [each for each in names if metaworld.TASKS[each][0] == env.group]
+        filmed = min(clips, max(1, clips // len(group)))
         for number in range(trial.episodes):
             driver = make_driver(number)
-            episodes.append(run_episode(env, driver, trial, metaworld.tasks_of(trained), number))
+            known = metaworld.tasks_of(trained)
+            episode = run_episode(env, driver, trial, known, number, number < filmed)
+            episodes.append(episode)
         env.close()
     return episodes
 

@@ -70,7 +70,8 @@ class Trial:
 class Episode:
     """What happened. old: whether the order before a swap was done. wrong: other things moved.
 
-    moved: their names. frames and chunks: what robot/film.py kept, if anything.
+    moved: their names. frames and chunks: what robot/film.py kept, if anything. stride: steps from
+    a frame to the next.
     """
 
     split: str
@@ -87,6 +88,7 @@ class Episode:
     moved: list[str] = field(default_factory=list)
     frames: list[str] = field(default_factory=list)
     chunks: list[dict] = field(default_factory=list)
+    stride: int = 1
 
 
 def draw_task(trial: Trial, split: str, number: int) -> tuple[Task, Task]:

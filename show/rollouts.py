@@ -9,6 +9,7 @@ from base import files
 from show import pages
 from show.pages import element, embed, escape, fill
 
+TITLE = "A policy at the table"
 ACTIONS = ("x", "y", "z", "grip")  # names of the numbers of an action, where there are four
 SPEEDS = {"slow": 4, "medium": 10, "fast": 30}  # images per second; 10 is real time
 
@@ -87,20 +88,21 @@ def clip(episode) -> dict:
         numbers = len(chunk["actions"][0])
         names = ACTIONS if numbers == len(ACTIONS) else range(1, numbers + 1)
         chunks.append({**chunk, "names": [str(name) for name in names]})
-    return {"frames": episode.frames[1:], "chunks": chunks}
+    return {"frames": episode.frames[1:], "chunks": chunks, "stride": episode.stride}
 
 
 def page(
     episodes: list,
     facts: dict,
     table: list[list[str]] | None = None,
-    title: str = "A policy at the table",
+    title: str = TITLE,
 ) -> str:
     """The page. Episodes without images are left out.
 
     episodes: objects with split, verb, text, ever, end, old, moved, steps, unknown, frames (data:
-    addresses) and chunks, as robot/film.py makes them. facts: shown under the title. table: rows of
-    cells, the first row the header. Raises UserError for an image that is not inside the page.
+    addresses), chunks and stride (steps per image), as robot/film.py makes them. facts: shown under
+    the title. table: rows of cells, the first row the header. Raises UserError for an image that
+    is not inside the page.
     """
     kept = [episode for episode in episodes if episode.frames]
     cards = ""
@@ -124,8 +126,14 @@ def page(
     )
 
 
-def write(path, episodes: list, facts: dict, table: list[list[str]] | None = None) -> None:
+def write(
+    path,
+    episodes: list,
+    facts: dict,
+    table: list[list[str]] | None = None,
+    title: str = TITLE,
+) -> None:
     """Write the page, whole or not at all, and say what it holds."""
-    files.write_text(path, page(episodes, facts, table))
+    files.write_text(path, page(episodes, facts, table, title))
     kept = sum(bool(episode.frames) for episode in episodes)
     print(f"wrote {path}: clips of {kept} of {len(episodes)} episodes. Open it in a browser")

@@ -116,7 +116,8 @@ def tasks_of(names: str) -> list[str]:
 class MetaWorld:
     """A task of Meta-World, with the interface of Gymnasium. Raises UserError for another task.
 
-    image_size: pixels of an image's side; None: no images, and no OpenGL.
+    image_size: pixels of an image's side, if `picture` is not told another; OpenGL is needed by the
+    first image only.
     """
 
     def __init__(self, task: str, image_size: int | None = None):
@@ -132,15 +133,11 @@ class MetaWorld:
         env._freeze_rand_vec = False
         env.seeded_rand_vec = True
         self.env, self.model, self.data = env, env.model, env.data
-        self.renderer = None
-        if image_size is not None:
-            self.model.camera(CAMERA).pos[:] = PLACE
-            # Four samples per pixel and shadows cost eight times the time.
-            self.model.vis.quality.offsamples = 0
-            self.model.vis.quality.shadowsize = 0
-            self.renderer = make_renderer(self.model, round(image_size / KEPT))
-            # After the context, so that Python runs it before MuJoCo's own exit ends OpenGL.
-            atexit.register(close_if_alive, weakref.ref(self))
+        self.renderers: dict = {}  # by side
+        self.model.camera(CAMERA).pos[:] = PLACE
+        # Four samples per pixel and shadows cost eight times the time.
+        self.model.vis.quality.offsamples = 0
+        self.model.vis.quality.shadowsize = 0
         self.steps, self.ever, self.full = 0, False, np.zeros(39)
 
     def reset(self, *, seed: int):
@@ -185,17 +182,26 @@ class MetaWorld:
 
     # --- images --------------------------------------------------------------------------------
 
-    def picture(self) -> np.ndarray:
-        """What the camera sees: (side, side, 3) uint8. Raises UserError without `image_size`."""
-        if self.renderer is None:
+    def picture(self, side: int | None = None) -> np.ndarray:
+        """What the camera sees: (side, side, 3) uint8; side: `image_size`, unless it is told.
+
+        Raises UserError without a side, or without OpenGL.
+        """
+        side = side or self.image_size
+        if side is None:
             raise UserError(
                 "Meta-World without images", "an image size", "give MetaWorld an image_size"
             )
-        self.renderer.update_scene(self.data, CAMERA)
-        make_cheap(self.mujoco, self.renderer.scene)
-        image = self.renderer.render()[::-1, ::-1]
-        first = (len(image) - self.image_size) // 2
-        middle = slice(first, first + self.image_size)
+        if side not in self.renderers:
+            self.renderers[side] = make_renderer(self.model, round(side / KEPT))
+            # After the context, so that Python runs it before MuJoCo's own exit ends OpenGL.
+            atexit.register(close_if_alive, weakref.ref(self))
+        renderer = self.renderers[side]
+        renderer.update_scene(self.data, CAMERA)
+        make_cheap(self.mujoco, renderer.scene)
+        image = renderer.render()[::-1, ::-1]
+        first = (len(image) - side) // 2
+        middle = slice(first, first + side)
         return image[middle, middle].copy()
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
@@ -204,9 +210,9 @@ class MetaWorld:
         return 0.5 + (turned - 0.5) / KEPT
 
     def close(self) -> None:
-        if self.renderer is not None:
-            self.renderer.close()
-            self.renderer = None
+        for renderer in self.renderers.values():
+            renderer.close()
+        self.renderers.clear()
 
 
 @functools.cache

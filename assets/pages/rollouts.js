@@ -11,10 +11,11 @@ const cards = all('article').map((element, index) => {
   const find = name => element.querySelector('.' + name);
   const first = element.querySelector('img');
   const canvas = document.createElement('canvas');
-  const { frames, chunks } = clips[index];
+  const { frames, chunks, stride } = clips[index];
   return {
     element,
     chunks,
+    stride, // steps of control from an image to the next
     canvas,
     first,
     sources: [first.src, ...frames],
@@ -97,7 +98,9 @@ function showChunk(card, chunk, frame) {
       const value = actions[step][number];
       const colour = value < 0 ? '--minus' : '--plus';
       const when = chunk.start + step;
-      const look = when === frame && !over ? ' now' : when < frame ? ' past' : '';
+      const first = frame * card.stride;
+      const next = when >= first && when < first + card.stride;
+      const look = next && !over ? ' now' : when < first ? ' past' : '';
       cell.className = 'cell' + (hidden ? ' masked' : look);
       cell.textContent = hidden ? '·' : '';
       cell.style.backgroundImage = hidden
@@ -126,7 +129,7 @@ function draw(card) {
   card.at.textContent = `${frame} / ${card.slider.max}`;
   const image = card.images?.[frame];
   if (image?.complete && image.naturalWidth) paint(card, image);
-  const chunk = card.chunks.findLast(each => each.since <= frame);
+  const chunk = card.chunks.findLast(each => each.since <= frame * card.stride);
   for (const name of ['take', 'put']) place(card.marks[name], chunk?.[name]);
   if (!chunk) {
     card.grid.replaceChildren(fresh('name', 'no chunk yet'));

@@ -9,7 +9,7 @@ pytest.importorskip("metaworld", reason="pip install -r requirements-robot.txt")
 
 import run_policy
 from base.errors import UserError
-from robot import metaworld_scores
+from robot import film, metaworld_scores
 from robot.scores import Episode, Trial, summary
 from worlds import metaworld
 
@@ -56,9 +56,26 @@ def test_a_policy_is_run_on_the_tasks_that_it_learned(metaworld_robot, tmp_path,
     [
         (["--splits", "val"], "the tasks val"),
         (["--verb", "pick"], "--splits"),
-        (["--html", "page.html"], "--html"),
     ],
 )
 def test_what_belongs_to_the_table_is_refused(metaworld_robot, flags, part):
     with pytest.raises(UserError, match=part):
         run_policy.main(["--checkpoint", str(metaworld_robot / "policy" / "best.pt"), *flags])
+
+
+def test_a_page_keeps_every_eighth_image(metaworld_robot, tmp_path):
+    try:
+        film.require()
+    except UserError as error:
+        pytest.skip(f"no OpenGL here: {error}")
+    page = tmp_path / "page.html"
+    policy = str(metaworld_robot / "policy" / "best.pt")
+    arguments = ["--checkpoint", policy, "--episodes", "2", "--splits", "reach-v3"]
+    run_policy.main([*arguments, "--html", str(page), "--clips", "1"])
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<article") == 1 and "A policy at Meta-World" in text
+    (clip,) = json.loads(text.split('id="data"')[1].split(">", 1)[1].split("</script>")[0])
+    assert clip["stride"] == 8
+    # A policy of a few steps reaches nothing: 500 steps, the first image apart.
+    assert len(clip["frames"]) == 500 // 8 + 1
+    assert 0 <= clip["chunks"][0]["take"][0] <= 1

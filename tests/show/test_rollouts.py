@@ -36,6 +36,7 @@ def episode(**changes) -> SimpleNamespace:
         "unknown": [],
         "frames": [FRAME + str(number) for number in range(4)],
         "chunks": [chunk(), chunk(since=2, start=2)],
+        "stride": 1,
     }
     return SimpleNamespace(**plain | changes)
 
