@@ -122,7 +122,8 @@ def main(argv=None):
         title = "A policy at the table" if world == "table" else "A policy at Meta-World"
         rollouts.write(own.html, episodes, facts_of(opened, settings), overview, title)
     if own.json:
-        files.write_json(own.json, {"settings": settings, "splits": table})
+        kept = scores.records(episodes)
+        files.write_json(own.json, {"settings": settings, "splits": table, "episodes": kept})
         print(f"figures in {own.json}")
 
 

@@ -4,7 +4,7 @@ The actions that are already committed stay given: their tokens are never masked
 the chunk is filled around them, as a template's blanks are (DiscreteRTC, arXiv 2604.25050).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,6 +29,22 @@ class ChunkConfig:
         flags.check(self)
 
 
+@dataclass
+class Trace:
+    """How a chunk was made, by a head that writes tokens.
+
+    stages  the tokens (B, T, A) after each call, K where masked
+    nats    (B,): -log p per number, of the chunk that was made under the law that made it. Call c
+            reveals the numbers R_c, independently of each other given the earlier calls, so
+            -log p = - sum over c and i in R_c of log p(x_i | R_1 .. R_{c-1}). Exact for the twin.
+    entropy (B,): the mean entropy of a number, in nats, before the first choice
+    """
+
+    stages: list[Tensor] = field(default_factory=list)
+    nats: Tensor | None = None
+    entropy: Tensor | None = None
+
+
 @torch.no_grad()
 def make(
     actor: Actor,
@@ -36,12 +52,12 @@ def make(
     cfg: ChunkConfig,
     rng: torch.Generator | None = None,
     prefix: Tensor | None = None,
-    stages: list[Tensor] | None = None,
+    trace: Trace | None = None,
 ) -> Tensor:
     """A chunk of actions for each row: (B, T, A) in [-1, 1].
 
     rng: for what is drawn at random. prefix: (B, n, A), the first n actions, which stay as they
-    are. stages: a list that gets the tokens (B, T, A) after each call, of heads that write tokens.
+    are. trace: is told how the chunk was made, by heads that write tokens.
     """
     rng = rng or torch.Generator().manual_seed(0)
     if actor.config.head in ("l1", "flow"):
@@ -49,10 +65,7 @@ def make(
         if prefix is not None:
             actions[:, : prefix.shape[1]] = prefix
         return actions
-    actions, tokens = binned(actor, told, cfg, rng, prefix)
-    if stages is not None:
-        stages += tokens
-    return actions
+    return binned(actor, told, cfg, rng, prefix, trace or Trace())
 
 
 def numbers(actor: Actor, told: Condition, cfg: ChunkConfig, rng: torch.Generator) -> Tensor:
@@ -73,8 +86,9 @@ def binned(
     cfg: ChunkConfig,
     rng: torch.Generator,
     prefix: Tensor | None,
-) -> tuple[Tensor, list[Tensor]]:
-    """Chunks of the heads that write tokens, and the tokens (B, T, A) after each call."""
+    trace: Trace,
+) -> Tensor:
+    """Chunks of the heads that write tokens."""
     B, T, A = len(told.state), actor.config.chunk, actor.config.actions
     mask = actor.config.bins
     tokens = torch.full((B, T, A), mask, device=actor.device)
@@ -86,16 +100,26 @@ def binned(
         actions[:, :given] = prefix
     left = T - given
     calls = left if actor.config.head == "ar" else min(cfg.calls, left)
-    stages = []
+    nats = torch.zeros(B, device=actor.device)
     for call in range(calls):
         log_p = (actor.logits(told, tokens) / temperature_of(cfg)).log_softmax(-1)
+        if trace.entropy is None:
+            trace.entropy = entropy_of(log_p[:, given:])
         chosen, found = choose(log_p, cfg, rng)
         count = left * (call + 1) // calls - left * call // calls
         reveal = steps_to_reveal(actor, tokens, log_p, chosen, count, cfg, rng, mask)
         tokens = torch.where(reveal, chosen, tokens)
         actions = torch.where(reveal, found, actions)
-        stages.append(tokens.clone())
-    return actions, stages
+        chances = log_p.gather(-1, chosen[..., None])[..., 0]
+        nats -= (chances * reveal).sum((1, 2))
+        trace.stages.append(tokens.clone())
+    trace.nats = nats / (left * A)
+    return actions
+
+
+def entropy_of(log_p: Tensor) -> Tensor:
+    """The mean entropy of a number in nats: log_p (B, T, A, K) -> (B,)."""
+    return -(log_p.exp() * log_p).sum(-1).mean((1, 2))
 
 
 def calls_of(stages: list[Tensor], bins: int, given: int) -> Tensor:

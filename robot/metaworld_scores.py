@@ -13,7 +13,7 @@ import numpy as np
 
 from base.errors import UserError
 from loop import progress
-from robot import film, metaworld_demos
+from robot import doubt, film, metaworld_demos
 from robot.scores import NO_WORD, STREAM, Episode, Trial, blind
 from robot.writer import Driver
 from worlds import metaworld
@@ -91,6 +91,7 @@ def run_episode(
         frames=frames,
         chunks=film.chunks_of(driver, env.pixels) if filmed else [],
         stride=STRIDE,
+        doubt=doubt.of_episode(driver.made, text, unknown),
     )
 
 

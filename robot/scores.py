@@ -18,7 +18,7 @@ from base.errors import UserError
 from base.flags import setting
 from base.metrics import share_interval
 from loop import progress
-from robot import stills
+from robot import doubt, stills
 from robot.film import Film
 from robot.writer import Driver
 from worlds import deeds, layouts, orders, tasks
@@ -71,7 +71,7 @@ class Episode:
     """What happened. old: whether the order before a swap was done. wrong: other things moved.
 
     moved: their names. frames and chunks: what robot/film.py kept, if anything. stride: steps from
-    a frame to the next.
+    a frame to the next. doubt: signals of robot/doubt.py.
     """
 
     split: str
@@ -89,6 +89,7 @@ class Episode:
     frames: list[str] = field(default_factory=list)
     chunks: list[dict] = field(default_factory=list)
     stride: int = 1
+    doubt: dict[str, float] = field(default_factory=dict)
 
 
 def draw_task(trial: Trial, split: str, number: int) -> tuple[Task, Task]:
@@ -159,6 +160,7 @@ def run_episode(
         moved=[task.layout.things[index].name() for index in info["wrong"]],
         frames=frames,
         chunks=chunks,
+        doubt=doubt.of_episode(driver.made, text, unknown),
     )
 
 
@@ -217,6 +219,12 @@ def summary(episodes: list[Episode]) -> dict:
         }
         table[split]["all"] = figures(of_split)
     return table
+
+
+def records(episodes: list[Episode]) -> list[dict]:
+    """What a file keeps of each episode."""
+    names = ("split", "verb", "word", "text", "ever", "end", "old", "wrong", "steps", "doubt")
+    return [{name: getattr(episode, name) for name in names} for episode in episodes]
 
 
 def rows(table: dict) -> list[list[str]]:

@@ -20,7 +20,7 @@ from base.flags import setting
 from net import chunks
 from net.chunks import ChunkConfig
 from net.grounder import Grounded
-from robot import stills, words
+from robot import doubt, stills, words
 from robot.policies import Opened
 
 MODES = ("wait", "naive", "ensemble", "frozen")
@@ -44,7 +44,8 @@ class Driver:
     For people who want to see it, after an episode:
 
     made   every chunk: the `step` that it was made in, the `places` (2, 3) that the grounder found,
-           its `actions` (T, A), and the `calls` (T, A) that revealed them, or None
+           its `actions` (T, A), the `calls` (T, A) that revealed them, or None, and the signals
+           of `doubt`
     taken  for each chunk that was followed: the step from which on, and its first action's step
     """
 
@@ -131,15 +132,16 @@ class Driver:
             found: Grounded = policy.grounder(self.words.to(device), self.lengths.to(device), parts)
             told = policy.condition(found, torch.from_numpy(state)[None].to(device))
             prefix = self.committed(device)
-            stages: list[torch.Tensor] = []
-            actions = chunks.make(policy.actor, told, self.making, self.rng, prefix, stages)[0]
+            trace = chunks.Trace()
+            actions = chunks.make(policy.actor, told, self.making, self.rng, prefix, trace)[0]
         self.seconds.append(time.perf_counter() - clock)
         made = {"step": self.step, "places": found.places[0].cpu().numpy()}
         calls = None
-        if stages:
+        if trace.stages:
             given = 0 if prefix is None else prefix.shape[1]
-            calls = chunks.calls_of(stages, policy.actor.config.bins, given)[0].cpu().numpy()
-        self.made.append(made | {"actions": actions.cpu().numpy(), "calls": calls})
+            calls = chunks.calls_of(trace.stages, policy.actor.config.bins, given)[0].cpu().numpy()
+        made |= {"actions": actions.cpu().numpy(), "calls": calls}
+        self.made.append(made | {"doubt": doubt.of_chunk(trace, found.scores)})
         return actions.cpu().numpy()
 
     def committed(self, device) -> torch.Tensor | None:

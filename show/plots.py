@@ -109,3 +109,24 @@ def caption_steps(path, result: dict) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     save(figure, path)
+
+
+# --- robots ------------------------------------------------------------------------------------
+
+
+def kept_by_doubt(path, curves: dict) -> None:
+    """Success among the episodes that are kept, the least doubtful first.
+
+    curves: signal -> (shares kept (n,), success among the kept (n,)).
+    """
+    figure, axes = canvas(6, 4)
+    for name, (kept, success) in curves.items():
+        axes.plot(100 * kept, 100 * success, label=name)
+    axes.set(
+        xlabel="episodes that are kept, the least doubtful first (%)",
+        ylabel="done among the kept (%)",
+        title="What if the arm stands still when in doubt?",
+    )
+    axes.legend(fontsize=8, title="sorted by")
+    axes.grid(alpha=0.3)
+    save(figure, path)
