@@ -17,6 +17,8 @@ An order of your own:
     python run_policy.py --instruction "put the red star behind the blue cross" --splits val
 Meta-World, for a policy that learned there:
     python run_policy.py --splits ten --episodes 10 --execute 8
+What it sees, in words, for a policy whose grounder was trained with --co_train:
+    python run_policy.py --splits val --say
 Under a delay of two control steps, with the committed actions kept:
     python run_policy.py --delay 2 --while_waiting frozen
 
@@ -91,6 +93,8 @@ def main(argv=None):
     opened = policies.open_policy(own.checkpoint, choose_device(own.device))
     world = opened.saved.get("world", "table")
     opened.scaling.check(*WIDTHS[world])  # a policy of another robot has other numbers
+    if trial.say:
+        opened.sayings()  # a policy that says nothing is refused before the first episode
     film = Film() if own.html else None
     settings = {}
     for each in (own, trial, drive, making):
@@ -111,6 +115,8 @@ def main(argv=None):
     note_unknown(episodes)
     table = scores.summary(episodes)
     print(metrics.markdown(scores.rows(table)))
+    for line in scores.sayings_lines(table):
+        print(line)
     if world == "metaworld":
         mean = metaworld_scores.mean_of_groups(table)
         print(f"mean of the groups: {100 * mean:.1f}%")

@@ -21,7 +21,7 @@ from base.config import GrounderConfig, TrainConfig
 from base.flags import setting
 from loop import fit, hardware, recipe
 from net.grounder import Grounder
-from robot import data, grounding, stills, words
+from robot import data, grounding, sayings, stills, words
 from robot.grounding import GroundingRun
 
 
@@ -67,6 +67,11 @@ def read_data(setup: recipe.Setup, start: GroundingStart) -> tuple[data.RobotDat
         kinds=len(stills.KINDS),
         cameras=cameras,
     )
+    own = setup.own(GroundingRun)
+    if own.co_train:
+        # An arm of Meta-World sees things without names: there is nothing to say.
+        robot_data.need_table("--co_train")
+        config = dataclasses.replace(config, sayings=sayings.tokenizer().vocab_size)
     if setup.resume:
         run = [setup.resume["data"]["fingerprint"]]
         recipe.refuse_other_data(start.data_dir, "stills", [robot_data.meta["fingerprint"]], run)
@@ -80,9 +85,10 @@ def main(argv=None):
     device = recipe.begin(setup, cfg, own, config, cfg)
 
     model = Grounder(config).to(device)
+    said = sayings.Sayings(robot_data.stills) if own.co_train else None
     few = data.held_out(len(robot_data))
     numbers = np.arange(len(robot_data))
-    train = data.StillBatches(robot_data, numbers[:-few], cfg, config.sees, own.unknown)
+    train = data.StillBatches(robot_data, numbers[:-few], cfg, config.sees, own.unknown, said)
     deaf = float(own.unknown == 1)  # the control hears no word in its score either
     val = data.StillBatches(robot_data, numbers[-few:], cfg, config.sees, deaf)
     size = model.words.reader.config
@@ -95,7 +101,11 @@ def main(argv=None):
             train,
             cfg,
             setup.out,
-            about=about | {"grounder": flags.to_dict(config)},
+            about=about
+            | {
+                "grounder": flags.to_dict(config),
+                "sayings": said.tokenizer.to_json() if said else "",
+            },
             eval_fn=grounding.make_eval(own, val),
             resume=setup.resume,
         )

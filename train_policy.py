@@ -133,6 +133,7 @@ def main(argv=None):
                 "grounder": flags.to_dict(source.grounder),
                 "cameras": list(source.watcher.cameras),
                 "image_side": source.side,
+                "sayings": source.sayings,
                 "world": source.meta.get("world", "table"),
                 "tasks": source.meta.get("tasks") or "",
             },

@@ -103,6 +103,7 @@ class GrounderConfig:
     kinds: int = setting(17, "attributes of a thing in a simulator's list", at_least=1)
     cameras: int = setting(1, "images per moment", at_least=1)
     unit: float = setting(0.1, "metres that are 1 inside the network", above=0.0)
+    sayings: int = setting(0, "words of the sentences that it says; 0: it says none", at_least=0)
 
     def __post_init__(self):
         check(self)

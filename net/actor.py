@@ -12,6 +12,7 @@ A row is a few tokens of condition, then a token per time step of the chunk.
 Shapes: B rows, T time steps, A numbers per action, K bins, D width, C tokens of condition.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -32,15 +33,18 @@ class Condition:
     """What an actor is told.
 
     places: (B, 2, 3) metres. state: (B, S) of the robot; the first three are the hand's place if
-    `config.cartesian`. order: (B, O) of the grounder.
+    `config.cartesian`. order: (B, O) of the grounder. moved: (B, A), the sum of the actions that
+    are committed, or None.
     """
 
     places: Tensor
     state: Tensor
     order: Tensor
+    moved: Tensor | None = None
 
     def rows(self, index: Tensor) -> "Condition":
-        return Condition(self.places[index], self.state[index], self.order[index])
+        moved = None if self.moved is None else self.moved[index]
+        return Condition(self.places[index], self.state[index], self.order[index], moved)
 
 
 # --- actions as bins ---------------------------------------------------------------------------
@@ -102,6 +106,8 @@ class Actor(nn.Module):
         self.state = nn.Linear(config.state, width)
         self.order = nn.Linear(config.order, width)
         self.kind = nn.Parameter(torch.randn(CONDITION, width) * 0.02)
+        # Metres by which the largest action moves the hand. It is learned: robots differ.
+        self.reach = nn.Parameter(torch.zeros(3))
         if config.head in ("diffusion", "ar"):
             # The last row of each table is the mask: a token may hide some of its numbers.
             self.numbers = nn.Parameter(torch.randn(A, K + 1, width) / math.sqrt(A))
@@ -119,7 +125,12 @@ class Actor(nn.Module):
         unit = self.config.unit
         places = told.places / unit  # (B, 2, 3)
         if self.config.cartesian:
-            way = told.places - told.state[:, None, :3]  # from the hand
+            hand = told.state[:, :3]
+            if told.moved is not None:
+                # The committed actions will have moved the hand. Blocks that see their tokens alone
+                # do not learn it: the error of the next action was 0.15 in place of 0.05.
+                hand = hand + self.reach * told.moved[:, :3]
+            way = told.places - hand[:, None]  # from the hand
             places = torch.cat([places, way / unit, torch.tanh(way / FINE)], -1)
         state = told.state
         if self.config.cartesian:
@@ -224,6 +235,7 @@ def loss(
             ..., None
         ]
         tokens = torch.where(given, to_bins(executed, config.bins), tokens)
+        told = dataclasses.replace(told, moved=(executed * given).sum(1))
     if config.head == "ar":
         log_p = actor.logits(told, tokens).log_softmax(-1)
         nats = -(targets * log_p).sum(-1)[~given]

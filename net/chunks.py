@@ -4,6 +4,7 @@ The actions that are already committed stay given: their tokens are never masked
 the chunk is filled around them, as a template's blanks are (DiscreteRTC, arXiv 2604.25050).
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import torch
@@ -98,6 +99,7 @@ def binned(
         given = prefix.shape[1]
         tokens[:, :given] = to_bins(prefix, mask)
         actions[:, :given] = prefix
+        told = dataclasses.replace(told, moved=prefix.sum(1))
     left = T - given
     calls = left if actor.config.head == "ar" else min(cfg.calls, left)
     nats = torch.zeros(B, device=actor.device)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from base.config import GrounderConfig, ModelConfig
 from model import Denoiser, Norm
+from net.sayer import Sayer
 
 ROLES = ("thing", "other")  # what an order names: the thing to move, and where it goes
 PLACES = ("take", "put")
@@ -181,6 +182,13 @@ class Grounder(nn.Module):
         if config.sees != "state":
             self.locate = mlp(2 + config.cameras + CHANNELS, 128, 3)
         self.put = mlp(ORDER_READERS * width, 128, 9)
+        # Last, so that the weights of all else are the same with and without it.
+        self.sayer = None
+        if config.sayings:
+            features = config.kinds if config.sees == "state" else CHANNELS
+            self.sayer = Sayer(
+                config, features, 3 if config.sees == "state" else 2 + config.cameras
+            )
 
     def understand(self, words: Tensor, lengths: Tensor) -> Understood:
         """Words (B, W) int64 with `lengths` (B,) -> queries and order."""

@@ -23,6 +23,7 @@ from base.files import UserError
 from base.tokenizer import Tokenizer
 from loop import distributed
 from robot import stills, words
+from robot.sayings import Sayings
 
 WHAT = "a folder of robot data"
 DO = "run prep_robot_demos.py, or name another folder with --data_dir"
@@ -87,6 +88,15 @@ class RobotData:
                 "run prep_robot_demos.py with --image_side 64, or add --sees state",
             )
 
+    def need_table(self, flag: str) -> None:
+        """Raise UserError if the folder is of another world than our table."""
+        if self.meta.get("world", "table") != "table":
+            raise UserError(
+                f"{flag} with {self.folder}, of Meta-World",
+                "data of the table",
+                f"leave out {flag}",
+            )
+
     def cameras(self) -> list[str]:
         """The features of the demonstrations that hold images."""
         return (
@@ -103,12 +113,22 @@ class StillBatches:
     """batches(step): stills and all their orders, a pure function of (seed, step).
 
     batch_size: stills per step. unknown: share of the function words that become [UNK], so that
-    other wordings are understood; 1: all words, also without an rng.
+    other wordings are understood; 1: all words, also without an rng. sayings: what is said of each
+    still, or None.
     """
 
-    def __init__(self, data: RobotData, numbers, cfg, sees: str, unknown: float):
+    def __init__(
+        self,
+        data: RobotData,
+        numbers,
+        cfg,
+        sees: str,
+        unknown: float,
+        sayings: Sayings | None = None,
+    ):
         self.data, self.numbers, self.sees, self.unknown = data, np.asarray(numbers), sees, unknown
         self.batch_size, self.accumulate, self.seed = cfg.batch_size, cfg.accumulate, cfg.seed
+        self.sayings = sayings
 
     def __call__(self, step: int) -> list[dict]:
         rng = np.random.default_rng([self.seed, 1, step])
@@ -116,7 +136,12 @@ class StillBatches:
         parts = np.array_split(np.sort(chosen), self.accumulate)
         result = []
         for part, where in distributed.deal(parts):
-            result.append(self.batch(part, np.random.default_rng([self.seed, 2, step])) | where)
+            batch = self.batch(part, np.random.default_rng([self.seed, 2, step]))
+            if self.sayings is not None:
+                batch["sayings"] = self.sayings.batch(
+                    part, np.random.default_rng([self.seed, 3, step])
+                )
+            result.append(batch | where)
         return result
 
     def batch(self, numbers: np.ndarray, rng: np.random.Generator | None = None) -> dict:

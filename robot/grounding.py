@@ -10,7 +10,8 @@ from torch import Tensor
 
 from base import flags
 from base.flags import setting
-from net.grounder import Grounded, Grounder, place_loss
+from net.grounder import Grounded, Grounder, Seen, place_loss
+from robot import sayings
 from robot.data import StillBatches
 from robot.stills import NOTHING
 
@@ -30,17 +31,25 @@ class GroundingRun:
         at_most=1.0,
     )
     naming: float = setting(1.0, "weight of the loss that says which thing is meant", at_least=0.0)
+    co_train: float = setting(
+        0.0, "weight of the loss of sentences about what is seen; 0: none are learned", at_least=0.0
+    )
     eval_stills: int = setting(400, "held-out stills per evaluation", at_least=1)
 
     def __post_init__(self):
         flags.check(self)
 
 
-def run_model(model: Grounder, batch: dict) -> Grounded:
-    """Ground a batch of `StillBatches` on the model's device."""
+def shown_in(model: Grounder, batch: dict) -> dict[str, Tensor]:
+    return {name: values.to(model.device) for name, values in batch["seen"].items()}
+
+
+def run_model(model: Grounder, batch: dict, seen: Seen | None = None) -> Grounded:
+    """Ground a batch of `StillBatches` on the model's device. seen: what the eyes saw already."""
     device = model.device
-    seen = {name: values.to(device) for name, values in batch["seen"].items()}
-    return model(batch["tokens"].to(device), batch["lengths"].to(device), seen)
+    seen = seen or model.look(shown_in(model, batch))
+    understood = model.understand(batch["tokens"].to(device), batch["lengths"].to(device))
+    return model.ground(understood, seen)
 
 
 def named_loss(scores: Tensor, index: Tensor) -> Tensor:
@@ -75,7 +84,9 @@ def make_loss(own: GroundingRun) -> Callable:
     """The loss: both places in units of the model, and which thing, or cells of a map, is meant."""
 
     def loss_fn(model: Grounder, batch: dict, rng: torch.Generator):
-        found = run_model(model, batch)
+        shown = shown_in(model, batch)
+        seen = model.look(shown)
+        found = run_model(model, batch, seen)
         unit = model.config.unit
         known = torch.ones(len(batch["take"]), device=model.device)
         take = place_loss(found.places[:, 0], batch["take"].to(model.device), known, unit)
@@ -90,6 +101,11 @@ def make_loss(own: GroundingRun) -> Callable:
                 naming = map_loss(found.scores, batch["pixels"].to(model.device), index)
             loss = loss + own.naming * naming
             figures["naming"] = naming.item()
+        if own.co_train:
+            condition = sayings.view(model, seen, shown)
+            said, more = sayings.loss(model, condition, batch["sayings"], rng)
+            loss = loss + own.co_train * said
+            figures |= more
         return loss, figures
 
     return loss_fn

@@ -26,6 +26,8 @@ def task_names(trial: Trial, trained: str) -> list[str]:
     """The tasks that are tried. trained: names of the checkpoint's tasks."""
     if trial.verb is not None:
         raise UserError(f"--verb {trial.verb} at Meta-World", "tasks", "name them with --splits")
+    if trial.say:
+        raise UserError("--say at Meta-World", "a policy of the table", "leave out --say")
     return metaworld.tasks_of(trial.splits or trained)
 
 

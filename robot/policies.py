@@ -26,6 +26,16 @@ class Opened:
     cameras: list[str]
     saved: Checkpoint
 
+    def sayings(self) -> Tokenizer:
+        """The words of what the policy says. Raises UserError if it says nothing."""
+        if not self.saved.get("sayings"):
+            raise UserError(
+                "a policy that says nothing",
+                "a grounder that was trained with --co_train",
+                "train one with train_grounding.py --co_train 1, then the policy on it",
+            )
+        return Tokenizer.from_json(self.saved["sayings"])
+
 
 def read(path: Path | str, kind: str, trainer: str) -> Checkpoint:
     do = f"train one with {trainer}, or name another"
@@ -59,7 +69,10 @@ def open_policy(path: Path | str, device: torch.device) -> Opened:
     grounder = flags.from_dict(GrounderConfig, saved["grounder"], "the checkpoint")
     actor = flags.from_dict(ActorConfig, saved["actor"], "the checkpoint")
     policy = Policy(grounder, actor)
-    fit_weights(policy, saved.get("averaged") or saved["weights"], path)
+    weights = dict(saved.get("averaged") or saved["weights"])
+    # The first policies did not know how far an action moves the hand. 0 is what they computed.
+    weights.setdefault("actor.reach", torch.zeros(3))
+    fit_weights(policy, weights, path)
     return Opened(
         policy.to(device).eval(),
         Tokenizer.from_json(saved["tokenizer"]),

@@ -20,6 +20,7 @@ from base.metrics import share_interval
 from loop import progress
 from robot import doubt, stills
 from robot.film import Film
+from robot.sayings import Said, judged, share_true
 from robot.writer import Driver
 from worlds import deeds, layouts, orders, tasks
 from worlds.table import TableEnv
@@ -49,6 +50,7 @@ class Trial:
     instruction: str | None = setting(
         None, 'your own words, such as "pick up the red star", in place of the splits\' orders'
     )
+    say: bool = setting(False, "the policy also says what it sees, judged true or false")
     control: str = setting("none", "what is taken away", choices=CONTROLS)
     seed: int = setting(0, "decides the layouts and the orders")
 
@@ -71,7 +73,8 @@ class Episode:
     """What happened. old: whether the order before a swap was done. wrong: other things moved.
 
     moved: their names. frames and chunks: what robot/film.py kept, if anything. stride: steps from
-    a frame to the next. doubt: signals of robot/doubt.py.
+    a frame to the next. doubt: signals of robot/doubt.py. said:
+    what the policy said of the table at the start.
     """
 
     split: str
@@ -90,6 +93,7 @@ class Episode:
     chunks: list[dict] = field(default_factory=list)
     stride: int = 1
     doubt: dict[str, float] = field(default_factory=dict)
+    said: Said | None = None
 
 
 def draw_task(trial: Trial, split: str, number: int) -> tuple[Task, Task]:
@@ -133,6 +137,10 @@ def run_episode(
     )
     unknown = driver.begin(text)
     kinds = stills.kinds_of(task.layout)
+    said_of = None
+    if trial.say:
+        shown = (seen, kinds) if trial.control != "no_image" else blind(seen, kinds)
+        said_of = judged(driver.says(*shown), env.truth().now)
     frames = []
     after, truncated = 0, False
     while after <= SETTLE and not truncated:
@@ -161,6 +169,7 @@ def run_episode(
         frames=frames,
         chunks=chunks,
         doubt=doubt.of_episode(driver.made, text, unknown),
+        said=said_of,
     )
 
 
@@ -218,13 +227,32 @@ def summary(episodes: list[Episode]) -> dict:
             kind: figures([each for each in of_split if task_name(each) == kind]) for kind in kinds
         }
         table[split]["all"] = figures(of_split)
+        said = [episode.said for episode in of_split if episode.said is not None]
+        if said:
+            table[split]["all"] |= share_true(said)
     return table
 
 
 def records(episodes: list[Episode]) -> list[dict]:
     """What a file keeps of each episode."""
     names = ("split", "verb", "word", "text", "ever", "end", "old", "wrong", "steps", "doubt")
-    return [{name: getattr(episode, name) for name in names} for episode in episodes]
+    kept = []
+    for episode in episodes:
+        record = {name: getattr(episode, name) for name in names}
+        kept.append(record | ({"said": vars(episode.said)} if episode.said else {}))
+    return kept
+
+
+def sayings_lines(table: dict) -> list[str]:
+    """A line per split: how many sayings were true."""
+    lines = []
+    for split, kinds in table.items():
+        row = kinds["all"]
+        if "true" in row:
+            low, high = (100 * bound for bound in row["true_ci95"])
+            share = f"{100 * row['true']:.1f}% [{low:.1f}, {high:.1f}]"
+            lines.append(f"{split}: {share} of {row['sayings']} sayings are true")
+    return lines
 
 
 def rows(table: dict) -> list[list[str]]:

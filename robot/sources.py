@@ -49,7 +49,8 @@ class Source:
     """Demonstrations as a policy reads them.
 
     eyes: a grounder that is trained already, or None. grounder: how it is built. cartesian: the
-    state begins with the hand's place. side: pixels of the images.
+    state begins with the hand's place. side: pixels of the images. sayings: the tokenizer of what
+    the grounder says, as JSON; empty if it says nothing.
     """
 
     watcher: Watcher
@@ -59,6 +60,7 @@ class Source:
     eyes: Grounder | None
     cartesian: bool
     side: int
+    sayings: str = ""
 
     def scaled(self) -> tuple[Scaling, Tensor]:
         """The scaling, and all states as a policy reads them: (N, S) float32."""
@@ -79,7 +81,7 @@ def open_source(start: ActingStart) -> Source:
 
 
 def open_ours(start: ActingStart) -> Source:
-    eyes, tokenizer, _ = policies.open_grounder(start.grounding)
+    eyes, tokenizer, saved = policies.open_grounder(start.grounding)
     robot_data = data.RobotData(start.data_dir)
     sees = eyes.config.sees
     cameras = robot_data.cameras()
@@ -87,7 +89,8 @@ def open_ours(start: ActingStart) -> Source:
         robot_data.need_images()
     watcher = acting.open_watcher(robot_data.folder / "demos", sees, cameras)
     side = robot_data.meta["image_side"]
-    return Source(watcher, tokenizer, robot_data.meta, eyes.config, eyes, True, side)
+    said = saved.get("sayings", "")
+    return Source(watcher, tokenizer, robot_data.meta, eyes.config, eyes, True, side, said)
 
 
 def open_dataset(start: ActingStart) -> Source:

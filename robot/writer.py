@@ -20,7 +20,7 @@ from base.flags import setting
 from net import chunks
 from net.chunks import ChunkConfig
 from net.grounder import Grounded
-from robot import doubt, stills, words
+from robot import doubt, sayings, stills, words
 from robot.policies import Opened
 
 MODES = ("wait", "naive", "ensemble", "frozen")
@@ -87,6 +87,15 @@ class Driver:
         action = self.current()
         self.step += 1
         return self.opened.scaling.restore(action).astype(np.float32)
+
+    def says(self, seen: dict, kinds: np.ndarray | None = None) -> str:
+        """What the policy says of what is seen. Raises UserError if it says nothing."""
+        own = self.opened.sayings()
+        parts = {
+            name: part.to(self.opened.policy.device)
+            for name, part in self.seen(seen, kinds).items()
+        }
+        return sayings.write(self.opened.policy.grounder, own, parts)[0]
 
     def looks(self) -> bool:
         """Whether the next control step looks, and so needs an image."""

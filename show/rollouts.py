@@ -20,7 +20,7 @@ def name_of(episode) -> str:
 
 
 def notes_of(episode) -> list[str]:
-    """What went wrong, besides the verdict."""
+    """What went wrong, besides the verdict, and what the policy said."""
     notes = []
     if episode.ever and not episode.end:
         notes.append("it was done, and then undone")
@@ -30,6 +30,9 @@ def notes_of(episode) -> list[str]:
         notes.append("moved a wrong thing: " + ", ".join(episode.moved))
     if episode.unknown:
         notes.append("unknown words: " + ", ".join(episode.unknown))
+    if episode.said is not None:
+        verdict = "true" if episode.said.true else "not true"
+        notes.append(f"says at the start: {episode.said.text} ({verdict})")
     return notes
 
 
@@ -99,10 +102,10 @@ def page(
 ) -> str:
     """The page. Episodes without images are left out.
 
-    episodes: objects with split, verb, text, ever, end, old, moved, steps, unknown, frames (data:
-    addresses), chunks and stride (steps per image), as robot/film.py makes them. facts: shown under
-    the title. table: rows of cells, the first row the header. Raises UserError for an image that
-    is not inside the page.
+    episodes: objects with split, verb, text, ever, end, old, moved, steps, unknown, said, frames
+    (data: addresses), chunks and stride (steps per image), as robot/film.py makes them. facts:
+    shown under the title. table: rows of cells, the first row the header. Raises UserError for an
+    image that is not inside the page.
     """
     kept = [episode for episode in episodes if episode.frames]
     cards = ""

@@ -7,9 +7,10 @@ import pytest
 
 pytest.importorskip("mujoco", reason="pip install -r requirements-robot.txt")
 
+import run_policy
 import train_grounding
 from base.files import UserError
-from tests.making.robots import Killed, killed_at, make_data, make_grounder, same_run
+from tests.making.robots import Killed, killed_at, make_data, make_grounder, make_policy, same_run
 
 
 def test_it_learns_a_few_stills_by_heart(robot_world, tmp_path):
@@ -39,3 +40,29 @@ def test_other_stills_are_refused(robot_world, tmp_path):
     other = make_data(tmp_path / "other", "--seed", "1")
     with pytest.raises(UserError, match="other stills"):
         make_grounder(other, tmp_path / "run", "--resume")
+
+
+def test_it_learns_to_say_what_it_sees(robot_world, tmp_path):
+    more = ["--co_train", "1", "--max_steps", "60", "--learning_rate", "5e-3", "--batch_size", "8"]
+    run = make_grounder(robot_world / "data", tmp_path / "run", *more)
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    nats = [line["saying_nats"] for line in lines if "saying_nats" in line]
+    assert sum(nats[-5:]) < 0.85 * sum(nats[:5])
+    policy = make_policy(robot_world / "data", run, tmp_path / "policy")
+    arguments = ["--checkpoint", str(policy / "best.pt"), "--episodes", "2", "--splits", "val"]
+    path = tmp_path / "figures.json"
+    run_policy.main([*arguments, "--say", "--json", str(path)])
+    found = json.loads(path.read_text())
+    assert found["splits"]["val"]["all"]["sayings"] == 2
+    assert set(found["episodes"][0]["said"]) == {"text", "true"}
+
+
+def test_a_policy_that_says_nothing_is_refused(robot_world):
+    policy = str(robot_world / "policy" / "best.pt")
+    with pytest.raises(UserError, match="--co_train"):
+        run_policy.main(["--checkpoint", policy, "--episodes", "1", "--say"])
+
+
+def test_meta_world_has_nothing_to_say(metaworld_robot, tmp_path):
+    with pytest.raises(UserError, match="leave out --co_train"):
+        make_grounder(metaworld_robot / "data", tmp_path / "run", "--co_train", "1")

@@ -37,6 +37,7 @@ def episode(**changes) -> SimpleNamespace:
         "frames": [FRAME + str(number) for number in range(4)],
         "chunks": [chunk(), chunk(since=2, start=2)],
         "stride": 1,
+        "said": None,
     }
     return SimpleNamespace(**plain | changes)
 

@@ -1,0 +1,27 @@
+"""The sayer: what is no thing is not read."""
+
+import torch
+
+from base.config import GrounderConfig
+from net.grounder import Grounder
+
+
+def test_rows_that_are_no_thing_say_nothing():
+    torch.manual_seed(0)
+    model = Grounder(GrounderConfig(sees="state", sayings=20, width=32)).eval()
+    kinds, places = torch.rand(1, 8, 17), torch.rand(1, 8, 3)
+    real = torch.arange(8)[None] < 3
+    before = model.sayer.view(kinds, places, real)
+    assert (before[:, 3:] == 0).all()
+    places[:, 5] += 1
+    assert torch.equal(before, model.sayer.view(kinds, places, real))
+
+
+def test_without_sayings_the_weights_are_the_same():
+    weights = []
+    for words in (0, 20):
+        torch.manual_seed(0)
+        weights.append(Grounder(GrounderConfig(sees="state", sayings=words)).state_dict())
+    plain, talking = weights
+    assert all(torch.equal(plain[name], talking[name]) for name in plain)
+    assert {name.split(".")[0] for name in set(talking) - set(plain)} == {"sayer"}
