@@ -59,6 +59,10 @@ def read_data(setup: recipe.Setup, start: GroundingStart) -> tuple[data.RobotDat
     config = flags.resolve(GrounderConfig, setup.arguments, setup.file, kept)
     if config.sees == "pixels":
         robot_data.need_images()
+    if config.sees == "nothing":
+        raise files.UserError(
+            "--sees nothing for a grounder", "something to see", "choose pixels or state"
+        )
     cameras = robot_data.stills["images"].shape[1] if robot_data.has_images else 1
     config = dataclasses.replace(
         config,

@@ -103,11 +103,12 @@ def main(argv=None):
 
     policy = make_policy(source, config, device)
     scaling, states = source.scaled()
-    condition = acting.looked_at(source.watcher, source.tokenizer, states, own.unknown)
+    given = (source.watcher, source.tokenizer, states, own.unknown)
+    condition = acting.looked_at(*given, config.frames)
     if source.eyes is not None:
         policy.eval()
-        told = acting.told_of(policy, source.watcher, source.tokenizer, states, own.unknown)
-        condition = acting.known(told)
+        told = acting.told_of(policy, *given)
+        condition = acting.known(told, source.watcher.episodes, config.frames)
     episodes = source.watcher.episodes
     parts = (condition, episodes, acting.executed_of(episodes), scaling)
     frames, held_out = split_frames(source)

@@ -93,7 +93,9 @@ class GrounderConfig:
     """The grounder of a policy (net/grounder.py). Stored in every checkpoint of a policy."""
 
     sees: str = setting(
-        "pixels", "images, or a simulator's list of things", choices=("pixels", "state")
+        "pixels",
+        "images, a simulator's list of things, or nothing",
+        choices=("pixels", "state", "nothing"),
     )
     vocab_size: int = setting(100, "words", at_least=2)
     longest: int = setting(24, "words of the longest order", at_least=2)
@@ -133,6 +135,7 @@ class ActorConfig:
     )
     unit: float = setting(0.1, "metres that are 1 inside the network", above=0.0)
     cartesian: bool = setting(True, "the state begins with the hand's place, in metres")
+    frames: int = setting(1, "observations that are told, the newest included", at_least=1)
 
     def __post_init__(self):
         check(self)

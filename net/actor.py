@@ -25,6 +25,7 @@ from diffusion import mask_exactly
 from model import Block, Norm, Rotary, TimeEmbedding
 
 CONDITION = 4  # tokens: take, put, the robot's state, the order
+EARLIER = 3  # tokens of an earlier observation: take, put, the robot's state
 FINE = 0.02  # metres: a second, finer scale of places as seen from the hand
 
 
@@ -35,16 +36,21 @@ class Condition:
     places: (B, 2, 3) metres. state: (B, S) of the robot; the first three are the hand's place if
     `config.cartesian`. order: (B, O) of the grounder. moved: (B, A), the sum of the actions that
     are committed, or None.
+
+    past: places (B, F - 1, 2, 3) and states (B, F - 1, S) of the observations before, the newest
+    first; None if the actor is told a single observation.
     """
 
     places: Tensor
     state: Tensor
     order: Tensor
     moved: Tensor | None = None
+    past: tuple[Tensor, Tensor] | None = None
 
     def rows(self, index: Tensor) -> "Condition":
         moved = None if self.moved is None else self.moved[index]
-        return Condition(self.places[index], self.state[index], self.order[index], moved)
+        past = None if self.past is None else (self.past[0][index], self.past[1][index])
+        return Condition(self.places[index], self.state[index], self.order[index], moved, past)
 
 
 # --- actions as bins ---------------------------------------------------------------------------
@@ -90,10 +96,11 @@ class Actor(nn.Module):
         super().__init__()
         self.config = config
         width, A, K = config.d_model, config.actions, config.bins
+        self.told_tokens = CONDITION + EARLIER * (config.frames - 1)
         size = ModelConfig(
             vocab_size=K + 1,
             output_size=K,
-            max_length=CONDITION + config.chunk,
+            max_length=self.told_tokens + config.chunk,
             d_model=width,
             heads=config.heads,
             layers=config.layers,
@@ -119,29 +126,38 @@ class Actor(nn.Module):
         self.rotary = Rotary(width // config.heads, size.max_length)
         self.blocks = nn.ModuleList(Block(size) for _ in range(config.layers))
         self.norm = Norm(width)
+        # Last: with a single observation, all other weights begin as they always did.
+        self.ago = None
+        if config.frames > 1:
+            self.ago = nn.Parameter(torch.randn(config.frames - 1, 1, width) * 0.02)
 
     def conditions(self, told: Condition) -> Tensor:
-        """(B, C, D)."""
+        """(B, C, D): the newest observation, the order, and the observations before."""
+        newest = self.observation(told.places, told.state, told.moved)
+        tokens = torch.cat([newest, self.order(told.order)[:, None]], 1) + self.kind
+        if self.ago is None:
+            return tokens
+        assert told.past is not None
+        parts = [tokens]
+        for frame, ago in enumerate(self.ago):
+            places, state = (part[:, frame] for part in told.past)
+            parts.append(self.observation(places, state, None) + self.kind[:EARLIER] + ago)
+        return torch.cat(parts, 1)
+
+    def observation(self, places: Tensor, state: Tensor, moved: Tensor | None) -> Tensor:
+        """Places (B, 2, 3) and the robot's state (B, S) as tokens (B, 3, D)."""
         unit = self.config.unit
-        places = told.places / unit  # (B, 2, 3)
+        seen = places / unit  # (B, 2, 3)
         if self.config.cartesian:
-            hand = told.state[:, :3]
-            if told.moved is not None:
+            hand = state[:, :3]
+            if moved is not None:
                 # The committed actions will have moved the hand. Blocks that see their tokens alone
                 # do not learn it: the error of the next action was 0.15 in place of 0.05.
-                hand = hand + self.reach * told.moved[:, :3]
-            way = told.places - hand[:, None]  # from the hand
-            places = torch.cat([places, way / unit, torch.tanh(way / FINE)], -1)
-        state = told.state
-        if self.config.cartesian:
+                hand = hand + self.reach * moved[:, :3]
+            way = places - hand[:, None]  # from the hand
+            seen = torch.cat([seen, way / unit, torch.tanh(way / FINE)], -1)
             state = torch.cat([state[:, :3] / unit, state[:, 3:]], 1)
-        tokens = [
-            self.take(places[:, 0]),
-            self.put(places[:, 1]),
-            self.state(state),
-            self.order(told.order),
-        ]
-        return torch.stack(tokens, 1) + self.kind
+        return torch.stack([self.take(seen[:, 0]), self.put(seen[:, 1]), self.state(state)], 1)
 
     def trunk(self, told: Condition, chunk: Tensor) -> Tensor:
         """chunk (B, T', D) -> (B, C + T', D), the condition included."""
@@ -159,9 +175,9 @@ class Actor(nn.Module):
         """Of every number of every time step: (B, T, A, K). tokens: (B, T, A), K where masked."""
         if self.config.head == "ar":
             # Position C - 1 + t has read t tokens, and says the next.
-            x = self.trunk(told, self.embed(tokens[:, :-1]))[:, CONDITION - 1 :]
+            x = self.trunk(told, self.embed(tokens[:, :-1]))[:, self.told_tokens - 1 :]
         else:
-            x = self.trunk(told, self.embed(tokens))[:, CONDITION:]
+            x = self.trunk(told, self.embed(tokens))[:, self.told_tokens :]
         return self.out(x).unflatten(-1, (self.config.actions, -1))
 
     def numbers_out(self, told: Condition, chunk: Tensor, time: Tensor | None) -> Tensor:
@@ -169,7 +185,7 @@ class Actor(nn.Module):
         x = self.enter(chunk)
         if self.time is not None and time is not None:
             x = x + self.time(time)
-        return self.out(self.trunk(told, x)[:, CONDITION:])
+        return self.out(self.trunk(told, x)[:, self.told_tokens :])
 
     @property
     def device(self) -> torch.device:

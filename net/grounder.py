@@ -173,6 +173,9 @@ class Grounder(nn.Module):
         self.config = config
         width = config.width
         self.words = Words(config)
+        self.sayer = None
+        if config.sees == "nothing":
+            return
         self.names = nn.ModuleList(
             nn.Linear(width, width, bias=False) for _ in range(config.attributes)
         )
@@ -183,7 +186,6 @@ class Grounder(nn.Module):
             self.locate = mlp(2 + config.cameras + CHANNELS, 128, 3)
         self.put = mlp(ORDER_READERS * width, 128, 9)
         # Last, so that the weights of all else are the same with and without it.
-        self.sayer = None
         if config.sayings:
             features = config.kinds if config.sees == "state" else CHANNELS
             self.sayer = Sayer(
@@ -233,7 +235,17 @@ class Grounder(nn.Module):
         return a * found[:, 0] + b * found[:, 1] + c * self.config.unit
 
     def forward(self, words: Tensor, lengths: Tensor, seen: dict[str, Tensor]) -> Grounded:
+        if self.config.sees == "nothing":
+            return self.hear(words, lengths)
         return self.ground(self.understand(words, lengths), self.look(seen))
+
+    def hear(self, words: Tensor, lengths: Tensor) -> Grounded:
+        """The order alone; all places are zero, and there is nothing to choose from."""
+        read, _ = self.words(words, lengths)
+        rows = len(words)
+        order = read[:, len(ROLES) * self.config.attributes :].flatten(1)
+        places = torch.zeros(rows, len(PLACES), 3, device=words.device)
+        return Grounded(places, torch.zeros(rows, len(ROLES), 1, device=words.device), order)
 
     @property
     def device(self) -> torch.device:

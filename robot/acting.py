@@ -79,6 +79,8 @@ class Watcher:
             kinds, places, real = data.split_things(self.things[indices])
             parts = {"kinds": kinds, "places": places, "real": real}
             return {name: torch.from_numpy(np.array(values)) for name, values in parts.items()}
+        if not self.cameras:
+            return {}
         images = [resized(self.episodes.images(indices, name), self.side) for name in self.cameras]
         return {"images": torch.from_numpy(np.stack(images, 1))}
 
@@ -178,19 +180,39 @@ def versions(tokenizer: Tokenizer, ids: np.ndarray, hidden: float) -> np.ndarray
     return many
 
 
-def known(told: Told) -> Callable[..., dict]:
-    """Conditions that were computed once, by a grounder that does not change any more."""
+def earlier(episodes: Episodes, frames: np.ndarray, count: int) -> np.ndarray:
+    """The `count` frames before each of the frames (n,), the newest first: (n, count).
+
+    Before an episode's first frame that frame is repeated.
+    """
+    starts = episodes.starts[episodes.episode_of[frames]]
+    return np.maximum(frames[:, None] - np.arange(1, count + 1), starts[:, None])
+
+
+def known(told: Told, episodes: Episodes, observations: int = 1) -> Callable[..., dict]:
+    """Conditions that were computed once, by a grounder that does not change any more.
+
+    observations: how many an actor is told, the newest included.
+    """
 
     def condition(frames: np.ndarray, version: np.ndarray) -> dict:
         rows = torch.from_numpy(frames)
         order = told.orders[told.task_of[frames], version % told.orders.shape[1]]
-        return {"places": told.places[rows], "state": told.states[rows], "order": order}
+        batch = {"places": told.places[rows], "state": told.states[rows], "order": order}
+        if observations > 1:
+            before = torch.from_numpy(earlier(episodes, frames, observations - 1))
+            batch |= {"past_places": told.places[before], "past_states": told.states[before]}
+        return batch
 
     return condition
 
 
 def looked_at(
-    watcher: Watcher, tokenizer: Tokenizer, states: Tensor, hidden: float = 0.0
+    watcher: Watcher,
+    tokenizer: Tokenizer,
+    states: Tensor,
+    hidden: float = 0.0,
+    observations: int = 1,
 ) -> Callable[..., dict]:
     """Images and words, for a grounder that learns along with its actor."""
     ids, task_of = task_words(watcher.episodes, tokenizer, hidden)
@@ -202,6 +224,10 @@ def looked_at(
             "lengths": torch.from_numpy(words.lengths(tokenizer, rows)),
             "seen": watcher.seen(frames),
             "state": states[torch.from_numpy(frames)],
+            "before": [
+                (watcher.seen(each), states[torch.from_numpy(each)])
+                for each in earlier(watcher.episodes, frames, observations - 1).T
+            ],
         }
 
     return condition
@@ -257,9 +283,16 @@ def condition_of(policy: Policy, batch: dict) -> Condition:
     if "seen" in batch:
         seen = {name: part.to(device) for name, part in batch["seen"].items()}
         words_of = batch["tokens"].to(device), batch["lengths"].to(device)
-        return policy.told(*words_of, seen, batch["state"].to(device))
-    parts = [batch[name].to(device) for name in ("places", "state", "order")]
-    return Condition(*parts)
+        before = []
+        for shown, state in batch["before"]:
+            parts = {name: part.to(device) for name, part in shown.items()}
+            before.append((parts, state.to(device)))
+        return policy.told(*words_of, seen, batch["state"].to(device), before)
+    places, state, order = (batch[name].to(device) for name in ("places", "state", "order"))
+    past = None
+    if "past_places" in batch:
+        past = batch["past_places"].to(device), batch["past_states"].to(device)
+    return Condition(places, state, order, past=past)
 
 
 def make_loss(own: ActingRun) -> Callable:
@@ -271,6 +304,10 @@ def make_loss(own: ActingRun) -> Callable:
             first = 3 if model.actor.config.cartesian else 0
             told.state = told.state.clone()
             told.state[gone.to(model.device), first:] = 0
+            if told.past is not None:
+                states = told.past[1].clone()
+                states[gone.to(model.device), :, first:] = 0
+                told.past = told.past[0], states
         actions, executed = (batch[name].to(model.device) for name in ("actions", "executed"))
         return actor.loss(model.actor, told, actions, rng, executed, own.committed)
 

@@ -32,12 +32,22 @@ class ActingStart:
     cameras: str | None = setting(
         None, "with --dataset: features with images, with commas between them; none: all"
     )
+    state_only: bool = setting(
+        False, "with --dataset: words and numbers, no images: the state says everything"
+    )
     state_name: str = setting(data.STATE, "with --dataset: the feature of the robot's state")
     action_name: str = setting(data.ACTION, "with --dataset: the feature of the actions")
     image_side: int = setting(96, "with --dataset: images become squares of it", at_least=16)
 
     def __post_init__(self):
         flags.check(self)
+        if self.state_only and (self.cameras or not self.dataset):
+            found = (
+                f"--state_only with --cameras {self.cameras}" if self.cameras else "--state_only"
+            )
+            raise UserError(
+                found, "a --dataset, of which no camera is read", "name --dataset, and no --cameras"
+            )
 
     @property
     def folder(self) -> str:
@@ -95,14 +105,16 @@ def open_ours(start: ActingStart) -> Source:
 
 def open_dataset(start: ActingStart) -> Source:
     cameras = start.cameras.split(",") if start.cameras else None
+    if start.state_only:
+        cameras = []
     episodes = Episodes(
         start.dataset, state=start.state_name, action=start.action_name, cameras=cameras
     )
-    if not episodes.cameras:
+    if not episodes.cameras and not start.state_only:
         raise UserError(
             f"no images in {start.dataset}",
             "a feature of dtype image or video",
-            "record with a camera",
+            "record with a camera, or add --state_only",
         )
     texts = [text for text in episodes.tasks.values() if words.split(text)]
     if len(texts) < len(episodes.tasks):
@@ -113,7 +125,10 @@ def open_dataset(start: ActingStart) -> Source:
         )
     tokenizer = words.from_texts(texts)
     config = GrounderConfig(
-        vocab_size=tokenizer.vocab_size, longest=words.LONGEST, cameras=len(episodes.cameras)
+        sees="nothing" if start.state_only else "pixels",
+        vocab_size=tokenizer.vocab_size,
+        longest=words.LONGEST,
+        cameras=max(1, len(episodes.cameras)),
     )
     watcher = Watcher(episodes, cameras=episodes.cameras, side=start.image_side)
     info = files.read_text(episodes.folder / "meta" / "info.json", "a dataset", "name another")

@@ -70,6 +70,8 @@ class Driver:
         self.chunk: np.ndarray | None = None
         self.start = 0  # the control step of the chunk's first action
         self.coming: tuple[int, np.ndarray] | None = None  # when it began, and the chunk
+        # Of the steps before, the newest first: what was seen, and the state.
+        self.before: list[tuple[dict, torch.Tensor]] = []
         self.made: list[dict] = []
         self.taken: list[tuple[int, int]] = []
         self.seconds: list[float] = []
@@ -80,10 +82,14 @@ class Driver:
 
         seen: what `TableEnv` shows. kinds: the attributes of the things, for a policy of lists.
         """
-        self.arrive()
-        if self.looks():
-            self.coming = (self.step, self.think(seen, kinds))
-            self.arrive()  # at once, without a delay
+        earlier = self.opened.policy.actor.config.frames - 1
+        looking = self.due()
+        if looking or earlier:
+            observed = self.observed(seen, kinds)
+            if looking:
+                self.coming = (self.step, self.think(*observed))
+                self.arrive()  # at once, without a delay
+            self.before = [observed, *self.before][:earlier]
         action = self.current()
         self.step += 1
         return self.opened.scaling.restore(action).astype(np.float32)
@@ -91,14 +97,15 @@ class Driver:
     def says(self, seen: dict, kinds: np.ndarray | None = None) -> str:
         """What the policy says of what is seen. Raises UserError if it says nothing."""
         own = self.opened.sayings()
-        parts = {
-            name: part.to(self.opened.policy.device)
-            for name, part in self.seen(seen, kinds).items()
-        }
+        parts, _ = self.observed(seen, kinds)
         return sayings.write(self.opened.policy.grounder, own, parts)[0]
 
     def looks(self) -> bool:
         """Whether the next control step looks, and so needs an image."""
+        return self.due() or self.opened.policy.actor.config.frames > 1
+
+    def due(self) -> bool:
+        """Whether a new chunk is made in the next control step."""
         self.arrive()
         due = self.chunk is None or self.step - self.start >= self.drive.execute
         return due and self.coming is None
@@ -131,15 +138,25 @@ class Driver:
             return rest
         return self.chunk[index]
 
-    def think(self, seen: dict, kinds: np.ndarray | None) -> np.ndarray:
+    def observed(self, seen: dict, kinds: np.ndarray | None) -> tuple[dict, torch.Tensor]:
+        """What is seen and the state (1, S), as the policy reads them."""
+        device = self.opened.policy.device
+        state = self.opened.scaling.plain(seen["state"]).astype(np.float32)
+        parts = {name: part.to(device) for name, part in self.seen(seen, kinds).items()}
+        return parts, torch.from_numpy(state)[None].to(device)
+
+    def think(self, parts: dict, state: torch.Tensor) -> np.ndarray:
         """A new chunk from what is seen now: (T, A) in [-1, 1]."""
         clock = time.perf_counter()
         policy, device = self.opened.policy, self.opened.policy.device
-        state = self.opened.scaling.plain(seen["state"]).astype(np.float32)
-        parts = {name: part.to(device) for name, part in self.seen(seen, kinds).items()}
+        earlier = policy.actor.config.frames - 1
+        # At an episode's start its first observation is repeated.
+        oldest = self.before[-1] if self.before else (parts, state)
+        before = [*self.before, *[oldest] * earlier][:earlier]
         with torch.inference_mode():
-            found: Grounded = policy.grounder(self.words.to(device), self.lengths.to(device), parts)
-            told = policy.condition(found, torch.from_numpy(state)[None].to(device))
+            order = self.words.to(device), self.lengths.to(device)
+            found: Grounded = policy.grounder(*order, parts)
+            told = policy.condition(found, state, policy.past(*order, before))
             prefix = self.committed(device)
             trace = chunks.Trace()
             actions = chunks.make(policy.actor, told, self.making, self.rng, prefix, trace)[0]
@@ -163,6 +180,8 @@ class Driver:
 
     def seen(self, seen: dict, kinds: np.ndarray | None) -> dict[str, torch.Tensor]:
         """What the grounder sees, as a batch of one."""
+        if self.opened.policy.grounder.config.sees == "nothing":
+            return {}
         if self.opened.policy.grounder.config.sees == "state":
             assert kinds is not None
             places = stills.padded(seen["things"])

@@ -35,6 +35,11 @@ def test_images_that_are_not_there(robot_world, tmp_path):
         make_grounder(robot_world / "data", tmp_path / "run", "--sees", "pixels")
 
 
+def test_a_grounder_sees_something(robot_world, tmp_path):
+    with pytest.raises(UserError, match="pixels or state"):
+        make_grounder(robot_world / "data", tmp_path / "run", "--sees", "nothing")
+
+
 def test_other_stills_are_refused(robot_world, tmp_path):
     shutil.copytree(robot_world / "ground", tmp_path / "run")
     other = make_data(tmp_path / "other", "--seed", "1")

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,9 +14,13 @@ import run_policy
 import train_policy
 from base.config import HEADS
 from base.files import UserError
-from robot import policies, words
+from net import chunks
+from net.chunks import ChunkConfig
+from robot import acting, policies, words
+from robot.data import split_things
+from robot.writer import DriveConfig, Driver
 from tests.making import demonstrations
-from tests.making.robots import Killed, killed_at, make_data, make_policy, same_run
+from tests.making.robots import ACT, Killed, killed_at, make_data, make_policy, same_run
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -87,3 +92,57 @@ def test_wrong_features(tmp_path, flags, part):
     with pytest.raises(UserError, match=part):
         train_policy.main(["--dataset", str(folder), "--out", str(tmp_path / "run"), *flags])
     assert not (tmp_path / "run" / "best.pt").exists()
+
+
+def test_a_driver_tells_what_training_told(robot_world, tmp_path):
+    """A recorded episode again, step by step: the chunks are those of the recorded frames."""
+    data, ground = robot_world / "data", robot_world / "ground"
+    run = make_policy(data, ground, tmp_path / "run", "--frames", "3", "--unknown", "0")
+    opened = policies.open_policy(run / "best.pt", torch.device("cpu"))
+    watcher = acting.open_watcher(data / "demos", "state", [])
+    episodes = watcher.episodes
+    states = torch.from_numpy(episodes.states)
+    told = acting.told_of(opened.policy, watcher, opened.tokenizer, states)
+    first, length = int(episodes.starts[1]), int(episodes.lengths[1])
+    frames = first + np.arange(length)
+    batch = acting.known(told, episodes, 3)(frames, np.zeros_like(frames))
+    wanted = chunks.make(
+        opened.policy.actor, acting.condition_of(opened.policy, batch), ChunkConfig()
+    )
+    driver = Driver(opened, ChunkConfig(), DriveConfig(execute=4))
+    driver.begin(episodes.task(first))
+    for frame in frames:
+        kinds, places, real = split_things(watcher.things[frame])
+        driver.next({"state": episodes.states[frame], "things": places[real]}, kinds)
+    assert [made["step"] for made in driver.made] == list(range(0, length, 4))
+    for made in driver.made:
+        expected = wanted[made["step"]].numpy()
+        assert np.abs(made["actions"] - expected).max() < 1e-5
+
+
+def test_words_and_numbers_alone(tmp_path, capsys):
+    folder = demonstrations.record(tmp_path / "toy")
+    more = [
+        "--dataset",
+        str(folder),
+        "--state_only",
+        "--out",
+        str(tmp_path / "run"),
+        "--frames",
+        "2",
+    ]
+    train_policy.main([*more, *ACT, "--max_steps", "4"])
+    opened = policies.open_policy(tmp_path / "run" / "best.pt", torch.device("cpu"))
+    assert opened.cameras == [] and opened.policy.grounder.config.sees == "nothing"
+    driver = Driver(opened, ChunkConfig(), DriveConfig())
+    assert driver.begin("push the ring") == []
+    assert driver.next({"state": np.zeros(3, np.float32)}).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "flags, part",
+    [(["--state_only"], "--dataset"), (["--state_only", "--dataset", "x", "--cameras", "y"], "no")],
+)
+def test_state_only_needs_a_dataset_and_no_camera(tmp_path, flags, part):
+    with pytest.raises(UserError, match=part):
+        train_policy.main(["--out", str(tmp_path / "run"), *flags])

@@ -133,3 +133,29 @@ def test_the_loss_of_a_uniform_head_is_the_log_of_the_bins():
     torch.nn.init.zeros_(model.out.bias)
     loss, _ = actor.loss(model, told(), torch.zeros(2, 4, 4), torch.Generator().manual_seed(0))
     assert loss.item() == pytest.approx(torch.log(torch.tensor(9.0)).item(), abs=1e-5)
+
+
+def test_two_observations_tell_a_movement():
+    """The action is where the state came from, which a single observation does not tell."""
+    left = {}
+    for frames in (1, 2):
+        model = make("l1", actions=1, chunk=1, state=3, frames=frames, d_model=32).train()
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+        rng = torch.Generator().manual_seed(0)
+        for _ in range(150):
+            state, before = torch.rand(2, 64, 3, generator=rng)
+            places = torch.zeros(64, 2, 3)
+            past = places[:, None], before[:, None]
+            condition = Condition(places, state, torch.zeros(64, 6), past=past)
+            value, _ = actor.loss(model, condition, (state - before)[:, None, :1], rng)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+        left[frames] = value.item()
+    assert left[2] < 0.1 < 0.2 < left[1]
+
+
+def test_a_single_observation_has_the_weights_that_it_always_had():
+    names = set(make().state_dict())
+    more = set(make(frames=3).state_dict())
+    assert more - names == {"ago"} and names < more

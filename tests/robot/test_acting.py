@@ -37,7 +37,7 @@ def make_batches(root, **more) -> ActingBatches:
     cfg, episodes = TrainConfig(batch_size=8, accumulate=2), watcher.episodes
     frames = np.arange(len(states))
     return ActingBatches(
-        acting.known(told),
+        acting.known(told, episodes),
         episodes,
         acting.executed_of(episodes),
         Scaling.none(4, 8),
@@ -115,7 +115,7 @@ def test_training_draws_versions_and_evaluation_does_not(robot_world):
     episodes = watcher.episodes
     executed = acting.executed_of(episodes)
     parts = (episodes, executed, Scaling.none(4, 8), np.arange(len(states)), cfg, 8)
-    batches = ActingBatches(acting.known(told), *parts)
+    batches = ActingBatches(acting.known(told, episodes), *parts)
     whole = told.orders[told.task_of, 0]
     batch = batches.batch(np.arange(len(states)))
     assert torch.equal(batch["order"], whole)
@@ -135,3 +135,11 @@ def test_batches_have_what_was_wanted_and_what_was_done(robot_world):
 def test_a_dataset_without_disturbance_did_what_it_wanted(tmp_path):
     episodes = Episodes(record(tmp_path / "demos"), cameras=[])
     assert acting.executed_of(episodes) is episodes.actions
+
+
+def test_earlier_frames_stay_in_their_episode(robot_world):
+    _, watcher = opened(robot_world)
+    second = int(watcher.episodes.starts[1])
+    frames = np.array([second, second + 1, second + 4])
+    found = acting.earlier(watcher.episodes, frames, 3) - second
+    assert found.tolist() == [[0, 0, 0], [0, 0, 0], [3, 2, 1]]
