@@ -167,9 +167,8 @@ def versions(tokenizer: Tokenizer, ids: np.ndarray, hidden: float) -> np.ndarray
     """Instructions (n, W) -> (n, versions, W): the first is whole, the others have hidden words.
 
     hidden: the share of words that become [UNK]; 0: the whole instruction is the only version; 1:
-    every word is hidden in the only version. An
-    actor that was told whole instructions only does not obey an order with an unknown verb, even
-    if its places are right (docs/log/robot.md).
+    every word is hidden in the only version. An actor that was told whole instructions only does
+    not obey an order with an unknown verb, even if its places are right (docs/log/robot.md).
     """
     if hidden == 1:
         return data.hide_words(tokenizer, ids, hidden, None)[:, None]
