@@ -64,9 +64,14 @@ def actor_config(setup: recipe.Setup, source: Source) -> ActorConfig:
     )
 
 
-def make_policy(source: Source, config: ActorConfig, device: torch.device) -> Policy:
+def make_policy(
+    source: Source, config: ActorConfig, executed: np.ndarray, device: torch.device
+) -> Policy:
     """The policy before its first step. A trained grounder is not trained any more."""
     policy = Policy(source.grounder, config)
+    if source.cartesian:
+        reach = acting.reach_of(source.watcher.episodes, executed)
+        policy.actor.reach.data.copy_(torch.from_numpy(reach))
     if source.eyes is not None:
         policy.grounder.load_state_dict(source.eyes.state_dict())
         policy.grounder.requires_grad_(False)
@@ -101,16 +106,17 @@ def main(argv=None):
         recipe.refuse_other_data(start.folder, "data", [source.meta["fingerprint"]], run)
     device = recipe.begin(setup, cfg, own, config, cfg)
 
-    policy = make_policy(source, config, device)
+    episodes = source.watcher.episodes
+    executed = acting.executed_of(episodes)
+    policy = make_policy(source, config, executed, device)
     scaling, states = source.scaled()
     given = (source.watcher, source.tokenizer, states, own.unknown)
     condition = acting.looked_at(*given, config.frames)
     if source.eyes is not None:
         policy.eval()
         told = acting.told_of(policy, *given)
-        condition = acting.known(told, source.watcher.episodes, config.frames)
-    episodes = source.watcher.episodes
-    parts = (condition, episodes, acting.executed_of(episodes), scaling)
+        condition = acting.known(told, episodes, config.frames)
+    parts = (condition, episodes, executed, scaling)
     frames, held_out = split_frames(source)
     about = recipe.about(
         "policy",

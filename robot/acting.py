@@ -124,6 +124,18 @@ def executed_of(episodes: Episodes) -> np.ndarray:
     return Episodes(episodes.folder, state=data.EXECUTED, action=data.ACTION, cameras=[]).states
 
 
+def reach_of(episodes: Episodes, executed: np.ndarray) -> np.ndarray:
+    """Metres that the hand moves per unit of the executed action on its axis: (3,) float32.
+
+    By least squares over all frames; the first three numbers of states and actions are x, y, z.
+    """
+    frames = np.flatnonzero(np.diff(episodes.episode_of) == 0)  # the next frame is of the episode
+    done = executed[frames, :3]
+    moved = episodes.states[frames + 1, :3] - episodes.states[frames, :3]
+    squares = (done**2).sum(0)
+    return ((done * moved).sum(0) / np.maximum(squares, 1e-9)).astype(np.float32)
+
+
 def told_of(
     policy: Policy, watcher: Watcher, tokenizer: Tokenizer, states: Tensor, hidden: float = 0.0
 ) -> Told:

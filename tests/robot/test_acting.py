@@ -143,3 +143,10 @@ def test_earlier_frames_stay_in_their_episode(robot_world):
     frames = np.array([second, second + 1, second + 4])
     found = acting.earlier(watcher.episodes, frames, 3) - second
     assert found.tolist() == [[0, 0, 0], [0, 0, 0], [3, 2, 1]]
+
+
+def test_the_reach_is_what_the_hand_moves(robot_world):
+    _, watcher = opened(robot_world)
+    reach = acting.reach_of(watcher.episodes, acting.executed_of(watcher.episodes))
+    # A step of the table is 3 cm; the hand lags a little behind.
+    assert ((reach > 0.02) & (reach < 0.031)).all()
