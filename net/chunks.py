@@ -37,7 +37,9 @@ class Trace:
     stages  the tokens (B, T, A) after each call, K where masked
     nats    (B,): -log p per number, of the chunk that was made under the law that made it. Call c
             reveals the numbers R_c, independently of each other given the earlier calls, so
-            -log p = - sum over c and i in R_c of log p(x_i | R_1 .. R_{c-1}). Exact for the twin.
+            -log p = - sum over c and i in R_c of log p(x_i | R_1 .. R_{c-1}). Exact for the twin
+            and in the order of time. In a random order it is given the order. By confidence,
+            the choice of what to reveal depends on the numbers, and is not counted.
     entropy (B,): the mean entropy of a number, in nats, before the first choice
     """
 

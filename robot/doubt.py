@@ -5,10 +5,11 @@
     naming   entropy of which thing, or cell of a map, the order names
     unknown  share of the order's words that training never said
 
-Each is a number that rises with doubt. An episode has the mean over its chunks.
+Each is a number that rises with doubt. An episode has the signals of its first chunk, which are
+known before the arm moves, and the means over its chunks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -16,6 +17,8 @@ from torch import Tensor
 from net.chunks import Trace
 
 SIGNALS = ("nats", "entropy", "naming", "unknown")
+WHENS = ("first", "mean")
+Z = 1.96  # of an interval of 95%
 
 
 def naming_entropy(scores: Tensor) -> float:
@@ -34,12 +37,30 @@ def of_chunk(trace: Trace, scores: Tensor) -> dict[str, float]:
     return found
 
 
-def of_episode(made: Sequence[dict], text: str, unknown: Sequence[str]) -> dict[str, float]:
-    """The signals of an episode: means over its chunks, and the share of unknown words."""
+def of_episode(
+    made: Sequence[dict], text: str, unknown: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """The signals of an episode: {"first": of its first chunk, "mean": over its chunks}.
+
+    The share of unknown words is the same in both.
+    """
     chunks = [each["doubt"] for each in made]
     names = [name for name in SIGNALS if chunks and name in chunks[0]]
-    found = {name: float(np.mean([chunk[name] for chunk in chunks])) for name in names}
-    return found | {"unknown": len(unknown) / max(1, len(text.split()))}
+    share = {"unknown": len(unknown) / max(1, len(text.split()))}
+    first = {name: float(chunks[0][name]) for name in names}
+    mean = {name: float(np.mean([chunk[name] for chunk in chunks])) for name in names}
+    return {"first": first | share, "mean": mean | share}
+
+
+def medians(doubts: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """The median of each signal over episodes, for the signals that every episode has."""
+    found: dict[str, dict[str, float]] = {}
+    for when in WHENS:
+        for name in SIGNALS:
+            numbers = [each[when][name] for each in doubts if name in each.get(when, {})]
+            if numbers and len(numbers) == len(doubts):
+                found.setdefault(when, {})[name] = float(np.median(numbers))
+    return found
 
 
 def auc(low: Sequence[float], high: Sequence[float]) -> float | None:
@@ -51,6 +72,32 @@ def auc(low: Sequence[float], high: Sequence[float]) -> float | None:
         return None
     left, right = np.asarray(low)[:, None], np.asarray(high)[None]
     return float((right > left).mean() + 0.5 * (right == left).mean())
+
+
+def auc_interval(value: float, low: int, high: int) -> tuple[float, float]:
+    """The 95% interval of an AUC from `low` and `high` numbers on its sides.
+
+    Newcombe's fifth method (Statistics in Medicine 25, 2006, page 559). It stays wide at 0 and 1,
+    where a bootstrap has no width.
+    """
+
+    def far(true: float) -> bool:
+        pairs = (low + high) / 2 - 1
+        spread = 1 + pairs * (1 - true) / (2 - true) + pairs * true / (1 + true)
+        return abs(value - true) > Z * np.sqrt(true * (1 - true) * spread / (low * high))
+
+    return edge(far, 0.0, value), edge(far, 1.0, value)
+
+
+def edge(far: Callable[[float], bool], outside: float, inside: float) -> float:
+    """Where `far` changes between a number outside an interval and a number inside, by halving."""
+    for _ in range(40):
+        middle = (outside + inside) / 2
+        if far(middle):
+            outside = middle
+        else:
+            inside = middle
+    return inside
 
 
 def kept_success(doubts: Sequence[float], done: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:

@@ -92,7 +92,7 @@ class Episode:
     frames: list[str] = field(default_factory=list)
     chunks: list[dict] = field(default_factory=list)
     stride: int = 1
-    doubt: dict[str, float] = field(default_factory=dict)
+    doubt: dict[str, dict[str, float]] = field(default_factory=dict)
     said: Said | None = None
 
 
@@ -214,6 +214,7 @@ def figures(episodes: list[Episode]) -> dict:
     result["steps"] = float(np.median(steps)) if steps else None
     seconds = [each for episode in episodes for each in episode.seconds]
     result["ms_per_chunk"] = 1000 * float(np.median(seconds)) if seconds else None
+    result["doubt"] = doubt.medians([episode.doubt for episode in episodes])
     return result
 
 

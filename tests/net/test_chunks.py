@@ -103,6 +103,29 @@ def test_the_nats_of_chunks_are_those_of_a_law(head, calls):
         assert abs(len(chances) / rows - chances[0]) < 4 * deviation
 
 
+@pytest.mark.parametrize("head, calls", [("diffusion", 1), ("diffusion", 2), ("ar", 1)])
+def test_the_nats_are_those_of_every_chunk_written_down(head, calls):
+    """All 9 chunks of 2 steps with 3 bins: the law is computed from the logits, without `make`."""
+    model = make(head, actions=1, chunk=2, bins=3)
+    law = {}
+    for first, second in itertools.product(range(3), range(3)):
+        hidden = torch.full((1, 2, 1), 3)
+        begun = torch.tensor([[[first], [3]]])
+        told_first = begun if head == "ar" or calls == 2 else hidden
+        p_first = model.logits(told(1), hidden).log_softmax(-1)[0, 0, 0, first]
+        p_second = model.logits(told(1), told_first).log_softmax(-1)[0, 1, 0, second]
+        law[first - 1.0, second - 1.0] = -(p_first + p_second).item() / 2
+    assert sum(math.exp(-2 * nats) for nats in law.values()) == pytest.approx(1, abs=1e-5)
+    condition = told(1).rows(torch.zeros(500, dtype=torch.long))
+    trace = Trace()
+    rng = torch.Generator().manual_seed(0)
+    cfg = ChunkConfig(calls=calls, draw=True)
+    drawn = chunks.make(model, condition, cfg, rng, trace=trace)[..., 0]
+    for actions, nats in zip(drawn.tolist(), trace.nats.tolist(), strict=True):
+        assert nats == pytest.approx(law[tuple(actions)], abs=1e-4)
+    assert len(law) == len(set(map(tuple, drawn.tolist()))) == 9
+
+
 def test_given_actions_have_no_part_in_the_nats():
     trace = Trace()
     chunks.make(make(), told(), ChunkConfig(), prefix=torch.zeros(2, 3, 4), trace=trace)
