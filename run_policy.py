@@ -93,7 +93,7 @@ def main(argv=None):
     opened = policies.open_policy(own.checkpoint, choose_device(own.device))
     world = opened.saved.get("world", "table")
     opened.scaling.check(*WIDTHS[world])  # a policy of another robot has other numbers
-    if trial.say:
+    if trial.say and world == "table":
         opened.sayings()  # a policy that says nothing is refused before the first episode
     film = Film() if own.html else None
     settings = {}

@@ -35,12 +35,16 @@ class GroundingStart:
         flags.check(self)
 
 
+# Of the architecture: what the data and --co_train decide, so no flags.
+FROM_DATA = ("vocab_size", "longest", "kinds", "cameras", "sayings")
+
+
 def parse_args(argv):
     parser = flags.Parser(__doc__)
     parser.add_settings(recipe.RunFolder, out="checkpoints_grounding")
     parser.add_settings(GroundingStart)
     parser.add_settings(GroundingRun)
-    parser.add_settings(GrounderConfig, skip=("vocab_size", "longest", "kinds", "cameras"))
+    parser.add_settings(GrounderConfig, skip=FROM_DATA)
     parser.add_settings(
         TrainConfig,
         max_steps=4000,
@@ -55,6 +59,10 @@ def parse_args(argv):
 def read_data(setup: recipe.Setup, start: GroundingStart) -> tuple[data.RobotData, GrounderConfig]:
     """The stills and the architecture. Raises UserError if a resumed run had other data."""
     robot_data = data.RobotData(start.data_dir)
+    own = setup.own(GroundingRun)
+    if own.co_train:
+        # An arm of Meta-World sees things without names: there is nothing to say.
+        robot_data.need_table("--co_train")
     kept = setup.resume["grounder"] if setup.resume else {}
     config = flags.resolve(GrounderConfig, setup.arguments, setup.file, kept)
     if config.sees == "pixels":
@@ -70,12 +78,8 @@ def read_data(setup: recipe.Setup, start: GroundingStart) -> tuple[data.RobotDat
         longest=words.LONGEST,
         kinds=len(stills.KINDS),
         cameras=cameras,
+        sayings=sayings.tokenizer().vocab_size if own.co_train else 0,
     )
-    own = setup.own(GroundingRun)
-    if own.co_train:
-        # An arm of Meta-World sees things without names: there is nothing to say.
-        robot_data.need_table("--co_train")
-        config = dataclasses.replace(config, sayings=sayings.tokenizer().vocab_size)
     if setup.resume:
         run = [setup.resume["data"]["fingerprint"]]
         recipe.refuse_other_data(start.data_dir, "stills", [robot_data.meta["fingerprint"]], run)

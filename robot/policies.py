@@ -34,7 +34,16 @@ class Opened:
                 "a grounder that was trained with --co_train",
                 "train one with train_grounding.py --co_train 1, then the policy on it",
             )
-        return Tokenizer.from_json(self.saved["sayings"])
+        own = Tokenizer.from_json(self.saved["sayings"])
+        sayer = self.policy.grounder.sayer
+        words = 0 if sayer is None else sayer.writer.config.vocab_size
+        if own.vocab_size != words:
+            raise UserError(
+                f"a policy that says {words} words, with a tokenizer of {own.vocab_size}",
+                "as many words as its tokenizer has",
+                "use another checkpoint of the run",
+            )
+        return own
 
 
 def read(path: Path | str, kind: str, trainer: str) -> Checkpoint:

@@ -84,3 +84,8 @@ def test_an_order_of_ones_own(robot_world, capsys):
     assert "| val | pick | 1 |" in written.out
     with pytest.raises(UserError, match="'fly to the moon'"):
         run(robot_world, "--instruction", "fly to the moon")
+
+
+def test_at_meta_world_a_policy_has_nothing_to_say(metaworld_robot):
+    with pytest.raises(UserError, match="--say at Meta-World"):
+        run_policy.main(["--checkpoint", str(metaworld_robot / "policy" / "best.pt"), "--say"])

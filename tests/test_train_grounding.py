@@ -47,7 +47,7 @@ def test_other_stills_are_refused(robot_world, tmp_path):
         make_grounder(other, tmp_path / "run", "--resume")
 
 
-def test_it_learns_to_say_what_it_sees(robot_world, tmp_path):
+def test_it_learns_to_say_what_it_sees(robot_world, tmp_path, capsys):
     more = ["--co_train", "1", "--max_steps", "60", "--learning_rate", "5e-3", "--batch_size", "8"]
     run = make_grounder(robot_world / "data", tmp_path / "run", *more)
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
@@ -60,6 +60,8 @@ def test_it_learns_to_say_what_it_sees(robot_world, tmp_path):
     found = json.loads(path.read_text())
     assert found["splits"]["val"]["all"]["sayings"] == 2
     assert set(found["episodes"][0]["said"]) == {"text", "true"}
+    run_policy.main([*arguments, "--say", "--control", "no_image"])
+    assert "of 2 sayings are true" in capsys.readouterr().out
 
 
 def test_a_policy_that_says_nothing_is_refused(robot_world):
@@ -71,3 +73,8 @@ def test_a_policy_that_says_nothing_is_refused(robot_world):
 def test_meta_world_has_nothing_to_say(metaworld_robot, tmp_path):
     with pytest.raises(UserError, match="leave out --co_train"):
         make_grounder(metaworld_robot / "data", tmp_path / "run", "--co_train", "1")
+
+
+def test_the_words_that_it_says_are_no_flag(robot_world, tmp_path):
+    with pytest.raises(UserError, match="the flag --sayings"):
+        make_grounder(robot_world / "data", tmp_path / "run", "--sayings", "20")

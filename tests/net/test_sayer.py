@@ -25,3 +25,12 @@ def test_without_sayings_the_weights_are_the_same():
     plain, talking = weights
     assert all(torch.equal(plain[name], talking[name]) for name in plain)
     assert {name.split(".")[0] for name in set(talking) - set(plain)} == {"sayer"}
+
+
+def test_cells_of_an_image_are_read_with_their_places():
+    model = Grounder(GrounderConfig(sees="pixels", sayings=20, width=32, cameras=2)).eval()
+    seen = model.look({"images": torch.zeros(3, 2, 16, 16, 3, dtype=torch.uint8)})
+    view = model.sayer.view(seen.features, seen.places, seen.real)
+    assert view.shape == (3, 2 * 4 * 4, 32)
+    assert model.sayer.writer.length_logits(view).shape[0] == 3
+    assert not torch.equal(view[:, 0], view[:, 5])

@@ -5,7 +5,7 @@ import torch
 
 from base.errors import UserError
 from loop import checkpoint
-from robot import policies
+from robot import policies, sayings
 
 CPU = torch.device("cpu")
 
@@ -35,3 +35,13 @@ def test_weights_that_do_not_fit_are_refused(robot_world, tmp_path):
     checkpoint.save(tmp_path / "best.pt", saved)
     with pytest.raises(UserError, match="do not fit"):
         policies.open_policy(tmp_path / "best.pt", CPU)
+
+
+def test_words_to_say_that_the_policy_has_not_are_refused(robot_world):
+    opened = policies.open_policy(robot_world / "policy" / "best.pt", CPU)
+    opened.saved["sayings"] = sayings.tokenizer().to_json()
+    with pytest.raises(UserError, match="says 0 words"):
+        opened.sayings()
+    opened.saved["sayings"] = "no tokenizer"
+    with pytest.raises(UserError, match="no tokenizer"):
+        opened.sayings()
