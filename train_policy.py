@@ -23,6 +23,7 @@ import torch
 
 from base import files, flags
 from base.config import ActorConfig, TrainConfig
+from base.files import UserError
 from loop import distributed, fit, hardware, recipe
 from net.grounder import order_width
 from net.policy import Policy
@@ -62,6 +63,22 @@ def actor_config(setup: recipe.Setup, source: Source) -> ActorConfig:
         order=order_width(source.grounder),
         cartesian=source.cartesian,
     )
+
+
+def refuse_other_policy(setup: recipe.Setup, source: Source, config: ActorConfig) -> None:
+    """Raise UserError unless head and eyes are those of the resumed run."""
+    assert setup.resume is not None
+    # Refused here, because torch would name tensors and not flags, after config.json was written.
+    for now, key in ((config, "actor"), (source.grounder, "grounder")):
+        before = flags.from_dict(type(now), setup.resume[key], "the checkpoint")
+        for name, value in flags.to_dict(now).items():
+            kept = getattr(before, name)
+            if value != kept:
+                raise UserError(
+                    f"a policy with {name} {value}, of the {key}",
+                    f"{name} {kept}, of the run that is being resumed",
+                    "resume with the flags of the run, or choose another --out",
+                )
 
 
 def make_policy(
@@ -104,6 +121,7 @@ def main(argv=None):
     if setup.resume:
         run = [setup.resume["data"]["fingerprint"]]
         recipe.refuse_other_data(start.folder, "data", [source.meta["fingerprint"]], run)
+        refuse_other_policy(setup, source, config)
     device = recipe.begin(setup, cfg, own, config, cfg)
 
     episodes = source.watcher.episodes

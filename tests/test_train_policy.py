@@ -120,6 +120,26 @@ def test_a_driver_tells_what_training_told(robot_world, tmp_path):
         assert np.abs(made["actions"] - expected).max() < 1e-5
 
 
+def test_a_run_is_resumed_as_the_policy_that_it_is(tmp_path):
+    """Each is refused in one line, and the run keeps its settings."""
+    folder, run = demonstrations.record(tmp_path / "toy"), tmp_path / "run"
+    arguments = ["--dataset", str(folder), "--image_side", "16", "--out", str(run), *ACT]
+    train_policy.main([*arguments, "--state_only", "--frames", "2", "--max_steps", "2"])
+    settings = (run / "config.json").read_text()
+    again = [*arguments, "--resume", "--max_steps", "3"]
+    for more, part in (
+        ([], "sees nothing, of the run"),
+        (["--state_only", "--frames", "3"], "frames 2, of the run"),
+        (["--state_only", "--d_model", "32"], "d_model 16, of the run"),
+    ):
+        with pytest.raises(UserError, match=part):
+            train_policy.main([*again, *more])
+        assert (run / "config.json").read_text() == settings
+    train_policy.main([*again, "--state_only"])
+    opened = policies.open_policy(run / "last.pt", torch.device("cpu"))
+    assert opened.policy.actor.config.frames == 2 and opened.saved["step"] == 3
+
+
 def test_words_and_numbers_alone(tmp_path, capsys):
     folder = demonstrations.record(tmp_path / "toy")
     more = [
