@@ -70,7 +70,7 @@ class Driver:
         self.chunk: np.ndarray | None = None
         self.start = 0  # the control step of the chunk's first action
         self.coming: tuple[int, np.ndarray] | None = None  # when it began, and the chunk
-        # Of the steps before, the newest first: what was seen, and the state.
+        # Of the steps that looked before, the newest first: what was seen, and the state.
         self.before: list[tuple[dict, torch.Tensor]] = []
         self.made: list[dict] = []
         self.taken: list[tuple[int, int]] = []
@@ -82,11 +82,10 @@ class Driver:
 
         seen: what `TableEnv` shows. kinds: the attributes of the things, for a policy of lists.
         """
-        earlier = self.opened.policy.actor.config.frames - 1
-        looking = self.due()
-        if looking or earlier:
+        if self.looks():
+            earlier = self.opened.policy.actor.config.frames - 1
             observed = self.observed(seen, kinds)
-            if looking:
+            if self.due():
                 self.coming = (self.step, self.think(*observed))
                 self.arrive()  # at once, without a delay
             self.before = [observed, *self.before][:earlier]
@@ -101,23 +100,39 @@ class Driver:
         return sayings.write(self.opened.policy.grounder, own, parts)[0]
 
     def looks(self) -> bool:
-        """Whether the next control step looks, and so needs an image."""
-        return self.due() or self.opened.policy.actor.config.frames > 1
+        """Whether the next control step looks, and so needs an image.
+
+        A policy of F frames looks in the last F steps before each chunk, that step included.
+        """
+        self.arrive()
+        return self.step + self.opened.policy.actor.config.frames > self.due_at()
 
     def due(self) -> bool:
         """Whether a new chunk is made in the next control step."""
         self.arrive()
-        due = self.chunk is None or self.step - self.start >= self.drive.execute
-        return due and self.coming is None
+        return self.step >= self.due_at()
+
+    def due_at(self) -> int:
+        """The control step in which the next chunk will be made, as it is known now."""
+        if self.coming is None:
+            return self.step if self.chunk is None else self.start + self.drive.execute
+        begun, arrival = self.coming[0], self.coming[0] + self.drive.delay
+        start = self.first_step(begun, arrival)
+        return max(arrival, start + self.drive.execute)
+
+    def first_step(self, begun: int, arrival: int) -> int:
+        """The control step of the first action of the chunk that is coming."""
+        # While the robot stands still, nothing of the chunk gets past.
+        still = self.drive.while_waiting == "wait" or self.chunk is None
+        return arrival if still else begun
 
     def arrive(self) -> None:
         """Take over a chunk whose delay is over."""
         if self.coming is None or self.step < self.coming[0] + self.drive.delay:
             return
         begun, chunk = self.coming
-        if self.drive.while_waiting == "wait" or self.chunk is None:
-            begun = self.step  # nothing of it is past: the robot stood still
-        elif self.drive.while_waiting == "ensemble":
+        begun = self.first_step(begun, self.step)
+        if self.drive.while_waiting == "ensemble" and self.chunk is not None:
             # Both chunks know the steps that they share.
             shared = self.chunk[begun - self.start :][: len(chunk)]
             chunk = chunk.copy()

@@ -85,6 +85,43 @@ def test_every_mode_gives_an_action_in_every_step(opened, mode, delay):
     assert len(driver.seconds) == len(driver.made) >= 2
 
 
+class Remembering(Driver):
+    """Keeps the states that each chunk was made from, as control steps, the newest first."""
+
+    def begin(self, text):
+        self.told = []
+        return super().begin(text)
+
+    def think(self, parts, state):
+        self.told.append([int(state[0, 0]), *(int(each[0, 0]) for _, each in self.before)])
+        return np.zeros((8, 4), np.float32)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("delay", [0, 1, 3])
+@pytest.mark.parametrize("frames", [1, 2, 3, 6])
+def test_a_chunk_knows_the_last_steps_and_others_need_no_image(opened, mode, delay, frames):
+    opened.policy.actor.config.frames = frames
+    driver = Remembering(opened, ChunkConfig(), DriveConfig(4, delay, mode))
+    driver.begin("pick up the red star")
+    looked, due = [], []
+    for step in range(30):
+        if driver.due():
+            due.append(step)
+        shown = {"state": np.full(8, step, np.float32), "things": SEEN["things"]}
+        if driver.looks():
+            looked.append(step)
+        else:
+            shown = {}  # there is nothing to read
+        driver.next(shown, KINDS)
+    assert len(due) >= 3 and len(driver.told) == len(due)
+    for step, told in zip(due, driver.told, strict=True):
+        assert told == list(range(step, max(step - frames, -1), -1))
+    needed = {step - ago for step in due for ago in range(frames)}
+    # The last steps may look ahead to a chunk after the episode's end.
+    assert [step for step in looked if step <= due[-1]] == sorted(s for s in needed if s >= 0)
+
+
 def test_more_than_a_chunk_is_refused(opened):
     with pytest.raises(UserError, match="at most 8 together"):
         Driver(opened, ChunkConfig(), DriveConfig(execute=7, delay=2))
