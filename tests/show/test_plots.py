@@ -43,3 +43,13 @@ def test_sampler_grid_has_a_line_per_sampler(tmp_path, monkeypatch):
     first, second, human = drawn[0].axes[0].lines
     assert np.allclose(first.get_xdata(), [4.4, 4.8]) and second.get_label() == "entropy_bound"
     assert human.get_label() == "human text" and human.get_xdata() == [5.0]
+
+
+def test_kept_by_doubt_has_a_line_per_signal(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    shares, success = np.array([0.5, 1.0]), np.array([1.0, 0.5])
+    plots.kept_by_doubt(tmp_path / "doubt.png", {"nats": (shares, success)})
+    (line,) = drawn[0].axes[0].lines
+    assert line.get_label() == "nats"
+    assert np.allclose(line.get_xdata(), [50, 100]) and np.allclose(line.get_ydata(), [100, 50])
