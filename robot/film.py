@@ -65,8 +65,10 @@ def chunks_of(driver: Driver, project: Callable[[np.ndarray], np.ndarray]) -> li
     Each has `since` (the step from which on it was followed), `start` (the step of its first
     action), `actions` (T lists of A numbers in -1..1), `calls` (for each step the call that
     revealed it, 0 for a given step; None if the head reveals nothing), and `take` and `put`: the
-    places that the grounder found, as shares of the image's side, or None.
+    places that the grounder found, as shares of the image's side, or None. A policy that sees
+    nothing found none.
     """
+    blind = driver.opened.policy.grounder.config.sees == "nothing"
     found = []
     # The last chunk may have come too late to be followed.
     for made, (since, start) in zip(driver.made, driver.taken, strict=False):
@@ -79,8 +81,8 @@ def chunks_of(driver: Driver, project: Callable[[np.ndarray], np.ndarray]) -> li
                 "actions": np.round(made["actions"], 2).tolist(),
                 # A call reveals whole steps: the largest of a step's numbers stands for all.
                 "calls": None if calls is None else calls.max(1).tolist(),
-                "take": share(take),
-                "put": share(put),
+                "take": None if blind else share(take),
+                "put": None if blind else share(put),
             }
         )
     return found

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,17 @@ def camera():
         pytest.skip(f"no OpenGL here: {error}")
     yield camera
     camera.close()
+
+
+@pytest.mark.parametrize("sees, marks", [("state", [0.5, 0.25]), ("nothing", None)])
+def test_a_policy_that_sees_nothing_found_no_places(sees, marks):
+    """Its places are zeros, which would be marks in the middle of the table. Needs no OpenGL."""
+    grounder = SimpleNamespace(config=SimpleNamespace(sees=sees))
+    opened = SimpleNamespace(policy=SimpleNamespace(grounder=grounder))
+    made = {"places": np.zeros((2, 3)), "actions": np.zeros((8, 4)), "calls": None}
+    driver = SimpleNamespace(opened=opened, made=[made], taken=[(0, 0)])
+    (chunk,) = film.chunks_of(driver, lambda places: np.array([[0.5, 0.25]] * 2))
+    assert chunk["take"] == marks and chunk["put"] == marks
 
 
 def play(robot_world, camera, **drive) -> scores.Episode:
