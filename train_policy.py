@@ -65,9 +65,14 @@ def actor_config(setup: recipe.Setup, source: Source) -> ActorConfig:
     )
 
 
-def refuse_other_policy(setup: recipe.Setup, source: Source, config: ActorConfig) -> None:
-    """Raise UserError unless head and eyes are those of the resumed run."""
-    assert setup.resume is not None
+def refuse_other_run(
+    setup: recipe.Setup, start: ActingStart, source: Source, config: ActorConfig
+) -> None:
+    """Raise UserError unless data, head and eyes are those of the resumed run, if there is any."""
+    if setup.resume is None:
+        return
+    run = [setup.resume["data"]["fingerprint"]]
+    recipe.refuse_other_data(start.folder, "data", [source.meta["fingerprint"]], run)
     # Refused here, because torch would name tensors and not flags, after config.json was written.
     for now, key in ((config, "actor"), (source.grounder, "grounder")):
         before = flags.from_dict(type(now), setup.resume[key], "the checkpoint")
@@ -118,10 +123,7 @@ def main(argv=None):
     start, own, cfg = setup.own(ActingStart), setup.own(ActingRun), setup.train_config()
     source = sources.open_source(start)
     config = actor_config(setup, source)
-    if setup.resume:
-        run = [setup.resume["data"]["fingerprint"]]
-        recipe.refuse_other_data(start.folder, "data", [source.meta["fingerprint"]], run)
-        refuse_other_policy(setup, source, config)
+    refuse_other_run(setup, start, source, config)
     device = recipe.begin(setup, cfg, own, config, cfg)
 
     episodes = source.watcher.episodes
