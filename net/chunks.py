@@ -40,7 +40,8 @@ class Trace:
             -log p = - sum over c and i in R_c of log p(x_i | R_1 .. R_{c-1}). Exact for the twin
             and in the order of time. In a random order it is given the order. By confidence,
             the choice of what to reveal depends on the numbers, and is not counted.
-    entropy (B,): the mean entropy of a number, in nats, before the first choice
+    entropy (B,): the mean entropy of a number, in nats, before the first choice. Of the twin it is
+            before each number's own choice: its later steps are not defined earlier.
     """
 
     stages: list[Tensor] = field(default_factory=list)
@@ -104,11 +105,14 @@ def binned(
         told = dataclasses.replace(told, moved=prefix.sum(1))
     left = T - given
     calls = left if actor.config.head == "ar" else min(cfg.calls, left)
-    nats = torch.zeros(B, device=actor.device)
+    nats = total = torch.zeros(B, device=actor.device)
     for call in range(calls):
         log_p = (actor.logits(told, tokens) / temperature_of(cfg)).log_softmax(-1)
-        if trace.entropy is None:
-            trace.entropy = entropy_of(log_p[:, given:])
+        entropy = entropy_of(log_p)
+        if actor.config.head == "ar":
+            total = total + (entropy * reveal_of_twin(tokens, mask)).sum((1, 2))
+        elif call == 0:
+            total = entropy[:, given:].sum((1, 2))
         chosen, found = choose(log_p, cfg, rng)
         count = left * (call + 1) // calls - left * call // calls
         reveal = steps_to_reveal(actor, tokens, log_p, chosen, count, cfg, rng, mask)
@@ -117,13 +121,19 @@ def binned(
         chances = log_p.gather(-1, chosen[..., None])[..., 0]
         nats -= (chances * reveal).sum((1, 2))
         trace.stages.append(tokens.clone())
-    trace.nats = nats / (left * A)
+    trace.nats, trace.entropy = nats / (left * A), total / (left * A)
     return actions
 
 
 def entropy_of(log_p: Tensor) -> Tensor:
-    """The mean entropy of a number in nats: log_p (B, T, A, K) -> (B,)."""
-    return -(log_p.exp() * log_p).sum(-1).mean((1, 2))
+    """The entropy of each number in nats: log_p (B, T, A, K) -> (B, T, A)."""
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def reveal_of_twin(tokens: Tensor, mask: int) -> Tensor:
+    """The step that the twin writes next, the first masked step: tokens (B, T, A) -> (B, T, 1)."""
+    hidden = (tokens == mask).any(-1)  # (B, T)
+    return (hidden & (hidden.cumsum(1) == 1))[..., None]
 
 
 def calls_of(stages: list[Tensor], bins: int, given: int) -> Tensor:

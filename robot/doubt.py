@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from net.chunks import Trace
+from robot import words
 
 SIGNALS = ("nats", "entropy", "naming", "unknown")
 WHENS = ("first", "mean")
@@ -46,7 +47,7 @@ def of_episode(
     """
     chunks = [each["doubt"] for each in made]
     names = [name for name in SIGNALS if chunks and name in chunks[0]]
-    share = {"unknown": len(unknown) / max(1, len(text.split()))}
+    share = {"unknown": len(unknown) / max(1, len(words.split(text)))}
     first = {name: float(chunks[0][name]) for name in names}
     mean = {name: float(np.mean([chunk[name] for chunk in chunks])) for name in names}
     return {"first": first | share, "mean": mean | share}

@@ -84,9 +84,11 @@ class Driver:
         """
         if self.looks():
             earlier = self.opened.policy.actor.config.frames - 1
+            clock = time.perf_counter()
             observed = self.observed(seen, kinds)
             if self.due():
                 self.coming = (self.step, self.think(*observed))
+                self.seconds.append(time.perf_counter() - clock)
                 self.arrive()  # at once, without a delay
             self.before = [observed, *self.before][:earlier]
         action = self.current()
@@ -162,7 +164,6 @@ class Driver:
 
     def think(self, parts: dict, state: torch.Tensor) -> np.ndarray:
         """A new chunk from what is seen now: (T, A) in [-1, 1]."""
-        clock = time.perf_counter()
         policy, device = self.opened.policy, self.opened.policy.device
         earlier = policy.actor.config.frames - 1
         # At an episode's start its first observation is repeated.
@@ -175,7 +176,6 @@ class Driver:
             prefix = self.committed(device)
             trace = chunks.Trace()
             actions = chunks.make(policy.actor, told, self.making, self.rng, prefix, trace)[0]
-        self.seconds.append(time.perf_counter() - clock)
         made = {"step": self.step, "places": found.places[0].cpu().numpy()}
         calls = None
         if trace.stages:
