@@ -187,10 +187,7 @@ class Grounder(nn.Module):
         self.put = mlp(ORDER_READERS * width, 128, 9)
         # Last, so that the weights of all else are the same with and without it.
         if config.sayings:
-            features = config.kinds if config.sees == "state" else CHANNELS
-            self.sayer = Sayer(
-                config, features, 3 if config.sees == "state" else 2 + config.cameras
-            )
+            self.sayer = Sayer(config, 3 if config.sees == "state" else 2 + config.cameras)
 
     def understand(self, words: Tensor, lengths: Tensor) -> Understood:
         """Words (B, W) int64 with `lengths` (B,) -> queries and order."""

@@ -102,7 +102,7 @@ def make_loss(own: GroundingRun) -> Callable:
             loss = loss + own.naming * naming
             figures["naming"] = naming.item()
         if own.co_train:
-            condition = sayings.view(model, seen, shown)
+            condition = sayings.view(model, seen)
             said, more = sayings.loss(model, condition, batch["sayings"], rng)
             loss = loss + own.co_train * said
             figures |= more

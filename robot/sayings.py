@@ -26,6 +26,7 @@ from worlds.judge import judge
 from worlds.layouts import SHAPES, ZONES, Layout, Thing, as_object, as_scene
 from worlds.scenes import COLOURS, Scene, pick, relation
 
+PER_STILL = 4  # sayings of a still in a step; the still is seen once
 LENGTH_WEIGHT = 0.1  # of the loss of lengths, next to the words'
 
 
@@ -72,11 +73,11 @@ class Sayings:
         self.tokenizer = tokenizer()
 
     def batch(self, numbers: np.ndarray, rng: np.random.Generator) -> dict:
-        """A saying for each still: tokens (n, L) int64, lengths (n,) int64."""
+        """PER_STILL sayings for each of n stills: tokens (n · PER_STILL, L), lengths, int64."""
         rows = []
         for number in numbers:
             layout = layout_of(self.kinds[number], self.places[number])
-            rows.append(encode(self.tokenizer, say(layout, rng)))
+            rows += [encode(self.tokenizer, say(layout, rng)) for _ in range(PER_STILL)]
         lengths = [len(row) for row in rows]
         tokens = np.full((len(rows), max(lengths)), self.tokenizer.pad, np.int64)
         for row, ids in zip(tokens, rows, strict=True):
@@ -93,20 +94,21 @@ def encode(own: Tokenizer, text: str) -> list[int]:
 # --- training and writing ------------------------------------------------------------------------
 
 
-def view(model: Grounder, seen: Seen, shown: dict[str, Tensor]) -> Tensor:
+def view(model: Grounder, seen: Seen) -> Tensor:
     """What the writer reads: (B, N, D)."""
     assert model.sayer is not None
-    features = shown["kinds"] if model.config.sees == "state" else seen.features
-    return model.sayer.view(features, seen.places, seen.real)
+    return model.sayer.view(seen.keys, seen.places, seen.real)
 
 
 def loss(model: Grounder, condition: Tensor, batch: dict, rng: torch.Generator):
-    """The loss of sayings in nats per word, and of their lengths. condition: from `view`."""
+    """The loss of sayings in nats per word, and of their lengths. condition: from `view`.
+
+    The sayings of a still are neighbours in the batch.
+    """
     writer = model.sayer.writer
     tokens, lengths, free = to_device(batch, model.device)
-    rows = torch.nn.functional.cross_entropy(
-        writer.length_logits(condition), batch["lengths"].to(model.device)
-    )
+    guessed = writer.length_logits(condition).repeat_interleave(PER_STILL, 0)
+    rows = torch.nn.functional.cross_entropy(guessed, batch["lengths"].to(model.device))
     denoise = writer.bind(lengths, writer.keys_values(condition))
     mask = writer.config.vocab_size - 1  # [MASK] is the last token
     value, figures = diffusion.loss(denoise, tokens, free, mask_id=mask, rng=rng, weight="clipped")
@@ -117,7 +119,7 @@ def loss(model: Grounder, condition: Tensor, batch: dict, rng: torch.Generator):
 def write(model: Grounder, own: Tokenizer, shown: dict[str, Tensor], seed: int = 0) -> list[str]:
     """What the model says of what it is shown: a sentence for each of B rows."""
     writer = model.sayer.writer
-    condition = view(model, model.look(shown), shown)
+    condition = view(model, model.look(shown))
     lengths = writer.length_logits(condition).argmax(-1).clamp(min=3)
     tokens = torch.from_numpy(blank_rows(lengths.tolist(), own)).to(model.device)
     denoise = writer.bind(lengths, writer.keys_values(condition))

@@ -7,11 +7,10 @@ import pytest
 
 pytest.importorskip("mujoco", reason="pip install -r requirements-robot.txt")
 
-from robot.checking import check
-
 import prep_robot_demos
 from base.files import UserError
 from robot import data
+from robot.checking import check
 from robot.episodes import Episodes
 from tests.making.robots import make_data
 from worlds import orders
