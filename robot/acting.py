@@ -48,7 +48,7 @@ class ActingRun:
         at_most=1.0,
     )
     committed: float = setting(
-        0.3,
+        0.5,
         "share of the rows whose first actions are given, as under a delay; heads with tokens",
         at_least=0.0,
         at_most=1.0,
