@@ -5,8 +5,8 @@ Writes  checkpoints_grounding/ (--out): config.json, log.jsonl, best.pt, last.pt
 
 Five minutes on one busy thread, from a simulator's list of things:
     python train_grounding.py --sees state --max_steps 800
-From images, 24 minutes on one busy thread:
-    python train_grounding.py --max_steps 3500 --batch_size 32
+From images, 81 minutes on one busy thread:
+    python train_grounding.py --max_steps 7000 --batch_size 32
 
 train_policy.py then trains what acts on these places.
 """
