@@ -37,9 +37,10 @@ class Sayer(nn.Module):
             )
         )
 
-        for block in self.writer.blocks:
+        for name, weight in self.writer.named_parameters():
             # A closed gate would let the words alone be learnt first (docs/log/robot.md).
-            nn.init.ones_(block.cross.gate)
+            if name.endswith("cross.gate"):
+                nn.init.ones_(weight)
 
     def view(self, keys: Tensor, places: Tensor, real: Tensor | None) -> Tensor:
         """What the writer reads: keys (B, N, J, D), places (B, N, P) -> (B, N, D).

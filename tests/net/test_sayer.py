@@ -46,3 +46,8 @@ def test_sentences_train_the_eyes():
     tokens = torch.full((2, 5), 19)
     writer(tokens, condition=condition).square().sum().backward()
     assert model.eyes.keys.weight.grad.abs().sum() > 0
+
+
+def test_the_gates_are_open():
+    model = Grounder(GrounderConfig(sees="state", sayings=20, width=32))
+    assert [block.cross.gate.item() for block in model.sayer.writer.blocks] == [1.0, 1.0]
