@@ -21,14 +21,16 @@ from PIL import Image
 
 from base import files
 from edge import parity
+from tests.making import demonstrations
 from tests.making.sources import ROOT
 
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+SIMULATED = ("tools.table", "tools.doubt", "robot_demos", "grounding.py", "_policy.py")
 NOT_HERE = (
     *("--interactive", "tools.compare", "tools.house", "--camera", "--provider"),
     "-m pytest",  # this suite itself
-    *("--clip_score", "--ratings"),
-    *(() if importlib.util.find_spec("mujoco") else ("tools.table",)),
+    *("--clip_score", "--ratings", "observation.environment_state"),
+    *(() if importlib.util.find_spec("mujoco") else SIMULATED),
 )
 
 # What is set in the commands of a script, whatever the page says.
@@ -48,7 +50,13 @@ SMALL = {
     "export_onnx": {"--inputs": 4},
     "tools.benchmark": {"--repeats": 1},
     "tools.table": {"--episodes": 1},
+    "prep_robot_demos": {"--num_demos": 3, "--num_stills": 24},
+    "train_grounding": {"--max_steps": 4, "--batch_size": 4, "--threads": 1},
+    "train_policy": {"--max_steps": 4, "--batch_size": 8, "--threads": 1},
+    "run_policy": {"--episodes": 1},
 }
+# A page trains several policies in the default folder, where a user would name another.
+RUNS = {"train_grounding": "checkpoints_grounding", "train_policy": "checkpoints_policy"}
 TINY = {"--d_model": 32, "--heads": 2, "--layers": 2, "--batch_size": 20, "--accumulate": 1}
 
 
@@ -144,6 +152,8 @@ def bring_files() -> None:
             sentences = [{"raw": caption} for caption in said]
             images.append({"filename": name, "split": split, "sentences": sentences})
         files.write_json(f"dataset_{table}.json", {"images": images})
+    for name in ("my_recordings", "demonstrations"):
+        demonstrations.record(Path(name))
     results = [{"image_id": number, "caption": said[number]} for number in range(3)]
     references = [{"image_id": number, "caption": text} for number in range(3) for text in said]
     Path("results.json").write_text(json.dumps(results))
@@ -171,5 +181,7 @@ def test_commands_run_as_documented(page, tmp_path, monkeypatch):
             subprocess.run(["bash", "-c", *words], check=True)
             continue
         words = small(name, words)
+        if name in RUNS:
+            shutil.rmtree(RUNS[name], ignore_errors=True)
         status = importlib.import_module(name).main(words)
         assert not status, shlex.join([name, *words])
