@@ -17,9 +17,9 @@ demonstrations show how to recover; the recorded actions are the undisturbed one
 import sys
 from pathlib import Path
 
-from base import files, flags, folders
+from base import files, flags, folders, words
 from base.files import UserError
-from robot import metaworld_demos, stills, table_demos, words
+from robot import metaworld_demos, stills, table_demos
 from robot.demos import Demos
 
 

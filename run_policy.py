@@ -31,13 +31,14 @@ from dataclasses import dataclass
 import torch
 
 from base import files, flags, metrics
+from base.driving import DriveConfig, Driver
 from base.flags import setting
 from loop.hardware import choose_device
 from net.chunks import ChunkConfig
 from robot import metaworld_scores, policies, scores
 from robot.film import Film
 from robot.scores import Trial
-from robot.writer import DriveConfig, Driver
+from robot.writer import TorchMaker
 from show import rollouts
 from worlds.table import TableEnv
 
@@ -100,8 +101,10 @@ def main(argv=None):
     for each in (own, trial, drive, making):
         settings |= flags.to_dict(each)
 
+    maker = TorchMaker(opened, making)
+
     def make_driver(number: int) -> Driver:
-        return Driver(opened, making, drive, seed=number)
+        return Driver(maker, drive, seed=number)
 
     side = opened.saved["image_side"] if opened.cameras else None
     if world == "metaworld":

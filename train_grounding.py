@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from base import files, flags
+from base import files, flags, words
 from base.config import GrounderConfig, TrainConfig
 from base.flags import setting
 from loop import fit, hardware, recipe
 from net.grounder import Grounder
-from robot import data, grounding, sayings, stills, words
+from robot import data, grounding, sayings, stills
 from robot.grounding import GroundingRun
 
 

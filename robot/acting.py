@@ -11,18 +11,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from base import flags
+from base import flags, words
 from base.config import TrainConfig
 from base.flags import setting
+from base.scaling import Scaling
 from base.tokenizer import Tokenizer
 from loop import distributed, progress
 from net import actor, chunks
 from net.actor import Condition
 from net.chunks import ChunkConfig
 from net.policy import Policy
-from robot import data, words
+from robot import data
 from robot.episodes import Episodes
-from robot.scaling import Scaling
 
 RESIZE = Image.Resampling.BILINEAR
 AT_ONCE = 256  # frames that the grounder sees together

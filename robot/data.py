@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from base import files, folders
+from base import files, folders, words
 from base.files import UserError
 from base.tokenizer import Tokenizer
 from loop import distributed
-from robot import stills, words
+from robot import stills
 from robot.sayings import Sayings
 
 WHAT = "a folder of robot data"

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor
 
+from base import words
+from base.driving import Made
 from net.chunks import Trace
-from robot import words
 
 SIGNALS = ("nats", "entropy", "naming", "unknown")
 WHENS = ("first", "mean")
@@ -39,13 +40,13 @@ def of_chunk(trace: Trace, scores: Tensor) -> dict[str, float]:
 
 
 def of_episode(
-    made: Sequence[dict], text: str, unknown: Sequence[str]
+    made: Sequence[Made], text: str, unknown: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """The signals of an episode: {"first": of its first chunk, "mean": over its chunks}.
 
     The share of unknown words is the same in both.
     """
-    chunks = [each["doubt"] for each in made]
+    chunks = [each.doubt for each in made]
     names = [name for name in SIGNALS if chunks and name in chunks[0]]
     share = {"unknown": len(unknown) / max(1, len(words.split(text)))}
     first = {name: float(chunks[0][name]) for name in names}

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, features
 
+from base.driving import Driver
 from base.errors import UserError
-from robot.writer import Driver
 from worlds.camera import Cameras, missing_opengl
 from worlds.table import TableEnv
 
@@ -68,21 +68,22 @@ def chunks_of(driver: Driver, project: Callable[[np.ndarray], np.ndarray]) -> li
     places that the grounder found, as shares of the image's side, or None. A policy that sees
     nothing found none.
     """
-    blind = driver.opened.policy.grounder.config.sees == "nothing"
     found = []
     # The last chunk may have come too late to be followed.
     for made, (since, start) in zip(driver.made, driver.taken, strict=False):
-        take, put = project(made["places"])
-        calls = made["calls"]
+        take = put = None
+        if made.places is not None:
+            take, put = (share(point) for point in project(made.places))
+        calls = made.calls
         found.append(
             {
                 "since": since,
                 "start": start,
-                "actions": np.round(made["actions"], 2).tolist(),
+                "actions": np.round(made.actions, 2).tolist(),
                 # A call reveals whole steps: the largest of a step's numbers stands for all.
                 "calls": None if calls is None else calls.max(1).tolist(),
-                "take": None if blind else share(take),
-                "put": None if blind else share(put),
+                "take": take,
+                "put": put,
             }
         )
     return found

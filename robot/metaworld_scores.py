@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from base.driving import Driver
 from base.errors import UserError
 from loop import progress
 from robot import doubt, film, metaworld_demos
-from robot.scores import NO_WORD, STREAM, Episode, Trial, blind
-from robot.writer import Driver
+from robot.scores import NO_WORD, STREAM, Episode, Trial, shown_of
 from worlds import metaworld
 from worlds.metaworld import MetaWorld
 
@@ -69,12 +69,11 @@ def run_episode(
             frames.append(film.compress(env.picture(film.SIDE)))
         if env.image_size is not None and driver.looks():
             seen["image"] = env.picture()
-        shown, shown_kinds = seen, kinds
+        shown = shown_of(trial, seen, kinds)
         if trial.control == "no_image":
-            shown, shown_kinds = blind(seen, kinds)
             # The things' kinds tell nothing here. Their places are what a list shows.
             shown["things"] = np.zeros_like(seen["things"])
-        seen, _, done, truncated, info = env.step(driver.next(shown, shown_kinds))
+        seen, _, done, truncated, info = env.step(driver.next(shown))
         ended = done or truncated
     if filmed:
         frames.append(film.compress(env.picture(film.SIDE)))  # how it ended

@@ -8,12 +8,12 @@ import torch
 from base import flags
 from base.config import ActorConfig, GrounderConfig
 from base.errors import UserError
+from base.scaling import Scaling
 from base.tokenizer import Tokenizer
 from loop import checkpoint
 from loop.contracts import Checkpoint
 from net.grounder import Grounder
 from net.policy import Policy
-from robot.scaling import Scaling
 
 
 @dataclass

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import diffusion
+from base import words
 from base.config import CAPTIONS, SampleConfig
 from base.metrics import share_interval
 from base.templates import blank_rows
@@ -20,7 +21,7 @@ from loop.batches import to_device
 from net.grounder import Grounder, Seen
 from net.samplers import row_generators, sample
 from net.sayer import LONGEST
-from robot import stills, words
+from robot import stills
 from worlds import language
 from worlds.judge import judge
 from worlds.layouts import SHAPES, ZONES, Layout, Thing, as_object, as_scene

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from base import flags
+from base.driving import Driver
 from base.errors import UserError
 from base.flags import setting
 from base.metrics import share_interval
@@ -21,7 +22,6 @@ from loop import progress
 from robot import doubt, stills
 from robot.film import Film
 from robot.sayings import Said, judged, share_true
-from robot.writer import Driver
 from worlds import deeds, layouts, orders, tasks
 from worlds.table import TableEnv
 from worlds.tasks import Task
@@ -111,15 +111,21 @@ def draw_task(trial: Trial, split: str, number: int) -> tuple[Task, Task]:
             return task, other
 
 
-def blind(seen: dict, kinds: np.ndarray) -> tuple[dict, np.ndarray]:
+def blind(seen: dict) -> dict:
     """What is seen, without anything that tells things apart."""
     grey = dict(seen)
     for name in seen:
         if name.startswith("image"):
             grey[name] = np.full_like(seen[name], GREY)
-    same = np.zeros_like(kinds)
-    same[kinds.sum(1) > 0, 0] = 1
-    return grey, same
+    same = np.zeros_like(seen["kinds"])
+    same[seen["kinds"].sum(1) > 0, 0] = 1
+    return grey | {"kinds": same}
+
+
+def shown_of(trial: Trial, seen: dict, kinds: np.ndarray) -> dict:
+    """What a policy is shown of what the environment shows."""
+    shown = seen | {"kinds": kinds}
+    return blind(shown) if trial.control == "no_image" else shown
 
 
 def run_episode(
@@ -139,15 +145,13 @@ def run_episode(
     kinds = stills.kinds_of(task.layout)
     said_of = None
     if trial.say:
-        shown = (seen, kinds) if trial.control != "no_image" else blind(seen, kinds)
-        said_of = judged(driver.says(*shown), env.truth().now)
+        said_of = judged(driver.maker.says(shown_of(trial, seen, kinds)), env.truth().now)
     frames = []
     after, truncated = 0, False
     while after <= SETTLE and not truncated:
         if film is not None:
             frames.append(film.frame(env))
-        shown = (seen, kinds) if trial.control != "no_image" else blind(seen, kinds)
-        seen, _, _, truncated, info = env.step(driver.next(*shown))
+        seen, _, _, truncated, info = env.step(driver.next(shown_of(trial, seen, kinds)))
         after += info["ever"]
     chunks = []
     if film is not None:

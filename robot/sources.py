@@ -6,16 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from base import files, flags
+from base import files, flags, words
 from base.config import GrounderConfig
 from base.errors import UserError
 from base.flags import setting
+from base.scaling import Scaling
 from base.tokenizer import Tokenizer
 from net.grounder import Grounder
-from robot import acting, data, policies, words
+from robot import acting, data, policies
 from robot.acting import Watcher
 from robot.episodes import Episodes
-from robot.scaling import Scaling
 
 
 @dataclass

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from base import files
+from base import files, words
 from base.tokenizer import Tokenizer
 from loop import progress
-from robot import data, layout, stills, words
+from robot import data, layout, stills
 from robot.demos import ACTION_NAMES, Demos
 from robot.recorder import Recorder
 from worlds import orders, tasks

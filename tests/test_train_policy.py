@@ -12,13 +12,15 @@ pytest.importorskip("mujoco", reason="pip install -r requirements-robot.txt")
 import generate_caption
 import run_policy
 import train_policy
+from base import words
 from base.config import HEADS
+from base.driving import DriveConfig, Driver
 from base.files import UserError
 from net import chunks
 from net.chunks import ChunkConfig
-from robot import acting, policies, words
+from robot import acting, policies
 from robot.data import split_things
-from robot.writer import DriveConfig, Driver
+from robot.writer import TorchMaker
 from tests.making import demonstrations
 from tests.making.robots import ACT, Killed, killed_at, make_data, make_policy, same_run
 
@@ -109,15 +111,15 @@ def test_a_driver_tells_what_training_told(robot_world, tmp_path):
     wanted = chunks.make(
         opened.policy.actor, acting.condition_of(opened.policy, batch), ChunkConfig()
     )
-    driver = Driver(opened, ChunkConfig(), DriveConfig(execute=4))
+    driver = Driver(TorchMaker(opened, ChunkConfig()), DriveConfig(execute=4))
     driver.begin(episodes.task(first))
     for frame in frames:
         kinds, places, real = split_things(watcher.things[frame])
-        driver.next({"state": episodes.states[frame], "things": places[real]}, kinds)
-    assert [made["step"] for made in driver.made] == list(range(0, length, 4))
+        driver.next({"state": episodes.states[frame], "things": places[real], "kinds": kinds})
+    assert [made.step for made in driver.made] == list(range(0, length, 4))
     for made in driver.made:
-        expected = wanted[made["step"]].numpy()
-        assert np.abs(made["actions"] - expected).max() < 1e-5
+        expected = wanted[made.step].numpy()
+        assert np.abs(made.actions - expected).max() < 1e-5
 
 
 def test_a_run_is_resumed_as_the_policy_that_it_is(tmp_path):
@@ -154,7 +156,7 @@ def test_words_and_numbers_alone(tmp_path, capsys):
     train_policy.main([*more, *ACT, "--max_steps", "4"])
     opened = policies.open_policy(tmp_path / "run" / "best.pt", torch.device("cpu"))
     assert opened.cameras == [] and opened.policy.grounder.config.sees == "nothing"
-    driver = Driver(opened, ChunkConfig(), DriveConfig())
+    driver = Driver(TorchMaker(opened, ChunkConfig()), DriveConfig())
     assert driver.begin("push the ring") == []
     assert driver.next({"state": np.zeros(3, np.float32)}).shape == (2,)
 

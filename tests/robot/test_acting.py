@@ -3,11 +3,12 @@
 import numpy as np
 import torch
 
+from base import words
 from base.config import TrainConfig
-from robot import acting, data, policies, words
+from base.scaling import Scaling
+from robot import acting, data, policies
 from robot.acting import ActingBatches, ActingRun
 from robot.episodes import Episodes
-from robot.scaling import Scaling
 from tests.making.demonstrations import record
 
 

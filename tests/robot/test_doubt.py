@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from base.driving import Made
 from net.chunks import Trace
 from robot import doubt
 
@@ -24,8 +25,12 @@ def test_a_head_of_numbers_has_no_nats():
     assert doubt.of_chunk(trace, scores) == {"naming": 0.0, "nats": 1.5, "entropy": 2.0}
 
 
+def chunk(**signals: float) -> Made:
+    return Made(np.zeros((8, 4), np.float32), doubt=signals)
+
+
 def test_an_episode_has_its_first_chunk_and_the_means_of_its_chunks():
-    made = [{"doubt": {"naming": 0.0, "nats": 1.0}}, {"doubt": {"naming": 1.0, "nats": 2.0}}]
+    made = [chunk(naming=0.0, nats=1.0), chunk(naming=1.0, nats=2.0)]
     found = doubt.of_episode(made, "raise the red star", ["raise"])
     assert found["first"] == {"naming": 0.0, "nats": 1.0, "unknown": 0.25}
     assert found["mean"] == {"naming": 0.5, "nats": 1.5, "unknown": 0.25}
@@ -33,7 +38,7 @@ def test_an_episode_has_its_first_chunk_and_the_means_of_its_chunks():
 
 
 def test_medians_are_of_the_signals_that_all_episodes_have():
-    made = [[{"doubt": {"naming": 0.0, "nats": number}}] for number in (1.0, 5.0, 2.0)]
+    made = [[chunk(naming=0.0, nats=number)] for number in (1.0, 5.0, 2.0)]
     found = [doubt.of_episode(each, "raise it", ["it"]) for each in made]
     assert doubt.medians(found)["mean"] == {"naming": 0.0, "nats": 2.0, "unknown": 0.5}
     found.append(doubt.of_episode([], "raise it", []))

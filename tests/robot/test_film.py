@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from base.driving import DriveConfig, Driver, Made
 from base.errors import UserError
 from net.chunks import ChunkConfig
 from robot import film, policies, scores
 from robot.scores import Trial
-from robot.writer import DriveConfig, Driver
+from robot.writer import TorchMaker
 from worlds.table import TableEnv
 
 
@@ -28,20 +29,16 @@ def camera():
     camera.close()
 
 
-@pytest.mark.parametrize("sees, marks", [("state", [0.5, 0.25]), ("nothing", None)])
-def test_a_policy_that_sees_nothing_found_no_places(sees, marks):
-    """Its places are zeros, which would be marks in the middle of the table. Needs no OpenGL."""
-    grounder = SimpleNamespace(config=SimpleNamespace(sees=sees))
-    opened = SimpleNamespace(policy=SimpleNamespace(grounder=grounder))
-    made = {"places": np.zeros((2, 3)), "actions": np.zeros((8, 4)), "calls": None}
-    driver = SimpleNamespace(opened=opened, made=[made], taken=[(0, 0)])
+@pytest.mark.parametrize("places, marks", [(np.zeros((2, 3)), [0.5, 0.25]), (None, None)])
+def test_a_policy_that_looks_for_nothing_has_no_marks(places, marks):
+    driver = SimpleNamespace(made=[Made(np.zeros((8, 4)), places)], taken=[(0, 0)])
     (chunk,) = film.chunks_of(driver, lambda places: np.array([[0.5, 0.25]] * 2))
     assert chunk["take"] == marks and chunk["put"] == marks
 
 
 def play(robot_world, camera, **drive) -> scores.Episode:
     opened = policies.open_policy(robot_world / "policy" / "best.pt", torch.device("cpu"))
-    driver = Driver(opened, ChunkConfig(calls=4), DriveConfig(**drive))
+    driver = Driver(TorchMaker(opened, ChunkConfig(calls=4)), DriveConfig(**drive))
     return scores.run_episode(TableEnv(), driver, Trial(), "val", 0, camera)
 
 

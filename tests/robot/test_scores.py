@@ -23,7 +23,7 @@ class ExpertDriver:
         self.text = text
         return []
 
-    def next(self, seen, kinds):
+    def next(self, seen):
         if self.expert is None:
             self.expert = Expert(self.env.task, np.random.default_rng(0))
         return self.expert.act(self.env)
@@ -50,7 +50,8 @@ def test_the_same_trial_has_the_same_tasks():
 def test_blind_sees_no_difference():
     layout = sample_layout(np.random.default_rng(0))
     seen = {"state": np.ones(8), "image": np.zeros((4, 4, 3), np.uint8), "things": np.ones((5, 3))}
-    shown, kinds = scores.blind(seen, stills.kinds_of(layout))
+    shown = scores.blind(seen | {"kinds": stills.kinds_of(layout)})
+    kinds = shown["kinds"]
     assert (shown["image"] == scores.GREY).all() and (shown["state"] == 1).all()
     real = kinds.sum(1) > 0
     assert real.sum() == len(layout.everything())

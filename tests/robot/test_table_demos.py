@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from robot import table_demos, words
+from base import words
+from robot import table_demos
 from robot.demos import Demos
 
 

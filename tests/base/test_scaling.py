@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from base.errors import UserError
-from robot.scaling import Scaling
+from base.scaling import Scaling
 
 
 def test_there_and_back():

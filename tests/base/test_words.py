@@ -2,9 +2,9 @@
 
 import pytest
 
+from base import words
 from base.errors import UserError
 from base.tokenizer import Tokenizer
-from robot import words
 
 
 @pytest.fixture
