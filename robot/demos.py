@@ -9,6 +9,7 @@ from worlds import metaworld
 from worlds.camera import CAMERAS, LARGEST, SMALLEST
 
 WORLDS = ("table", "metaworld")
+FREE_TASKS = ("next_to", "around")
 ACTION_NAMES = ["x", "y", "z", "gripper"]
 
 
@@ -30,9 +31,12 @@ class Demos:
     )
     free_choices: float = setting(
         0.0,
-        "share of the tasks that leave a choice free: next to a thing",
+        "share of the tasks that leave a choice free",
         at_least=0.0,
         at_most=1.0,
+    )
+    free_tasks: str = setting(
+        "next_to", "these tasks: next_to, around, or both with a comma between them"
     )
     seed: int = setting(0, "decides every layout, order and disturbance")
 
@@ -49,6 +53,9 @@ class Demos:
         for name in self.cameras.split(",") if self.world == "table" else ():
             if name not in CAMERAS:
                 raise flags.unknown(f"--cameras {self.cameras}", name, list(CAMERAS))
+        for name in self.free_tasks.split(","):
+            if name not in FREE_TASKS:
+                raise flags.unknown(f"--free_tasks {self.free_tasks}", name, list(FREE_TASKS))
         if self.image_side and not SMALLEST <= self.image_side <= LARGEST:
             raise UserError(
                 f"--image_side {self.image_side}", f"0, or {SMALLEST} to {LARGEST}", "choose 96"

@@ -24,6 +24,7 @@ def all_words() -> list[str]:
     for verb in orders.VERBS:
         for wording in orders.wordings(verb, held=False):
             texts.append(wording.format(x="", y="", w=""))
+    texts.append(tasks.AROUND)
     for phrases in orders.WORDS_OF.values():
         texts += phrases
     return texts
@@ -60,7 +61,10 @@ def kind_of_task(demos: Demos, rng: np.random.Generator) -> str:
     """The split that a task is drawn from: `train`, or the tasks with a free choice."""
     # Without free choices nothing is drawn: the folder is the same as before there were any.
     free = demos.free_choices and rng.random() < demos.free_choices
-    return "next_to" if free else "train"
+    names = demos.free_tasks.split(",")
+    if not free:
+        return "train"
+    return names[0] if len(names) == 1 else str(rng.choice(names))
 
 
 def episode_of(rows: dict, task: tasks.Task, demos: Demos) -> dict[str, np.ndarray]:

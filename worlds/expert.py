@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from worlds import deeds, orders
+from worlds import deeds, orders, wall
 from worlds.layouts import HALF_HEIGHT, HALF_WIDTH, Thing
 from worlds.orders import NEXT_TO, PUSH_FROM, RELATIONS, SIDES
 from worlds.scenes import pick
@@ -35,7 +35,7 @@ class Expert:
     """Does a task. Any `Task` will do: an order of its own makes it a words-free expert."""
 
     def __init__(self, task: Task, rng: np.random.Generator):
-        """rng draws the side of "next to", once."""
+        """rng draws the side of "next to", and the end of a wall, once."""
         everything = [*task.layout.things, *task.layout.zones]
         self.thing = index_of(task.thing, everything)
         self.other = None if task.other is None else index_of(task.other, everything)
@@ -44,6 +44,8 @@ class Expert:
             word = pick(rng, tuple(RELATIONS))
             self.order = dataclasses.replace(self.order, word=word)
         self.start = task.layout.things[self.thing].z
+        # The end of the wall that it goes around, drawn once, if there is a wall.
+        self.end = int(rng.choice([-1, 1])) if task.wall else 0
 
     def act(self, env: TableEnv) -> np.ndarray:
         """The action at this moment: (4,) float32 in [-1, 1]."""
@@ -60,6 +62,8 @@ class Expert:
         else:
             held = is_held(thing, hand, env)
             goal, command = self.carry(thing, other, hand, held, env.opening())
+        if self.end:
+            goal = wall.way_around(hand, goal, self.end)
         move = (goal - hand) / STRIDE
         return np.clip([*move, command], -1, 1).astype(np.float32)
 

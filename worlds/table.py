@@ -22,7 +22,7 @@ import dataclasses
 import numpy as np
 
 from base.errors import UserError
-from worlds import deeds, drawing, table_model
+from worlds import deeds, drawing, table_model, wall
 from worlds.camera import Cameras, move_camera, project
 from worlds.deeds import Table
 from worlds.layouts import HALF_WIDTH, Layout, Thing
@@ -116,6 +116,7 @@ class TableEnv(Base):
         self.mujoco.mj_resetData(self.model, self.data)
         move_camera(self.model, table_model.compiled(number), moved)
         self.dress(layout)
+        self.model.body("wall").pos[:] = wall.PLACE if task.wall else wall.HIDDEN
         start = HOME + self.rng.uniform(-1, 1, 3) * JITTER
         self.data.qpos[:3] = start
         self.data.qpos[3:5] = GAP

@@ -16,6 +16,7 @@ from types import ModuleType
 import numpy as np
 
 from base.errors import UserError
+from worlds import wall
 from worlds.drawing import outline, rgb
 from worlds.layouts import HALF_HEIGHT, HALF_WIDTH, RADIUS, SHAPES, ZONE_RADIUS
 
@@ -179,6 +180,10 @@ def zone_xml(index: int) -> str:
     )
 
 
+def words_of(numbers) -> str:
+    return " ".join(str(number) for number in numbers)
+
+
 def table_xml(number: int) -> str:
     """The XML of a table with this number of things and two zones."""
     shapes = "".join(mesh_xml(name, *mesh) for name, mesh in meshes().items())
@@ -215,6 +220,9 @@ def table_xml(number: int) -> str:
     <camera name="front" pos="0 -0.461 0.971" xyaxes="1 0 0 0 0.883 0.469" fovy="30"/>
     <camera name="top" pos="0 0.01 1.2" fovy="24"/>
     <geom name="table" type="plane" size="3 3 0.1" rgba="0.5 0.5 0.5 1" friction="0.8 0.02 0.001"/>
+    <body name="wall" pos="{words_of(wall.HIDDEN)}">
+      <geom name="wall" type="box" size="{words_of(wall.HALF)}" rgba="0.36 0.33 0.30 1"/>
+    </body>
     {zones}{HAND}{things}
   </worldbody>
   <equality>

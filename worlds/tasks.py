@@ -8,7 +8,11 @@
     crowd          six things; training has three to five
     camera         another camera and another light (table.py)
 
-Two more tasks leave a choice free: `twins` (two things fit the words), and `next_to` (four sides).
+Three more tasks leave a choice free:
+
+    twins          two things fit the words
+    next_to        four sides are right
+    around         either end of a wall that stands between the thing and its zone
 """
 
 from dataclasses import dataclass
@@ -16,28 +20,34 @@ from dataclasses import dataclass
 import numpy as np
 
 from base.errors import UserError
-from worlds import orders
+from worlds import orders, wall
 from worlds.layouts import SPLITS, ZONES, Layout, Thing, sample_layout
 from worlds.orders import NEXT_TO, Order
 from worlds.reader import Noun
 from worlds.scenes import held_pair, pick
 
-FREE_CHOICES = ("twins", "next_to")
+FREE_CHOICES = ("twins", "next_to", "around")
+ONE_VERB = {"held_relation": "put", "twins": "pick", "next_to": "put", "around": "put"}
 SHORT = 0.4  # share of the training's nouns that name one attribute alone
 VERB_WEIGHTS = {"pick": 0.25, "put": 0.4, "push": 0.15, "stack": 0.2}
 TABLES = 2000  # tables to try for an order that somebody typed
 TO_ZONE = 0.5  # share of the puts that go to a zone
+AROUND = "go around the wall and "  # the words before an order at a table with a wall
 
 
 @dataclass
 class Task:
-    """What is to be done. thing, other: of the layout; other is None for `pick` and `push`."""
+    """What is to be done. thing, other: of the layout; other is None for `pick` and `push`.
+
+    wall: whether a wall stands in the middle of the table (worlds/wall.py).
+    """
 
     layout: Layout
     order: Order
     text: str
     thing: Thing
     other: Thing | None
+    wall: bool = False
 
 
 def candidates(layout: Layout, verb: str, split: str, rng: np.random.Generator) -> list:
@@ -93,7 +103,7 @@ def sample_task(rng: np.random.Generator, split: str = "train", verb: str | None
             " or ".join(("train", *SPLITS, *FREE_CHOICES)),
             "choose one of them",
         )
-    wanted = verb or {"held_relation": "put", "twins": "pick", "next_to": "put"}.get(split)
+    wanted = verb or ONE_VERB.get(split)
     while True:
         # The verb is drawn once: a verb that rarely fits must not become rare.
         name = wanted or sample_verb(rng)
@@ -110,6 +120,8 @@ def task_at(rng: np.random.Generator, layout: Layout, verb: str, split: str) -> 
         return twins_task(rng, layout)
     if split == "next_to":
         return next_to_task(rng, layout)
+    if split == "around":
+        return around_task(rng, layout)
     found = candidates(layout, verb, split, rng)
     if split == "adversarial":
         found = [each for each in found if has_distractors(layout, each[1])]
@@ -151,6 +163,20 @@ def next_to_task(rng: np.random.Generator, layout: Layout) -> Task | None:
     return Task(layout, order, orders.write(order, rng), thing, other)
 
 
+def around_task(rng: np.random.Generator, layout: Layout) -> Task | None:
+    """Put a thing on a zone beyond a wall: both ways around the wall are free."""
+    if not wall.has_room(layout):
+        return None
+    found = []
+    for order, thing, other in orders.possible(layout, "put"):
+        if other is not None and other.is_zone() and wall.between(thing, other):
+            found.append((order, thing, other))
+    if not found:
+        return None
+    order, thing, other = pick(rng, found)
+    return Task(layout, order, AROUND + orders.write(order, rng), thing, other, wall=True)
+
+
 def swapped(rng: np.random.Generator, task: Task) -> Task | None:
     """Another order with the same verb at the same layout, about another thing. None: there is
     none."""
@@ -179,8 +205,9 @@ def task_for(rng: np.random.Generator, text: str) -> Task:
 
     Raises UserError if the text is no order, or if no table was found where it can be done.
     """
+    beyond = text.lower().startswith(AROUND)
     try:
-        order = orders.read(text)
+        order = orders.read(text.lower().removeprefix(AROUND))
     except orders.NotAnOrder:
         raise UserError(
             f"the order {text!r}",
@@ -198,8 +225,10 @@ def task_for(rng: np.random.Generator, text: str) -> Task:
         named = layout.fitting(order.noun) == [thing]
         if other is not None:
             named = named and layout.fitting(order.other) == [other]
+        if beyond:
+            named = named and wall.has_room(layout) and zone and wall.between(thing, second)
         if named and orders.can_be_done(layout, order, thing, other):
-            return Task(layout, order, text, thing, other)
+            return Task(layout, order, text, thing, other, wall=beyond)
     raise UserError(
         f"no table among {TABLES:,} where {text!r} can be done",
         "two different things, of which the order moves one",
