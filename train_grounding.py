@@ -23,6 +23,7 @@ from loop import fit, hardware, recipe
 from net.grounder import Grounder
 from robot import data, grounding, sayings, stills
 from robot.grounding import GroundingRun
+from robot.hearing import Hearing
 
 
 @dataclass
@@ -96,9 +97,9 @@ def main(argv=None):
     said = sayings.Sayings(robot_data.stills) if own.co_train else None
     few = data.held_out(len(robot_data))
     numbers = np.arange(len(robot_data))
-    train = data.StillBatches(robot_data, numbers[:-few], cfg, config.sees, own.unknown, said)
-    deaf = float(own.unknown == 1)  # the control hears no word in its score either
-    val = data.StillBatches(robot_data, numbers[-few:], cfg, config.sees, deaf)
+    hearing = Hearing(own.unknown, own.stray)
+    train = data.StillBatches(robot_data, numbers[:-few], cfg, config.sees, hearing, said)
+    val = data.StillBatches(robot_data, numbers[-few:], cfg, config.sees, hearing)
     size = model.words.reader.config
     about = recipe.about("grounding", "grounding", size, robot_data, {}, own)
     # Orders and chunks are short, which CPUs attend to faster without the fused attention.

@@ -29,6 +29,7 @@ from net.grounder import order_width
 from net.policy import Policy
 from robot import acting, data, sources
 from robot.acting import ActingBatches, ActingRun
+from robot.hearing import Hearing
 from robot.sources import ActingStart, Source
 
 
@@ -130,7 +131,7 @@ def main(argv=None):
     executed = acting.executed_of(episodes)
     policy = make_policy(source, config, executed, device)
     scaling, states = source.scaled()
-    given = (source.watcher, source.tokenizer, states, own.unknown)
+    given = (source.watcher, source.tokenizer, states, Hearing(own.unknown, own.stray))
     condition = acting.looked_at(*given, config.frames)
     if source.eyes is not None:
         policy.eval()

@@ -23,10 +23,11 @@ from net.chunks import ChunkConfig
 from net.policy import Policy
 from robot import data
 from robot.episodes import Episodes
+from robot.hearing import Hearing
 
 RESIZE = Image.Resampling.BILINEAR
 AT_ONCE = 256  # frames that the grounder sees together
-VERSIONS = 16  # of an instruction, with other words hidden
+VERSIONS = 16  # of an instruction, each heard in another way
 
 
 @dataclass
@@ -44,6 +45,12 @@ class ActingRun:
         0.3,
         "share of the words, colours and shapes excepted, that are hidden in training; 1: all "
         "words, a control that hears nothing",
+        at_least=0.0,
+        at_most=1.0,
+    )
+    stray: float = setting(
+        0.3,
+        "share of the orders in which a small word slips in, such as of; not with --unknown 1",
         at_least=0.0,
         at_most=1.0,
     )
@@ -137,13 +144,15 @@ def reach_of(episodes: Episodes, executed: np.ndarray) -> np.ndarray:
 
 
 def told_of(
-    policy: Policy, watcher: Watcher, tokenizer: Tokenizer, states: Tensor, hidden: float = 0.0
+    policy: Policy, watcher: Watcher, tokenizer: Tokenizer, states: Tensor, hearing: Hearing
 ) -> Told:
-    """What the actor is told at every frame. states: (N, S), already scaled. hidden: of `versions`.
+    """What the actor is told at every frame.
 
-    Places are found with all words; the order is also read with some of them hidden.
+    states: (N, S), already scaled. hearing: what happens to the words of later `versions`.
+
+    Places are found with all words; the order is also read as training hears it.
     """
-    ids, task_of = task_words(watcher.episodes, tokenizer, hidden)
+    ids, task_of = task_words(watcher.episodes, tokenizer, hearing)
     lengths = words.lengths(tokenizer, ids)
     device = policy.device
     places = []
@@ -168,26 +177,26 @@ def told_of(
     return Told(torch.cat(places), states, torch.stack(orders), task_of)
 
 
-def task_words(episodes: Episodes, tokenizer: Tokenizer, hidden: float) -> tuple:
+def task_words(episodes: Episodes, tokenizer: Tokenizer, hearing: Hearing) -> tuple:
     """The instructions in all their versions, (tasks, versions, W) int64; each frame's row (N,)."""
     numbers = sorted(episodes.tasks)
     ids = words.encode(tokenizer, [episodes.tasks[n] for n in numbers]).astype(np.int64)
-    return versions(tokenizer, ids, hidden), np.searchsorted(numbers, episodes.task_of)
+    return versions(tokenizer, ids, hearing), np.searchsorted(numbers, episodes.task_of)
 
 
-def versions(tokenizer: Tokenizer, ids: np.ndarray, hidden: float) -> np.ndarray:
-    """Instructions (n, W) -> (n, versions, W): the first is whole, the others have hidden words.
+def versions(tokenizer: Tokenizer, ids: np.ndarray, hearing: Hearing) -> np.ndarray:
+    """Instructions (n, W) -> (n, versions, W): first whole, then as training hears them.
 
-    hidden: the share of words that become [UNK]; 0: the whole instruction is the only version; 1:
-    every word is hidden in the only version. An actor that was told whole instructions only does
-    not obey an order with an unknown verb, even if its places are right (docs/log/robot.md).
+    Of the deaf there is one version, and all its words are hidden. An actor that was told whole
+    instructions only does not obey an order with an unknown verb, even if its places are right
+    (docs/log/robot.md).
     """
-    if hidden == 1:
-        return data.hide_words(tokenizer, ids, hidden, None)[:, None]
-    count = VERSIONS if hidden else 1
+    if hearing.deaf:
+        return hearing.heard(tokenizer, ids, None)[:, None]
+    count = VERSIONS if hearing.unknown or hearing.stray else 1
     many = np.repeat(ids[:, None], count, axis=1)
     rng = np.random.default_rng([len(ids), 1])
-    many[:, 1:] = data.hide_words(tokenizer, many[:, 1:], hidden, rng)
+    many[:, 1:] = hearing.heard(tokenizer, many[:, 1:], rng)
     return many
 
 
@@ -222,11 +231,11 @@ def looked_at(
     watcher: Watcher,
     tokenizer: Tokenizer,
     states: Tensor,
-    hidden: float = 0.0,
+    hearing: Hearing,
     observations: int = 1,
 ) -> Callable[..., dict]:
     """Images and words, for a grounder that learns along with its actor."""
-    ids, task_of = task_words(watcher.episodes, tokenizer, hidden)
+    ids, task_of = task_words(watcher.episodes, tokenizer, hearing)
 
     def condition(frames: np.ndarray, version: np.ndarray) -> dict:
         rows = ids[task_of[frames], version % ids.shape[1]]

@@ -23,6 +23,7 @@ from base.files import UserError
 from base.tokenizer import Tokenizer
 from loop import distributed
 from robot import stills
+from robot.hearing import Hearing
 from robot.sayings import Sayings
 
 WHAT = "a folder of robot data"
@@ -112,8 +113,7 @@ def held_out(number: int, share: float = 0.05) -> int:
 class StillBatches:
     """batches(step): stills and all their orders, a pure function of (seed, step).
 
-    batch_size: stills per step. unknown: share of the function words that become [UNK], so that
-    other wordings are understood; 1: all words, also without an rng. sayings: what is said of each
+    batch_size: stills per step. hearing: what happens to the words. sayings: what is said of each
     still, or None.
     """
 
@@ -123,10 +123,10 @@ class StillBatches:
         numbers,
         cfg,
         sees: str,
-        unknown: float,
+        hearing: Hearing,
         sayings: Sayings | None = None,
     ):
-        self.data, self.numbers, self.sees, self.unknown = data, np.asarray(numbers), sees, unknown
+        self.data, self.numbers, self.sees, self.hearing = data, np.asarray(numbers), sees, hearing
         self.batch_size, self.accumulate, self.seed = cfg.batch_size, cfg.accumulate, cfg.seed
         self.sayings = sayings
 
@@ -145,13 +145,12 @@ class StillBatches:
         return result
 
     def batch(self, numbers: np.ndarray, rng: np.random.Generator | None = None) -> dict:
-        """Stills `numbers` with their orders; rng: words become [UNK]."""
+        """Stills `numbers` with their orders; rng: of what happens to the words."""
         arrays = self.data.stills
         ids = arrays["words"][numbers].astype(np.int64)  # (n, M, W)
         ids = ids.reshape(-1, ids.shape[-1])
         tokenizer = self.data.tokenizer
-        if self.unknown == 1 or (self.unknown and rng is not None):
-            ids = hide_words(tokenizer, ids, self.unknown, rng)
+        ids = self.hearing.heard(tokenizer, ids, rng)
         batch = {
             "tokens": torch.from_numpy(ids),
             "lengths": torch.from_numpy(words.lengths(tokenizer, ids)),
@@ -181,28 +180,3 @@ class StillBatches:
         if self.sees == "state":
             seen["kinds"] = seen["kinds"].float()
         return seen
-
-
-def hide_words(
-    tokenizer: Tokenizer, ids: np.ndarray, share: float, rng: np.random.Generator | None
-) -> np.ndarray:
-    """Words (.., W) int64 of which a share becomes [UNK], colours and shapes excepted.
-
-    A share of 1 hides every word: a policy that never hears one shows what can be guessed.
-    """
-    if share == 1:
-        return np.where(ids == tokenizer.pad, ids, tokenizer.unk)
-    assert rng is not None
-    hide = rng.random(ids.shape) < share
-    hide &= (ids != tokenizer.pad) & ~noun_ids(tokenizer)[ids]
-    return np.where(hide, tokenizer.unk, ids)
-
-
-def noun_ids(tokenizer: Tokenizer) -> np.ndarray:
-    """Which ids are colours and shapes: (V,) bool. They are never hidden in training."""
-    nouns = np.zeros(tokenizer.vocab_size, dtype=bool)
-    vocabulary = tokenizer.backend.get_vocab()
-    for word in stills.KINDS:
-        if word in vocabulary:
-            nouns[vocabulary[word]] = True
-    return nouns

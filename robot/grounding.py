@@ -30,6 +30,12 @@ class GroundingRun:
         at_least=0.0,
         at_most=1.0,
     )
+    stray: float = setting(
+        0.3,
+        "share of the orders in which a small word slips in, such as of; not with --unknown 1",
+        at_least=0.0,
+        at_most=1.0,
+    )
     naming: float = setting(1.0, "weight of the loss that says which thing is meant", at_least=0.0)
     co_train: float = setting(
         0.0, "weight of the loss of sentences about what is seen; 0: none are learned", at_least=0.0

@@ -20,6 +20,7 @@ from net import chunks
 from net.chunks import ChunkConfig
 from robot import acting, policies
 from robot.data import split_things
+from robot.hearing import Hearing
 from robot.writer import TorchMaker
 from tests.making import demonstrations
 from tests.making.robots import ACT, Killed, killed_at, make_data, make_policy, same_run
@@ -104,7 +105,7 @@ def test_a_driver_tells_what_training_told(robot_world, tmp_path):
     watcher = acting.open_watcher(data / "demos", "state", [])
     episodes = watcher.episodes
     states = torch.from_numpy(episodes.states)
-    told = acting.told_of(opened.policy, watcher, opened.tokenizer, states)
+    told = acting.told_of(opened.policy, watcher, opened.tokenizer, states, Hearing())
     first, length = int(episodes.starts[1]), int(episodes.lengths[1])
     frames = first + np.arange(length)
     batch = acting.known(told, episodes, 3)(frames, np.zeros_like(frames))

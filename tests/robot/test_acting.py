@@ -6,9 +6,10 @@ import torch
 from base import words
 from base.config import TrainConfig
 from base.scaling import Scaling
-from robot import acting, data, policies
+from robot import acting, hearing, policies
 from robot.acting import ActingBatches, ActingRun
 from robot.episodes import Episodes
+from robot.hearing import Hearing
 from tests.making.demonstrations import record
 
 
@@ -20,7 +21,7 @@ def opened(root):
 def test_the_actor_is_told_what_the_grounder_finds(robot_world):
     own, watcher = opened(robot_world)
     states = torch.from_numpy(watcher.episodes.states)
-    told = acting.told_of(own.policy, watcher, own.tokenizer, states)
+    told = acting.told_of(own.policy, watcher, own.tokenizer, states, Hearing())
     frame = len(watcher.episodes) - 2
     ids = words.encode(own.tokenizer, [watcher.episodes.task(frame)]).astype(np.int64)
     lengths = torch.from_numpy(words.lengths(own.tokenizer, ids))
@@ -34,7 +35,7 @@ def test_the_actor_is_told_what_the_grounder_finds(robot_world):
 def make_batches(root, **more) -> ActingBatches:
     own, watcher = opened(root)
     states = torch.from_numpy(watcher.episodes.states)
-    told = acting.told_of(own.policy, watcher, own.tokenizer, states)
+    told = acting.told_of(own.policy, watcher, own.tokenizer, states, Hearing())
     cfg, episodes = TrainConfig(batch_size=8, accumulate=2), watcher.episodes
     frames = np.arange(len(states))
     return ActingBatches(
@@ -89,21 +90,21 @@ def test_the_score_is_the_mean_distance(robot_world):
 
 def test_the_first_version_of_an_instruction_is_whole_and_nouns_stay(robot_world):
     own, watcher = opened(robot_world)
-    plain, task_of = acting.task_words(watcher.episodes, own.tokenizer, 0.0)
-    many, _ = acting.task_words(watcher.episodes, own.tokenizer, 0.5)
+    plain, task_of = acting.task_words(watcher.episodes, own.tokenizer, Hearing())
+    many, _ = acting.task_words(watcher.episodes, own.tokenizer, Hearing(0.5))
     assert plain.shape[1] == 1 and many.shape[1] == acting.VERSIONS
     assert (many[:, :1] == plain).all() and len(task_of) == len(watcher.episodes)
     changed = many != plain
     assert changed[:, 1:].any(-1).mean() > 0.8
     assert (many[changed] == own.tokenizer.unk).all()
-    nouns = data.noun_ids(own.tokenizer)[plain]
+    nouns = hearing.noun_ids(own.tokenizer)[plain]
     assert not (changed & nouns).any()
 
 
 def test_a_control_hears_no_word(robot_world):
     own, watcher = opened(robot_world)
-    plain, _ = acting.task_words(watcher.episodes, own.tokenizer, 0.0)
-    hidden, _ = acting.task_words(watcher.episodes, own.tokenizer, 1.0)
+    plain, _ = acting.task_words(watcher.episodes, own.tokenizer, Hearing())
+    hidden, _ = acting.task_words(watcher.episodes, own.tokenizer, Hearing(1.0))
     assert hidden.shape[1] == 1
     assert ((hidden == own.tokenizer.unk) == (plain != own.tokenizer.pad)).all()
 
@@ -111,7 +112,7 @@ def test_a_control_hears_no_word(robot_world):
 def test_training_draws_versions_and_evaluation_does_not(robot_world):
     own, watcher = opened(robot_world)
     states = torch.from_numpy(watcher.episodes.states)
-    told = acting.told_of(own.policy, watcher, own.tokenizer, states, 0.5)
+    told = acting.told_of(own.policy, watcher, own.tokenizer, states, Hearing(0.5))
     cfg = TrainConfig(batch_size=64)
     episodes = watcher.episodes
     executed = acting.executed_of(episodes)

@@ -7,7 +7,8 @@ import pytest
 
 from base.config import TrainConfig
 from base.errors import UserError
-from robot import data, stills
+from robot import data, hearing, stills
+from robot.hearing import Hearing
 
 
 def test_things_survive_their_vector():
@@ -23,7 +24,9 @@ def test_things_survive_their_vector():
 def batches(folder, **more) -> data.StillBatches:
     robot_data = data.RobotData(folder)
     cfg = TrainConfig(batch_size=6, accumulate=2, seed=3)
-    return data.StillBatches(robot_data, np.arange(20), cfg, "state", more.get("unknown", 0.0))
+    return data.StillBatches(
+        robot_data, np.arange(20), cfg, "state", Hearing(more.get("unknown", 0.0))
+    )
 
 
 def test_a_batch_is_a_function_of_the_step(robot_world):
@@ -44,7 +47,7 @@ def test_function_words_are_hidden_and_nouns_are_not(robot_world):
     plain = source.batch(numbers)["tokens"].numpy()
     hidden = source.batch(numbers, np.random.default_rng(0))["tokens"].numpy()
     tokenizer = source.data.tokenizer
-    nouns = data.noun_ids(tokenizer)
+    nouns = hearing.noun_ids(tokenizer)
     changed = plain != hidden
     assert (hidden[changed] == tokenizer.unk).all()
     assert not nouns[plain[changed]].any()
