@@ -37,7 +37,7 @@ class GroundingStart:
 
 
 # Of the architecture: what the data and --co_train decide, so no flags.
-FROM_DATA = ("vocab_size", "longest", "kinds", "cameras", "sayings")
+FROM_DATA = ("vocab_size", "longest", "kinds", "cameras", "sayings", "encoder_key")
 
 
 def parse_args(argv):
@@ -94,6 +94,8 @@ def main(argv=None):
     device = recipe.begin(setup, cfg, own, config, cfg)
 
     model = Grounder(config).to(device)
+    if config.encoder:
+        config.encoder_key = model.eyes.encoder_key
     said = sayings.Sayings(robot_data.stills) if own.co_train else None
     few = data.held_out(len(robot_data))
     numbers = np.arange(len(robot_data))

@@ -106,9 +106,20 @@ class GrounderConfig:
     cameras: int = setting(1, "images per moment", at_least=1)
     unit: float = setting(0.1, "metres that are 1 inside the network", above=0.0)
     sayings: int = setting(0, "words of the sentences that it says; 0: it says none", at_least=0)
+    encoder: str = setting(
+        "",
+        "a frozen image encoder in place of eyes that learn: embedded, or a hub's name",
+    )
+    encoder_key: str = setting("", "hash of the frozen encoder's weights; empty: none")
 
     def __post_init__(self):
         check(self)
+        if self.encoder and self.sees != "pixels":
+            raise UserError(
+                f"--encoder {self.encoder} with --sees {self.sees}",
+                "--sees pixels",
+                "leave out --encoder",
+            )
 
 
 HEADS = ("diffusion", "ar", "l1", "flow")

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from base.config import GrounderConfig, ModelConfig
 from model import Denoiser, Norm
+from net import eyes
+from net.eyes import Seen
 from net.sayer import Sayer
 
 ROLES = ("thing", "other")  # what an order names: the thing to move, and where it goes
 PLACES = ("take", "put")
 ORDER_READERS = 3  # attentions that read what is to be done: the verb, the relation
-CHANNELS = 64  # of the image's map
-SHRINK = 4  # pixels per cell of the map
 
 
 def order_width(config: GrounderConfig) -> int:
@@ -41,16 +41,6 @@ class Understood:
     queries: Tensor
     order: Tensor
     attention: Tensor  # (B, R · J + ORDER_READERS, W): which words were read
-
-
-@dataclass
-class Seen:
-    """What can be named: keys (B, N, J, D), places (B, N, P), and which N are real (B, N) bool."""
-
-    keys: Tensor
-    places: Tensor
-    features: Tensor  # (B, N, C), or (B, N, 0) where the places are exact
-    real: Tensor | None
 
 
 @dataclass
@@ -97,64 +87,6 @@ class Words(nn.Module):
         return torch.einsum("bqw,bwd->bqd", attention, alone), attention
 
 
-class ThingEyes(nn.Module):
-    """Reads a simulator's list of things: attributes (B, N, C) in 0 and 1, places (B, N, 3)."""
-
-    def __init__(self, config: GrounderConfig):
-        super().__init__()
-        self.attributes = config.attributes
-        self.keys = nn.Linear(config.kinds, config.attributes * config.width, bias=False)
-
-    def forward(self, seen: dict[str, Tensor]) -> Seen:
-        kinds, places = seen["kinds"], seen["places"]
-        keys = self.keys(kinds).unflatten(-1, (self.attributes, -1))
-        return Seen(keys, places, kinds[..., :0], seen["real"])
-
-
-class CameraEyes(nn.Module):
-    """Reads images (B, K, H, W, 3) of K cameras: a map of cells per camera, SHRINK pixels each."""
-
-    def __init__(self, config: GrounderConfig):
-        super().__init__()
-        half = CHANNELS // 2
-        self.attributes = config.attributes
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, half, 5, stride=2, padding=2),
-            nn.GELU(),
-            nn.Conv2d(half, CHANNELS, 3, stride=2, padding=1),
-            nn.GELU(),
-            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
-            nn.GELU(),
-            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
-            nn.GELU(),
-        )
-        self.camera = nn.Embedding(config.cameras, CHANNELS)
-        self.norm = Norm(CHANNELS)
-        self.keys = nn.Linear(CHANNELS, config.attributes * config.width, bias=False)
-
-    def forward(self, seen: dict[str, Tensor]) -> Seen:
-        images = seen["images"]
-        B, K = images.shape[:2]
-        x = images.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1
-        x = self.layers(x)  # (B·K, C, h, w)
-        h, w = x.shape[-2:]
-        cells = x.flatten(2).transpose(1, 2).view(B, K, h * w, CHANNELS)
-        cells = self.norm(cells + self.camera.weight[:, None]).flatten(1, 2)  # (B, N, C)
-        keys = self.keys(cells).unflatten(-1, (self.attributes, -1))
-        return Seen(keys, self.cell_places(K, h, w, x.device).expand(B, -1, -1), cells, None)
-
-    def cell_places(self, cameras: int, h: int, w: int, device) -> Tensor:
-        """(1, K·h·w, 2 + K): the cell's centre in -1 .. 1, and which camera it is of."""
-        y, x = torch.meshgrid(
-            torch.linspace(-1, 1, h, device=device),
-            torch.linspace(-1, 1, w, device=device),
-            indexing="ij",
-        )
-        grid = torch.stack([x, y], -1).flatten(0, 1).repeat(cameras, 1)
-        which = torch.eye(cameras, device=device).repeat_interleave(h * w, 0)
-        return torch.cat([grid, which], -1)[None]
-
-
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(inputs, hidden),
@@ -179,11 +111,11 @@ class Grounder(nn.Module):
         self.names = nn.ModuleList(
             nn.Linear(width, width, bias=False) for _ in range(config.attributes)
         )
-        self.eyes = ThingEyes(config) if config.sees == "state" else CameraEyes(config)
+        self.eyes = eyes.of_config(config)
         # From a cell's place in the image to metres; things of a simulator have metres already.
         self.locate = None
         if config.sees != "state":
-            self.locate = mlp(2 + config.cameras + CHANNELS, 128, 3)
+            self.locate = mlp(2 + config.cameras + eyes.CHANNELS, 128, 3)
         self.put = mlp(ORDER_READERS * width, 128, 9)
         # Last, so that the weights of all else are the same with and without it.
         if config.sayings:
