@@ -44,7 +44,7 @@ $(VENV)/.tools: requirements-dev.txt $(VENV)/.installed
 	touch $@
 
 # The simulator: only the robot scripts and their tests need it.
-$(VENV)/.robot: requirements-robot.txt $(VENV)/.installed
+$(VENV)/.robot: requirements-robot.txt requirements-server.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-robot.txt
 	touch $@
 

@@ -15,7 +15,10 @@ from robot.policies import Opened
 
 
 class TorchMaker:
-    """Chunks of an opened policy. It is a `base.driving.ChunkMaker`."""
+    """Chunks of an opened policy. It is a `base.driving.ChunkMaker`.
+
+    about: what the policy is, by the names of a bundle's `about` (base/policy_runner.py).
+    """
 
     def __init__(self, opened: Opened, making: ChunkConfig):
         self.opened, self.making = opened, making
@@ -23,6 +26,11 @@ class TorchMaker:
         self.length, self.frames = config.chunk, config.frames
         self.scaling = opened.scaling
         self.absolute = bool(opened.saved.get("absolute", False))
+        sees = opened.policy.grounder.config.sees
+        side = opened.saved.get("image_side", 0)
+        self.about = {"head": config.head, "sees": sees, "image_side": side}
+        self.about |= {"cameras": list(opened.cameras), "tasks": opened.saved.get("tasks") or ""}
+        self.about["world"] = opened.saved.get("world", "table")
 
     def begin(self, text: str, seed: int) -> list[str]:
         tokenizer = self.opened.tokenizer
