@@ -21,6 +21,8 @@ What it sees, in words, for a policy whose grounder was trained with --co_train:
     python run_policy.py --splits val --say
 Under a delay of two control steps, with the committed actions kept:
     python run_policy.py --delay 2 --while_waiting frozen
+The policy on another machine, behind serve_policy.py (docs/robot.md):
+    python run_policy.py --server ws://127.0.0.1:8000
 
 It needs `pip install -r requirements-robot.txt`.
 """
@@ -32,7 +34,9 @@ import torch
 
 from base import files, flags, metrics
 from base.driving import DriveConfig, Driver
+from base.errors import UserError
 from base.flags import setting
+from base.remote import Calling, RemoteMaker, plain_facts
 from loop.hardware import choose_device
 from net.chunks import ChunkConfig
 from robot import metaworld_scores, policies, scores
@@ -42,6 +46,7 @@ from robot.writer import TorchMaker
 from show import rollouts
 from worlds.table import TableEnv
 
+CHUNKS = ("calls", "order", "draw", "temperature")  # how chunks are made
 WIDTHS = {"table": (4, 8), "metaworld": (4, 4)}  # numbers of an action and of a state
 
 
@@ -68,14 +73,55 @@ def parse_args(argv):
     parser.add_settings(Trial)
     parser.add_settings(DriveConfig)
     parser.add_settings(ChunkConfig)
+    parser.add_settings(Calling)
     return parser.parse_args(argv)
 
 
-def facts_of(opened: policies.Opened, settings: dict) -> dict:
+def open_maker(own: Running, arguments, trial: Trial) -> tuple[TorchMaker | RemoteMaker, dict]:
+    """What makes the chunks, and its settings. Raises UserError for what it cannot do."""
+    calling = flags.resolve(Calling, arguments)
+    if calling.server is not None:
+        return open_server(calling, arguments, trial)
+    making = flags.resolve(ChunkConfig, arguments)
+    opened = policies.open_policy(own.checkpoint, choose_device(own.device))
+    if trial.say and opened.saved.get("world", "table") == "table":
+        opened.sayings()  # a policy that says nothing is refused before the first episode
+    return TorchMaker(opened, making), flags.to_dict(making)
+
+
+def open_server(calling: Calling, arguments, trial: Trial) -> tuple[RemoteMaker, dict]:
+    """A maker behind a server, and its settings."""
+    elsewhere = [name for name in ("checkpoint", *CHUNKS) if getattr(arguments, name) is not None]
+    if trial.say:
+        elsewhere.append("say")
+    if elsewhere:
+        raise UserError(
+            f"--{elsewhere[0]} with --server",
+            "one of the two: the server has its own policy",
+            f"give --{elsewhere[0]} to serve_policy.py, or leave it out",
+        )
+    maker = RemoteMaker(calling, plain_facts(calling, "table", WIDTHS["table"], "front"))
+    return maker, dict.fromkeys(CHUNKS, "the server's") | flags.to_dict(calling)
+
+
+def check_robot(maker: TorchMaker | RemoteMaker) -> str:
+    """The simulator of a policy. Raises UserError for a policy of another robot."""
+    world = maker.about["world"]
+    if world not in WIDTHS:
+        raise UserError(
+            f"a policy of the robot {str(world)[:40]!r}",
+            "one of " + ", ".join(WIDTHS),
+            "name a policy that was trained in a simulator",
+        )
+    maker.scaling.check(*WIDTHS[world])
+    return world
+
+
+def facts_of(about: dict, settings: dict) -> dict:
     """What the page says about the policy and how it was run."""
-    head, sees = opened.policy.actor.config.head, opened.policy.grounder.config.sees
     names = ("calls", "order", "execute", "delay", "control", "seed")
-    return {"head": head, "sees": sees} | {name: settings[name] for name in names}
+    own = {name: about[name] for name in ("head", "sees")}
+    return own | {name: settings[name] for name in names}
 
 
 def note_unknown(episodes: list[scores.Episode]) -> None:
@@ -88,30 +134,26 @@ def note_unknown(episodes: list[scores.Episode]) -> None:
 def main(argv=None):
     arguments = parse_args(argv)
     own, trial = flags.resolve(Running, arguments), flags.resolve(Trial, arguments)
-    drive, making = flags.resolve(DriveConfig, arguments), flags.resolve(ChunkConfig, arguments)
+    drive = flags.resolve(DriveConfig, arguments)
     if own.threads:
         torch.set_num_threads(own.threads)
-    opened = policies.open_policy(own.checkpoint, choose_device(own.device))
-    world = opened.saved.get("world", "table")
-    opened.scaling.check(*WIDTHS[world])  # a policy of another robot has other numbers
-    if trial.say and world == "table":
-        opened.sayings()  # a policy that says nothing is refused before the first episode
+    maker, how = open_maker(own, arguments, trial)
+    about, world = maker.about, check_robot(maker)
     film = Film() if own.html else None
     settings = {}
-    for each in (own, trial, drive, making):
+    for each in (own, trial, drive):
         settings |= flags.to_dict(each)
-
-    maker = TorchMaker(opened, making)
+    settings |= how
 
     def make_driver(number: int) -> Driver:
         return Driver(maker, drive, seed=number)
 
-    side = opened.saved["image_side"] if opened.cameras else None
+    side = about["image_side"] if about["cameras"] else None
     if world == "metaworld":
         clips = own.clips if own.html else 0
-        episodes = metaworld_scores.run(make_driver, trial, opened.saved["tasks"], side, clips)
+        episodes = metaworld_scores.run(make_driver, trial, about["tasks"], side, clips)
     else:
-        names = ",".join(name.split(".")[-1] for name in opened.cameras) or "front"
+        names = ",".join(name.split(".")[-1] for name in about["cameras"]) or "front"
         env = TableEnv(side, names)
         episodes = scores.run(env, make_driver, trial, film, own.clips)
         env.close()
@@ -129,7 +171,7 @@ def main(argv=None):
         header, *rows = scores.rows(table)
         overview = [header, *(row for row in rows if row[1] == "all")]
         title = "A policy at the table" if world == "table" else "A policy at Meta-World"
-        rollouts.write(own.html, episodes, facts_of(opened, settings), overview, title)
+        rollouts.write(own.html, episodes, facts_of(about, settings), overview, title)
     if own.json:
         kept = scores.records(episodes)
         files.write_json(own.json, {"settings": settings, "splits": table, "episodes": kept})

@@ -86,6 +86,58 @@ def test_an_order_of_ones_own(robot_world, capsys):
         run(robot_world, "--instruction", "fly to the moon")
 
 
+@pytest.fixture
+def server(robot_world):
+    """A server of the policy: its address."""
+    pytest.importorskip("msgpack", reason="pip install -r requirements-server.txt")
+    pytest.importorskip("websockets", reason="pip install -r requirements-server.txt")
+    import serve_policy
+    from base import facts
+    from base.serving import Service, Serving, in_thread
+
+    own = serve_policy.Served(checkpoint=str(robot_world / "policy" / "best.pt"))
+    maker, kinds = serve_policy.open_checkpoint(own)
+    with in_thread(Service(maker, facts.of_maker(maker, kinds), Serving(port=0))) as service:
+        yield f"ws://127.0.0.1:{service.port}"
+
+
+def test_the_policy_elsewhere_does_the_same(robot_world, server, tmp_path, capsys):
+    delay = ["--delay", "1"]
+    run(robot_world, "--json", str(tmp_path / "here.json"), *delay)
+    there = ["--server", server, "--json", str(tmp_path / "there.json"), *FEW, *delay]
+    run_policy.main(there)
+    here, other = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("here", "there"))
+    assert here["episodes"] == other["episodes"]
+    assert other["settings"]["server"] == server
+
+
+@pytest.mark.parametrize(
+    "more, part",
+    [
+        (["--say"], "--say with --server"),
+        (["--calls", "2"], "--calls with --server"),
+        (["--checkpoint", "a.pt"], "--checkpoint with --server"),
+    ],
+)
+def test_what_the_server_decides(server, more, part):
+    with pytest.raises(UserError, match=part):
+        run_policy.main(["--server", server, *more])
+
+
+def test_a_server_of_another_robot(tmp_path):
+    pytest.importorskip("msgpack", reason="pip install -r requirements-server.txt")
+    pytest.importorskip("websockets", reason="pip install -r requirements-server.txt")
+    from base.scaling import Scaling
+    from tests.making.served import facts_of, served
+
+    for changed, part in (
+        ({"scaling": Scaling.none(6, 6)}, "actions of 4 numbers"),
+        ({"world": "crane"}, "'crane'"),
+    ):
+        with served(facts_of(**changed)) as (_, address), pytest.raises(UserError, match=part):
+            run_policy.main(["--server", address, *FEW])
+
+
 def test_at_meta_world_a_policy_has_nothing_to_say(metaworld_robot):
     with pytest.raises(UserError, match="--say at Meta-World"):
         run_policy.main(["--checkpoint", str(metaworld_robot / "policy" / "best.pt"), "--say"])
