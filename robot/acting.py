@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from base import flags, words
+from base import flags, observations, words
 from base.config import TrainConfig
 from base.flags import setting
 from base.scaling import Scaling
@@ -25,7 +24,6 @@ from robot import data
 from robot.episodes import Episodes
 from robot.hearing import Hearing
 
-RESIZE = Image.Resampling.BILINEAR
 AT_ONCE = 256  # frames that the grounder sees together
 VERSIONS = 16  # of an instruction, each heard in another way
 
@@ -88,16 +86,8 @@ class Watcher:
             return {name: torch.from_numpy(np.array(values)) for name, values in parts.items()}
         if not self.cameras:
             return {}
-        images = [resized(self.episodes.images(indices, name), self.side) for name in self.cameras]
-        return {"images": torch.from_numpy(np.stack(images, 1))}
-
-
-def resized(images: np.ndarray, side: int) -> np.ndarray:
-    """Images (n, H, W, 3) as squares of `side` pixels; 0: as they are."""
-    if not side or images.shape[1:3] == (side, side):
-        return images
-    squares = [Image.fromarray(image).resize((side, side), RESIZE) for image in images]
-    return np.stack([np.asarray(square) for square in squares])
+        images = [self.episodes.images(indices, name) for name in self.cameras]
+        return {"images": torch.from_numpy(observations.stacked(images, self.side))}
 
 
 def open_watcher(folder, sees: str, cameras: list[str]) -> Watcher:

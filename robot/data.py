@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from base import files, folders, words
+from base import files, folders, observations, words
 from base.files import UserError
 from base.tokenizer import Tokenizer
 from loop import distributed
@@ -34,7 +34,7 @@ ACTION = "action"
 # What the arm did, where the expert was disturbed while it recorded: `action` is what it wanted.
 EXECUTED = "action.executed"
 CAMERA = "observation.images."
-THINGS_WIDTH = stills.MOST * (len(stills.KINDS) + 3)  # numbers of `things_vector`
+THINGS_WIDTH = observations.MOST * (len(stills.KINDS) + 3)  # numbers of `things_vector`
 
 
 def things_vector(kinds: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -44,9 +44,9 @@ def things_vector(kinds: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 def split_things(vector: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The inverse: (..., 8 · (kinds + 3)) -> attributes, places, and which rows are things."""
-    table = vector.reshape(*vector.shape[:-1], stills.MOST, -1)
+    table = vector.reshape(*vector.shape[:-1], observations.MOST, -1)
     kinds, places = table[..., :-3], table[..., -3:]
-    return kinds, places, kinds.sum(-1) > 0
+    return kinds, places, observations.real_of(kinds)
 
 
 def write_array(path: Path, values: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from base import files, words
+from base import files, observations, words
 from base.tokenizer import Tokenizer
 from loop import progress
 from robot import data, layout, stills
@@ -31,7 +31,7 @@ def all_words() -> list[str]:
 
 def kinds() -> np.ndarray:
     """The attributes of the two things: (8, kinds) uint8."""
-    rows = np.zeros((stills.MOST, len(stills.KINDS)), np.uint8)
+    rows = np.zeros((observations.MOST, len(stills.KINDS)), np.uint8)
     rows[0, 0] = rows[1, 1] = 1
     return rows
 
@@ -97,7 +97,7 @@ def record_demos(demos: Demos, folder: Path) -> int:
 
 
 def episode_of(rows: dict, demos: Demos) -> dict[str, np.ndarray]:
-    things = [data.things_vector(kinds(), stills.padded(places)) for places in rows["things"]]
+    things = [data.things_vector(kinds(), observations.padded(places)) for places in rows["things"]]
     episode = {
         data.STATE: rows["state"],
         data.THINGS: np.stack(things),
@@ -154,15 +154,15 @@ def still_of(env: MetaWorld, ids: np.ndarray) -> dict[str, np.ndarray]:
     places = env.things()
     row = {
         "kinds": kinds(),
-        "places": stills.padded(places),
-        "real": np.arange(stills.MOST) < len(places),
+        "places": observations.padded(places),
+        "real": np.arange(observations.MOST) < len(places),
         "words": ids,
         "take": places[:1],
         "put": places[1:],
         "index": np.array([[0, 1]], np.int8),
     }
     if env.image_size is not None:
-        pixels = env.pixels(stills.padded(places).astype(np.float64))
+        pixels = env.pixels(observations.padded(places).astype(np.float64))
         row["images"] = env.picture()[None]
         row["pixels"] = np.nan_to_num(pixels, nan=10.0).clip(-10, 10).astype(np.float32)[None]
     return row

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from base.observations import MOST, padded
 from worlds import orders, tasks
 from worlds.layouts import HALF_HEIGHT, REACH, SHAPES, ZONES, Layout, Thing
 from worlds.orders import Order
 from worlds.scenes import COLOURS
 
 KINDS = (*COLOURS, *SHAPES, *ZONES)  # the attributes of a thing in a simulator's list
-MOST = 8  # things and zones
 NOTHING = -1  # in `index`: the order names no other thing
 HELD = 0.25  # share of the stills in which the hand carries a thing
 STACKED = 0.1  # share of the stills in which a thing lies on another
@@ -39,13 +39,6 @@ def kinds_of(layout: Layout) -> np.ndarray:
         row[KINDS.index(thing.colour)] = 1
         row[KINDS.index(thing.shape)] = 1
     return kinds
-
-
-def padded(places: np.ndarray) -> np.ndarray:
-    """Places (n, 3) of everything, with rows of zeros behind: (MOST, 3) float32."""
-    rows = np.zeros((MOST, 3), np.float32)
-    rows[: len(places)] = places
-    return rows
 
 
 def places_of(layout: Layout) -> np.ndarray:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from base import files, words
+from base import files, observations, words
 from base.tokenizer import Tokenizer
 from loop import progress
 from robot import data, layout, stills
@@ -69,7 +69,7 @@ def kind_of_task(demos: Demos, rng: np.random.Generator) -> str:
 
 def episode_of(rows: dict, task: tasks.Task, demos: Demos) -> dict[str, np.ndarray]:
     kinds = stills.kinds_of(task.layout)
-    things = [data.things_vector(kinds, stills.padded(places)) for places in rows["things"]]
+    things = [data.things_vector(kinds, observations.padded(places)) for places in rows["things"]]
     episode = {
         data.STATE: rows["state"],
         data.THINGS: np.stack(things),

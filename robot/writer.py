@@ -7,10 +7,11 @@ import torch
 
 from base import words
 from base.driving import Made
+from base.observations import Observer
 from net import chunks
 from net.chunks import ChunkConfig
 from net.grounder import Grounded
-from robot import doubt, sayings, stills
+from robot import doubt, sayings
 from robot.policies import Opened
 
 
@@ -31,6 +32,7 @@ class TorchMaker:
         self.about = {"head": config.head, "sees": sees, "image_side": side}
         self.about |= {"cameras": list(opened.cameras), "tasks": opened.saved.get("tasks") or ""}
         self.about["world"] = opened.saved.get("world", "table")
+        self.observer = Observer(sees, opened.cameras, side, opened.scaling)
 
     def begin(self, text: str, seed: int) -> list[str]:
         tokenizer = self.opened.tokenizer
@@ -72,23 +74,10 @@ class TorchMaker:
         return sayings.write(self.opened.policy.grounder, own, parts)[0]
 
     def observed(self, seen: dict) -> tuple[dict, torch.Tensor]:
-        """What is seen and the state (1, S), as the policy reads them."""
+        """What is seen as a batch of one, and the state (1, S), as the policy reads them."""
         device = self.opened.policy.device
-        state = self.scaling.plain(seen["state"]).astype(np.float32)
-        parts = {name: part.to(device) for name, part in self.seen(seen).items()}
-        return parts, torch.from_numpy(state)[None].to(device)
-
-    def seen(self, seen: dict) -> dict[str, torch.Tensor]:
-        """What the grounder sees, as a batch of one."""
-        sees = self.opened.policy.grounder.config.sees
-        if sees == "nothing":
-            return {}
-        if sees == "state":
-            kinds = seen["kinds"]
-            places = stills.padded(seen["things"])
-            parts = {"kinds": kinds.astype(np.float32), "places": places}
-            parts["real"] = kinds.sum(1) > 0
-            return {name: torch.from_numpy(part)[None] for name, part in parts.items()}
-        names = [name.split(".")[-1] for name in self.opened.cameras]
-        images = [seen["image" if i == 0 else f"image_{name}"] for i, name in enumerate(names)]
-        return {"images": torch.from_numpy(np.stack(images))[None]}
+        parts, state = self.observer.read(seen)
+        if "things" in parts:
+            parts["places"] = parts.pop("things")
+        shown = {name: torch.from_numpy(part).to(device) for name, part in parts.items()}
+        return shown, torch.from_numpy(state).to(device)

@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("metaworld", reason="pip install -r requirements-robot.txt")
 
+from base import observations
 from robot import data, metaworld_demos, stills
 from robot.checking import check
 from robot.episodes import Episodes
@@ -36,6 +37,6 @@ def test_a_still_names_its_two_things(metaworld_robot):
     assert np.array_equal(arrays["take"][:, 0], arrays["places"][:, 0])
     assert np.array_equal(arrays["put"][:, 0], arrays["places"][:, 1])
     assert (arrays["real"].sum(1) == 2).all() and (arrays["index"] == [0, 1]).all()
-    assert arrays["kinds"].shape == (10, stills.MOST, len(stills.KINDS))
+    assert arrays["kinds"].shape == (10, observations.MOST, len(stills.KINDS))
     # Moments of an episode differ, and so do episodes.
     assert len(np.unique(arrays["take"][:, 0].round(4), axis=0)) > 2
