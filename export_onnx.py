@@ -1,6 +1,7 @@
-"""Turn a trained captioner, text model or twin into a bundle: ONNX graphs that run without torch.
+"""Turn a trained captioner, text model, twin or policy into a bundle: ONNX graphs, without torch.
 
-Reads   a checkpoint, and held-out inputs for the gate: --data_dir, a folder of captions or of text
+Reads   a checkpoint, and held-out inputs for the gate: --data_dir, a folder of captions, of text or
+        of demonstrations
 Writes  --out: the graphs, bundle.json, tokenizer, golden outputs, infer_onnx.py with its modules
 
 Two minutes on a laptop:
@@ -10,17 +11,16 @@ For a Jetson (docs/edge.md), for small CPUs, and as small as possible:
     python export_onnx.py --out bundle_fp16 --precision fp16 --tensorrt --inputs 500
     python export_onnx.py --out bundle_int8 --precision int8 --inputs 500
     python export_onnx.py --out bundle_small --precision int8 --compact
+A policy that moves a robot (docs/robot.md):
+    python export_onnx.py --checkpoint checkpoints_policy/best.pt --out bundle_policy
 
 The gate compares every graph with torch on --inputs held-out inputs: logits within a tolerance, the
-likeliest texts token for token. If a graph fails, the export fails and leaves nothing.
+likeliest texts token for token, chunks of actions bin for bin. If a graph fails, the export fails
+and leaves nothing.
 The checkpoint decides the architecture; there are no model flags.
 """
 
-import contextlib
-import os
-import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,9 +32,10 @@ from base.decoding import SAMPLERS
 from base.files import UserError
 from base.flags import check, setting
 from base.runtime import Runner
-from edge import building, description, onnx_files, parity, tensorrt
+from edge import building, description, onnx_files, parity, policy_building, tensorrt
 from edge.inputs import Material, Trained, open_trained, real_inputs, states
 from loop import checkpoint
+from net.chunks import ChunkConfig
 
 # Settings of samplers that the graphs do not have.
 NOT_IN_GRAPHS = ("top_p", "block_size", "factor", "remask", "remask_strength")
@@ -48,7 +49,9 @@ class Export:
     checkpoint: str | None = setting(None, "default: the newest below this folder")
     out: str = setting("bundle", "folder to write")
     data_dir: str | None = setting(
-        None, "real inputs (default: data_captions_synthetic for a captioner, else data_full)"
+        None,
+        "real inputs (default: data_captions_synthetic for a captioner, data_robot for a policy, "
+        "else data_full)",
     )
     split: str = setting("val", "split of the real inputs")
     inputs: int = setting(64, "inputs that the gate compares", at_least=1)
@@ -86,6 +89,7 @@ def parse_args(argv):
         if value != texts[name]:
             said[name] = f"{value} for captions, {texts[name]} for texts"
     parser.add_settings(SampleConfig, skip=NOT_IN_GRAPHS, said=said)
+    parser.add_settings(ChunkConfig, skip=policy_building.NOT_IN_GRAPHS)
     return parser.parse_args(argv)
 
 
@@ -111,31 +115,6 @@ def check_settings(export: Export, trained: Trained, settings: SampleConfig) -> 
         )
 
 
-@contextlib.contextmanager
-def being_made(out: Path) -> Iterator[Path]:
-    """A folder for the bundle: it becomes `out` if nothing fails, else it is removed.
-
-    Raises UserError if `out` exists and is no bundle.
-    """
-    bundle.settle(out.absolute())  # an export that was killed may have left `out` aside
-    replaceable = (out / "bundle.json").exists() or (out.is_dir() and not any(out.iterdir()))
-    if out.exists() and not replaceable:
-        raise UserError(
-            f"{out}, which is no bundle",
-            "a bundle to replace, or a new name",
-            "choose another --out",
-        )
-    files.writable_folder(out.parent)
-    # Beside `out`, so that a rename puts it in place.
-    made = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    made.mkdir()
-    try:
-        yield made
-        bundle.publish(made, out)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
 def prove(trained: Trained, made: Path, facts: dict, material: Material, export: Export) -> None:
     """Compare all graphs with torch, and note the report in `facts`."""
     tensorrt.check_readable(made, facts["graphs"]["tensorrt"])
@@ -150,13 +129,43 @@ def prove(trained: Trained, made: Path, facts: dict, material: Material, export:
     facts["scores"] = parity.scores(trained, Runner(made, check=False), material)
 
 
+def export_policy(path: Path, export: Export, arguments) -> None:
+    """A policy's bundle. Raises UserError for flags that are of other kinds of models."""
+    making = policy_building.making_of(arguments)
+    for name in ("tensorrt", "compact"):
+        if getattr(export, name):
+            raise UserError(
+                f"--{name} for a policy", "a captioner or a text model", f"drop --{name}"
+            )
+    out = Path(export.out)
+    with bundle.being_made(out) as made:
+        if export.code:
+            bundle.copy_code(Path(__file__).parent, made)
+        facts = policy_building.build(
+            path,
+            made,
+            export.data_dir or "data_robot",
+            making,
+            precision=export.precision,
+            opset=export.opset,
+            inputs=export.inputs,
+            calibration=export.calibration,
+        )
+        policy_building.finish(made, facts)
+    report(facts)
+    command = files.python("infer_onnx.py", "--bundle", out, "--self_test")
+    print(f"wrote {out}; now: {command}", file=sys.stderr)
+
+
 def report(facts: dict) -> None:
     """Print the gate's comparisons as a Markdown table, and the scores."""
     print("| compared | inputs | result | limit |\n|---|---|---|---|")
     for row in facts["parity"]:
         result = f"{row['error']:.1e}" if "error" in row else f"{row['identical']:.1%}"
+        if "difference" in row:
+            result = f"{row['identical']:.2%}, at most {row['difference']:.1e} apart"
         print(f"| {row['what']} | {row['inputs']} | {result} | {row['limit']} |")
-    for name, judged in facts["scores"].items():
+    for name, judged in facts.get("scores", {}).items():
         shares = [f"{key} {100 * share:.1f}" for key, share in judged.items() if key != "images"]
         print(f"{name}, {judged['images']} images: {', '.join(shares)}")
 
@@ -166,6 +175,8 @@ def main(argv=None):
     export = flags.resolve(Export, arguments)
     torch.set_num_threads(export.threads or torch.get_num_threads())
     path = Path(export.checkpoint or checkpoint.newest(("caption", "text")))
+    if checkpoint.kind_of(path) == "policy":
+        return export_policy(path, export, arguments)
     trained = open_trained(path)
     print(f"{path}: {checkpoint.describe(trained.saved)}", file=sys.stderr)
     captions = trained.encoder is not None
@@ -174,7 +185,7 @@ def main(argv=None):
     check_settings(export, trained, settings)
     data_dir = export.data_dir or ("data_captions_synthetic" if captions else "data_full")
     out = Path(export.out)
-    with being_made(out) as made:
+    with bundle.being_made(out) as made:
         material = real_inputs(trained, data_dir, export.split, export.inputs)
         precision, opset = export.precision, export.opset
         facts = description.describe(trained, path, settings, precision=precision, opset=opset)

@@ -1,4 +1,5 @@
 """Caption images, or fill blanks in a text, from a bundle: without torch, from its files alone.
+A policy's bundle is tested here; run_policy.py lets it act.
 
 Reads   a bundle made by export_onnx.py, whose files are all checked first; images, or a camera
 Writes  texts to the screen; --json one line per text
@@ -27,11 +28,12 @@ from pathlib import Path
 
 import numpy as np
 
-from base import files, flags, images, runtime
+from base import bundle, files, flags, images, policy_runner, runtime
 from base.bundle import PROVIDERS
 from base.config import SampleConfig
 from base.files import UserError
 from base.flags import setting
+from base.policy_runner import BundleMaker
 from base.runtime import Runner
 from base.templates import template_row
 
@@ -107,6 +109,17 @@ def check(job: Job, conditioned: bool) -> None:
         files.writable_folder(Path(job.json).parent)
 
 
+def test_policy(job: Job) -> int:
+    """The self-test of a policy's bundle. Raises UserError for any other work."""
+    if not job.self_test:
+        raise UserError(
+            f"{job.bundle}, a bundle of a policy",
+            "a captioner's or a text model's, or --self_test",
+            "let a policy act with run_policy.py --bundle",
+        )
+    return policy_runner.self_test(BundleMaker(job.bundle, job.provider, job.threads))
+
+
 def watch(job: Job, runner: Runner, write) -> None:
     """A caption per frame of the camera, with the rate."""
     for number, frame in enumerate(images.open_camera(job.camera), 1):
@@ -177,6 +190,8 @@ def write_all(job: Job, runner: Runner, write) -> None:
 def main(argv=None):
     arguments = parse_args(argv)
     job = flags.resolve(Job, arguments)
+    if bundle.read(job.bundle)["kind"] == "policy":
+        return test_policy(job)
     runner = Runner(Path(job.bundle), job.provider, job.threads, low_memory=job.low_memory)
     # A layer below the flags: the settings that the export tested, unless a flag differs.
     settings = flags.resolve(SampleConfig, arguments, runner.facts["sampling"])

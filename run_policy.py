@@ -1,6 +1,6 @@
 """Let a policy act at the table: closed loop, with controls, figures, and a page to look at.
 
-Reads   checkpoints_policy/best.pt (--checkpoint): a checkpoint of train_policy.py
+Reads   checkpoints_policy/best.pt (--checkpoint): a checkpoint of train_policy.py; or its bundle
 Writes  nothing, or figures (--json) and a page with the episodes as clips (--html)
 
 Twenty episodes on a laptop, in about ten seconds:
@@ -19,6 +19,8 @@ Meta-World, for a policy that learned there:
     python run_policy.py --splits ten --episodes 10 --execute 8
 What it sees, in words, for a policy whose grounder was trained with --co_train:
     python run_policy.py --splits val --say
+The bundle of a policy, on the same episodes (docs/robot.md):
+    python run_policy.py --bundle bundle_policy
 Under a delay of two control steps, with the committed actions kept:
     python run_policy.py --delay 2 --while_waiting frozen
 The policy on another machine, behind serve_policy.py (docs/robot.md):
@@ -27,6 +29,7 @@ The policy on another machine, behind serve_policy.py (docs/robot.md):
 It needs `pip install -r requirements-robot.txt`.
 """
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 
@@ -36,6 +39,7 @@ from base import files, flags, metrics
 from base.driving import DriveConfig, Driver
 from base.errors import UserError
 from base.flags import setting
+from base.policy_runner import BundleMaker
 from base.remote import Calling, RemoteMaker, plain_facts
 from loop.hardware import choose_device
 from net.chunks import ChunkConfig
@@ -48,6 +52,7 @@ from worlds.table import TableEnv
 
 CHUNKS = ("calls", "order", "draw", "temperature")  # how chunks are made
 WIDTHS = {"table": (4, 8), "metaworld": (4, 4)}  # numbers of an action and of a state
+Maker = TorchMaker | BundleMaker | RemoteMaker
 
 
 @dataclass
@@ -56,6 +61,9 @@ class Running:
 
     checkpoint: str = setting(
         "checkpoints_policy/best.pt", "checkpoint of train_policy.py", metavar="FILE"
+    )
+    bundle: str | None = setting(
+        None, "a policy's bundle, of export_onnx.py, in place of a checkpoint", metavar="FOLDER"
     )
     json: str | None = setting(None, "write the figures here", metavar="FILE")
     html: str | None = setting(None, "write a page with clips here", metavar="FILE")
@@ -77,11 +85,13 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def open_maker(own: Running, arguments, trial: Trial) -> tuple[TorchMaker | RemoteMaker, dict]:
+def open_maker(own: Running, arguments, trial: Trial) -> tuple[Maker, dict]:
     """What makes the chunks, and its settings. Raises UserError for what it cannot do."""
     calling = flags.resolve(Calling, arguments)
     if calling.server is not None:
         return open_server(calling, arguments, trial)
+    if own.bundle is not None:
+        return open_bundle(own.bundle, own.threads, arguments, trial)
     making = flags.resolve(ChunkConfig, arguments)
     opened = policies.open_policy(own.checkpoint, choose_device(own.device))
     if trial.say and opened.saved.get("world", "table") == "table":
@@ -89,9 +99,27 @@ def open_maker(own: Running, arguments, trial: Trial) -> tuple[TorchMaker | Remo
     return TorchMaker(opened, making), flags.to_dict(making)
 
 
+def open_bundle(folder: str, threads: int, arguments, trial: Trial) -> tuple[BundleMaker, dict]:
+    """A policy's bundle, and its settings."""
+    making = flags.resolve(ChunkConfig, arguments)
+    for name, wrong in (
+        ("checkpoint", arguments.checkpoint is not None),
+        ("draw", making.draw),
+        ("say", trial.say),
+    ):
+        if wrong:
+            raise UserError(f"--{name} with --bundle", "one of the two", f"leave out --{name}")
+    given = flags.given(ChunkConfig, arguments)
+    calls, order = given.get("calls"), given.get("order")
+    maker = BundleMaker(folder, threads=threads, calls=calls, order=order)
+    making = dataclasses.replace(making, calls=maker.calls, order=maker.order)
+    return maker, flags.to_dict(making)
+
+
 def open_server(calling: Calling, arguments, trial: Trial) -> tuple[RemoteMaker, dict]:
     """A maker behind a server, and its settings."""
-    elsewhere = [name for name in ("checkpoint", *CHUNKS) if getattr(arguments, name) is not None]
+    here = ("checkpoint", "bundle", *CHUNKS)
+    elsewhere = [name for name in here if getattr(arguments, name) is not None]
     if trial.say:
         elsewhere.append("say")
     if elsewhere:
@@ -104,7 +132,7 @@ def open_server(calling: Calling, arguments, trial: Trial) -> tuple[RemoteMaker,
     return maker, dict.fromkeys(CHUNKS, "the server's") | flags.to_dict(calling)
 
 
-def check_robot(maker: TorchMaker | RemoteMaker) -> str:
+def check_robot(maker: Maker) -> str:
     """The simulator of a policy. Raises UserError for a policy of another robot."""
     world = maker.about["world"]
     if world not in WIDTHS:

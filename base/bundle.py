@@ -17,6 +17,7 @@ import contextlib
 import os
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,31 @@ def seal(folder, facts: dict) -> None:
     files.write_sealed(
         folder / "bundle.json", {"format": FORMAT, **facts, "files": files.listed(folder, names)}
     )
+
+
+@contextlib.contextmanager
+def being_made(out: Path) -> Iterator[Path]:
+    """A folder for the bundle: it becomes `out` if nothing fails, else it is removed.
+
+    Raises UserError if `out` exists and is no bundle.
+    """
+    settle(out.absolute())  # an export that was killed may have left `out` aside
+    replaceable = (out / "bundle.json").exists() or (out.is_dir() and not any(out.iterdir()))
+    if out.exists() and not replaceable:
+        raise UserError(
+            f"{out}, which is no bundle",
+            "a bundle to replace, or a new name",
+            "choose another --out",
+        )
+    files.writable_folder(out.parent)
+    # Beside `out`, so that a rename puts it in place.
+    made = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    made.mkdir()
+    try:
+        yield made
+        publish(made, out)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def publish(made: Path, out: Path) -> None:

@@ -71,6 +71,12 @@ class Runner:
         # A graph with a zeroed block of weights loads, runs, and writes wrong texts.
         if self.check:
             bundle.check(self.folder, self.facts)
+        if self.facts["kind"] == "policy":
+            raise UserError(
+                f"{self.folder}, a bundle of a policy",
+                "a captioner's or a text model's",
+                "let a policy act with run_policy.py --bundle",
+            )
         try:
             self.settings = SampleConfig(**self.facts["sampling"])
             self.length = int(self.facts["model"]["max_length"])

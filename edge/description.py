@@ -58,15 +58,20 @@ def describe(
     if trained.encoder is not None:
         facts["encoder"] = saved["encoder"]
         facts["preprocess"] = describe_preprocess(trained.encoder.preprocess)
-    facts["versions"] = {
+    facts["versions"] = versions()
+    # A name for this export. Every graph carries it, so graphs of two exports never mix.
+    facts["build"] = files.sha256(repr(sorted(facts.items())).encode())
+    return facts
+
+
+def versions() -> dict[str, str]:
+    """What exported a bundle."""
+    return {
         "torch": torch.__version__,
         "onnx": onnx.__version__,
         "onnxruntime": onnxruntime.__version__,
         "numpy": np.__version__,
     }
-    # A name for this export. Every graph carries it, so graphs of two exports never mix.
-    facts["build"] = files.sha256(repr(sorted(facts.items())).encode())
-    return facts
 
 
 def describe_preprocess(preprocess) -> dict:

@@ -147,11 +147,22 @@ class Network(nn.Module):
         self,
         tokens: Tensor,
         lengths: Tensor,
-        keys: Tensor | None,
-        values: Tensor | None,
+        keys: Tensor | None = None,
+        values: Tensor | None = None,
         share: Tensor | None = None,
     ) -> Tensor:
-        """tokens (B, L) int32 -> logits (B, L, V').
+        """tokens (B, L) int32 -> logits (B, L, V')."""
+        return self.head(self.trunk(tokens, lengths, keys, values, share))
+
+    def trunk(
+        self,
+        tokens: Tensor,
+        lengths: Tensor,
+        keys: Tensor | None = None,
+        values: Tensor | None = None,
+        share: Tensor | None = None,
+    ) -> Tensor:
+        """tokens (B, L) int32 -> (B, L, D), all but the output matrix.
 
         lengths (B,) int32: positions behind them are padding, and nobody attends to them.
         keys (B, N, H, head, P), values (B, N, H, P, head): from ConditionGraph; None without one.
@@ -168,4 +179,4 @@ class Network(nn.Module):
             q, k, v = block.heads_of(x)
             q, k = turned(q, cos, sin), turned(k, cos, sin)
             x = block.mix(x, q, k, v, bias, of_layer(keys, layer), of_layer(values, layer))
-        return self.head(self.norm(x))
+        return self.norm(x)

@@ -118,10 +118,12 @@ def constants_of(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
 
 
 def holding(path: Path, weights: list[torch.Tensor]) -> list[str]:
-    """The names of a graph's products with one of these weights (out, in)."""
+    """The names of a graph's products with one of these weights (out, in), in its Loop too."""
     graph = onnx.load(path).graph
     constants = constants_of(graph)
     wanted = [weight.numpy() for weight in weights]
+    # A product inside a Loop reads the outer graph's weights.
+    nodes = list(all_nodes(graph))
 
     def holds(node: onnx.NodeProto) -> bool:
         if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in constants:
@@ -132,7 +134,7 @@ def holding(path: Path, weights: list[torch.Tensor]) -> list[str]:
             np.array_equal(matrix, weight) or np.array_equal(matrix.T, weight) for weight in wanted
         )
 
-    return [node.name for node in graph.node if holds(node)]
+    return [node.name for node in nodes if holds(node)]
 
 
 def without_weights(path: Path) -> list[str]:

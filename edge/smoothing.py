@@ -28,9 +28,8 @@ def named_products(module: nn.Module) -> dict[str, nn.Linear]:
 
 
 def call(network: nn.Module, state: dict) -> Tensor:
-    """The network's logits (B, L, V') at one of `inputs.states`."""
-    keys, values = state.get("keys"), state.get("values")
-    return network(state["tokens"], state["lengths"], keys, values, state["share"])
+    """The network's logits (B, L, V') at a state of a real run, such as of `inputs.states`."""
+    return network(**state)
 
 
 def channel_sizes(x: Tensor) -> Tensor:

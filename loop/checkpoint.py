@@ -303,6 +303,11 @@ def read_tokenizer(path: str, do: str = "check --tokenizer") -> Tokenizer:
     return Tokenizer.load(path, do)
 
 
+def kind_of(path: Path | str) -> str:
+    """The kind of a checkpoint, without its weights. Raises UserError as `read` does."""
+    return read(path, "meta", "name another with --checkpoint")["kind"]
+
+
 def digest(path: Path | str, saved: Checkpoint) -> str:
     """What tells this checkpoint from all others: 64 hex digits of SHA-256.
 

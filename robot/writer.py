@@ -33,6 +33,9 @@ class TorchMaker:
         self.about |= {"cameras": list(opened.cameras), "tasks": opened.saved.get("tasks") or ""}
         self.about["world"] = opened.saved.get("world", "table")
         self.observer = Observer(sees, opened.cameras, side, opened.scaling)
+        self.about = {"head": config.head, "sees": sees, "image_side": side}
+        self.about |= {"cameras": list(opened.cameras), "tasks": opened.saved.get("tasks") or ""}
+        self.about["world"] = opened.saved.get("world", "table")
 
     def begin(self, text: str, seed: int) -> list[str]:
         tokenizer = self.opened.tokenizer

@@ -138,6 +138,19 @@ def robot_world(shared_folder) -> Path:
 
 
 @pytest.fixture(scope="session")
+def policy_bundled(robot_world, shared_folder) -> Bundled:
+    """The policy of `robot_world` and its bundle, which has passed the gate on 12 frames."""
+    from tests.making import bundles
+
+    def make(root):
+        checkpoint, data = robot_world / "policy" / "best.pt", robot_world / "data"
+        bundles.export(checkpoint, data, root / "bundle", "--inputs", "12")
+
+    root = bundles.made_once(shared_folder, "policy_bundle", make)
+    return Bundled(robot_world / "data", robot_world / "policy" / "best.pt", root / "bundle")
+
+
+@pytest.fixture(scope="session")
 def metaworld_robot(shared_folder) -> Path:
     """Data of two tasks of Meta-World without images, a grounder and a policy, in one root."""
     pytest.importorskip("metaworld", reason="pip install -r requirements-robot.txt")

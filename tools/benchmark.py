@@ -9,6 +9,7 @@ For real:
     python -m tools.benchmark --model_config small --repeats 7 --json speed.json
     python -m tools.benchmark --bundle bundle bundle_int8 --twin_bundle bundle_ar --checkpoint \
 checkpoints_caption_poc/best.pt --repeats 50
+    python -m tools.benchmark --bundle bundle_policy --checkpoint checkpoints_policy/best.pt
 
 The sides of a comparison alternate in one process. Medians and the median of paired ratios are
 printed. Timings on a shared machine wander by tens of percent; the ratios hold.
@@ -19,11 +20,11 @@ from dataclasses import dataclass
 
 import torch
 
-from base import config, files, flags, metrics, system
+from base import bundle, config, files, flags, metrics, system
 from base.config import SampleConfig, TrainConfig
 from base.files import UserError
 from base.flags import check, setting
-from edge import latency
+from edge import latency, policy_latency
 from loop import recipe
 from tools import speed
 
@@ -45,7 +46,8 @@ class Benchmark:
     checkpoint: str | None = setting(None, "the architecture of this checkpoint instead")
     bundle: list[str] | None = setting(
         None,
-        "captioners' bundles: stages and memory, compared with --checkpoint and --twin_bundle",
+        "bundles of captioners, or of policies: stages and memory, compared with --checkpoint and "
+        "--twin_bundle",
         metavar="FOLDER",
     )
     twin_bundle: str | None = setting(None, "the twin's bundle")
@@ -161,8 +163,12 @@ def table(rows: list[dict]) -> str:
 def benchmark_bundles(options: Benchmark) -> None:
     """Print, and with --json write, the figures of bundles."""
     folders, repeats = options.bundle, options.repeats
-    found = latency.measure(folders, options.twin_bundle, options.checkpoint, repeats=repeats)
-    print(latency.tables(found))
+    if bundle.read(folders[0])["kind"] == "policy":
+        found = policy_latency.measure(folders, options.checkpoint, repeats=repeats)
+        print(policy_latency.tables(found))
+    else:
+        found = latency.measure(folders, options.twin_bundle, options.checkpoint, repeats=repeats)
+        print(latency.tables(found))
     if options.json:
         files.write_text(options.json, json.dumps(found, indent=2) + "\n")
 
