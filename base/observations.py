@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from base.errors import UserError
+from base.facts import image_keys
 from base.scaling import Scaling
 
 MOST = 8  # things and zones in a list
@@ -39,12 +40,6 @@ def resized(images: np.ndarray, side: int) -> np.ndarray:
 def stacked(images: list[np.ndarray], side: int) -> np.ndarray:
     """Images of K cameras, (n, H, W, 3) each -> (n, K, side, side, 3)."""
     return np.stack([resized(each, side) for each in images], 1)
-
-
-def keys_of(cameras: list[str]) -> list[str]:
-    """The names in `seen` of the images of these cameras, which are named as in a dataset."""
-    names = [name.split(".")[-1] for name in cameras]
-    return ["image" if number == 0 else f"image_{name}" for number, name in enumerate(names)]
 
 
 @dataclass
@@ -82,7 +77,7 @@ class Observer:
             things = padded(self.part(seen, "things"))
             parts = (kinds.astype(np.float32), things, real_of(kinds))
             return {name: part[None] for name, part in zip(PARTS, parts, strict=True)}, plain
-        images = [self.image(seen, key)[None] for key in keys_of(self.cameras)]
+        images = [self.image(seen, key)[None] for key in image_keys(self.cameras)]
         return {"images": stacked(images, self.side)}, plain
 
     def image(self, seen: dict, key: str) -> np.ndarray:

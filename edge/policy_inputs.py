@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from base.errors import UserError
+from base.facts import image_keys
 from base.folders import check_tokenizer
-from base.observations import keys_of
 from edge.inputs import evenly
 from edge.policy_graphs import HEADS
 from robot import acting, data, policies
@@ -114,6 +114,6 @@ def observation(opened: Opened, watcher: acting.Watcher, frame: int) -> dict:
     if watcher.things is not None:
         kinds, places, _ = data.split_things(watcher.things[frame])
         return seen | {"kinds": kinds, "things": places}
-    for key, camera in zip(keys_of(opened.cameras), opened.cameras, strict=True):
+    for key, camera in zip(image_keys(opened.cameras), opened.cameras, strict=True):
         seen[key] = episodes.images([frame], camera)[0]
     return seen

@@ -141,3 +141,20 @@ def test_a_server_of_another_robot(tmp_path):
 def test_at_meta_world_a_policy_has_nothing_to_say(metaworld_robot):
     with pytest.raises(UserError, match="--say at Meta-World"):
         run_policy.main(["--checkpoint", str(metaworld_robot / "policy" / "best.pt"), "--say"])
+
+
+def test_a_bundle_does_what_its_checkpoint_does(robot_world, policy_bundled, tmp_path):
+    found = []
+    for flag, name in (
+        ("--checkpoint", policy_bundled.checkpoint),
+        ("--bundle", policy_bundled.bundle),
+    ):
+        path = tmp_path / f"{flag[2:]}.json"
+        run_policy.main([flag, str(name), *FEW, "--calls", "2", "--json", str(path)])
+        found.append(json.loads(path.read_text())["episodes"])
+    names = ("text", "ever", "end", "steps")
+    ours, theirs = ([[each[name] for name in names] for each in episodes] for episodes in found)
+    assert ours == theirs
+    for more in (["--draw"], ["--say"], ["--checkpoint", "best.pt"]):
+        with pytest.raises(UserError, match=f"{more[0]} with --bundle"):
+            run_policy.main(["--bundle", str(policy_bundled.bundle), *more])

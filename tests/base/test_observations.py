@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from base.errors import UserError
-from base.observations import Observer, keys_of, padded, real_of, resized
+from base.facts import image_keys
+from base.observations import Observer, padded, real_of, resized
 from base.scaling import Scaling
 
 SCALING = Scaling.measured(
@@ -24,8 +25,8 @@ def test_a_list_is_padded():
 def test_images_become_squares_with_their_cameras_behind_each_other():
     rng = np.random.default_rng(0)
     names = ["observation.images.front", "observation.images.wrist"]
-    assert keys_of(names) == ["image", "image_wrist"]
-    seen = {name: rng.integers(0, 256, (40, 30, 3), np.uint8) for name in keys_of(names)}
+    assert image_keys(names) == ["image", "image_wrist"]
+    seen = {name: rng.integers(0, 256, (40, 30, 3), np.uint8) for name in image_keys(names)}
     seen["state"] = np.ones(3, np.float32)
     parts, state = Observer("pixels", names, 16, SCALING).read(seen)
     images = parts["images"]
