@@ -145,7 +145,9 @@ def from_dict(values: dict, where: str) -> Limits:
     home = values["home"]
     check_keys(home, {"pose", "tolerance"}, f"{where}: home")
     limits = Limits(
-        **{key: values[key] for key in TEXTS},
+        robot=values["robot"],
+        about=values["about"],
+        kind=values["kind"],
         hz=number(values["hz"], where, "hz"),
         names=names,
         units=units,
@@ -154,7 +156,11 @@ def from_dict(values: dict, where: str) -> Limits:
         watchdog=watchdog_of(values["watchdog"], where),
         pose=numbers(home["pose"], places, where, "home.pose"),
         tolerance=numbers(home["tolerance"], places, where, "home.tolerance"),
-        **rows,
+        low=rows["low"],
+        high=rows["high"],
+        velocity=rows["velocity"],
+        acceleration=rows["acceleration"],
+        leash=rows["leash"],
     )
     check(limits, where)
     return limits

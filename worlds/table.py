@@ -124,6 +124,7 @@ class TableEnv(Base):
             place = 5 + 7 * index
             self.data.qpos[place : place + 7] = (thing.x, thing.y, thing.z, 1, 0, 0, 0)
         self.target, self.command = start.copy(), OPENED
+        self.start, self.since = start.copy(), 0
         self.data.ctrl[:] = (*start, GAP, GAP)
         self.mujoco.mj_forward(self.model, self.data)
         self.peaks = [thing.z for thing in layout.things]
@@ -149,24 +150,33 @@ class TableEnv(Base):
             raise UserError(
                 f"the action {action.tolist()}", "four finite numbers", "check what made it"
             )
+        self.aim(action)
+        self.advance(SUBSTEPS)
+        self.steps += 1
+        info = self.info()
+        return self.seen(), float(info["done"]), False, self.steps >= STEPS, info
+
+    def aim(self, action: np.ndarray) -> None:
+        """Tell the hand where to go: (4,) float64, finite. `advance` moves it."""
         move = np.clip(action[:3], -1, 1) * STRIDE
         hand = self.data.qpos[:3]
-        start = self.data.ctrl[:3].copy()
+        self.start, self.since = self.data.ctrl[:3].copy(), 0
         # A blocked hand must not gather a debt that it pays when the way is free again.
         reached = np.clip(self.target, hand - LAG, hand + LAG)
         self.target = np.clip(reached + move, LOW, HIGH)
         self.command = CLOSED if action[3] > 0 else OPENED
         self.data.ctrl[3:] = 0.0 if self.command == CLOSED else GAP
-        for substep in range(SUBSTEPS):
+
+    def advance(self, substeps: int) -> None:
+        """Let the physics go on after `aim`, by TIMESTEP each."""
+        for _ in range(substeps):
+            self.since += 1
             # The target moves evenly during half of the step: a sudden one would shake the thing.
-            share = min(1.0, 2 * (substep + 1) / SUBSTEPS)
-            self.data.ctrl[:3] = start + share * (self.target - start)
+            share = min(1.0, 2 * self.since / SUBSTEPS)
+            self.data.ctrl[:3] = self.start + share * (self.target - self.start)
             self.mujoco.mj_step(self.model, self.data)
-        self.steps += 1
         heights = self.places()[:, 2].tolist()
         self.peaks = [max(pair) for pair in zip(self.peaks, heights, strict=True)]
-        info = self.info()
-        return self.seen(), float(info["done"]), False, self.steps >= STEPS, info
 
     # --- what is seen, and what is true --------------------------------------------------------
 
