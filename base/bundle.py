@@ -7,7 +7,8 @@ it.
     *.onnx           the graphs; the same facts are in their metadata
     tokenizer.json   the tokenizer
     golden.npz       inputs, with the outputs that the trained model gave for them
-    infer_onnx.py, requirements-jetson.txt, base/    the code that runs it, without torch
+    infer_onnx.py, drive_robot.py, requirements-jetson.txt, base/
+                     the code that runs it, without torch
 
 No file of a bundle is used before its checksum is right: a graph with a zeroed block of weights
 loads, runs, and writes wrong texts.
@@ -26,7 +27,8 @@ from base import files
 from base.files import UserError
 
 FORMAT = 1
-CODE = ("infer_onnx.py", "requirements-jetson.txt", "base")  # copied from the project, `base` whole
+# Copied from the project, `base` whole.
+CODE = ("infer_onnx.py", "drive_robot.py", "requirements-jetson.txt", "base")
 LARGEST = 1 << 30  # bytes of golden outputs once unpacked
 AGAIN = "copy the bundle again, or export it again with export_onnx.py"
 ASIDE = ".old"  # the end of an older bundle's name while a new bundle takes its place

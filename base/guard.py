@@ -71,7 +71,8 @@ class Guard:
     def check(self, state: np.ndarray | None, action: np.ndarray | None) -> Safe:
         """The command of this control step.
 
-        state: (S,), its first P numbers are places; None: it is not known. action: (A,) in the robot's units; None holds.
+        state: (S,), its first P numbers are places; None: it is not known. action: (A,) in the
+        robot's units; None holds.
         The arm also holds if either is not what it should be.
         """
         counts: Counter = Counter()

@@ -28,6 +28,7 @@ PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").gl
 SIMULATED = ("tools.table", "tools.doubt", "robot_demos", "grounding.py", "_policy.py")
 NOT_HERE = (
     *("--interactive", "tools.compare", "tools.house", "--camera", "--provider"),
+    "--port /dev/",  # an arm
     "-m pytest",  # this suite itself
     *("--clip_score", "--ratings", "observation.environment_state"),
     *(() if importlib.util.find_spec("mujoco") else SIMULATED),
@@ -54,6 +55,7 @@ SMALL = {
     "train_grounding": {"--max_steps": 4, "--batch_size": 4, "--threads": 1},
     "train_policy": {"--max_steps": 4, "--batch_size": 8, "--threads": 1},
     "run_policy": {"--episodes": 1},
+    "drive_robot": {"--episodes": 1, "--seconds": 1, "--status_port": 0},
 }
 # A page trains several policies in the default folder, where a user would name another.
 RUNS = {"train_grounding": "checkpoints_grounding", "train_policy": "checkpoints_policy"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +83,25 @@ def test_the_limits_of_another_robot_and_a_policy_of_another_robot(robot_world, 
     (tmp_path / "three.json").write_text(json.dumps(values))
     with pytest.raises(UserError, match="found .* numbers"):
         run(robot_world, "--virtual", "--limits", str(tmp_path / "three.json"))
+
+
+def test_away_from_the_checkout_it_says_what_is_missing(tmp_path):
+    """As in a bundle: the script and base/ alone, without torch."""
+    shutil.copy(ROOT / "drive_robot.py", tmp_path)
+    shutil.copytree(ROOT / "base", tmp_path / "base")
+    code = "import sys; sys.modules['torch'] = None; import drive_robot; from base import files; "
+    code += "sys.argv[1:] = ['--checkpoint', 'x.pt']; files.run(drive_robot.main)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: found --checkpoint without torch; expected torch")
+    code = "import sys; sys.modules['torch'] = None; import drive_robot as d; from base import limits; "
+    code += "own = d.Driving(bundle='x'); d.open_robot(own, limits.read('table'), *[None] * 5)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "a simulated table in a bundle; expected the room worlds/" in done.stderr
 
 
 @pytest.mark.posix
