@@ -93,7 +93,7 @@ def test_other_bundles_are_refused(policy_bundled, bundled, tmp_path):
     copy = shutil.copytree(policy_bundled.bundle, tmp_path / "copy")
     with open(copy / "head.onnx", "ab") as file:
         file.write(b" ")
-    with pytest.raises(UserError, match="changed"):
+    with pytest.raises(UserError, match="damaged"):
         BundleMaker(copy)
 
     def strange(folder, facts):
