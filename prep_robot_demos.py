@@ -7,6 +7,8 @@ A minute or two on a laptop, without OpenGL: what a simulator knows, and no imag
     python prep_robot_demos.py --num_demos 200 --num_stills 4000 --image_side 0
 With a camera's images (five minutes; docs/robot.md names the packages that OpenGL needs):
     python prep_robot_demos.py
+The arm SO-101 at a table of half the size, without images:
+    python prep_robot_demos.py --world so101 --num_demos 800 --image_side 0 --out data_so101
 Ten tasks of Meta-World, 50 demonstrations each, without images:
     python prep_robot_demos.py --world metaworld --num_demos 500 --num_stills 2000 --image_side 0
 
@@ -19,8 +21,10 @@ from pathlib import Path
 
 from base import files, flags, folders, words
 from base.files import UserError
-from robot import metaworld_demos, stills, table_demos
+from robot import metaworld_demos, so101_demos, stills, table_demos
 from robot.demos import Demos
+
+SOURCES = {"table": table_demos, "so101": so101_demos, "metaworld": metaworld_demos}
 
 
 def parse_args(argv):
@@ -61,7 +65,7 @@ def main(argv=None):
 
 def make(demos: Demos, out: Path, facts: dict) -> None:
     """Record and draw everything; meta.json comes last."""
-    source = metaworld_demos if demos.world == "metaworld" else table_demos
+    source = SOURCES[demos.world]
     tokenizer = words.from_texts(source.all_words())
     failed = source.record_demos(demos, out / "demos")
     print(f"{failed} episodes of the expert failed, and were drawn again", file=sys.stderr)

@@ -48,11 +48,13 @@ from robot.film import Film
 from robot.scores import Trial
 from robot.writer import TorchMaker
 from show import rollouts
+from worlds.so101 import SO101Env
 from worlds.table import TableEnv
 
 CHUNKS = ("calls", "order", "draw", "temperature")  # how chunks are made
-WIDTHS = {"table": (4, 8), "metaworld": (4, 4)}  # numbers of an action and of a state
 Maker = TorchMaker | BundleMaker | RemoteMaker
+WIDTHS = {"table": (4, 8), "so101": (6, 10), "metaworld": (4, 4)}  # of an action and a state
+TITLES = {"table": "the table", "so101": "the table of the SO-101", "metaworld": "Meta-World"}
 
 
 @dataclass
@@ -94,7 +96,7 @@ def open_maker(own: Running, arguments, trial: Trial) -> tuple[Maker, dict]:
         return open_bundle(own.bundle, own.threads, arguments, trial)
     making = flags.resolve(ChunkConfig, arguments)
     opened = policies.open_policy(own.checkpoint, choose_device(own.device))
-    if trial.say and opened.saved.get("world", "table") == "table":
+    if trial.say and opened.saved.get("world", "table") != "metaworld":
         opened.sayings()  # a policy that says nothing is refused before the first episode
     return TorchMaker(opened, making), flags.to_dict(making)
 
@@ -182,7 +184,7 @@ def main(argv=None):
         episodes = metaworld_scores.run(make_driver, trial, about["tasks"], side, clips)
     else:
         names = ",".join(name.split(".")[-1] for name in about["cameras"]) or "front"
-        env = TableEnv(side, names)
+        env = SO101Env(side, names) if world == "so101" else TableEnv(side, names)
         episodes = scores.run(env, make_driver, trial, film, own.clips)
         env.close()
     note_unknown(episodes)
@@ -198,7 +200,7 @@ def main(argv=None):
         # The page shows whole splits. The terminal has a row for each kind of task.
         header, *rows = scores.rows(table)
         overview = [header, *(row for row in rows if row[1] == "all")]
-        title = "A policy at the table" if world == "table" else "A policy at Meta-World"
+        title = f"A policy at {TITLES[world]}"
         rollouts.write(own.html, episodes, facts_of(about, settings), overview, title)
     if own.json:
         kept = scores.records(episodes)

@@ -38,7 +38,7 @@ def parse_args(argv):
     parser.add_settings(recipe.RunFolder, out="checkpoints_policy")
     parser.add_settings(ActingStart)
     parser.add_settings(ActingRun)
-    parser.add_settings(ActorConfig, skip=("actions", "state", "order", "cartesian"))
+    parser.add_settings(ActorConfig, skip=("actions", "state", "order", "cartesian", "hand"))
     parser.add_settings(
         TrainConfig,
         max_steps=4000,
@@ -63,6 +63,7 @@ def actor_config(setup: recipe.Setup, source: Source) -> ActorConfig:
         state=max(1, episodes.states.shape[1]),
         order=order_width(source.grounder),
         cartesian=source.cartesian,
+        hand=source.hand,
     )
 
 
@@ -92,7 +93,7 @@ def make_policy(
 ) -> Policy:
     """The policy before its first step. A trained grounder is not trained any more."""
     policy = Policy(source.grounder, config)
-    if source.cartesian:
+    if source.cartesian and not source.absolute:
         reach = acting.reach_of(source.watcher.episodes, executed)
         policy.actor.reach.data.copy_(torch.from_numpy(reach))
     if source.eyes is not None:
@@ -138,6 +139,8 @@ def main(argv=None):
         told = acting.told_of(policy, *given)
         condition = acting.known(told, episodes, config.frames)
     parts = (condition, episodes, executed, scaling)
+    offsets = source.offsets(config.chunk)
+    size = (cfg, config.chunk, offsets)
     frames, held_out = split_frames(source)
     about = recipe.about(
         "policy",
@@ -152,7 +155,7 @@ def main(argv=None):
         metrics = fit.fit(
             policy,
             acting.make_loss(own),
-            ActingBatches(*parts, frames, cfg, config.chunk),
+            ActingBatches(*parts, frames, *size),
             cfg,
             setup.out,
             about=about
@@ -162,10 +165,12 @@ def main(argv=None):
                 "cameras": list(source.watcher.cameras),
                 "image_side": source.side,
                 "sayings": source.sayings,
+                "absolute": source.absolute,
+                "offsets": offsets.to_dict() if offsets else {},
                 "world": source.meta.get("world", "table"),
                 "tasks": source.meta.get("tasks") or "",
             },
-            eval_fn=acting.make_eval(own, ActingBatches(*parts, held_out, cfg, config.chunk)),
+            eval_fn=acting.make_eval(own, ActingBatches(*parts, held_out, *size)),
             resume=setup.resume,
         )
     recipe.end(setup.out, metrics, "run_policy.py")

@@ -145,7 +145,8 @@ class ActorConfig:
         0.2, "share of the rows that are masked whole", at_least=0.0, at_most=1.0
     )
     unit: float = setting(0.1, "metres that are 1 inside the network", above=0.0)
-    cartesian: bool = setting(True, "the state begins with the hand's place, in metres")
+    cartesian: bool = setting(True, "the state has the hand's place, in metres")
+    hand: int = setting(0, "where the hand's place begins in the state", at_least=0)
     frames: int = setting(1, "observations that are told, the newest included", at_least=1)
 
     def __post_init__(self):

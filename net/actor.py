@@ -33,9 +33,9 @@ FINE = 0.02  # metres: a second, finer scale of places as seen from the hand
 class Condition:
     """What an actor is told.
 
-    places: (B, 2, 3) metres. state: (B, S) of the robot; the first three are the hand's place if
-    `config.cartesian`. order: (B, O) of the grounder. moved: (B, A), the sum of the actions that
-    are committed, or None.
+    places: (B, 2, 3) metres. state: (B, S) of the robot; three numbers from `config.hand` on are
+    the hand's place if `config.cartesian`. order: (B, O) of the grounder. moved: (B, A), the sum
+    of the actions that are committed, or None.
 
     past: places (B, F - 1, 2, 3) and states (B, F - 1, S) of the observations before, the newest
     first; None if the actor is told a single observation.
@@ -150,14 +150,15 @@ class Actor(nn.Module):
         unit = self.config.unit
         seen = places / unit  # (B, 2, 3)
         if self.config.cartesian:
-            hand = state[:, :3]
+            first, last = self.config.hand, self.config.hand + 3
+            hand = place = state[:, first:last]
             if moved is not None:
                 # The committed actions will have moved the hand. Blocks that see their tokens alone
                 # hardly learn it: 83% in place of 87 to 89% at a step of delay (docs/log/robot.md).
                 hand = hand + self.reach * moved[:, :3]
             way = places - hand[:, None]  # from the hand
             seen = torch.cat([seen, way / unit, torch.tanh(way / FINE)], -1)
-            state = torch.cat([state[:, :3] / unit, state[:, 3:]], 1)
+            state = torch.cat([state[:, :first], place / unit, state[:, last:]], 1)
         return torch.stack([self.take(seen[:, 0]), self.put(seen[:, 1]), self.state(state)], 1)
 
     def trunk(self, told: Condition, chunk: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from base import flags, observations, words
-from base.config import TrainConfig
+from base.config import ActorConfig, TrainConfig
 from base.flags import setting
-from base.scaling import Scaling
+from base.scaling import Offsets, Scaling
 from base.tokenizer import Tokenizer
 from loop import distributed, progress
 from net import actor, chunks
@@ -247,7 +247,8 @@ class ActingBatches:
     """batches(step): frames with their chunks, a pure function of (seed, step).
 
     condition: gives what a policy is told at frames (n,), as entries of a batch; its second
-    argument (n,) chooses the version of each instruction. executed: (N, A), what was done.
+    argument (n,) chooses the version of each instruction. executed: (N, A), what was done. offsets:
+    chunks are seen from the joints where they begin, for an arm whose actions are joints.
     """
 
     def __init__(
@@ -259,12 +260,13 @@ class ActingBatches:
         frames: np.ndarray,
         cfg: TrainConfig,
         length: int,
+        offsets: Offsets | None = None,
     ):
         self.condition, self.episodes = condition, episodes
         self.frames, self.length = np.asarray(frames), length
         self.batch_size, self.accumulate, self.seed = cfg.batch_size, cfg.accumulate, cfg.seed
-        self.actions = torch.from_numpy(scaling.shrink(episodes.actions).astype(np.float32))
-        self.executed = torch.from_numpy(scaling.shrink(executed).astype(np.float32))
+        self.scaling, self.offsets = scaling, offsets
+        self.actions, self.executed = episodes.actions, executed
         # The last frame of each frame's episode: behind it the last action is repeated.
         ends = episodes.starts + episodes.lengths - 1
         self.last = ends[episodes.episode_of]
@@ -281,10 +283,21 @@ class ActingBatches:
         """Frames (n,); version (n,): of their instructions; None: whole instructions."""
         wanted = frames[:, None] + np.arange(self.length)
         wanted = np.minimum(wanted, self.last[frames][:, None])
-        parts = {"actions": self.actions[wanted], "executed": self.executed[wanted]}
+        parts = {
+            "actions": self.scaled(self.actions[wanted], frames),
+            "executed": self.scaled(self.executed[wanted], frames),
+        }
         version = np.zeros_like(frames) if version is None else version
         told = self.condition(frames, version)
         return {**told, **parts, "weight": float(len(frames))}
+
+    def scaled(self, actions: np.ndarray, frames: np.ndarray) -> Tensor:
+        """Chunks (n, T, A) in the robot's units, which begin at frames (n,) -> [-1, 1]."""
+        if self.offsets is None:
+            shrunk = self.scaling.shrink(actions)
+        else:
+            shrunk = self.offsets.shrink(actions, self.episodes.states[frames])
+        return torch.from_numpy(shrunk.astype(np.float32))
 
 
 def condition_of(policy: Policy, batch: dict) -> Condition:
@@ -305,18 +318,27 @@ def condition_of(policy: Policy, batch: dict) -> Condition:
     return Condition(places, state, order, past=past)
 
 
+def kept_of(config: ActorConfig) -> Tensor:
+    """Which numbers of the state a row keeps that goes without: (S,) bool.
+
+    Places are seen from the hand, so its place stays; all else goes.
+    """
+    kept = torch.zeros(config.state, dtype=torch.bool)
+    if config.cartesian:
+        kept[config.hand : config.hand + 3] = True
+    return kept
+
+
 def make_loss(own: ActingRun) -> Callable:
     def loss_fn(model: Policy, batch: dict, rng: torch.Generator):
         told = condition_of(model, batch)
         if own.state_dropout:
-            # Places are seen from the hand, so its place stays; all else goes.
             gone = torch.rand(len(told.state), generator=rng) < own.state_dropout
-            first = 3 if model.actor.config.cartesian else 0
-            told.state = told.state.clone()
-            told.state[gone.to(model.device), first:] = 0
+            kept = kept_of(model.actor.config).to(model.device)
+            lost = gone.to(model.device)[:, None] & ~kept
+            told.state = told.state.masked_fill(lost, 0)
             if told.past is not None:
-                states = told.past[1].clone()
-                states[gone.to(model.device), :, first:] = 0
+                states = told.past[1].masked_fill(lost[:, None], 0)
                 told.past = told.past[0], states
         actions, executed = (batch[name].to(model.device) for name in ("actions", "executed"))
         return actor.loss(model.actor, told, actions, rng, executed, own.committed)

@@ -93,7 +93,7 @@ class RobotData:
         """Raise UserError if the folder is of another world than our table."""
         if self.meta.get("world", "table") != "table":
             raise UserError(
-                f"{flag} with {self.folder}, of Meta-World",
+                f"{flag} with {self.folder}, of the world {self.meta['world']}",
                 "data of the table",
                 f"leave out {flag}",
             )

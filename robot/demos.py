@@ -8,7 +8,8 @@ from base.flags import setting
 from worlds import metaworld
 from worlds.camera import CAMERAS, LARGEST, SMALLEST
 
-WORLDS = ("table", "metaworld")
+WORLDS = ("table", "so101", "metaworld")
+TABLES = ("table", "so101")  # worlds with the things, orders and cameras of our table
 FREE_TASKS = ("next_to", "around")
 ACTION_NAMES = ["x", "y", "z", "gripper"]
 
@@ -18,16 +19,20 @@ class Demos:
     """The demonstrations and the stills."""
 
     out: str = setting("data_robot", "folder to write", metavar="FOLDER")
-    world: str = setting("table", "our table, or the tasks of Meta-World", choices=WORLDS)
+    world: str = setting(
+        "table",
+        "our table, the arm SO-101 at a table of half the size, or the tasks of Meta-World",
+        choices=WORLDS,
+    )
     tasks: str | None = setting(
         None, "of Meta-World: tasks, groups, ten, or all, with commas between them; none: ten"
     )
     num_demos: int = setting(800, "demonstrations, an order each", at_least=1)
     num_stills: int = setting(20_000, "still moments, for the words", at_least=10)
-    orders: int = setting(8, "orders per still of the table", at_least=1)
+    orders: int = setting(8, "orders per still of a table", at_least=1)
     image_side: int = setting(96, "pixels of an image's side; 0: no images", at_least=0)
     cameras: str | None = setting(
-        None, "of the table: front, top, wrist, with commas between them; none: front"
+        None, "of a table: front, top, wrist, with commas between them; none: front"
     )
     free_choices: float = setting(
         0.0,
@@ -43,14 +48,14 @@ class Demos:
     def __post_init__(self):
         flags.check(self)
 
-        if self.world == "table":
+        if self.world in TABLES:
             self.refuse("tasks")
             self.cameras = self.cameras or "front"
         else:
             self.refuse("cameras")
             self.tasks, self.cameras = self.tasks or "ten", metaworld.CAMERA
             metaworld.tasks_of(self.tasks)
-        for name in self.cameras.split(",") if self.world == "table" else ():
+        for name in self.cameras.split(",") if self.world in TABLES else ():
             if name not in CAMERAS:
                 raise flags.unknown(f"--cameras {self.cameras}", name, list(CAMERAS))
         for name in self.free_tasks.split(","):

@@ -10,12 +10,13 @@ from base import files, flags, words
 from base.config import GrounderConfig
 from base.errors import UserError
 from base.flags import setting
-from base.scaling import Scaling
+from base.scaling import Offsets, Scaling
 from base.tokenizer import Tokenizer
 from net.grounder import Grounder
 from robot import acting, data, policies
 from robot.acting import Watcher
 from robot.episodes import Episodes
+from worlds import so101
 
 
 @dataclass
@@ -59,8 +60,9 @@ class Source:
     """Demonstrations as a policy reads them.
 
     eyes: a grounder that is trained already, or None. grounder: how it is built. cartesian: the
-    state begins with the hand's place. side: pixels of the images. sayings: the tokenizer of what
-    the grounder says, as JSON; empty if it says nothing.
+    state has the hand's place, from number `hand` on. absolute: an action says where the joints
+    shall be, and the state begins with where they are. side: pixels of the images. sayings: the
+    tokenizer of what the grounder says, as JSON; empty if it says nothing.
     """
 
     watcher: Watcher
@@ -71,6 +73,8 @@ class Source:
     cartesian: bool
     side: int
     sayings: str = ""
+    hand: int = 0
+    absolute: bool = False
 
     def scaled(self) -> tuple[Scaling, Tensor]:
         """The scaling, and all states as a policy reads them: (N, S) float32."""
@@ -78,11 +82,26 @@ class Source:
         states = episodes.states
         if not states.shape[1]:  # a robot without a state: a single number that says nothing
             states = np.zeros((len(episodes), 1), np.float32)
-        if self.cartesian:
+        if self.cartesian and not self.absolute:
             scaling = Scaling.none(episodes.actions.shape[1], states.shape[1])
         else:
             scaling = Scaling.measured(episodes.actions, states)
+        if self.absolute:
+            # Nothing is cut here: chunks are cut as offsets.
+            scaling.low, scaling.high = episodes.actions.min(0), episodes.actions.max(0)
+            scaling.mean[self.hand : self.hand + 3] = 0
+            scaling.deviation[self.hand : self.hand + 3] = 1
         return scaling, torch.from_numpy(scaling.plain(states).astype(np.float32))
+
+    def offsets(self, length: int) -> Offsets | None:
+        """How chunks of this length are scaled; None if the actions are not joints."""
+        if not self.absolute:
+            return None
+        episodes = self.watcher.episodes
+        frames = np.arange(len(episodes))
+        ends = (episodes.starts + episodes.lengths - 1)[episodes.episode_of]
+        wanted = np.minimum(frames[:, None] + np.arange(length), ends[:, None])
+        return Offsets.measured(episodes.actions[wanted], episodes.states)
 
 
 def open_source(start: ActingStart) -> Source:
@@ -100,7 +119,10 @@ def open_ours(start: ActingStart) -> Source:
     watcher = acting.open_watcher(robot_data.folder / "demos", sees, cameras)
     side = robot_data.meta["image_side"]
     said = saved.get("sayings", "")
-    return Source(watcher, tokenizer, robot_data.meta, eyes.config, eyes, True, side, said)
+    source = Source(watcher, tokenizer, robot_data.meta, eyes.config, eyes, True, side, said)
+    if robot_data.meta.get("world") == "so101":
+        source.hand, source.absolute = so101.HAND, True
+    return source
 
 
 def open_dataset(start: ActingStart) -> Source:

@@ -1,5 +1,10 @@
-"""Demonstrations and stills of the table: recorded and drawn, with images if they are wanted."""
+"""Demonstrations and stills of the table: recorded and drawn, with images if they are wanted.
 
+Another arm at such a table has a `World` of its own, and the rest is the same.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +23,24 @@ STATE_NAMES = ["x", "y", "z", "opening", "command", "speed_x", "speed_y", "speed
 FPS = 10
 
 
+@dataclass
+class World:
+    """An arm at a table. make: an environment, from pixels and cameras. record: an episode of its
+    expert. scale: metres there per metre of worlds/layouts.py.
+    """
+
+    name: str
+    make: Callable[[int | None, str], TableEnv]
+    record: Callable[..., dict]
+    state_names: list[str]
+    action_names: list[str]
+    action_range: tuple[float, float] = (-1.0, 1.0)
+    scale: float = 1.0
+
+
+TABLE = World("table", TableEnv, record, STATE_NAMES, ACTION_NAMES)
+
+
 def all_words() -> list[str]:
     """Every word that training may say: the held-out wordings are left out."""
     texts = [*stills.KINDS, f"the {orders.THING}"]
@@ -30,24 +53,24 @@ def all_words() -> list[str]:
     return texts
 
 
-def record_demos(demos: Demos, folder: Path) -> int:
+def record_demos(demos: Demos, folder: Path, world: World = TABLE) -> int:
     """Record the demonstrations. An episode in which the expert failed is drawn again."""
     features = {
-        data.STATE: layout.vector(STATE_NAMES),
+        data.STATE: layout.vector(world.state_names),
         data.THINGS: layout.vector([f"thing_{i}" for i in range(data.THINGS_WIDTH)]),
-        data.ACTION: layout.vector(ACTION_NAMES),
-        data.EXECUTED: layout.vector(ACTION_NAMES),
+        data.ACTION: layout.vector(world.action_names),
+        data.EXECUTED: layout.vector(world.action_names),
     }
     for name in demos.camera_names():
         features[data.CAMERA + name] = layout.image(demos.image_side, demos.image_side)
-    recorder = Recorder(folder, FPS, "table", features)
-    env = TableEnv(demos.image_side or None, str(demos.cameras))
+    recorder = Recorder(folder, FPS, world.name, features, action_range=world.action_range)
+    env = world.make(demos.image_side or None, str(demos.cameras))
     failed = 0
     for number in progress.bar(range(recorder.count, demos.num_demos), "recording", "episode"):
         for attempt in range(20):
             rng = np.random.default_rng([demos.seed, 0, number, attempt])
             task = tasks.sample_task(rng, kind_of_task(demos, rng))
-            rows = record(env, task, rng)
+            rows = world.record(env, task, rng)
             if rows["done"][-1]:
                 break
             failed += 1
@@ -81,10 +104,10 @@ def episode_of(rows: dict, task: tasks.Task, demos: Demos) -> dict[str, np.ndarr
     return episode
 
 
-def draw_stills(demos: Demos, folder: Path, tokenizer: Tokenizer) -> None:
+def draw_stills(demos: Demos, folder: Path, tokenizer: Tokenizer, world: World = TABLE) -> None:
     """Draw the stills, and write their arrays."""
     files.writable_folder(folder)
-    env = TableEnv(demos.image_side, str(demos.cameras)) if demos.image_side else None
+    env = world.make(demos.image_side, str(demos.cameras)) if demos.image_side else None
     kept: dict[str, list] = {name: [] for name in stills.PARTS}
     for number in progress.bar(range(demos.num_stills), "drawing", "still"):
         rng = np.random.default_rng([demos.seed, 1, number])
@@ -95,9 +118,10 @@ def draw_stills(demos: Demos, folder: Path, tokenizer: Tokenizer) -> None:
             said = stills.sample_orders(rng, still.layout, kind, demos.orders)
         ids = words.encode(tokenizer, [task.text for task in said])
         for name, values in stills.rows_of(still, said, ids).items():
-            kept[name].append(values)
+            metres = name in ("places", "take", "put")
+            kept[name].append(values * np.float32(world.scale) if metres else values)
         if env is not None:
-            for name, values in photograph(env, still, said[0], demos, number).items():
+            for name, values in photograph(env, still, said[0], demos, number, world.scale).items():
                 kept.setdefault(name, []).append(values)
     for name, rows in kept.items():
         data.write_array(folder / f"{name}.npy", np.stack(rows))
@@ -105,12 +129,14 @@ def draw_stills(demos: Demos, folder: Path, tokenizer: Tokenizer) -> None:
         env.close()
 
 
-def photograph(env: TableEnv, still, task: tasks.Task, demos: Demos, number: int) -> dict:
+def photograph(
+    env: TableEnv, still, task: tasks.Task, demos: Demos, number: int, scale: float
+) -> dict:
     """A still as all K cameras see it: images (K, side, side, 3) uint8, and where the things are
     in them: pixels (K, 8, 2) float32."""
     env.rng = np.random.default_rng([demos.seed, 2, number])  # of the shades of the colours
     env.pose(task, still.hand, still.held)
-    places = stills.places_of(still.layout).astype(np.float64)
+    places = stills.places_of(still.layout).astype(np.float64) * scale
     names = demos.camera_names()
     pixels = np.stack([env.pixels(name, places) for name in names])
     # A thing that a camera cannot see lies far outside of its image.

@@ -8,6 +8,7 @@ import torch
 from base import words
 from base.driving import Made
 from base.observations import Observer
+from base.scaling import Offsets
 from net import chunks
 from net.chunks import ChunkConfig
 from net.grounder import Grounded
@@ -33,9 +34,8 @@ class TorchMaker:
         self.about |= {"cameras": list(opened.cameras), "tasks": opened.saved.get("tasks") or ""}
         self.about["world"] = opened.saved.get("world", "table")
         self.observer = Observer(sees, opened.cameras, side, opened.scaling)
-        self.about = {"head": config.head, "sees": sees, "image_side": side}
-        self.about |= {"cameras": list(opened.cameras), "tasks": opened.saved.get("tasks") or ""}
-        self.about["world"] = opened.saved.get("world", "table")
+        offsets = opened.saved.get("offsets")
+        self.offsets = Offsets.from_dict(offsets) if offsets else None
 
     def begin(self, text: str, seed: int) -> list[str]:
         tokenizer = self.opened.tokenizer
@@ -52,19 +52,26 @@ class TorchMaker:
         policy, device = self.opened.policy, self.opened.policy.device
         parts, state = self.observed(seen)
         before = [self.observed(each) for each in earlier]
+        if prefix is not None and self.offsets is not None:
+            prefix = self.offsets.shrink(self.scaling.restore(prefix), seen["state"])
+            prefix = prefix.astype(np.float32)
         given = None if prefix is None else torch.from_numpy(prefix)[None].to(device)
         trace = chunks.Trace()
         with torch.inference_mode():
             found: Grounded = policy.grounder(*self.order, parts)
             told = policy.condition(found, state, policy.past(*self.order, before))
-            actions = chunks.make(policy.actor, told, self.making, self.rng, given, trace)[0]
+            made = chunks.make(policy.actor, told, self.making, self.rng, given, trace)[0]
+        actions = made.cpu().numpy()
+        if self.offsets is not None:
+            actions = self.scaling.shrink(self.offsets.restore(actions, seen["state"]))
+            actions = actions.astype(np.float32)
         calls = None
         if trace.stages:
             count = 0 if prefix is None else len(prefix)
             calls = chunks.calls_of(trace.stages, policy.actor.config.bins, count)[0].cpu().numpy()
         blind = policy.grounder.config.sees == "nothing"
         return Made(
-            actions.cpu().numpy(),
+            actions,
             None if blind else found.places[0].cpu().numpy(),
             calls,
             doubt.of_chunk(trace, found.scores),

@@ -57,8 +57,11 @@ def make_cheap(mujoco, scene) -> None:
         scene.flags[flag] = 0
 
 
-def move_camera(model, original, moved: bool) -> None:
-    """The front camera and the light of the split `camera`, or those of all other splits."""
+def move_camera(model, original, moved: bool, scale: float = 1.0) -> None:
+    """The front camera and the light of the split `camera`, or those of all other splits.
+
+    scale: the size of the table, where 1 is the large table.
+    """
     camera, lamp = model.camera("front"), model.light("lamp")
     camera.pos[:] = original.camera("front").pos
     camera.quat[:] = original.camera("front").quat
@@ -66,8 +69,8 @@ def move_camera(model, original, moved: bool) -> None:
     lamp.diffuse[:] = original.light("lamp").diffuse
     if not moved:
         return
-    camera.pos[:] += MOVED["pos"]
-    camera.quat[:] = look_at(camera.pos, np.array([0.0, 0.03, 0.0]))
+    camera.pos[:] += np.array(MOVED["pos"]) * scale
+    camera.quat[:] = look_at(camera.pos, np.array([0.0, 0.03, 0.0]) * scale)
     lamp.dir[:] = np.array(MOVED["light"]) / np.linalg.norm(MOVED["light"])
     lamp.diffuse[:] = MOVED["diffuse"]
 

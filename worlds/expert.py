@@ -25,6 +25,7 @@ ABOVE = 0.030  # metres: a carried thing this close to its goal need not be high
 AT, AT_STACK = 0.012, 0.008  # metres: a thing is let go this close to its goal
 HELD = (0.010, 0.018, 0.014)  # metres in x, y, z between the hand and a thing in its fingers
 BEHIND = 0.040  # metres: a low hand this far behind a thing can move sideways
+GRIPPED = deeds.OPEN + 0.010  # metres: closed fingers with less than this between them hold it
 LIFT = deeds.LIFTED + 0.02  # metres: the expert lifts higher than it must
 ENDS = 4  # steps that a record goes on after the first step that is done
 NOISE = (0.15, 0.35)  # standard deviations of the disturbance, as shares of an action's range
@@ -33,6 +34,8 @@ FLIPS = 0.02  # share of the steps in which the gripper does the opposite
 
 class Expert:
     """Does a task. Any `Task` will do: an order of its own makes it a words-free expert."""
+
+    gripped = GRIPPED
 
     def __init__(self, task: Task, rng: np.random.Generator):
         """rng draws the side of "next to", and the end of a wall, once."""
@@ -49,23 +52,25 @@ class Expert:
 
     def act(self, env: TableEnv) -> np.ndarray:
         """The action at this moment: (4,) float32 in [-1, 1]."""
+        goal, command = self.wish(env)
+        if self.end:
+            goal = wall.way_around(env.hand(), goal, self.end)
+        move = (goal - env.hand()) / STRIDE
+        return np.clip([*move, command], -1, 1).astype(np.float32)
+
+    def wish(self, env: TableEnv) -> tuple[np.ndarray, float]:
+        """Where the hand should be next, (3,) metres, and the gripper's command."""
         table = env.truth()
         everything = table.now.everything()
         thing = everything[self.thing]
         other = None if self.other is None else everything[self.other]
         hand = env.hand()
         if self.order.verb == "push":
-            goal, command = self.push(thing, hand, env.opening())
-        elif self.order.verb == "pick":
-            held = is_held(thing, hand, env)
-            goal, command = self.pick(thing, hand, held)
-        else:
-            held = is_held(thing, hand, env)
-            goal, command = self.carry(thing, other, hand, held, env.opening())
-        if self.end:
-            goal = wall.way_around(hand, goal, self.end)
-        move = (goal - hand) / STRIDE
-        return np.clip([*move, command], -1, 1).astype(np.float32)
+            return self.push(thing, hand, env.opening())
+        held = is_held(thing, hand, env, self.gripped)
+        if self.order.verb == "pick":
+            return self.pick(thing, hand, held)
+        return self.carry(thing, other, hand, held, env.opening())
 
     # --- verbs: where the hand should be next, and the gripper's command -----------------------
 
@@ -140,9 +145,9 @@ def index_of(thing: Thing, things: list[Thing]) -> int:
     return next(index for index, each in enumerate(things) if each is thing)
 
 
-def is_held(thing: Thing, hand: np.ndarray, env: TableEnv) -> bool:
-    """Whether the closed fingers have the thing between them."""
-    gripped = HALF_WIDTH < env.opening() < deeds.OPEN + 0.010
+def is_held(thing: Thing, hand: np.ndarray, env: TableEnv, widest: float) -> bool:
+    """Whether the closed fingers have the thing between them, at most `widest` metres apart."""
+    gripped = HALF_WIDTH < env.opening() < widest
     between = np.abs(hand - (thing.x, thing.y, thing.z)) < HELD
     return bool(between.all()) and gripped and env.command == CLOSED
 
