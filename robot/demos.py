@@ -61,6 +61,10 @@ class Demos:
         for name in self.free_tasks.split(","):
             if name not in FREE_TASKS:
                 raise flags.unknown(f"--free_tasks {self.free_tasks}", name, list(FREE_TASKS))
+            if name == "around" and self.world == "so101":
+                raise UserError(
+                    "--free_tasks around with --world so101", "next_to: it has no wall", "leave it"
+                )
         if self.image_side and not SMALLEST <= self.image_side <= LARGEST:
             raise UserError(
                 f"--image_side {self.image_side}", f"0, or {SMALLEST} to {LARGEST}", "choose 96"

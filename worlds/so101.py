@@ -36,6 +36,7 @@ HOME = np.array([0.0, 0.165, 0.11])  # where the hand begins, in metres of the l
 JITTER = np.array([0.05, 0.02, 0.02])
 GRIPPER_OPEN = 21.0  # 33 mm between the jaws: 7 mm of room on both sides of a thing
 GRIPPER_CLOSED = 0.0
+RAMP = 5  # moves of the targets in a control step
 HALFWAY = 12.0  # a target above it opens
 JOINT_NAMES = [f"{name}.pos" for name in JOINTS]
 STATE_NAMES = [*JOINT_NAMES, "hand_x", "hand_y", "hand_z", "gripper_target"]
@@ -60,6 +61,8 @@ class SO101Env(TableEnv):
     # --- an episode ----------------------------------------------------------------------------
 
     def begin(self, task: Task, moved: bool) -> None:
+        if task.wall:
+            raise UserError("a wall at the SO-101", "a table without a wall", "leave out around")
         self.task = task
         number = len(task.layout.things)
         original = so101_model.compiled(number)
@@ -105,10 +108,11 @@ class SO101Env(TableEnv):
             )
         start, wanted = self.data.ctrl.copy(), self.arm.radians(action)
         self.target = self.arm.units(wanted)
-        for substep in range(SUBSTEPS):
-            share = min(1.0, 2 * (substep + 1) / SUBSTEPS)
-            self.data.ctrl[:] = start + share * (wanted - start)
-            self.mujoco.mj_step(self.model, self.data)
+        for ramp in range(1, RAMP + 1):
+            # As at the large table, the targets move during half of the step.
+            self.data.ctrl[:] = start + ramp / RAMP * (wanted - start)
+            self.mujoco.mj_step(self.model, self.data, SUBSTEPS // 2 // RAMP)
+        self.mujoco.mj_step(self.model, self.data, SUBSTEPS // 2)
         self.steps += 1
         heights = self.places()[:, 2].tolist()
         self.peaks = [max(pair) for pair in zip(self.peaks, heights, strict=True)]

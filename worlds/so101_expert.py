@@ -24,21 +24,9 @@ class ArmExpert(Expert):
 
     gripped = 2 * HALF_WIDTH + 0.003  # the jaws close slowly, and hold nothing before they touch it
 
-    def joints(self, env: SO101Env, noise: np.ndarray, flip: bool = False) -> np.ndarray:
-        """The joints of this moment: (6,) float32, in LeRobot's units.
-
-        noise: (3,) added to the hand's move, in shares of the longest move. flip: the gripper does
-        the opposite.
-        """
-        goal, command = self.wish(env)
-        hand = env.hand()
-        move = np.clip((goal - hand) / STRIDE + noise, -1, 1) * STRIDE
-        opens = (command == OPENED) != flip
-        angles = env.angles()
-        place = np.clip(hand + move, LOW, HIGH) * SCALE
-        wanted = env.arm.units(env.arm.reach(place, angles[-1]))
-        wanted[-1] = GRIPPER_OPEN if opens else GRIPPER_CLOSED
-        return wanted.astype(np.float32)
+    def joints(self, env: SO101Env) -> np.ndarray:
+        """The joints of this moment: (6,) float32, in LeRobot's units."""
+        return joints_for(env, *self.wish(env))
 
     def wish(self, env: SO101Env) -> tuple[np.ndarray, float]:
         """As at the large table. There both fingers open; here the arm moves the other jaw."""
@@ -50,6 +38,22 @@ class ArmExpert(Expert):
         if self.order.verb != "push" and command == OPENED and around and still:
             goal = np.array([thing.x, thing.y, goal[2]])
         return goal, command
+
+
+def joints_for(
+    env: SO101Env, goal: np.ndarray, command: float, noise=(0, 0, 0), flip: bool = False
+) -> np.ndarray:
+    """The joints (6,) float32 that move the hand towards a goal, in LeRobot's units.
+
+    noise: (3,) added to the hand's move, in shares of the longest move. flip: the gripper does the
+    opposite of the command.
+    """
+    hand, angles = env.hand(), env.angles()
+    move = np.clip((goal - hand) / STRIDE + noise, -1, 1) * STRIDE
+    place = np.clip(hand + move, LOW, HIGH) * SCALE
+    wanted = env.arm.units(env.arm.reach(place, angles[-1]))
+    wanted[-1] = GRIPPER_OPEN if (command == OPENED) != flip else GRIPPER_CLOSED
+    return wanted.astype(np.float32)
 
 
 def record(env: SO101Env, task: Task, rng: np.random.Generator, noise: bool = True) -> dict:
@@ -64,10 +68,11 @@ def record(env: SO101Env, task: Task, rng: np.random.Generator, noise: bool = Tr
     rows: dict[str, list] = {name: [] for name in (*seen, "action", "executed", "done")}
     after = 0
     while after < ENDS:
-        action = expert.joints(env, np.zeros(3))
-        executed = action
+        wish = expert.wish(env)
+        action = executed = joints_for(env, *wish)
         if noise:
-            executed = expert.joints(env, rng.normal(0, sigma, 3), bool(rng.random() < FLIPS))
+            pushed, flip = rng.normal(0, sigma, 3), bool(rng.random() < FLIPS)
+            executed = joints_for(env, *wish, pushed, flip)
         for name, value in seen.items():
             rows[name].append(value)
         seen, _, _, truncated, info = env.step(executed)

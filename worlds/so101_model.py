@@ -103,7 +103,7 @@ def written(values) -> str:
 
 
 def shrink_table(root: ET.Element) -> None:
-    """Make the table of table_model.py half as large, and take its gripper away."""
+    """Make the table of table_model.py half as large, and take its gripper and its wall away."""
     for mesh in root.iter("mesh"):
         mesh.set("scale", written([SCALE] * 3))
     for geom in root.iter("geom"):
@@ -115,9 +115,10 @@ def shrink_table(root: ET.Element) -> None:
     assert world is not None
     for camera in world.findall("camera"):
         camera.set("pos", written(numbers(camera.get("pos", "")) * SCALE))
-    hand = world.find("body[@name='hand']")
-    assert hand is not None
-    world.remove(hand)
+    for name in ("hand", "wall"):
+        body = world.find(f"body[@name='{name}']")
+        assert body is not None
+        world.remove(body)
     for name in ("equality", "actuator"):
         part = root.find(name)
         assert part is not None

