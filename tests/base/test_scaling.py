@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from base.errors import UserError
-from base.scaling import Scaling
+from base.scaling import Offsets, Scaling
 
 
 def test_there_and_back():
@@ -40,3 +40,25 @@ def test_units_may_stay_as_they_are():
 def test_another_width_is_refused():
     with pytest.raises(UserError, match="4 and 8, which the checkpoint"):
         Scaling.none(4, 8).check(6, 8)
+
+
+def test_offsets_are_seen_from_the_joints_where_a_chunk_begins():
+    rng = np.random.default_rng(0)
+    states = rng.uniform(-90, 90, (500, 9)).astype(np.float32)
+    steps = np.arange(1, 5)[None, :, None]
+    chunks = states[:, None, :3] + steps * rng.uniform(-2, 2, (500, 4, 3))
+    chunks[..., -1] = rng.choice([0, 21], (500, 4))
+    offsets = Offsets.measured(chunks, states)
+    # A later step may be farther away. The gripper is no offset.
+    assert offsets.high[:, 0] == pytest.approx([2, 4, 6, 8], rel=0.1)
+    assert offsets.low[:, -1].tolist() == [0] * 4 and offsets.high[:, -1].tolist() == [21] * 4
+    again = Offsets.from_dict(offsets.to_dict())
+    inside = again.restore(again.shrink(chunks, states), states)
+    assert np.quantile(np.abs(inside - chunks), 0.97) < 1e-3
+    # A prefix of a chunk has the scaling of its steps.
+    first = again.shrink(chunks[:, :2], states)
+    assert (first == again.shrink(chunks, states)[:, :2]).all()
+    # The same movement from other joints is the same chunk.
+    moved = states + np.array([10, -5, 0, 0, 0, 0, 0, 0, 0], np.float32)
+    other = chunks + np.array([10, -5, 0])
+    assert again.shrink(other, moved) == pytest.approx(again.shrink(chunks, states), abs=1e-4)

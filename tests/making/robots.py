@@ -48,6 +48,13 @@ def make_metaworld(root: Path) -> Path:
     return root
 
 
+def make_so101(root: Path) -> Path:
+    make_data(root / "data", "--world", "so101")
+    make_grounder(root / "data", root / "ground", "--unit", "0.05")
+    make_policy(root / "data", root / "ground", root / "policy", "--unit", "0.05")
+    return root
+
+
 class Killed(Exception):
     """A run that ends as if it was killed."""
 
