@@ -24,6 +24,7 @@ import torch
 from base import files, flags
 from base.config import ActorConfig, TrainConfig
 from base.files import UserError
+from base.scaling import Offsets
 from loop import distributed, fit, hardware, recipe
 from net.grounder import order_width
 from net.policy import Policy
@@ -120,6 +121,21 @@ def split_frames(source: Source) -> tuple[np.ndarray, np.ndarray]:
     return frames[:border], frames[border:]
 
 
+def kept_with(source: Source, config: ActorConfig, offsets: Offsets | None) -> dict:
+    """What a checkpoint keeps, so that a policy can act without the demonstrations."""
+    return {
+        "actor": flags.to_dict(config),
+        "grounder": flags.to_dict(source.grounder),
+        "cameras": list(source.watcher.cameras),
+        "image_side": source.side,
+        "sayings": source.sayings,
+        "absolute": source.absolute,
+        "offsets": offsets.to_dict() if offsets else {},
+        "world": source.meta.get("world", "table"),
+        "tasks": source.meta.get("tasks") or "",
+    }
+
+
 def main(argv=None):
     setup = recipe.read_run(parse_args(argv), kinds=("policy",))
     start, own, cfg = setup.own(ActingStart), setup.own(ActingRun), setup.train_config()
@@ -158,18 +174,7 @@ def main(argv=None):
             ActingBatches(*parts, frames, *size),
             cfg,
             setup.out,
-            about=about
-            | {
-                "actor": flags.to_dict(config),
-                "grounder": flags.to_dict(source.grounder),
-                "cameras": list(source.watcher.cameras),
-                "image_side": source.side,
-                "sayings": source.sayings,
-                "absolute": source.absolute,
-                "offsets": offsets.to_dict() if offsets else {},
-                "world": source.meta.get("world", "table"),
-                "tasks": source.meta.get("tasks") or "",
-            },
+            about=about | kept_with(source, config, offsets),
             eval_fn=acting.make_eval(own, ActingBatches(*parts, held_out, *size)),
             resume=setup.resume,
         )
