@@ -23,6 +23,7 @@ from base.robots import Clock, Frame
 from worlds import tasks
 from worlds.camera import Cameras
 from worlds.layouts import SPLITS, Layout
+from worlds.so101 import SO101Env
 from worlds.table import TableEnv
 from worlds.table_model import TIMESTEP
 from worlds.tasks import Task
@@ -167,7 +168,11 @@ def open_table(
     """The simulated robot that these limits are of. Raises UserError for a robot without one."""
     if limits.robot == "table":
         return LiveTable(limits, clock, camera, pace, kinds_of)
-    raise UserError(f"no simulation of {limits.robot!r}", "table", "name a robot that has one")
+    if limits.robot == "so101":
+        return LiveTable(limits, clock, camera, pace, kinds_of, SO101Env())
+    raise UserError(
+        f"no simulation of {limits.robot!r}", "table or so101", "name a robot that has one"
+    )
 
 
 def task_of(split: str, seed: int, number: int, instruction: str | None) -> tuple[Task, int]:

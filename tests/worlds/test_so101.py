@@ -87,3 +87,14 @@ def test_images_show_the_arm():
     seen, *_ = env.step(seen["state"][:6] + [25, 0, 0, 0, 0, 0])
     assert np.abs(seen["image"] - before).max() > 50
     env.close()
+
+
+def test_physics_in_parts_is_physics_in_one(env):
+    rows = []
+    for parts in ((20,), (1, 2, 3, 4, 5, 5), (7, 13)):
+        seen, _ = env.reset(seed=5)
+        env.aim(seen["state"][:6].astype(float) + 2)
+        for part in parts:
+            env.advance(part)
+        rows.append(env.seen()["state"])
+    assert (rows[0] == rows[1]).all() and (rows[0] == rows[2]).all()
