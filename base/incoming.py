@@ -35,6 +35,7 @@ ALIASES = {
     "observation/image": "image",
     "observation.image": "image",
     "observation.environment_state": "things",
+    "observation.kinds": "kinds",
 }
 IMAGES = ("observation/images", "observation.images", "images", "observation")
 
