@@ -118,15 +118,9 @@ def open_robot(own: Driving, bounds: limits.Limits, clock, trial, troubles, make
 
 def images_of(maker) -> tuple[int | None, str]:
     """The pixels of the images that a policy needs, or None, and its cameras' names."""
-    opened = getattr(maker, "opened", None)
-    if opened is not None:
-        sees, cameras = opened.policy.grounder.config.sees, opened.cameras
-        side = opened.saved["image_side"]
-    else:
-        about = getattr(maker, "about", None) or vars(maker.facts)
-        sees, cameras, side = about["sees"], about["cameras"], about["image_side"]
-    names = ",".join(name.split(".")[-1] for name in cameras) or "front"
-    return (int(side) if sees == "pixels" else None), names
+    about = maker.about
+    names = ",".join(name.split(".")[-1] for name in about["cameras"]) or "front"
+    return (int(about["image_side"]) if about["sees"] == "pixels" else None), names
 
 
 def open_world(own: Driving, trial: Rehearsal, troubles: Troubles, hz: float | None, maker):
