@@ -123,3 +123,8 @@ def test_in_real_time_ctrl_c_stops_the_arm_and_ends_cleanly(robot_world):
         os.kill(process.pid, signal.SIGINT)
         written, errors = process.communicate(timeout=120)
     assert process.returncode == 0 and "stopped: SIGINT" in written and errors == ""
+
+
+def test_a_bundle_of_a_captioner_is_refused():
+    with pytest.raises(UserError, match="a bundle of kind 'caption'; expected a policy's bundle"):
+        drive_robot.main(["--bundle", str(ROOT / "assets" / "captioner"), "--virtual"])
