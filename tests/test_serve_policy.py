@@ -104,3 +104,31 @@ def test_a_missing_module_is_one_line(module):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "requirements-server.txt" in done.stderr
+
+
+def test_a_bundle_is_served_without_torch(policy_bundled):
+    """In a process of its own, in which torch cannot be imported."""
+    code = f"""
+import sys
+sys.modules["torch"] = None
+import serve_policy
+from base import facts
+from base.remote import Calling, RemoteMaker
+from base.serving import Service, Serving, in_thread
+from tests.making.served import SEEN
+
+maker, kinds = serve_policy.open_bundle(serve_policy.Served(bundle={str(policy_bundled.bundle)!r}))
+service = Service(maker, facts.of_maker(maker, kinds), Serving(port=0))
+with in_thread(service):
+    there = RemoteMaker(Calling(server=f"ws://127.0.0.1:{{service.port}}"))
+    assert there.begin("pick up the dinosaur", 0) == maker.begin("pick up the dinosaur", 0)
+    prefix = there.make(SEEN, [], None).actions[:3]
+    for given in (None, prefix):
+        ours, theirs = maker.make(SEEN, [], given), there.make(SEEN, [], given)
+        assert (ours.actions == theirs.actions).all() and (ours.places == theirs.places).all()
+    there.close()
+print("equal")
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "equal\n", done.stderr
