@@ -108,3 +108,10 @@ def test_the_arm_is_driven_within_its_limits(world, tmp_path):
     arguments += ["--virtual", "--episodes", "1", "--seconds", "2", "--json", str(path)]
     drive_robot.main(arguments)
     assert path.exists()
+
+
+def test_a_policy_of_offsets_is_not_exported(world):
+    from edge import policy_inputs
+
+    with pytest.raises(UserError, match="offsets of joints"):
+        policy_inputs.open_exportable(world / "policy" / "best.pt")
