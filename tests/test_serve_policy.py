@@ -1,5 +1,6 @@
 """Serving as people do: chunks of a checkpoint over the wire, wrong flags, a port in use."""
 
+import functools
 import os
 import signal
 import socket
@@ -51,7 +52,13 @@ def test_as_a_user_starts_and_ends_it(robot_world):
     command = [sys.executable, str(ROOT / "serve_policy.py"), "--port", "0"]
     command += ["--checkpoint", checkpoint(robot_world)]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        # Tests that a shell started in the background ignore SIGINT, and so would the server.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     try:
         line = process.stderr.readline()

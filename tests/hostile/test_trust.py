@@ -99,6 +99,8 @@ CASES = {
     ("train_policy", "grounding"): "--data_dir {w}/robots --out {t}/x --grounding {bad}",
     ("train_policy", "resume"): "--data_dir {w}/robots --out {run} --resume",
     ("run_policy", "checkpoint"): "--checkpoint {bad}",
+    ("drive_robot", "checkpoint"): "--checkpoint {bad} --virtual",
+    ("serve_policy", "checkpoint"): "--checkpoint {bad} --port 0",
     ("export_onnx", "checkpoint"): "--checkpoint {bad} --out {t}/x",
     ("tools.publish", "checkpoint"): "--checkpoint {bad} --out {t}/x",
     ("tools.benchmark", "checkpoint"): "--checkpoint {bad} --repeats 1",
