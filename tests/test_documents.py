@@ -5,6 +5,7 @@ makes the files that a user brings: photographs, texts, other people's captions.
 commands that need a network, a GPU, a camera, several processes, a key press, or another checkout.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -12,6 +13,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +164,19 @@ def bring_files() -> None:
     files.write_json("captions.json", {"annotations": references})
 
 
+@contextlib.contextmanager
+def serving(words: list[str]):
+    """A server in a process of its own, for the commands that follow: it would never end."""
+    command = [sys.executable, str(ROOT / "serve_policy.py"), *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr.readline().startswith("serving at")
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.fixture(autouse=True)
 def threads():
     """Some commands set torch's threads; the tests that follow have one."""
@@ -178,12 +193,19 @@ def test_commands_run_as_documented(page, tmp_path, monkeypatch):
     shutil.copytree(ROOT / "assets", "assets")
     shutil.copytree(ROOT / "docs", "docs")
     bring_files()
-    for name, words in commands(page):
-        if name == "shell":
-            subprocess.run(["bash", "-c", *words], check=True)
-            continue
-        words = small(name, words)
-        if name in RUNS:
-            shutil.rmtree(RUNS[name], ignore_errors=True)
-        status = importlib.import_module(name).main(words)
-        assert not status, shlex.join([name, *words])
+    with contextlib.ExitStack() as servers:
+        for name, words in commands(page):
+            if name == "shell":
+                subprocess.run(["bash", "-c", *words], check=True)
+            elif name == "serve_policy":
+                servers.enter_context(serving(words))
+            else:
+                run(name, words)
+
+
+def run(name: str, words: list[str]) -> None:
+    words = small(name, words)
+    if name in RUNS:
+        shutil.rmtree(RUNS[name], ignore_errors=True)
+    status = importlib.import_module(name).main(words)
+    assert not status, shlex.join([name, *words])
