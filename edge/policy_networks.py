@@ -63,6 +63,7 @@ class GrounderNetwork(nn.Module):
             cells = -(-side // eyes.SHRINK)  # two convolutions of stride 2 round up
             where = eyes.cell_places(grounder.config.cameras, cells, cells, None)
             self.register_buffer("cells", where.clone())
+            self.apart = eyes.cell_width(cells)
 
     def forward(self, queries: Tensor, order: Tensor, seen: dict) -> tuple[Tensor, Tensor]:
         """seen: images (B, K, side, side, 3) uint8; or kinds (B, N, C), things (B, N, 3), real."""
@@ -70,15 +71,13 @@ class GrounderNetwork(nn.Module):
             keys = self.eyes.keys(seen["kinds"]).unflatten(-1, (self.eyes.attributes, -1))
             scores = self.scores(queries, keys)
             scores = torch.where(seen["real"][:, None], scores, -torch.inf)
-            # The first of the likeliest, whole: half of two things is no place.
-            position = torch.arange(scores.shape[-1])
-            share = (position == scores.argmax(-1, keepdim=True)).float()
+            share = eyes.around_best(scores, seen["things"], 0.0).softmax(-1)
             found = share @ seen["things"]
         else:
             cells = self.look(seen["images"])
             keys = self.eyes.keys(cells).unflatten(-1, (self.eyes.attributes, -1))
             scores = self.scores(queries, keys)
-            share = scores.softmax(-1)
+            share = eyes.around_best(scores, self.cells, self.apart).softmax(-1)
             found = torch.cat([share @ self.cells, share @ cells], -1)
             found = self.locate(found) * self.unit
         a, b, c = self.put(order).unflatten(-1, (3, 3)).unbind(1)

@@ -31,6 +31,7 @@ class Seen:
     places: Tensor
     features: Tensor  # (B, N, C), or (B, N, 0) where the places are exact
     real: Tensor | None
+    apart: float = 0.0  # between the places of neighbouring cells
 
 
 class ThingEyes(nn.Module):
@@ -74,7 +75,8 @@ class MapEyes(nn.Module):
         cells = x.flatten(2).transpose(1, 2).view(B, K, h * w, CHANNELS)
         cells = self.norm(cells + self.camera.weight[:, None]).flatten(1, 2)  # (B, N, C)
         keys = self.keys(cells).unflatten(-1, (self.attributes, -1))
-        return Seen(keys, cell_places(K, h, w, x.device).expand(B, -1, -1), cells, None)
+        places = cell_places(K, h, w, x.device).expand(B, -1, -1)
+        return Seen(keys, places, cells, None, apart=cell_width(min(h, w)))
 
 
 class CameraEyes(MapEyes):
@@ -146,6 +148,23 @@ def of_config(config: GrounderConfig) -> nn.Module:
     if config.sees == "state":
         return ThingEyes(config)
     return FrozenEyes(config) if config.encoder else CameraEyes(config)
+
+
+def cell_width(side: int) -> float:
+    """How far neighbouring cells of `cell_places` are apart, `side` cells per row."""
+    return 2 / max(side - 1, 1)
+
+
+def around_best(scores: Tensor, places: Tensor, apart: float) -> Tensor:
+    """Scores (B, Q, N) with -inf but for the best thing, or the best cell and its neighbours.
+
+    The mean of two places is no place: half of the shares on the red cube and half on another red
+    thing say a place between them. Among equal scores the first is the best. places: (B, N, P).
+    """
+    best = scores.argmax(-1)[..., None].expand(-1, -1, places.shape[-1])  # (B, Q, P)
+    middle = places.expand(scores.shape[0], -1, -1).gather(1, best)
+    distance = (places[:, None] - middle[:, :, None]).abs().amax(-1)  # (B, Q, N)
+    return scores.masked_fill(distance > 1.5 * apart, -torch.inf)
 
 
 def cell_places(cameras: int, h: int, w: int, device) -> Tensor:

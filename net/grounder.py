@@ -139,12 +139,7 @@ class Grounder(nn.Module):
         scores = torch.einsum("snrjd,smjd->snrm", queries, seen.keys)
         if seen.real is not None:
             scores = scores.masked_fill(~seen.real[:, None, None], -torch.inf)
-        if self.locate is None and not self.training:
-            # Half of one thing and half of another is no place. Of two things that are alike, whose
-            # scores are equal, the first is taken: the place between them holds nothing.
-            share = F.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores.dtype)
-        else:
-            share = scores.softmax(-1)
+        share = self.shares(scores.flatten(1, 2), seen).view_as(scores)
         found = torch.einsum("snrm,smp->snrp", share, seen.places)
         if self.locate is not None:
             features = torch.einsum("snrm,smc->snrc", share, seen.features)
@@ -153,6 +148,12 @@ class Grounder(nn.Module):
         put = self.find_put(found, understood.order)
         places = torch.stack([found[:, 0], put], 1)
         return Grounded(places, scores.flatten(0, 1).log_softmax(-1), understood.order)
+
+    def shares(self, scores: Tensor, seen: Seen) -> Tensor:
+        """How much each thing or cell counts for the place: scores (S, Q, N) -> the same."""
+        if not self.training:
+            scores = eyes.around_best(scores, seen.places, seen.apart)
+        return scores.softmax(-1)
 
     def find_put(self, found: Tensor, order: Tensor) -> Tensor:
         """Where to put: (B, 3) metres, from the places (B, R, 3) of the thing and the other.

@@ -140,8 +140,10 @@ def told_of(
 
     states: (N, S), already scaled. hearing: what happens to the words of later `versions`.
 
-    Places are found with all words; the order is also read as training hears it.
+    Places are found with all words, as when the policy acts; the order is also read as training
+    hears it.
     """
+    policy.eval()
     ids, task_of = task_words(watcher.episodes, tokenizer, hearing)
     lengths = words.lengths(tokenizer, ids)
     device = policy.device
