@@ -34,6 +34,13 @@ class Demos:
     cameras: str | None = setting(
         None, "of a table: front, top, wrist, with commas between them; none: front"
     )
+    mishaps: float | None = setting(
+        None,
+        "of a table: share of the demonstrations that begin after something went wrong, such as a "
+        "missed grip; none: 0.4",
+        at_least=0.0,
+        at_most=1.0,
+    )
     free_choices: float = setting(
         0.0,
         "share of the tasks that leave a choice free",
@@ -51,8 +58,10 @@ class Demos:
         if self.world in TABLES:
             self.refuse("tasks")
             self.cameras = self.cameras or "front"
+            self.mishaps = 0.4 if self.mishaps is None else self.mishaps
         else:
             self.refuse("cameras")
+            self.refuse("mishaps")
             self.tasks, self.cameras = self.tasks or "ten", metaworld.CAMERA
             metaworld.tasks_of(self.tasks)
         for name in self.cameras.split(",") if self.world in TABLES else ():

@@ -14,7 +14,7 @@ from worlds import so101, so101_expert, so101_model
 SO101 = World(
     "so101",
     so101.SO101Env,
-    so101_expert.record,
+    so101_expert.ArmExpert,
     so101.STATE_NAMES,
     so101.JOINT_NAMES,
     action_range=(-180.0, 180.0),

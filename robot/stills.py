@@ -21,6 +21,9 @@ KINDS = (*COLOURS, *SHAPES, *ZONES)  # the attributes of a thing in a simulator'
 NOTHING = -1  # in `index`: the order names no other thing
 HELD = 0.25  # share of the stills in which the hand carries a thing
 STACKED = 0.1  # share of the stills in which a thing lies on another
+OVER = 0.5  # share of the stills in which the hand is over a thing or a zone, and hides part of it
+ASIDE = 0.015  # metres: deviation of such a hand from the thing's middle
+SLACK = (0.004, 0.009, 0.006)  # metres in x, y, z: how far a held thing may be from the hand
 
 
 @dataclass
@@ -53,23 +56,38 @@ def position(thing: Thing | None, layout: Layout) -> int:
 
 
 def sample_still(rng: np.random.Generator, split: str) -> Still:
-    """A layout, with a thing in the hand or on another thing now and then."""
+    """A layout, with a thing in the hand or on another thing now and then.
+
+    The hand hides things when it matters: while it grips, and while it carries a thing to another.
+    Hands at random places do so rarely, hence OVER.
+    """
     layout = tasks.split_layout(rng, split)
-    hand = (
-        float(rng.uniform(-REACH, REACH)),
-        float(rng.uniform(-REACH, REACH)),
-        float(rng.uniform(0.016, 0.15)),
-    )
     thing = layout.things[int(rng.integers(len(layout.things)))]
     chance = rng.random()
-    if chance < HELD:
-        thing.x, thing.y, thing.z = hand
-        return Still(layout, hand, held=True)
-    if chance < HELD + STACKED:
+    held = chance < HELD
+    hand = sample_hand(rng, layout, thing if held else None)
+    if held:
+        thing.x, thing.y, thing.z = (np.array(hand) + rng.uniform(-1, 1, 3) * SLACK).tolist()
+    elif chance < HELD + STACKED:
         others = [each for each in layout.things if each is not thing]
         other = others[int(rng.integers(len(others)))]
         thing.x, thing.y, thing.z = other.x, other.y, 3 * HALF_HEIGHT
-    return Still(layout, hand, held=False)
+    return Still(layout, hand, held)
+
+
+def sample_hand(
+    rng: np.random.Generator, layout: Layout, held: Thing | None
+) -> tuple[float, float, float]:
+    """Where the hand is, in metres: anywhere, or over something. held: the thing in the hand."""
+    anywhere = (*rng.uniform(-REACH, REACH, 2), rng.uniform(0.016, 0.15))
+    if rng.random() > OVER:
+        return tuple(float(number) for number in anywhere)
+    below = [each for each in layout.everything() if each is not held]
+    place = below[int(rng.integers(len(below)))]
+    x, y = rng.normal((place.x, place.y), ASIDE)
+    # A held thing is on its way down: to the table, or onto another thing.
+    lowest = 0.016 if held is None else 3 * HALF_HEIGHT
+    return float(x), float(y), float(rng.uniform(lowest, 0.12))
 
 
 def sample_orders(

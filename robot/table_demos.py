@@ -16,7 +16,8 @@ from robot import data, layout, stills
 from robot.demos import ACTION_NAMES, Demos
 from robot.recorder import Recorder
 from worlds import orders, tasks
-from worlds.expert import record
+from worlds.expert import Expert
+from worlds.recording import record
 from worlds.table import TableEnv
 
 STATE_NAMES = ["x", "y", "z", "opening", "command", "speed_x", "speed_y", "speed_z"]
@@ -25,20 +26,20 @@ FPS = 10
 
 @dataclass
 class World:
-    """An arm at a table. make: an environment, from pixels and cameras. record: an episode of its
-    expert. scale: metres there per metre of worlds/layouts.py.
+    """An arm at a table. make: an environment, from pixels and cameras. scale: metres there per
+    metre of worlds/layouts.py.
     """
 
     name: str
     make: Callable[[int | None, str], TableEnv]
-    record: Callable[..., dict]
+    expert: type[Expert]
     state_names: list[str]
     action_names: list[str]
     action_range: tuple[float, float] = (-1.0, 1.0)
     scale: float = 1.0
 
 
-TABLE = World("table", TableEnv, record, STATE_NAMES, ACTION_NAMES)
+TABLE = World("table", TableEnv, Expert, STATE_NAMES, ACTION_NAMES)
 
 
 def all_words() -> list[str]:
@@ -70,7 +71,7 @@ def record_demos(demos: Demos, folder: Path, world: World = TABLE) -> int:
         for attempt in range(20):
             rng = np.random.default_rng([demos.seed, 0, number, attempt])
             task = tasks.sample_task(rng, kind_of_task(demos, rng))
-            rows = world.record(env, task, rng)
+            rows = record(env, task, rng, mishaps=demos.mishaps, make=world.expert)
             if rows["done"][-1]:
                 break
             failed += 1

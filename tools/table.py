@@ -23,7 +23,7 @@ from tqdm import tqdm
 from base import files, flags, metrics
 from base.files import UserError
 from base.flags import check, setting
-from worlds import expert
+from worlds import expert, recording
 from worlds.layouts import SPLITS
 from worlds.table import STEPS, TableEnv
 from worlds.tasks import Task, sample_task
@@ -76,7 +76,7 @@ def play(env: TableEnv, task: Task, policy: str, rng: np.random.Generator) -> tu
     if policy == "without words":
         guess = expert.without_words(task, rng)
         return play_expert(env, task, guess, rng)
-    rows = expert.record(env, task, rng, noise=policy == "expert with noise")
+    rows = recording.record(env, task, rng, noise=policy == "expert with noise")
     return env.info(), len(rows["action"])
 
 

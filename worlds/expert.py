@@ -1,9 +1,7 @@
 """The scripted expert: it does an order, by rules that read only what is true at the moment.
 
 There is no hidden phase: the same table and hand give the same action, so a policy that sees them
-can learn it, and the expert recovers from whatever happens. `record` disturbs the executed actions
-and keeps the undisturbed labels, so that recoveries are in the demonstrations (DART, Laskey et al.
-2017, arXiv 1703.09327).
+can learn it, and the expert recovers from whatever happens. worlds/recording.py records it.
 """
 
 import dataclasses
@@ -27,9 +25,7 @@ HELD = (0.010, 0.018, 0.014)  # metres in x, y, z between the hand and a thing i
 BEHIND = 0.040  # metres: a low hand this far behind a thing can move sideways
 GRIPPED = deeds.OPEN + 0.010  # metres: closed fingers with less than this between them hold it
 LIFT = deeds.LIFTED + 0.02  # metres: the expert lifts higher than it must
-ENDS = 4  # steps that a record goes on after the first step that is done
-NOISE = (0.15, 0.35)  # standard deviations of the disturbance, as shares of an action's range
-FLIPS = 0.02  # share of the steps in which the gripper does the opposite
+CALM = (0.0, 0.0, 0.0)  # no disturbance of the hand
 
 
 class Expert:
@@ -51,15 +47,27 @@ class Expert:
         self.end = int(rng.choice([-1, 1])) if task.wall else 0
 
     def act(self, env: TableEnv) -> np.ndarray:
-        """The action at this moment: (4,) float32 in [-1, 1]."""
-        goal, command = self.wish(env)
-        if self.end:
-            goal = wall.way_around(env.hand(), goal, self.end)
-        move = (goal - env.hand()) / STRIDE
-        return np.clip([*move, command], -1, 1).astype(np.float32)
+        """The action at this moment: (A,) float32."""
+        return self.toward(env, *self.wish(env))
+
+    def toward(self, env: TableEnv, goal, command: float, noise=CALM, flip=False) -> np.ndarray:
+        """The action that moves the hand towards a goal, (3,) metres: (4,) float32 in [-1, 1].
+
+        noise: (3,) added to the move, in shares of the longest move. flip: the gripper does the
+        opposite of the command.
+        """
+        move = np.clip((goal - env.hand()) / STRIDE, -1, 1) + noise
+        return np.clip([*move, -command if flip else command], -1, 1).astype(np.float32)
 
     def wish(self, env: TableEnv) -> tuple[np.ndarray, float]:
         """Where the hand should be next, (3,) metres, and the gripper's command."""
+        goal, command = self.straight(env)
+        if self.end:
+            goal = wall.way_around(env.hand(), goal, self.end)
+        return goal, command
+
+    def straight(self, env: TableEnv) -> tuple[np.ndarray, float]:
+        """The same, if no wall were there."""
         table = env.truth()
         everything = table.now.everything()
         thing = everything[self.thing]
@@ -175,45 +183,7 @@ def descend(place: np.ndarray, hand, height: float, command: float, room: float)
     return np.array([*place, level]), command
 
 
-# --- episodes ----------------------------------------------------------------------------------
-
-
-def disturbed(action: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """The action with noise: (4,) float32 in [-1, 1]."""
-    noisy = action.copy()
-    noisy[:3] += rng.normal(0, sigma, 3)
-    if rng.random() < FLIPS:
-        noisy[3] = -noisy[3]
-    return np.clip(noisy, -1, 1).astype(np.float32)
-
-
-def record(env: TableEnv, task: Task, rng: np.random.Generator, noise: bool = True) -> dict:
-    """An episode of the expert, as arrays with one row per step.
-
-    noise: disturb the executed actions, by a strength that is drawn per episode.
-
-    state (T, 8), things (T, N, 3), image (T, side, side, 3) if the table has images: before the
-    action. action (T, 4): what the expert wants. executed (T, 4): what was done. done (T,) bool:
-    after the action. It ends ENDS steps after the order is done, or when the episode does.
-    """
-    seen, info = env.reset(seed=int(rng.integers(2**32)), options={"task": task})
-    expert = Expert(task, rng)
-    sigma = float(rng.uniform(*NOISE)) if noise else 0.0
-    rows: dict[str, list] = {name: [] for name in (*seen, "action", "executed", "done")}
-    after = 0
-    while after < ENDS:
-        action = expert.act(env)
-        executed = disturbed(action, sigma, rng) if noise else action
-        for name, value in seen.items():
-            rows[name].append(value)
-        seen, _, _, truncated, info = env.step(executed)
-        rows["action"].append(action)
-        rows["executed"].append(executed)
-        rows["done"].append(info["done"])
-        after = after + 1 if info["done"] else 0
-        if truncated:
-            break
-    return {name: np.stack(values) for name, values in rows.items()}
+# --- a control ---------------------------------------------------------------------------------
 
 
 def without_words(task: Task, rng: np.random.Generator) -> Task:

@@ -1,18 +1,17 @@
 """The expert of the SO-101: the phases of the large table's expert, and inverse kinematics.
 
 worlds/expert.py says where the hand should be next, from what is true at the moment. The arm then
-moves its joints so that the hand goes there, by at most 1.5 cm per step. `record` disturbs the
-hand's way and keeps the undisturbed joints as labels.
+moves its joints so that the hand goes there, by at most 1.5 cm per step. worlds/recording.py
+disturbs the hand's way, and keeps the undisturbed joints as labels.
 """
 
 import numpy as np
 
-from worlds.expert import ENDS, FLIPS, NOISE, Expert
+from worlds.expert import CALM, Expert
 from worlds.layouts import HALF_WIDTH
 from worlds.so101 import GRIPPER_CLOSED, GRIPPER_OPEN, SO101Env
 from worlds.so101_model import SCALE
 from worlds.table import OPENED, STRIDE
-from worlds.tasks import Task
 
 # Where the hand may go, in metres of the large table: closer to its base the arm cannot fold.
 LOW, HIGH = np.array([-0.26, -0.26, 0.013]), np.array([0.26, 0.205, 0.155])
@@ -24,9 +23,14 @@ class ArmExpert(Expert):
 
     gripped = 2 * HALF_WIDTH + 0.003  # the jaws close slowly, and hold nothing before they touch it
 
-    def joints(self, env: SO101Env) -> np.ndarray:
-        """The joints of this moment: (6,) float32, in LeRobot's units."""
-        return joints_for(env, *self.wish(env))
+    def toward(self, env: SO101Env, goal, command: float, noise=CALM, flip=False) -> np.ndarray:
+        """The joints (6,) float32 that move the hand towards a goal, in LeRobot's units."""
+        hand, angles = env.hand(), env.angles()
+        move = np.clip((goal - hand) / STRIDE + noise, -1, 1) * STRIDE
+        place = np.clip(hand + move, LOW, HIGH) * SCALE
+        wanted = env.arm.units(env.arm.reach(place, angles[-1]))
+        wanted[-1] = GRIPPER_OPEN if (command == OPENED) != flip else GRIPPER_CLOSED
+        return wanted.astype(np.float32)
 
     def wish(self, env: SO101Env) -> tuple[np.ndarray, float]:
         """As at the large table. There both fingers open; here the arm moves the other jaw."""
@@ -38,48 +42,3 @@ class ArmExpert(Expert):
         if self.order.verb != "push" and command == OPENED and around and still:
             goal = np.array([thing.x, thing.y, goal[2]])
         return goal, command
-
-
-def joints_for(
-    env: SO101Env, goal: np.ndarray, command: float, noise=(0, 0, 0), flip: bool = False
-) -> np.ndarray:
-    """The joints (6,) float32 that move the hand towards a goal, in LeRobot's units.
-
-    noise: (3,) added to the hand's move, in shares of the longest move. flip: the gripper does the
-    opposite of the command.
-    """
-    hand, angles = env.hand(), env.angles()
-    move = np.clip((goal - hand) / STRIDE + noise, -1, 1) * STRIDE
-    place = np.clip(hand + move, LOW, HIGH) * SCALE
-    wanted = env.arm.units(env.arm.reach(place, angles[-1]))
-    wanted[-1] = GRIPPER_OPEN if (command == OPENED) != flip else GRIPPER_CLOSED
-    return wanted.astype(np.float32)
-
-
-def record(env: SO101Env, task: Task, rng: np.random.Generator, noise: bool = True) -> dict:
-    """An episode of the expert, as arrays with one row per step, like worlds/expert.py.
-
-    state (T, 10), things (T, N, 3), images: before the action. action (T, 6): the joints that the
-    expert wants. executed (T, 6): the joints that the arm was told. done (T,) bool.
-    """
-    seen, info = env.reset(seed=int(rng.integers(2**32)), options={"task": task})
-    expert = ArmExpert(task, rng)
-    sigma = float(rng.uniform(*NOISE)) if noise else 0.0
-    rows: dict[str, list] = {name: [] for name in (*seen, "action", "executed", "done")}
-    after = 0
-    while after < ENDS:
-        wish = expert.wish(env)
-        action = executed = joints_for(env, *wish)
-        if noise:
-            pushed, flip = rng.normal(0, sigma, 3), bool(rng.random() < FLIPS)
-            executed = joints_for(env, *wish, pushed, flip)
-        for name, value in seen.items():
-            rows[name].append(value)
-        seen, _, _, truncated, info = env.step(executed)
-        rows["action"].append(action)
-        rows["executed"].append(executed)
-        rows["done"].append(info["done"])
-        after = after + 1 if info["done"] else 0
-        if truncated:
-            break
-    return {name: np.stack(values) for name, values in rows.items()}

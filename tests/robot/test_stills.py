@@ -48,5 +48,18 @@ def test_a_held_thing_is_in_the_hand():
     held = [still for still in (stills.sample_still(rng, "train") for _ in range(60)) if still.held]
     assert 5 < len(held) < 30
     for still in held:
-        places = [(thing.x, thing.y, thing.z) for thing in still.layout.things]
-        assert still.hand in places
+        places = np.array([(thing.x, thing.y, thing.z) for thing in still.layout.things])
+        away = np.abs(places - still.hand)
+        assert (away <= np.array(stills.SLACK) + 1e-9).all(1).any()
+
+
+def test_the_hand_is_often_over_something():
+    """There it hides what a policy needs to see when it grips."""
+    rng = np.random.default_rng(0)
+    over = 0
+    for _ in range(200):
+        still = stills.sample_still(rng, "train")
+        places = np.array([(each.x, each.y) for each in still.layout.everything()])
+        distances = np.linalg.norm(places - still.hand[:2], axis=1)
+        over += distances.min() < 0.03 if not still.held else np.sort(distances)[1] < 0.03
+    assert 0.4 < over / 200 < 0.75

@@ -35,7 +35,7 @@ def test_a_wall_needs_room_and_stands_between():
 
 def test_the_expert_goes_around_both_ends():
     pytest.importorskip("mujoco")
-    from worlds.expert import record
+    from worlds.recording import record
     from worlds.table import TableEnv
 
     env, ends = TableEnv(), []
