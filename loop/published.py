@@ -108,11 +108,13 @@ def read_weights(path: Path, device: str | torch.device) -> dict[str, torch.Tens
     with open(path, "rb") as file:
         text_files.refuse_other_kinds(path, file.read(text_files.HEAD), "a file of safetensors")
     try:
-        return load_file(path, device=str(device))
+        weights = load_file(path)
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{path}, which is damaged or truncated", "a whole file of safetensors", AGAIN
         ) from error
+    # safetensors itself does not know the device `meta`, on which a checkpoint has no weights.
+    return {name: weight.to(device) for name, weight in weights.items()}
 
 
 def check_names(path: Path, weights: Mapping[str, Any], sums: Mapping[str, Any]) -> None:

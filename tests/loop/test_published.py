@@ -39,6 +39,10 @@ def test_a_folder_opens_as_its_checkpoint(saved, folder, tmp_path):
         assert rest[key] == facts[key], key
 
 
+def test_the_kind_of_a_folder_is_known_without_its_weights(saved, folder):
+    assert checkpoint.kind_of(folder) == saved["kind"]
+
+
 def test_the_averaged_weights_are_published(saved, tmp_path):
     averaged = {name: torch.zeros_like(value) for name, value in saved["weights"].items()}
     published.write(tmp_path, saved | {"averaged": averaged, "best": 1.0, "optimizer": []}, "")
