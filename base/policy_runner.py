@@ -20,7 +20,7 @@ from base import bundle, system, words
 from base.driving import Made
 from base.errors import UserError
 from base.observations import Observer
-from base.scaling import Scaling
+from base.scaling import Offsets, Scaling
 from base.tokenizer import Tokenizer
 
 ORDERS = ("time", "confidence")  # which time steps a call reveals first
@@ -61,6 +61,8 @@ class BundleMaker:
             self.length, self.frames = int(self.about["chunk"]), int(self.about["frames"])
             self.absolute = bool(self.about["absolute"])
             self.scaling = Scaling.from_dict(self.about["scaling"])
+            offsets = self.about.get("offsets")
+            self.offsets = Offsets.from_dict(offsets) if offsets else None
             self.bins = int(self.facts["model"]["actor"]["bins"])
             side, cameras = int(self.about["image_side"]), list(self.about["cameras"])
             self.observer = Observer(self.about["sees"], cameras, side, self.scaling)
@@ -141,12 +143,25 @@ class BundleMaker:
             doubt["naming"] = naming_entropy(grounded["scores"][0])
         told = {"places": found[:1], "state": states[:1], "order": self.understood["order"]}
         told |= {"past_places": found[None, 1:], "past_states": states[None, 1:]}
-        made = self.head(told, prefix)
+        made = self.head(told, None if prefix is None else self.written(prefix, seen))
         for name in ("nats", "entropy"):
             if name in made:
                 doubt[name] = float(made[name][0])
         calls = made.get("revealed")
-        return Made(made["actions"][0], places, None if calls is None else calls[0], doubt)
+        actions = self.meant(made["actions"][0], seen)
+        return Made(actions, places, None if calls is None else calls[0], doubt)
+
+    def meant(self, written: np.ndarray, seen: dict) -> np.ndarray:
+        """What a chunk (T, A) of the graphs means for the robot, in its [-1, 1]."""
+        if self.offsets is None:
+            return written
+        return self.offsets.meant(written, self.scaling, seen["state"])
+
+    def written(self, actions: np.ndarray, seen: dict) -> np.ndarray:
+        """The inverse: a chunk as the graphs write it, whose numbers are bins."""
+        if self.offsets is None:
+            return actions
+        return self.offsets.told(actions, self.scaling, seen["state"])
 
     def ground(self, observed: list[dict]) -> dict[str, np.ndarray]:
         """places (F, 2, 3) and scores (F, R, N) of observations, each a batch of one."""
@@ -273,10 +288,19 @@ def chunks_of(maker, observations: list, prefixes: np.ndarray | None = None) -> 
     return made
 
 
-def agreement(found: Sequence[np.ndarray], expected: Sequence[np.ndarray], bins: int) -> dict:
-    """Of chunks (T, A): the share of numbers in the same bin, and the largest difference."""
-    ours, theirs = np.stack(found), np.stack(expected)
-    same = to_bins(ours, bins) == to_bins(theirs, bins)
+def agreement(
+    maker: BundleMaker, observations: list, found: Sequence[np.ndarray], expected: Sequence
+) -> dict:
+    """Of chunks (T, A): the share of numbers in the same bin, and the largest difference.
+
+    observations: an order and what is seen, the newest first, of each chunk.
+    """
+    ours, theirs = [], []
+    for one, other, (_, (seen, *_)) in zip(found, expected, observations, strict=True):
+        ours.append(maker.written(one, seen))
+        theirs.append(maker.written(other, seen))
+    ours, theirs = np.stack(ours), np.stack(theirs)
+    same = to_bins(ours, maker.bins) == to_bins(theirs, maker.bins)
     return {"same": float(same.mean()), "error": float(np.abs(ours - theirs).max())}
 
 
@@ -294,7 +318,7 @@ def self_test(maker: BundleMaker) -> int:
     for name, prefixes in tried.items():
         made = chunks_of(maker, observations, prefixes)
         expected = golden[name.replace(" ", "_")]
-        result = agreement([each.actions for each in made], list(expected), maker.bins)
+        result = agreement(maker, observations, [each.actions for each in made], list(expected))
         good &= result["same"] >= min(limits["bins"], USUAL["bins"])
         print(
             f"golden, {name}: {100 * result['same']:.2f}% of the numbers of {len(made)} chunks in "

@@ -114,6 +114,14 @@ class Offsets:
         low, high = self.low[:steps], self.high[:steps]
         return low + (shrunk + 1) / 2 * (high - low) + start_of(states, shrunk.shape[-1])
 
+    def told(self, prefix: np.ndarray, scaling: Scaling, state: np.ndarray) -> np.ndarray:
+        """Committed actions (n, A) in [-1, 1] of the robot -> as the network is given them."""
+        return self.shrink(scaling.restore(prefix), state).astype(np.float32)
+
+    def meant(self, made: np.ndarray, scaling: Scaling, state: np.ndarray) -> np.ndarray:
+        """A chunk (T, A) of the network after a state -> actions in [-1, 1] of the robot."""
+        return scaling.shrink(self.restore(made, state)).astype(np.float32)
+
 
 def start_of(states: np.ndarray, actions: int) -> np.ndarray:
     """The joints of states (.., S), and 0 for the gripper: (.., 1, A)."""

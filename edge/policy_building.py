@@ -70,6 +70,7 @@ def describe(opened: Opened, path: Path, making: ChunkConfig, precision: str, op
             "world": saved.get("world", "table"),
             "tasks": saved.get("tasks") or "",
             "scaling": opened.scaling.to_dict(),
+            "offsets": saved.get("offsets"),
         },
         "tokenizer": opened.tokenizer.fingerprint,
         "tolerances": policy_parity.TOLERANCES[precision],

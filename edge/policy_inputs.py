@@ -42,14 +42,8 @@ def part(given: Observations, count: int) -> Observations:
 
 
 def open_exportable(path) -> Opened:
-    """A policy that has graphs. Raises UserError for another head, frozen eyes, and offsets."""
+    """A policy that has graphs. Raises UserError for another head, and for frozen eyes."""
     opened = policies.open_policy(path, torch.device("cpu"))
-    if opened.saved.get("offsets"):
-        raise UserError(
-            f"{path}, a policy whose chunks are offsets of joints",
-            "a policy of another world than so101",
-            "run it with run_policy.py --checkpoint",
-        )
     if opened.policy.grounder.config.encoder:
         raise UserError(
             f"{path}, a policy that sees by the encoder {opened.policy.grounder.config.encoder}",

@@ -103,6 +103,7 @@ class Told(nn.Module):
     def __init__(self, actor: Actor):
         super().__init__()
         self.unit, self.cartesian = actor.config.unit, actor.config.cartesian
+        self.hand = actor.config.hand
         self.take, self.put = actor.take, actor.put
         self.state, self.order = actor.state, actor.order
         self.kind = nn.Parameter(actor.kind.detach().clone())
@@ -131,12 +132,13 @@ class Told(nn.Module):
     def observation(self, places: Tensor, state: Tensor, moved: Tensor | None) -> Tensor:
         seen = places / self.unit
         if self.cartesian:
-            hand = state[:, :3]
+            first, last = self.hand, self.hand + 3
+            hand = place = state[:, first:last]
             if moved is not None:
                 hand = hand + self.reach * moved[:, :3]
             way = places - hand[:, None]
             seen = torch.cat([seen, way / self.unit, torch.tanh(way / FINE)], -1)
-            state = torch.cat([state[:, :3] / self.unit, state[:, 3:]], 1)
+            state = torch.cat([state[:, :first], place / self.unit, state[:, last:]], 1)
         return torch.stack([self.take(seen[:, 0]), self.put(seen[:, 1]), self.state(state)], 1)
 
 

@@ -71,7 +71,7 @@ def compare(opened: Opened, maker: BundleMaker, name: str, case: Case, given: Ob
     expected = torch_chunks(opened, case, given)
     maker.calls, maker.order, maker.stepwise = case.calls, case.order, case.stepwise
     found = chunks_of(maker, given.orders, prefixes_of(case, given))
-    row = action_row(maker, name, [made.actions for made in found], expected)
+    row = action_row(maker, name, given, [made.actions for made in found], expected)
     if found[0].calls is not None:
         same = [np.array_equal(ours.calls, theirs.calls) for ours, theirs in pairs(found, expected)]
         row["same_calls"] = float(np.mean(same))
@@ -85,10 +85,12 @@ def compare(opened: Opened, maker: BundleMaker, name: str, case: Case, given: Ob
     return rows, expected
 
 
-def action_row(maker: BundleMaker, name: str, found: list, expected: list[Made]) -> dict:
+def action_row(
+    maker: BundleMaker, name: str, given: Observations, found: list, expected: list[Made]
+) -> dict:
     """A row about chunks (T, A): found by the bundle, expected of torch."""
     limits = maker.facts["tolerances"]
-    result = agreement(found, [made.actions for made in expected], maker.bins)
+    result = agreement(maker, given.orders, found, [made.actions for made in expected])
     row = {"what": f"actions, {name}", "inputs": len(found)}
     if maker.about["head"] == "l1":
         return row | {"error": result["error"], "limit": limits["actions"]}
@@ -108,8 +110,8 @@ def compare_single(maker: BundleMaker, given: Observations, expected: list[Made]
         parts, state = maker.observer.read(seen)
         inputs = {**maker.words_of(text), **parts, "state": state, "prefix": whole}
         made = maker.run("policy", {**inputs, **maker.numbers(0)})
-        found.append(made["actions"][0])
-    return action_row(maker, "single file", found, expected)
+        found.append(maker.meant(made["actions"][0], seen))
+    return action_row(maker, "single file", given, found, expected)
 
 
 def gate(opened: Opened, folder: Path, making: ChunkConfig, given: Observations) -> list[dict]:

@@ -53,8 +53,7 @@ class TorchMaker:
         parts, state = self.observed(seen)
         before = [self.observed(each) for each in earlier]
         if prefix is not None and self.offsets is not None:
-            prefix = self.offsets.shrink(self.scaling.restore(prefix), seen["state"])
-            prefix = prefix.astype(np.float32)
+            prefix = self.offsets.told(prefix, self.scaling, seen["state"])
         given = None if prefix is None else torch.from_numpy(prefix)[None].to(device)
         trace = chunks.Trace()
         with torch.inference_mode():
@@ -63,8 +62,7 @@ class TorchMaker:
             made = chunks.make(policy.actor, told, self.making, self.rng, given, trace)[0]
         actions = made.cpu().numpy()
         if self.offsets is not None:
-            actions = self.scaling.shrink(self.offsets.restore(actions, seen["state"]))
-            actions = actions.astype(np.float32)
+            actions = self.offsets.meant(actions, self.scaling, seen["state"])
         calls = None
         if trace.stages:
             count = 0 if prefix is None else len(prefix)

