@@ -10,7 +10,7 @@ The commands of a real arm without moving it, then at a fifth of its speed:
     python drive_robot.py --robot so101 --port /dev/ttyACM0 --bundle my_bundle --dry_run
     python drive_robot.py --robot so101 --port /dev/ttyACM0 --bundle my_bundle --speed 0.2
 A recorded episode: what would the policy have done?
-    python drive_robot.py --robot replay --replay episode.npz --checkpoint my_policy/best.pt
+    python drive_robot.py --robot replay --replay my_recordings --checkpoint my_policy/best.pt
 Fifty episodes under a delay of 100 ms, on a virtual clock that no load disturbs:
     python drive_robot.py --checkpoint my_policy/best.pt --virtual --episodes 50 --latency 100
 A policy that hangs for two seconds, and a camera that is lost:
@@ -23,6 +23,7 @@ Space, Enter or Ctrl-C stop the arm. An emergency stop is a switch that takes aw
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from base import files, flags, limits, metrics, robots, virtual
 from base.control import ControlConfig
@@ -51,7 +52,10 @@ class Driving:
     port: str | None = setting(None, "so101: the arm's serial port; none: simulation")
     arm_id: str = setting("so101", "so101: the name of the arm's calibration in LeRobot")
     cameras: str = setting("front=0", "so101: names and numbers, such as front=0,wrist=2")
-    replay: str | None = setting(None, "replay: a recorded episode (.npz)", metavar="FILE")
+    replay: str | None = setting(
+        None, "replay: a LeRobot dataset, or an episode as .npz", metavar="FOLDER"
+    )
+    episode: int = setting(0, "replay: the number of the dataset's episode", at_least=0)
     log: str | None = setting(None, "write a line of JSON per second here", metavar="FILE")
     json: str | None = setting(None, "write the figures here", metavar="FILE")
     status_port: int | None = setting(None, "serve a page of figures at 127.0.0.1", at_least=0)
@@ -64,7 +68,9 @@ class Driving:
             found = " and ".join(f"--{name}" for name in given) or "no policy"
             raise UserError(found, "one of --bundle, --checkpoint, --server", "name one policy")
         if self.robot == "replay" and not self.replay:
-            raise UserError("--robot replay without an episode", "--replay FILE", "name its file")
+            raise UserError(
+                "--robot replay without an episode", "--replay FOLDER", "name a dataset"
+            )
 
 
 def parse_args(argv):
@@ -123,15 +129,32 @@ def images_of(maker) -> tuple[int | None, str]:
     return (int(about["image_side"]) if about["sees"] == "pixels" else None), names
 
 
+def open_recording(own: Driving, maker) -> tuple[dict, str | None]:
+    """The arrays of a recorded episode, and its order. Nothing for another robot than `replay`."""
+    if own.robot != "replay":
+        return {}, None
+    if not Path(own.replay).is_dir():
+        return robots.recorded(own.replay), None
+    try:
+        from robot import replays
+    except ImportError as error:
+        do = "run it in a checkout of the project, or give it a .npz"
+        raise UserError("a dataset and no reader of it", "the room robot/", do) from error
+    cameras = maker.about["cameras"] if maker.about["sees"] == "pixels" else []
+    return replays.read(own.replay, own.episode, list(cameras))
+
+
 def open_world(own: Driving, trial: Rehearsal, troubles: Troubles, hz: float | None, maker):
-    """The limits, the clock, and the robot. hz: control steps per second; None: as limits say."""
-    arrays = robots.recorded(own.replay) if own.robot == "replay" else {}
+    """The limits, the clock, the robot, and the order. hz: control steps per second; None: as the
+    limits say."""
+    arrays, order = open_recording(own, maker)
     bounds = limits.read(str(arrays.get("robot", own.robot)), own.limits)
     clock = virtual.VirtualClock() if trial.virtual else robots.RealClock()
+    order = own.instruction or order
     if arrays:
-        return bounds, clock, robots.Replay(arrays, bounds.names, clock)
+        return bounds, clock, robots.Replay(arrays, bounds.names, clock), order
     robot = open_robot(own, bounds, clock, trial, troubles, maker, hz or bounds.hz)
-    return bounds, clock, robot
+    return bounds, clock, robot, order
 
 
 def main(argv=None):
@@ -144,7 +167,7 @@ def main(argv=None):
     if own.robot != "replay":
         limits.read(own.robot, own.limits)  # a wrong file is named before a policy is opened
     maker = open_maker(own)
-    bounds, clock, robot = open_world(own, trial, troubles, config.hz or None, maker)
+    bounds, clock, robot, order = open_world(own, trial, troubles, config.hz or None, maker)
     with ExitStack() as stack:
         stack.callback(robot.close)
         log = stack.enter_context(open(own.log, "w", encoding="utf-8")) if own.log else None
@@ -156,7 +179,7 @@ def main(argv=None):
             stack.callback(server.shutdown)
             print(f"figures at http://127.0.0.1:{server.server_port}", file=sys.stderr)
         stack.enter_context(stops(runner.stop))
-        episodes = runner.all_episodes(trial, own.instruction, own.home)
+        episodes = runner.all_episodes(trial, order, own.home)
     print(metrics.markdown(summary(episodes)))
     print(f"{episodes[-1]['text']}: {episodes[-1]['ending']}")
     if own.json:

@@ -56,13 +56,19 @@ def test_a_recording_is_compared_and_moves_nothing(robot_world, tmp_path, capsys
         run(robot_world, *more)
 
 
+def test_an_episode_of_a_dataset_is_compared_with_its_own_order(robot_world, capsys):
+    demos = str(robot_world / "data" / "demos")
+    run(robot_world, "--robot", "replay", "--replay", demos, "--episode", "1", "--virtual")
+    assert "differ from the recorded" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "flags, part",
     [
         (["--robot", "crane"], "table, so101, replay"),
         (["--limits", "missing.json"], "missing.json"),
         (["--bundle", "x"], "one of --bundle, --checkpoint, --server"),
-        (["--robot", "replay"], "--replay FILE"),
+        (["--robot", "replay"], "--replay FOLDER"),
         (["--split", "valley"], "one of val"),
         (["--speed", "2"], "at most 1"),
         (["--checkpoint", "missing.pt"], "train_policy.py"),
