@@ -101,6 +101,7 @@ CASES = {
     ("run_policy", "checkpoint"): "--checkpoint {bad}",
     ("drive_robot", "checkpoint"): "--checkpoint {bad} --virtual",
     ("serve_policy", "checkpoint"): "--checkpoint {bad} --port 0",
+    ("tools.arm_clip", "checkpoint"): "--checkpoint {bad}",
     ("export_onnx", "checkpoint"): "--checkpoint {bad} --out {t}/x",
     ("tools.publish", "checkpoint"): "--checkpoint {bad} --out {t}/x",
     ("tools.benchmark", "checkpoint"): "--checkpoint {bad} --repeats 1",
