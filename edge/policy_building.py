@@ -19,6 +19,7 @@ from edge.graphs import Sizes
 from edge.policy_graphs import GrounderGraph, HeadGraph, StepGraph, WordsGraph
 from edge.policy_inputs import Observations
 from edge.policy_networks import ActorNetwork, GrounderNetwork, WordsNetwork
+from edge.policy_twin import TwinGraph
 from loop import checkpoint
 from net.chunks import ChunkConfig
 from robot.policies import Opened
@@ -46,7 +47,7 @@ def modules_of(opened: Opened) -> dict[str, nn.Module]:
     actor = ActorNetwork(policy.actor)
     if acting.head != "l1":
         modules["step"] = StepGraph(actor)
-    modules["head"] = HeadGraph(actor)
+    modules["head"] = TwinGraph(actor) if acting.head == "ar" else HeadGraph(actor)
     return modules
 
 

@@ -3,7 +3,8 @@
     WordsGraph     an order -> queries and what the actor is told of it: once per order
     GrounderGraph  queries and what is seen -> places, and log-probabilities of what is named
     StepGraph      one call of the head: tokens -> logits (of heads that write tokens)
-    HeadGraph      places, state, order, prefix -> the chunk: all calls, an ONNX Loop
+    HeadGraph      places, state, order, prefix -> the chunk: all calls, an ONNX Loop. The head
+                   `ar` has one with a key-value cache (edge/policy_twin.py)
     policy.onnx    all of it in one file: words and what is seen in, a chunk out (`join`)
 
 Several observations enter `GrounderGraph` as rows. Ids are int32 at the boundary, because TensorRT
@@ -55,9 +56,14 @@ def past_inputs(config: ActorConfig) -> Inputs:
     return {"past_places": rows(earlier, 2, 3), "past_states": rows(earlier, config.state)}
 
 
+def prefix_inputs(config: ActorConfig) -> Inputs:
+    """The prefix (B, T, A) of which `given` actions count."""
+    return {"prefix": rows(config.chunk, config.actions), "given": Input(integers(1))}
+
+
 def made_inputs(config: ActorConfig) -> Inputs:
-    """The prefix (B, T, A) of which `given` actions count; calls; whether the surest come first."""
-    prefix = {"prefix": rows(config.chunk, config.actions), "given": Input(integers(1))}
+    """The prefix; calls; whether the surest come first."""
+    prefix = prefix_inputs(config)
     if config.head == "l1":
         return prefix
     return {**prefix, "calls": Input(integers(1)), "by_confidence": Input(integers(1))}
@@ -171,7 +177,7 @@ class HeadGraph(nn.Module):
         bins, chunk = config.bins, config.chunk
         tokens = ((committed.clamp(-1, 1) + 1) * (bins - 1) / 2).round().int()
         left = chunk - given
-        calls = left.clone() if config.head == "ar" else torch.minimum(calls, left)
+        calls = torch.minimum(calls, left)
         state = (
             torch.zeros(1, dtype=torch.int32),  # the call
             torch.where(kept, tokens, bins),
@@ -207,12 +213,8 @@ class HeadGraph(nn.Module):
         chance = log_p.gather(-1, chosen[..., None])[..., 0].sum(-1)  # (B, T)
 
         due = left * (call + 1) // calls - left * call // calls
-        twin = self.network.config.head == "ar"
-        reveal = steps_to_reveal(hidden, chance, due, 0 * by_confidence if twin else by_confidence)
-        if twin:
-            entropy = entropy + (unsure * reveal).sum(1)  # before each number's own choice
-        else:
-            entropy = entropy + torch.where(call == 0, unsure.sum(1), 0.0)
+        reveal = steps_to_reveal(hidden, chance, due, by_confidence)
+        entropy = entropy + torch.where(call == 0, unsure.sum(1), 0.0)
         now = reveal[..., None]
         return (
             call + 1,
@@ -225,7 +227,7 @@ class HeadGraph(nn.Module):
 
 
 def median(log_p: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """`net.actor.median`: log_p (B, T, A, K) -> the bin and the action, (B, T, A)."""
+    """`net.actor.median`: log_p (.., K) -> the bin and the action, (..)."""
     below = (log_p.exp().cumsum(-1) < 0.5).sum(-1)
     chosen = below.clamp(max=log_p.shape[-1] - 1)
     return chosen, centres.index_select(0, chosen.flatten()).view(chosen.shape)
