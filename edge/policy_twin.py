@@ -4,7 +4,8 @@ The condition is read once. Then each time step is one position of the network, 
 the kept keys and values of the positions before it. `HeadGraph` would read the whole row again for
 each step: with 4 tokens of condition and 8 steps that is 88 positions in place of 12.
 
-Shapes: B rows, N layers, C tokens of condition, T time steps, H heads, A numbers per action, K bins.
+Shapes: B rows, N layers, C tokens of condition, T time steps, H heads, A numbers per action,
+K bins.
 """
 
 import torch
