@@ -46,6 +46,8 @@ HAND = 6  # where the hand's place begins in the state
 class SO101Env(TableEnv):
     """The SO-101 as a Gymnasium environment. The arguments are those of `TableEnv`."""
 
+    longest = STEPS
+
     def __init__(self, image_size: int | None = None, camera: str = "front"):
         super().__init__(image_size, camera)
         self.arm = Arm()
@@ -98,21 +100,6 @@ class SO101Env(TableEnv):
         super().dress(layout)
         for index in range(len(layout.zones)):
             self.model.body(f"zone{index}").pos[:] *= SCALE
-
-    def step(self, action):
-        """One control step. Raises UserError for an action of another shape, or with NaN."""
-        if self.task is None:
-            raise UserError("a step before a reset", "a reset first", "call reset()")
-        action = np.asarray(action, dtype=np.float64)
-        if action.shape != (len(JOINTS),) or not np.isfinite(action).all():
-            raise UserError(
-                f"the action {action.tolist()}", "six finite numbers", "check what made it"
-            )
-        self.aim(action)
-        self.advance(SUBSTEPS)
-        self.steps += 1
-        info = self.info()
-        return self.seen(), float(info["done"]), False, self.steps >= STEPS, info
 
     def aim(self, action: np.ndarray) -> None:
         """Tell the joints where to go: (6,) float64, finite. `advance` moves them."""

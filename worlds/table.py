@@ -53,6 +53,7 @@ class TableEnv(Base):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
     render_mode = "rgb_array"
+    longest = STEPS
 
     def __init__(self, image_size: int | None = None, camera: str = "front"):
         load("gymnasium")
@@ -145,16 +146,16 @@ class TableEnv(Base):
         """One control step. Raises UserError for an action of another shape, or with NaN."""
         if self.task is None:
             raise UserError("a step before a reset", "a reset first", "call reset()")
-        action = np.asarray(action, dtype=np.float64)
-        if action.shape != (4,) or not np.isfinite(action).all():
+        action, shape = np.asarray(action, dtype=np.float64), self.action_space.shape
+        if action.shape != shape or not np.isfinite(action).all():
             raise UserError(
-                f"the action {action.tolist()}", "four finite numbers", "check what made it"
+                f"the action {action.tolist()}", f"{shape[0]} finite numbers", "check what made it"
             )
         self.aim(action)
         self.advance(SUBSTEPS)
         self.steps += 1
         info = self.info()
-        return self.seen(), float(info["done"]), False, self.steps >= STEPS, info
+        return self.seen(), float(info["done"]), False, self.steps >= self.longest, info
 
     def aim(self, action: np.ndarray) -> None:
         """Tell the hand where to go: (4,) float64, finite. `advance` moves it."""

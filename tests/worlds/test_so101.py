@@ -59,7 +59,7 @@ def test_joints_stay_within_their_limits(env):
 @pytest.mark.parametrize("action", [np.zeros(4), np.full(6, np.nan)])
 def test_wrong_actions_are_refused(env, action):
     env.reset(seed=0)
-    with pytest.raises(UserError, match="six finite numbers"):
+    with pytest.raises(UserError, match="6 finite numbers"):
         env.step(action)
 
 

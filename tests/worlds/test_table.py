@@ -85,7 +85,7 @@ def test_nothing_moves_by_itself(env):
 )
 def test_a_bad_action_is_refused(env, action):
     env.reset(seed=0)
-    with pytest.raises(UserError, match="four finite numbers"):
+    with pytest.raises(UserError, match="4 finite numbers"):
         env.step(action)
 
 
