@@ -299,9 +299,9 @@ def agreement(
     for one, other, (_, (seen, *_)) in zip(found, expected, observations, strict=True):
         ours.append(maker.written(one, seen))
         theirs.append(maker.written(other, seen))
-    ours, theirs = np.stack(ours), np.stack(theirs)
-    same = to_bins(ours, maker.bins) == to_bins(theirs, maker.bins)
-    return {"same": float(same.mean()), "error": float(np.abs(ours - theirs).max())}
+    left, right = np.stack(ours), np.stack(theirs)
+    same = to_bins(left, maker.bins) == to_bins(right, maker.bins)
+    return {"same": float(same.mean()), "error": float(np.abs(left - right).max())}
 
 
 def self_test(maker: BundleMaker) -> int:
