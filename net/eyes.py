@@ -162,6 +162,7 @@ def around_best(scores: Tensor, places: Tensor, apart: float) -> Tensor:
     thing say a place between them. Among equal scores the first is the best. places: (B, N, P).
     """
     best = scores.argmax(-1)[..., None].expand(-1, -1, places.shape[-1])  # (B, Q, P)
+    scores = scores.clamp(min=-1e4)  # all rows may have -inf, if nothing is seen
     middle = places.expand(scores.shape[0], -1, -1).gather(1, best)
     distance = (places[:, None] - middle[:, :, None]).abs().amax(-1)  # (B, Q, N)
     return scores.masked_fill(distance > 1.5 * apart, -torch.inf)

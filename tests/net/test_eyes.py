@@ -57,3 +57,21 @@ def test_a_checkpoint_keeps_the_encoder_by_its_key(frozen):
 def test_lists_have_no_encoder():
     with pytest.raises(UserError, match="leave out --encoder"):
         config(sees="state")
+
+
+def test_the_best_cell_and_its_neighbours_count():
+    """Of two far peaks the mean is no place; a neighbour's share moves the place within a cell."""
+    places = eyes.cell_places(1, 4, 4, None)
+    scores = torch.full((1, 2, 16), -20.0)
+    scores[0, 0, [0, 1, 15]] = torch.tensor([1.0, 0.5, 0.9])
+    share = eyes.around_best(scores, places, eyes.cell_width(4)).softmax(-1)
+    assert share[0, 0, 15] == 0 and 0.6 < share[0, 0, 0] < 0.7
+    assert share[0, 0].sum() == pytest.approx(1)
+    # Equal scores: the first cell is the best.
+    assert share[0, 1, 0] > 0.2 and share[0, 1, 15] == 0
+
+
+def test_a_list_without_things_gives_numbers():
+    nothing = torch.full((1, 1, 8), -torch.inf)
+    share = eyes.around_best(nothing, torch.zeros(1, 8, 3), 0.0).softmax(-1)
+    assert share.isfinite().all()
