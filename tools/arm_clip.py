@@ -8,11 +8,11 @@ Two episodes of the split `val`:
 An order of your own:
     python -m tools.arm_clip --instruction "put the red star behind the blue cross"
 Chunks that come 200 ms late: on the left they begin with the actions that the arm does meanwhile,
-on the right they do not. Two minutes on a busy thread:
+on the right they do not. Half a minute on a busy thread:
     python -m tools.arm_clip --latency 200 --episodes 4 --out delay.gif
 
 The loop, the guard and the plan are those of drive_robot.py, on its virtual clock. The episodes are
-the first of the split from --first on, with their outcome in the terminal: none is picked.
+those of the split from --first on, with their outcome in the terminal.
 """
 
 from dataclasses import dataclass
