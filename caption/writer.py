@@ -36,7 +36,7 @@ class Caption:
 
     ids: tokens with [BOS] and [EOS]. step, probability: for each token, the call that revealed it
     (0: given) and its probability then. calls: calls of the denoiser. bound: nats per token, or
-    None.
+    None. rows: the denoiser's rows in these calls.
     """
 
     ids: list[int]
@@ -45,6 +45,7 @@ class Caption:
     calls: int
     text: str
     bound: float | None = None
+    rows: int = 0
 
 
 # ---- features as the captioner reads them -----------------------------------------------------
@@ -179,7 +180,8 @@ def caption_of(drawn, row: int, length: int, tokenizer) -> Caption:
     for value, call in zip(drawn_probability, step, strict=True):
         probability.append(float(value) if call else 1.0)  # a given token is certain
     text = tokenizer.decode(ids).strip()
-    return Caption(ids, step, probability, int(drawn.used[row]), text)
+    calls, taken = int(drawn.used[row]), int(drawn.rows[row])
+    return Caption(ids, step, probability, calls, text, rows=taken)
 
 
 # ---- likelihood -------------------------------------------------------------------------------

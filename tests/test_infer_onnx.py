@@ -20,8 +20,13 @@ FRAME = "a [MASK*2] red [MASK]"
 
 @pytest.mark.parametrize(
     "more",
-    [[], ["--text", FRAME], ["--text", FRAME, "--sampler", "confidence", "--revise", "1"]],
-    ids=["free", "frame", "looking_back"],
+    [
+        [],
+        ["--text", FRAME],
+        ["--text", FRAME, "--sampler", "confidence", "--revise", "1"],
+        ["--speculate", "2"],
+    ],
+    ids=["free", "frame", "looking_back", "speculation"],
 )
 def test_it_writes_what_generate_caption_writes(bundled, capsys, more):
     """The shell's way on both sides: same flags, same seed, same words."""
@@ -67,6 +72,7 @@ def test_a_bundle_that_does_not_fit(bundled, tmp_path, change, words):
         (["--provider", "tensorrt"], "lacks"),
         (["--provider", "tpu"], "lacks|tpu"),
         (["--sampler", "remask"], "graphs know"),
+        (["--speculate", "2"], "one token after another"),
         (["--text", "no blank"], "blank"),
     ],
 )

@@ -35,6 +35,7 @@ def test_schedule_is_the_samplers():
         SampleConfig("confidence", 2, temperature=0.0, revise=1),
         SampleConfig("threshold", 9, temperature=0.9, threshold=0.004, revise=2),
         SampleConfig("first_hitting", 2, temperature=0.0, revise=1),
+        SampleConfig("left_to_right", temperature=0.0, speculate=3, revise=1),
     ],
     ids=lambda settings: settings.sampler,
 )

@@ -1,0 +1,238 @@
+"""Measure exact speculation: calls, rows, seconds and quality against one token per call.
+
+Reads   a captioner or a text model, its data folder; --judge a text twin for stories
+Writes  a Markdown table to the screen; --json the figures
+
+Two minutes on a laptop, with the files of demo.py:
+    python -m tools.speculate --checkpoint runs/demo/captioner/best.pt
+        --data_dir runs/demo/scenes --texts 64 --batches 1
+A captioner of the README, about 20 minutes on two cores:
+    python -m tools.speculate --checkpoint runs/captioner/best.pt
+        --data_dir data_captions_synthetic --sampler confidence --temperature 1
+Stories, judged by a twin:
+    python -m tools.speculate --checkpoint runs/small/best.pt --data_dir data_full
+        --judge runs/twin/best.pt --texts 64 --batches 1,4
+
+Every side writes the same texts of the val split with the same seeds: one token per call, guesses
+ahead, and plain parallel decoding with as many calls as each number of guesses took. The sides take
+turns. A ratio is the median over rounds of the one-token seconds divided by the side's.
+"""
+
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from base import files, flags, metrics
+from base.config import SPECULATIVE, SampleConfig
+from base.errors import UserError
+from base.flags import check, numbers, resolve, setting
+from caption import judging, writer
+from caption.data import CaptionData
+from loop import checkpoint, hardware, progress
+from text import samples, scores, stories
+from text.data import TextData
+from tools import speed
+
+AT_ONCE = 64  # texts that are written together for their quality
+LEAST = 16  # texts that are timed at least: how many guesses hold differs from text to text
+
+# write(settings, first, count): texts number first .. first + count - 1, with ids, calls and rows
+Write = Callable[[SampleConfig, int, int], list]
+
+
+@dataclass
+class Speculating:
+    """What is measured, and on what."""
+
+    checkpoint: str = setting("runs/captioner/best.pt", "a captioner or a text model")
+    data_dir: str = setting("data_captions_synthetic", "its data folder", metavar="FOLDER")
+    judge: str | None = setting(None, "a text twin: nats per token of stories", metavar="FILE")
+    sampler: str = setting("confidence", "the order of the tokens", choices=SPECULATIVE)
+    temperature: float = setting(1.0, "of the draws", at_least=0.0)
+    top_p: float = setting(1.0, "of the draws", above=0.0, at_most=1.0)
+    guesses: str = setting("1,2,4,8", "numbers of guesses, with commas between them")
+    texts: int = setting(500, "texts whose quality is judged", at_least=1)
+    min_tokens: int = setting(200, "stories of at least this many tokens", at_least=3)
+    batches: str = setting("1,4,64", "batch sizes to time, with commas between them")
+    repeats: int = setting(5, "timed rounds, of all sides in turn", at_least=1)
+    seed: int = setting(0, "of the draws")
+    device: str = setting("auto", "auto, cpu, cuda, mps")
+    threads: int = setting(0, "CPU threads; 0 means torch's own choice", at_least=0)
+    json: str | None = setting(None, "write the figures", metavar="FILE")
+
+    def __post_init__(self):
+        check(self)
+        numbers("guesses", self.guesses)
+        numbers("batches", self.batches)
+
+
+def parse_args(argv):
+    parser = flags.Parser(__doc__)
+    parser.add_settings(Speculating)
+    return parser.parse_args(argv)
+
+
+def open_captions(opened: tuple, options: Speculating) -> tuple[Write, Callable]:
+    """How captions are written, and how they are judged."""
+    model, tokenizer, saved = opened
+    data = CaptionData(options.data_dir, "val", model.config.max_length)
+    if len(data) < options.texts:
+        raise UserError(
+            f"{len(data)} val images in {options.data_dir}",
+            f"--texts {options.texts} of them",
+            "lower --texts",
+        )
+
+    def write(settings: SampleConfig, first: int, count: int) -> list:
+        features = data.features_of(np.arange(first, first + count))
+        features = writer.standardise(features, saved["statistics"], model.device)
+        how = {"seed": options.seed, "first": first}
+        return writer.write(model, tokenizer, saved["objective"], features, settings, **how)
+
+    def judge(written: list) -> dict:
+        texts = [caption.text for caption in written]
+        return judging.judge(texts, data.records[: len(texts)], "val")
+
+    return write, judge
+
+
+def open_stories(opened: tuple, options: Speculating) -> tuple[Write, Callable]:
+    """How stories of held-out lengths are written, and how they are judged."""
+    model, tokenizer, saved = opened
+    held_out = TextData(options.data_dir, "val", model.config.max_length)
+    whole = [text for text in held_out.whole_rows() if len(text) >= options.min_tokens]
+    if len(whole) < options.texts:
+        raise UserError(
+            f"{len(whole)} held-out texts of at least {options.min_tokens} tokens",
+            f"--texts {options.texts} of them",
+            "lower --texts or --min_tokens",
+        )
+    twin = scores.open_judge(options.judge, tokenizer, model.device) if options.judge else None
+    blank = [
+        [tokenizer.bos, *[tokenizer.mask] * (len(text) - 2), tokenizer.eos]
+        for text in whole[: options.texts]
+    ]
+
+    def write(settings: SampleConfig, first: int, count: int) -> list:
+        rows = blank[first : first + count]
+        how = {"seed": options.seed, "first": first}
+        return stories.write(model, tokenizer, saved["objective"], rows, settings, **how)
+
+    def judge(written: list) -> dict:
+        texts = [np.array(text.ids) for text in written]
+        found = metrics.variety(texts)
+        if twin is not None:
+            found["judge_nats_per_token"] = samples.judge_texts(twin, texts, tokenizer.pad)
+        return found
+
+    return write, judge
+
+
+def quality(write: Write, judge: Callable, settings: SampleConfig, count: int) -> dict:
+    """Calls and rows per text, and how good the texts are."""
+    written = []
+    for first in range(0, count, AT_ONCE):
+        written += write(settings, first, min(AT_ONCE, count - first))
+    return {
+        "calls": statistics.mean(text.calls for text in written),
+        "rows": statistics.mean(text.rows for text in written),
+        **judge(written),
+    }
+
+
+def sides_of(write: Write, judge: Callable, options: Speculating, longest: int) -> dict[str, tuple]:
+    """Each side's settings and quality. The plain sides take as many calls as the guesses took.
+
+    longest: the steps at which a text of any length gets one token per call.
+    """
+    draws = {"temperature": options.temperature, "top_p": options.top_p}
+    exact = SampleConfig(sampler=options.sampler, steps=longest, **draws)
+    sides = {"one token per call": exact}
+    found = {}
+    bar = progress.bar(numbers("guesses", options.guesses), "quality", unit="guesses")
+    found["one token per call"] = quality(write, judge, exact, options.texts)
+    for ahead in bar:
+        name = f"{ahead} ahead"
+        sides[name] = replace(exact, speculate=ahead)
+        found[name] = quality(write, judge, sides[name], options.texts)
+        steps = max(1, round(found[name]["calls"]))
+        plain = f"plain, {steps} calls"
+        if plain not in sides:
+            sides[plain] = replace(exact, steps=steps)
+            found[plain] = quality(write, judge, sides[plain], options.texts)
+    return {name: (settings, found[name]) for name, settings in sides.items()}
+
+
+def seconds_of(write: Write, sides: dict[str, tuple], options: Speculating, device) -> dict:
+    """Seconds per text of each side at each batch size: (name, batch) -> seconds and ratio."""
+    result = {}
+    for batch in numbers("batches", options.batches):
+        count = min(options.texts, max(LEAST, batch))
+
+        def timed(settings: SampleConfig, batch: int = batch, count: int = count) -> Callable:
+            def work():
+                for first in range(0, count, batch):
+                    write(settings, first, min(batch, count - first))
+
+            return work
+
+        works = {name: timed(settings) for name, (settings, _) in sides.items()}
+        times = speed.alternate(works, options.repeats, device)
+        for name, own in times.items():
+            result[name, batch] = {
+                "seconds": statistics.median(own) / count,
+                "times_faster": speed.ratio(times["one token per call"], own),
+            }
+    return result
+
+
+def table(rows: list[dict], batches: list[int]) -> str:
+    """The figures as a Markdown table."""
+    shown = ("truthful", "cider", "bleu_4", "judge_nats_per_token", "unigram_entropy")
+    names = [name for name in shown if name in rows[0]]
+    head = ["", "calls", "rows", *names]
+    lines = [[*head, *(f"batch {batch}, ms (times faster)" for batch in batches)]]
+    for row in rows:
+        line = [row["side"], f"{row['calls']:.1f}", f"{row['rows']:.1f}"]
+        for name in names:
+            line.append(metrics.interval(row, name))
+        for batch in batches:
+            time = row["batches"][str(batch)]
+            line.append(f"{1000 * time['seconds']:.0f} ({time['times_faster']:.2f})")
+        lines.append(line)
+    return metrics.markdown(lines)
+
+
+def main(argv=None):
+    options = resolve(Speculating, parse_args(argv))
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = hardware.choose_device(options.device)
+    opened = checkpoint.open_model(options.checkpoint, device, kinds=("text", "caption"))
+    if opened[2]["objective"] == "ar":
+        raise UserError(
+            f"{options.checkpoint}, a twin",
+            "a denoiser: a twin writes one token per call already",
+            "choose a denoiser's checkpoint",
+        )
+    opener = open_captions if opened[2]["kind"] == "caption" else open_stories
+    write, judge = opener(opened, options)
+    sides = sides_of(write, judge, options, opened[0].config.max_length)
+    times = seconds_of(write, sides, options, device)
+    batches = numbers("batches", options.batches)
+    rows = []
+    for name, (_, found) in sides.items():
+        own = {str(batch): times[name, batch] for batch in batches}
+        rows.append({"side": name, **found, "batches": own})
+    print(table(rows, batches))
+    if options.json:
+        facts = {**flags.to_dict(options), "threads": torch.get_num_threads(), "rows": rows}
+        files.write_text(options.json, json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    files.run(main)
