@@ -5,7 +5,7 @@ Writes  a Markdown table to the screen; --json the figures
 
 Two minutes on a laptop, with the files of demo.py:
     python -m tools.speculate --checkpoint runs/demo/captioner/best.pt
-        --data_dir runs/demo/scenes --texts 64 --batches 1
+        --data_dir runs/demo/data --texts 64 --batches 1
 A captioner of the README, about 20 minutes on two cores:
     python -m tools.speculate --checkpoint runs/captioner/best.pt
         --data_dir data_captions_synthetic --sampler confidence --temperature 1
