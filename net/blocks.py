@@ -208,13 +208,17 @@ def bound_estimates(
 def choose(config: ModelConfig, asked: int) -> int:
     """The block size to write with: `asked`, or with 0 the largest that the network learnt.
 
-    Raises UserError for a size that it did not learn.
+    0: the text is written as a whole. So is every text of a plain denoiser or a twin.
+    Raises UserError for a size that a block model did not learn.
     """
     trained = config.trained_sizes
+    if not trained:
+        return 0
     if asked and asked not in trained:
         raise UserError(
             f"--block_size {asked} for a network that was trained for other sizes",
             "one of " + ", ".join(map(str, trained)),
             "choose one, or leave out --block_size",
         )
-    return asked or trained[-1]
+    size = asked or trained[-1]
+    return size if size < config.max_length else 0

@@ -241,5 +241,8 @@ def test_the_size_to_write_with():
     config = ModelConfig(max_length=64, block_sizes="16,1,4")
     assert config.trained_sizes == [1, 4, 16]
     assert blocks.choose(config, 0) == 16 and blocks.choose(config, 4) == 4
+    whole = ModelConfig(max_length=64, block_sizes="16,64")
+    assert [blocks.choose(whole, asked) for asked in (0, 64, 16)] == [0, 0, 16]
+    assert blocks.choose(ModelConfig(), 7) == 0  # a plain denoiser
     with pytest.raises(UserError, match="--block_size 8 .* one of 1, 4, 16"):
         blocks.choose(config, 8)
