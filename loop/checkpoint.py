@@ -355,6 +355,8 @@ def describe(saved: Checkpoint) -> str:
         f"{size['layers']} layers × {size['d_model']}",
         f"step {saved.get('step')}",
     ]
+    if size.get("block_sizes"):
+        facts.insert(2, f"block sizes {size['block_sizes']}")
     for name, value in (saved.get("metrics") or {}).items():
         if isinstance(value, float):
             facts.append(f"{name} {value:.4f}")

@@ -47,8 +47,8 @@ def write(
 
     objective: the checkpoint's, "diffusion" or "ar". first: the number of the first row; with the
     seed it decides the rows' random numbers. block_size: of `blocks.choose`; 0: rows as a whole.
-    note(n): called when n masks are left, by the denoiser alone. finished: called by a block model
-    with the tokens (B, L) after each block.
+    note(n): called when n masks are left, by the denoiser alone. finished: called in its place with
+    the tokens (B, L) after each block.
     Raises UserError for the twin and words behind a blank, and as `block_writing.sample` does.
     """
     if objective == "ar":
@@ -56,8 +56,8 @@ def write(
     tokens, lengths = padded(rows, tokenizer.pad, model.device)
     rngs = row_generators(seed, len(rows), first)
     if block_size:
-        if note:
-            finished = both(finished, noting(tokenizer.mask, note))
+        if note and not finished:
+            finished = noting(tokenizer.mask, note)
         drawn = block_writing.sample(
             model,
             tokens,
@@ -70,9 +70,10 @@ def write(
             finished=finished,
             keep_frames=keep_frames,
         )
+        lengths = (drawn.tokens != tokenizer.pad).sum(1)  # a text may have ended early
     else:
         drawn = unmask(model, tokenizer, settings, tokens, lengths, rngs, keep_frames, note)
-    return samples_of(drawn, lengths, tokenizer.pad)
+    return samples_of(drawn, lengths)
 
 
 def left_to_right(
@@ -136,17 +137,6 @@ def noting(mask_id: int, note: Callable[[int], None]) -> Finished:
     return finished
 
 
-def both(one: Finished | None, other: Finished) -> Finished:
-    """A function that calls both."""
-
-    def finished(tokens: Tensor) -> None:
-        if one:
-            one(tokens)
-        other(tokens)
-
-    return finished
-
-
 def padded(rows: list[list[int]], pad: int, device) -> tuple[Tensor, Tensor]:
     """Rows of different lengths in one batch: tokens (B, L), and lengths (B,)."""
     lengths = torch.tensor([len(row) for row in rows], device=device)
@@ -184,8 +174,8 @@ def unmask(
     )
 
 
-def samples_of(drawn: Sample, lengths: Tensor, pad: int) -> list[Drawn]:
-    """The rows of a batch apart, without the padding behind them."""
+def samples_of(drawn: Sample, lengths: Tensor) -> list[Drawn]:
+    """The rows of a batch, each without the padding behind it."""
     samples = []
     for row, n in enumerate(lengths.tolist()):
         ids, step = drawn.tokens[row, :n].tolist(), drawn.step[row, :n].tolist()
