@@ -358,6 +358,6 @@ def describe(saved: Checkpoint) -> str:
     if size.get("block_sizes"):
         facts.insert(2, f"block sizes {size['block_sizes']}")
     for name, value in (saved.get("metrics") or {}).items():
-        if isinstance(value, float):
+        if isinstance(value, float) and not name.startswith("block_"):
             facts.append(f"{name} {value:.4f}")
     return "  ".join(facts)

@@ -135,6 +135,21 @@ def exact_guesses(model, tokens: Tensor, free: Tensor) -> np.ndarray:
     return guesses.numpy()
 
 
+def bound_estimates(
+    model, rows: tuple, estimator: str, block_size: int, noise: dict
+) -> list[dict[str, Tensor]]:
+    """Estimates of the bound of rows (tokens, lengths, free), as a whole or in blocks.
+
+    noise: mask_id, rng and draws of `diffusion.bound_estimates`.
+    """
+    tokens, lengths, free = rows
+    if not block_size:
+        denoise = model.bind(lengths)
+        return diffusion.bound_estimates(denoise, tokens, free, estimator=estimator, **noise)
+    in_blocks = blocks.bind(model, block_size, lengths)
+    return blocks.bound_estimates(in_blocks, tokens, free, size=block_size, **noise)
+
+
 @torch.no_grad()
 def score_documents(
     model,
@@ -179,12 +194,8 @@ def score_documents(
         scores.add_lengths(owners, costs[batch["lengths"].numpy()])
         rng = torch.Generator().manual_seed(row_seed(seed, number))
         noise = {"mask_id": data.tokenizer.mask, "rng": rng, "draws": draws}
-        if block_size:
-            denoise = blocks.bind(model, block_size, lengths)
-            estimates = blocks.bound_estimates(denoise, tokens, free, size=block_size, **noise)
-        else:
-            noise["estimator"] = estimator
-            estimates = diffusion.bound_estimates(model.bind(lengths), tokens, free, **noise)
+        rows = (tokens, lengths, free)
+        estimates = bound_estimates(model, rows, estimator, block_size, noise)
         for estimate in estimates:
             scores.add_estimate(owners, estimate, len(estimates))
     return scores.over_processes()

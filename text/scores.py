@@ -27,6 +27,7 @@ from text.document_scores import LEVELS, score_documents
 
 # The samplers of the grid in docs/log/text.md, so that a new run has the same rows.
 GRID = "ancestral,first_hitting,confidence,entropy_bound,threshold,remask"
+ENOUGH_LEVELS = 8  # noise levels per row while a block model trains
 
 
 @dataclass
@@ -137,7 +138,7 @@ def summary(
 ) -> dict[str, float]:
     """The figures that training logs: nats per token first, then how masked tokens are guessed."""
     if model.config.trained_sizes:
-        return block_summary(model, data, statistics, documents)
+        return block_summary(model, data, statistics, documents, draws)
     scores = score_documents(model, objective, data, statistics, documents=documents, draws=draws)
     figures = scores.figures()
     masked = "masked_" if objective == "diffusion" else ""  # the twin masks nothing
@@ -150,14 +151,15 @@ def summary(
 
 
 def block_summary(
-    model, data: TextData, statistics: dict, documents: int | None
+    model, data: TextData, statistics: dict, documents: int | None, draws: int
 ) -> dict[str, float]:
     """What training logs of a block model: the mean over its block sizes, then each size."""
     every, bits = {}, []
     for size in model.config.trained_sizes:
-        # A single draw: a row has many blocks, and the same masks in every evaluation.
+        # A row of many blocks has many noise levels in a single draw.
+        enough = max(1, min(draws, ENOUGH_LEVELS * size // data.max_length))
         scores = score_documents(
-            model, "diffusion", data, statistics, documents=documents, draws=1, block_size=size
+            model, "diffusion", data, statistics, documents=documents, draws=enough, block_size=size
         )
         name = f"block_{size}_nats_per_token"
         every[name] = float(scores.nats.sum() / scores.tokens.sum())
