@@ -125,8 +125,8 @@ def sample(
     size: tokens of a block. config.steps: denoiser calls per `max_length` tokens; each block gets
         its part, at least one.
     A drawn [EOS] ends its row, unless given words follow: [PAD] stands behind it.
-    Rows may be longer than the model's `max_length`. Raises UserError if they then start with more
-    given tokens than the model sees, or if a block is more than half of what it sees.
+    Rows may be longer than the model's `max_length`. Raises UserError if such rows start with more
+    given tokens than the model sees. A block must then be at most half of what it sees.
     """
     longest = model.config.max_length
     if tokens.shape[1] > longest:

@@ -76,6 +76,8 @@ def test_the_cache_changes_nothing(sampler):
         assert torch.equal(cached.step, plain.step) and cached.calls == plain.calls
         assert torch.allclose(cached.log_prob, plain.log_prob, atol=1e-5)
         assert (cached.tokens != MASK).all()
+    cached, plain = write(model, tokens, 4, revise=1), uncached(model, tokens, 4, 2, revise=1)
+    assert torch.equal(cached.tokens, plain.tokens) and cached.calls == plain.calls
 
 
 @pytest.mark.parametrize("size, steps", [(1, 1), (4, 2), (8, 4)])
