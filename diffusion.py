@@ -30,7 +30,10 @@ SMALLEST = 2**-53  # the step between float64 numbers just below 1
 
 
 class Denoise(Protocol):
-    """tokens (B, L) int64, share (B,) in [0, 1], select (B, L) bool -> logits (M, V')."""
+    """tokens (B, L) int64, share (B,) in [0, 1], select (B, L) bool -> logits (M, V').
+
+    A function that is bound to B rows also takes n·B rows: n neighbours of row 0, then of row 1.
+    """
 
     def __call__(self, tokens: Tensor, share: Tensor, select: Tensor, /) -> Tensor: ...
 

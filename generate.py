@@ -35,7 +35,15 @@ from text.streaming import Stream
 
 # The twin writes a token per call from left to right, so samplers and steps mean nothing to it.
 READ_BY_TWIN = ("temperature", "top_p")
-SHOWN_SETTINGS = ("sampler", "steps", "schedule", "temperature", "top_p", "block_size")
+SHOWN_SETTINGS = (
+    "sampler",
+    "steps",
+    "schedule",
+    "temperature",
+    "top_p",
+    "block_size",
+    "speculate",
+)
 
 
 @dataclass
@@ -95,6 +103,7 @@ def write_files(story: Story, settings: SampleConfig, samples, tokenizer, facts:
             "step": drawn.step,
             "probability": [round(value, 6) for value in drawn.probability],
             "calls": drawn.calls,
+            "rows": drawn.rows,
             "seed": story.seed,
             "checkpoint": facts["checkpoint"],
         }
@@ -189,11 +198,10 @@ def main(argv=None):
         print(tokenizer.decode(drawn.ids) + "\n")
     written = sum(step > 0 for drawn in samples for step in drawn.step)  # 0: it was given
     most = max(drawn.calls for drawn in samples)
-    print(
-        f"{len(samples)} samples, {written} tokens in at most {most} calls each, "
-        f"{seconds:.1f} s, {written / seconds:,.0f} tokens/s",
-        file=sys.stderr,
-    )
+    said = f"{len(samples)} samples, {written} tokens in at most {most} calls each"
+    if settings.speculate:
+        said += f" and {sum(drawn.rows for drawn in samples)} rows in all"
+    print(f"{said}, {seconds:.1f} s, {written / seconds:,.0f} tokens/s", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -166,6 +166,7 @@ def record(name: str, text: runtime.Written) -> dict:
         "tokens": text.ids,
         "step": text.step,
         "probability": [round(value, 6) for value in text.probability],
+        "calls": text.calls,
     }
 
 

@@ -7,8 +7,7 @@ Ids from `output_size` on ([PAD], [BOS], [MASK]) have no output row, so they can
 
 Read from the bottom: `Denoiser.forward` is the story, `Block` is its step, the rest are parts.
 
-Shapes: B batch, L length, D width, H heads, V vocabulary (V' of it can be written), P patches of
-the condition, M selected positions.
+Shapes: B batch, L length, D width, H heads, V ids (V' can be written), P patches, M selected.
 """
 
 import math
@@ -331,8 +330,8 @@ class Denoiser(nn.Module):
         """Logits of every position, or of the selected positions only.
 
         tokens: (B, L) int64.
-        lengths: (B,) real tokens of each row. The rest is padding: nobody attends to it, and its
-            logits mean nothing. None: no padding.
+        lengths: (B,) real tokens of each row, or (B / n,) for n neighbours each. The rest is
+            padding: nobody attends to it, and its logits mean nothing. None: no padding.
         share: (B,) masked share in [0, 1]; read only with time conditioning.
         condition: from `keys_values`, of B rows, or of B / n rows that serve n neighbours each.
         select: (B, L) bool.
@@ -362,6 +361,7 @@ class Denoiser(nn.Module):
         if attend is None and lengths is not None and not self.config.causal:
             # Padding stands behind the row, where a causal model does not look anyway.
             attend = real_positions(lengths, tokens.shape[1])
+            attend = attend.repeat_interleave(len(tokens) // len(lengths), 0)
         for layer, block in enumerate(self.blocks):
             keys_values = condition[layer] if condition else None
             x = block(x, self.rotary, attend, keys_values, cache, layer)

@@ -41,6 +41,8 @@ SAMPLERS = (
     "entropy_bound",
     "remask",
 )
+# Their order is fixed before a token is drawn, so several tokens can be guessed and then checked.
+SPECULATIVE = ("first_hitting", "left_to_right", "confidence", "margin", "entropy")
 
 
 @dataclass
@@ -304,6 +306,12 @@ class SampleConfig:
     entropy_bound: float = setting(
         0.5, "entropy_bound: nats of joint uncertainty accepted per step", at_least=0.0
     )
+    speculate: int = setting(
+        0,
+        "one token after another, exactly, in fewer calls: guess this many tokens ahead and check "
+        "them in one call; --steps and --schedule then mean nothing",
+        at_least=0,
+    )
     revise: int = setting(
         0,
         "how many times each quarter of the written tokens is masked and drawn again",
@@ -318,6 +326,12 @@ class SampleConfig:
 
     def __post_init__(self):
         check(self)
+        if self.speculate and self.sampler not in SPECULATIVE:
+            raise UserError(
+                f"--speculate {self.speculate} with --sampler {self.sampler}",
+                "a sampler that reveals one token after another: " + ", ".join(SPECULATIVE),
+                "choose one of these, or drop --speculate",
+            )
 
 
 # How captions are written unless a flag says otherwise: the likeliest tokens, and in each call all

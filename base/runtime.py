@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from base import bundle, decoding, system
+from base import bundle, decoding, speculation, system
 from base.config import SampleConfig
 from base.files import UserError
 from base.images import open_image, resize_crop
@@ -113,7 +113,7 @@ class Runner:
             raise UserError(
                 f"a bundle without the graph {name!r} for {kind}",
                 "one that was exported with it",
-                "drop --revise and --provider tensorrt, or export again without --compact",
+                "drop --revise, --speculate and --provider tensorrt, or export without --compact",
             )
         return graphs[name]
 
@@ -168,12 +168,29 @@ class Runner:
                 "one that this bundle's graphs know: " + ", ".join(self.samplers),
                 "choose one of these, or export again",
             )
-        if settings.revise and settings.temperature and settings.sampler == "first_hitting":
+        uncounted = settings.sampler == "first_hitting" or settings.speculate
+        if settings.revise and settings.temperature and uncounted:
             raise UserError(
-                "--revise with first_hitting above temperature 0",
+                "--revise with first_hitting or --speculate above temperature 0",
                 "an order that takes one random number per token, as torch counts them",
-                "set --temperature 0, or choose --sampler confidence",
+                "set --temperature 0, or choose --sampler confidence without --speculate",
             )
+
+    def stepper(self, lengths: np.ndarray, condition: dict) -> decoding.Call:
+        """The step graph as a function of tokens and share, for these B rows.
+
+        Speculation calls it with n·B rows: n neighbours share the length and the image of a row.
+        """
+        repeated = {1: {"lengths": lengths, **condition}}
+
+        def call(tokens: np.ndarray, share: np.ndarray) -> np.ndarray:
+            n = len(tokens) // len(lengths)
+            if n not in repeated:
+                repeated[n] = {name: np.repeat(what, n, 0) for name, what in repeated[1].items()}
+            state = {"tokens": tokens, "share": share.astype(np.float32), **repeated[n]}
+            return self.run("step", state, ["logits"])[0]
+
+        return call
 
     def fill(
         self,
@@ -193,17 +210,18 @@ class Runner:
         mask = self.tokenizer.mask
         width = tokens.shape[1]
         free = tokens == mask
+        call = self.stepper(lengths, condition)
         inputs = decoding.loop_inputs(settings, tokens, mask, self.length, seed, first)
-
-        def call(tokens: np.ndarray, share: np.ndarray) -> np.ndarray:
-            state = {"tokens": tokens, "lengths": lengths, "share": share.astype(np.float32)}
-            return self.run("step", {**state, **condition}, ["logits"])[0]
-
         if self.for_tensorrt:
             # An engine has one length. The rest is padding, which the model does not attend to.
             beyond = ((0, 0), (0, self.length - width))
             tokens = np.pad(tokens, beyond, constant_values=self.tokenizer.pad)
             free = np.pad(free, beyond)
+        if settings.speculate:
+            tokens, step, probability, _ = speculation.speculate(
+                call, tokens, settings, mask, seed, first
+            )
+        elif self.for_tensorrt:
             tokens, step, probability, _ = decoding.unmask(call, tokens, inputs, mask)
         else:
             state = {"tokens": tokens, "lengths": lengths, **inputs, **condition}

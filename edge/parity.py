@@ -87,6 +87,10 @@ def cases(settings: SampleConfig, conditioned: bool, objective: str) -> dict[str
         "random order, noise": replace(
             base, sampler="first_hitting", steps=8, temperature=1.0, revise=0
         ),
+        "four guesses ahead": replace(base, sampler="confidence", speculate=4),
+        "four guesses ahead, noise": replace(
+            base, sampler="confidence", speculate=4, temperature=0.8, revise=0
+        ),
         "looking back": replace(base, revise=1),
     }
     if settings.sampler != "entropy_bound":  # else "as shipped" has tried it

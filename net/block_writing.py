@@ -40,6 +40,19 @@ class WindowCache(Cache):
         super().__init__()
         self.final = 0
 
+    def extend(self, layer: int, k: Tensor, v: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
+        """As `Cache.extend`. m neighbours of each row, k (m·B, H, n, head), are not stored.
+
+        Neighbours come with `speculate`, and never in the first call of a block.
+        """
+        if layer not in self.layers or len(k) == len(self.layers[layer][0]):
+            return super().extend(layer, k, v, max_length)
+        both = []
+        for held, new in zip(self.layers[layer], (k, v), strict=True):
+            before = held[:, :, : self.length].repeat_interleave(len(new) // len(held), 0)
+            both.append(torch.cat([before, new], 2))
+        return both[0], both[1]
+
     def advance(self, count: int) -> None:
         """Keep the finished tokens of a call; the next call overwrites the others."""
         super().advance(self.final)
@@ -86,7 +99,7 @@ class CachedReader:
         attend = self.in_sight(tokens)
         self.cache.final = finished
         logits = self.model(
-            torch.cat([self.unread, tokens], 1),
+            torch.cat([self.unread, tokens], 1) if finished else tokens,
             select=torch.nn.functional.pad(select, (finished, 0)),
             cache=self.cache,
             attend=attend,
@@ -182,6 +195,7 @@ class Writing:
         self.step = torch.zeros(tokens.shape, dtype=torch.long)
         self.log_prob = torch.zeros(tokens.shape)
         self.used = torch.zeros(len(tokens), dtype=torch.long)
+        self.rows = torch.zeros_like(self.used)
         self.calls = 0
         self.frames: list[Tensor] = []
         words = (tokens != mask_id) & (tokens != eos) & (tokens != pad)
@@ -197,7 +211,13 @@ class Writing:
             if finished:
                 finished(self.tokens)
         return Sample(
-            self.tokens, self.step, self.log_prob, self.calls, self.used, frames=self.frames
+            self.tokens,
+            self.step,
+            self.log_prob,
+            self.calls,
+            self.used,
+            self.rows,
+            self.frames,
         )
 
     def fill_block(self, left: int, right: int, keep_frames: bool) -> None:
@@ -222,6 +242,7 @@ class Writing:
         self.log_prob[:, left:right] = drawn.log_prob
         self.calls += drawn.calls
         self.used += drawn.used
+        self.rows += drawn.rows
         self.end_rows(left, masked)
 
     def end_rows(self, left: int, fresh: Tensor) -> None:

@@ -29,19 +29,36 @@ def draw_tokens(
     logits: (M, V'). uniform: (M,) float64 in [0, 1). top_p keeps the token that crosses the limit.
     Returns tokens (M,) int64 and their log-probabilities at temperature 1, (M,) float64.
     """
-    exact = logits.double()
     if temperature == 0:
         token = logits.argmax(-1)
     else:
-        prob = (exact / temperature).softmax(-1)
-        if top_p < 1:
-            prob = nucleus(prob, top_p)
-        # Rounding leaves the last sum a little off 1, so the point is scaled by it.
-        mass = prob.cumsum(-1)
-        point = uniform.to(mass.device)[:, None] * mass[:, -1:]
-        token = torch.searchsorted(mass, point, right=True)[:, 0]
-        token = token.clamp_(max=logits.shape[-1] - 1)  # the point may be the last sum itself
+        prob = (logits.double() / temperature).softmax(-1)
+        token = pick(nucleus(prob, top_p) if top_p < 1 else prob, uniform)
     return token, log_prob_of(logits, token)
+
+
+def distribution(logits: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
+    """What tokens are drawn from: logits (M, V') -> probabilities (M, V') float64.
+
+    At temperature 0 the likeliest token has all of it.
+    """
+    if temperature == 0:
+        certain = torch.zeros(logits.shape, dtype=torch.float64, device=logits.device)
+        return certain.scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+    prob = (logits.double() / temperature).softmax(-1)
+    if top_p < 1:
+        prob = nucleus(prob, top_p)
+        prob /= prob.sum(-1, keepdim=True)
+    return prob
+
+
+def pick(weight: Tensor, uniform: Tensor) -> Tensor:
+    """Draw a token per row in proportion to weight (M, V') float64: (M,) int64."""
+    # Rounding leaves the last sum a little off 1, so the point is scaled by it.
+    mass = weight.cumsum(-1)
+    point = uniform.to(mass.device)[:, None] * mass[:, -1:]
+    token = torch.searchsorted(mass, point, right=True)[:, 0]
+    return token.clamp_(max=weight.shape[-1] - 1)  # the point may be the last sum itself
 
 
 def nucleus(prob: Tensor, top_p: float) -> Tensor:
@@ -55,3 +72,14 @@ def nucleus(prob: Tensor, top_p: float) -> Tensor:
 def log_prob_of(logits: Tensor, token: Tensor) -> Tensor:
     """Log-probability of each token (M,) under logits (M, V'), at temperature 1: (M,) float64."""
     return logits.double().log_softmax(-1).gather(-1, token[:, None])[:, 0]
+
+
+def certainty(logits: Tensor, sampler: str) -> Tensor:
+    """How sure the model is of each position, larger is surer: (M, V') -> (M,) float32."""
+    log_prob = logits.log_softmax(-1)
+    if sampler == "margin":
+        best = log_prob.topk(2, -1).values.exp()
+        return best[:, 0] - best[:, 1]
+    if sampler in ("entropy", "entropy_bound"):
+        return -torch.special.entr(log_prob.exp()).sum(-1)  # minus the entropy in nats
+    return log_prob.max(-1).values.exp()

@@ -1,6 +1,6 @@
 """From [MASK] to tokens: one step function, into which the sampling policies plug.
 
-How many tokens a call reveals: `how_many` decides (`reveal_probability` for ancestral and remask).
+How many tokens a call reveals: `how_many` decides (`net.remasking` for ancestral and remask).
 Which tokens: `rank` puts the masked positions in order, and the best are revealed.
 What they are: `net.draws.draw_tokens` draws them from the denoiser's logits at these positions.
 
@@ -14,6 +14,9 @@ What they are: `net.draws.draw_tokens` draws them from the denoiser's logits at 
     entropy_bound  the most, surest first, with sum of entropies - the largest <= `entropy_bound`
                    (EB-Sampler, arXiv 2505.24857)
     remask         ancestral, and tokens may be masked again (ReMDM, arXiv 2503.00307, eq. 8)
+
+With `speculate` the orders that reveal one token after another need fewer calls for the same law
+(`net.speculation`).
 
 After any of them, `revise` may look back: an early token was drawn without most of its context.
 
@@ -36,16 +39,12 @@ from torch import Tensor
 from base.config import GROUPS, SampleConfig
 from base.randomness import row_seed
 from diffusion import Denoise, Schedule
-from net.draws import draw_tokens, draw_uniforms, log_prob_of
+from net.draws import certainty, draw_tokens, draw_uniforms, log_prob_of
+from net.remasking import reveal_probability
+from net.speculation import Speculation
 
 BY_CHANCE = ("ancestral", "remask")  # a probability per position, no rank
 OWN_PACE = ("threshold", "factor", "entropy_bound")  # how many depends on how sure the model is
-
-# ReMDM-loop: revealing up to time 0.55, re-masking at alpha 0.9 until 0.05, then the rest
-# (arXiv 2503.00307, section 5).
-LOOP_ON, LOOP_OFF, LOOP_ALPHA = 0.55, 0.05, 0.9
-
-TINY = 1e-12  # keeps 0/0 at 0 where a probability is irrelevant
 
 
 @dataclass
@@ -55,7 +54,8 @@ class Sample:
     tokens: (B, L) int64. step: (B, L) int64, the call that revealed each position; 0 if it was
     given or never filled. log_prob: (B, L) float32, the model's log-probability (temperature 1) of
     each drawn token, else 0. calls: denoiser calls made. used: (B,) int64, calls that drew
-    something in the row. frames: the tokens after every call, if asked for.
+    something in the row. rows: (B,) int64, the denoiser's rows that the row took: a call with
+    guesses takes several. frames: the tokens after every call, if asked for.
     """
 
     tokens: Tensor
@@ -63,6 +63,7 @@ class Sample:
     log_prob: Tensor
     calls: int
     used: Tensor
+    rows: Tensor
     frames: list[Tensor] = dataclasses.field(default_factory=list)
 
 
@@ -130,17 +131,6 @@ def paced(progress: Progress, schedule: Schedule) -> Tensor:
     return (progress.masked.sum(1) - torch.where(last, 0, target)).clamp(min=0)
 
 
-def certainty(logits: Tensor, sampler: str) -> Tensor:
-    """How sure the model is of each position, larger is surer: (M, V') -> (M,) float32."""
-    log_prob = logits.log_softmax(-1)
-    if sampler == "margin":
-        best = log_prob.topk(2, -1).values.exp()
-        return best[:, 0] - best[:, 1]
-    if sampler in ("entropy", "entropy_bound"):
-        return -torch.special.entr(log_prob.exp()).sum(-1)  # minus the entropy in nats
-    return log_prob.max(-1).values.exp()
-
-
 def rank(
     denoise: Denoise,
     tokens: Tensor,
@@ -194,46 +184,11 @@ def choose_by_chance(
 ) -> Choice:
     """Reveal each masked token, or mask each revealed token again, by a coin of its own."""
     uniform = draw_uniforms(progress.free, rngs)
-    reveal, again = reveal_probability(progress, config)
+    reveal, again = reveal_probability(progress.step, progress.steps, config)
     revealed = progress.free & ~progress.masked
     return Choice(
         progress.masked & (uniform < reveal[:, None]), revealed & (uniform < again[:, None]), None
     )
-
-
-def reveal_probability(progress: Progress, config: SampleConfig) -> tuple[Tensor, Tensor]:
-    """Probabilities (B,) float64 that a masked token is revealed, and a revealed one masked again.
-
-    ReMDM (arXiv 2503.00307): with the re-masking probability sigma, reveal with probability
-    (alpha_s - (1 - sigma) alpha_t)/(1 - alpha_t). The expected masked share stays 1 - alpha_s.
-    Ancestral sampling is the case sigma = 0.
-    """
-    t = (1 - progress.step.double() / progress.steps).clamp(min=0)
-    s = (1 - (progress.step + 1).double() / progress.steps).clamp(min=0)
-    loops = config.sampler == "remask" and config.remask == "loop"
-    alpha = loop_alpha if loops else Schedule(config.schedule).alpha
-    alpha_t, alpha_s = alpha(t), alpha(s)
-    sigma = torch.zeros_like(alpha_t)
-    if config.sampler == "remask":
-        # Above this limit the reveal probability would have to exceed 1.
-        limit = torch.where(alpha_t > 0, (1 - alpha_s) / alpha_t.clamp(min=TINY), 1.0)
-        limit = limit.clamp(max=1.0)
-        if config.remask == "rescale":
-            sigma = config.remask_strength * limit
-        else:
-            sigma = limit.clamp(max=config.remask_strength)
-        if loops:
-            sigma = torch.where((t <= LOOP_ON) & (s >= LOOP_OFF), sigma, 0.0)
-    reveal = (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t).clamp(min=TINY)
-    last = progress.step + 1 >= progress.steps
-    return torch.where(last, 1.0, reveal), torch.where(last, 0.0, sigma)
-
-
-def loop_alpha(t: Tensor) -> Tensor:
-    """ReMDM-loop's alpha: rise to LOOP_ALPHA, stay there while re-masking, then finish."""
-    rise = LOOP_ALPHA * (1 - t) / (1 - LOOP_ON)
-    finish = 1 - (1 - LOOP_ALPHA) * t / LOOP_OFF
-    return torch.where(t > LOOP_ON, rise, torch.where(t >= LOOP_OFF, LOOP_ALPHA, finish))
 
 
 # ---- The loop
@@ -260,6 +215,7 @@ class Writing:
         self.step = torch.zeros_like(tokens)
         self.log_prob = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
         self.used = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+        self.rows = torch.zeros_like(self.used)
         self.calls = 0
         self.frames: list[Tensor] = []
 
@@ -268,6 +224,9 @@ class Writing:
         block = self.free.clone()
         block[:, :left] = False
         block[:, left + size :] = False
+        if self.config.speculate:
+            Speculation(self, block).fill()
+            return
         allowed = self.calls_until(left + size) - self.calls_until(left)
         allowed = allowed.long().clamp(min=1)
         remasks = self.config.sampler == "remask" and self.config.remask_strength
@@ -292,6 +251,7 @@ class Writing:
             self.denoise, self.tokens, share, progress, self.config, self.rngs
         )
         self.used += reveal.any(1)
+        self.rows += reveal.any(1)
         if reveal.any():
             if logits is None:
                 logits = self.denoise(self.tokens, share, reveal)
@@ -349,6 +309,7 @@ class Writing:
             token, nats = self.draw(logits, again)
             self.calls += 1
             self.used += again.any(1)
+            self.rows += again.any(1)
             changed = token != self.tokens[again]  # (M,)
             where = again.masked_scatter(again, changed)
             self.put(where, token[changed], nats[changed])
@@ -358,7 +319,13 @@ class Writing:
         """The rows as they stand, with a trace on the CPU."""
         log_prob = self.log_prob.float().cpu()
         return Sample(
-            self.tokens, self.step.cpu(), log_prob, self.calls, self.used.cpu(), self.frames
+            self.tokens,
+            self.step.cpu(),
+            log_prob,
+            self.calls,
+            self.used.cpu(),
+            self.rows.cpu(),
+            self.frames,
         )
 
 

@@ -88,4 +88,5 @@ def sample(
         if done.all():
             break
         unread = tokens[:, position : position + 1]
-    return Sample(tokens, step, log_prob, calls=int(step.max()), used=step.amax(1))
+    used = step.amax(1)
+    return Sample(tokens, step, log_prob, calls=int(step.max()), used=used, rows=used)

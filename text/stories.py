@@ -19,7 +19,7 @@ class Drawn:
 
     ids: [BOS] and [EOS] included. step: the call that revealed each id, 0 if it was given.
     probability: the model's own for each id, 1 if it was given. frames: the ids after each call, if
-    asked for. calls: the calls that revealed something.
+    asked for. calls: the calls that revealed something. rows: the denoiser's rows in these calls.
     """
 
     ids: list[int]
@@ -27,6 +27,7 @@ class Drawn:
     probability: list[float]
     frames: list[list[int]]
     calls: int
+    rows: int
 
 
 def write(
@@ -114,15 +115,16 @@ def left_to_right(
         # A given token has log p = 0, so its probability reads 1.
         probability = drawn.log_prob[row, :n].exp().tolist()
         # One token per call, so the last step is the number of calls.
-        samples.append(Drawn(ids[:n], step[:n], probability, frames, max(step)))
+        samples.append(Drawn(ids[:n], step[:n], probability, frames, max(step), max(step)))
     return samples
 
 
-def noted(denoise: Denoise, mask_id: int, note: Callable[[int], None]) -> Denoise:
-    """The same denoiser, which tells before each call how many masks are left."""
+def noted(denoise: Denoise, mask_id: int, rows: int, note: Callable[[int], None]) -> Denoise:
+    """The same denoiser of `rows` rows, which tells before each call how many masks are left."""
 
     def wrapper(tokens, share, select):
-        note(int((tokens == mask_id).sum()))
+        # The first of a row's neighbours holds no guess.
+        note(int((tokens[:: len(tokens) // rows] == mask_id).sum()))
         return denoise(tokens, share, select)
 
     return wrapper
@@ -161,7 +163,7 @@ def unmask(
     has_padding = int(lengths.min()) < tokens.shape[1]
     denoise = model.bind(lengths if has_padding else None)
     if note:
-        denoise = noted(denoise, tokenizer.mask, note)
+        denoise = noted(denoise, tokenizer.mask, len(tokens), note)
     return sample(
         denoise,
         tokens,
@@ -181,5 +183,6 @@ def samples_of(drawn: Sample, lengths: Tensor) -> list[Drawn]:
         ids, step = drawn.tokens[row, :n].tolist(), drawn.step[row, :n].tolist()
         probability = drawn.log_prob[row, :n].exp().tolist()
         frames = [frame[row, :n].tolist() for frame in drawn.frames]
-        samples.append(Drawn(ids, step, probability, frames, int(drawn.used[row])))
+        calls, taken = int(drawn.used[row]), int(drawn.rows[row])
+        samples.append(Drawn(ids, step, probability, frames, calls, taken))
     return samples

@@ -93,10 +93,13 @@ def denoisers(model, form: str, batch: dict, tokenizer: Tokenizer) -> tuple[Deno
     written = hideable(batch, model.device)
 
     def blind(tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
-        hidden = tokens.masked_fill(written & ~free, tokenizer.mask)
+        neighbours = len(tokens) // len(written)
+        given = (written & ~free).repeat_interleave(neighbours, 0)
+        hidden = tokens.masked_fill(given, tokenizer.mask)
+        total = written.sum(1).repeat_interleave(neighbours)
         return model(
             hidden,
-            share=(hidden == tokenizer.mask).sum(1) / written.sum(1),
+            share=(hidden == tokenizer.mask).sum(1) / total,
             select=select,
             lengths=lengths,
         )

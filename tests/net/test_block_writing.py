@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from base.config import SAMPLERS, SampleConfig
+from base.config import SAMPLERS, SPECULATIVE, SampleConfig
 from base.files import UserError
 from net import block_writing, blocks
 from net.block_writing import Writing
@@ -23,7 +23,8 @@ class Uncached:
         self.text, self.left = text, left
 
     def __call__(self, tokens, share, select):
-        seen = torch.cat([self.text[:, : self.left], tokens], 1)
+        before = self.text[:, : self.left].repeat_interleave(len(tokens) // len(self.text), 0)
+        seen = torch.cat([before, tokens], 1)
         position, longest = torch.arange(seen.shape[1]), self.model.config.max_length
         block = position // self.size
         # A finished block is read beside its successor, which decides what is forgotten.
@@ -76,8 +77,13 @@ def test_the_cache_changes_nothing(sampler):
         assert torch.equal(cached.step, plain.step) and cached.calls == plain.calls
         assert torch.allclose(cached.log_prob, plain.log_prob, atol=1e-5)
         assert (cached.tokens != MASK).all()
-    cached, plain = write(model, tokens, 4, revise=1), uncached(model, tokens, 4, 2, revise=1)
-    assert torch.equal(cached.tokens, plain.tokens) and cached.calls == plain.calls
+    more = [{"revise": 1}]
+    more += [{"speculate": 2}] if sampler in SPECULATIVE else []
+    for flags in more:
+        cached = write(model, tokens, 4, sampler=sampler, **flags)
+        plain = uncached(model, tokens, 4, 2, sampler=sampler, **flags)
+        assert torch.equal(cached.tokens, plain.tokens) and cached.calls == plain.calls
+        assert torch.equal(cached.rows, plain.rows)
 
 
 @pytest.mark.parametrize("size, steps", [(1, 1), (4, 2), (8, 4)])
