@@ -95,6 +95,14 @@ def parse_args(argv):
 
 def check_settings(export: Export, trained: Trained, settings: SampleConfig) -> None:
     """Raises UserError for flags that this checkpoint or its graphs cannot do."""
+    sizes, length = trained.model.config.trained_sizes, trained.model.config.max_length
+    if sizes and length not in sizes:
+        # The graphs call the network on whole texts, which it then has not learnt.
+        raise UserError(
+            f"a block model of sizes {', '.join(map(str, sizes))}",
+            f"a text model that also learnt the block size {length}, its whole length",
+            f"train it with {length} among its --block_sizes",
+        )
     if trained.objective == "ar" and export.precision != "fp32":
         raise UserError(
             f"--precision {export.precision} for a twin",

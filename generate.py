@@ -8,6 +8,8 @@ Seconds on a laptop:
     python generate.py --template "Once upon a time [MASK*20] the end." --show
 As exact as the model is, one token per call:
     python generate.py --num_samples 5 --steps 256 --html samples.html
+A network that learnt several block sizes, block by block:
+    python generate.py --block_size 16 --stream --num_samples 1 --length 600
 
 The checkpoint decides the architecture, so there are no model flags. The autoregressive twin writes
 from left to right. The length of a text is given with --length, or drawn from the training rows.
@@ -18,19 +20,19 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from base import files, flags
 from base.config import SampleConfig
 from base.files import UserError
 from base.flags import setting
-from base.templates import blank_rows, template_row
 from loop import checkpoint, hardware, progress
+from net import blocks
 from show import pages, terminal
 from text import stories
+from text.story_rows import make_rows
+from text.streaming import Stream
 
-SHORTEST = 3  # [BOS], a token, [EOS]
 # The twin writes a token per call from left to right, so samplers and steps mean nothing to it.
 READ_BY_TWIN = ("temperature", "top_p")
 SHOWN_SETTINGS = (
@@ -54,13 +56,17 @@ class Story:
     num_samples: int = setting(5, "samples to write", at_least=1)
     batch_size: int = setting(16, "samples drawn at once; does not change them", at_least=1)
     length: int = setting(
-        0, "tokens of a sample, [BOS] and [EOS] included; 0 draws training lengths", at_least=0
+        0,
+        "tokens of a sample, [BOS] and [EOS] included; 0 draws training lengths; a block model may "
+        "write more than its own length, and then sees the last tokens only",
+        at_least=0,
     )
     template: str | None = setting(
         None, 'a text with blanks: "[MASK]" for one token, "[MASK*20]" for twenty', metavar="TEXT"
     )
     open_end: bool = setting(False, "the text may continue after its end: no [EOS]")
     show: bool = setting(False, "print the unmasking step by step")
+    stream: bool = setting(False, "a block model: print each block as soon as it is finished")
     delay: float = setting(0.15, "seconds between the frames of --show on a terminal", at_least=0)
     html: str | None = setting(
         None, "write a self-contained page that plays the unmasking", metavar="FILE"
@@ -72,6 +78,8 @@ class Story:
 
     def __post_init__(self):
         flags.check(self)
+        if self.stream and self.show:
+            raise UserError("--stream with --show", "one of the two", "drop one")
 
 
 def parse_args(argv):
@@ -79,46 +87,6 @@ def parse_args(argv):
     parser.add_settings(Story)
     parser.add_settings(SampleConfig)
     return parser.parse_args(argv)
-
-
-def sample_lengths(story: Story, saved: dict, max_length: int) -> list[int]:
-    """The length of each sample: --length, or a draw of its own from the lengths of training rows.
-
-    The twin ends its texts itself, so it gets the model's whole length.
-    """
-    if story.length and not SHORTEST <= story.length <= max_length:
-        raise UserError(
-            f"--length {story.length}",
-            f"{SHORTEST} to {max_length}, the model's length",
-            "choose such a length",
-        )
-    if story.length or saved["objective"] == "ar":
-        return [story.length or max_length] * story.num_samples
-    counts = np.asarray(saved["statistics"]["row_lengths"], dtype=float)[: max_length + 1]
-    # Shorter rows hold no token that could be written.
-    counts[:SHORTEST] = 0
-    lengths = []
-    for number in range(story.num_samples):
-        # A generator per sample: --num_samples does not change the first lengths.
-        rng = np.random.default_rng((story.seed, number))
-        lengths.append(int(rng.choice(len(counts), p=counts / counts.sum())))
-    return lengths
-
-
-def make_rows(story: Story, tokenizer, saved: dict, max_length: int) -> list[list[int]]:
-    """The ids of each sample before writing, [MASK] in its blanks."""
-    if story.template is not None:
-        row = template_row(story.template, tokenizer, max_length, open_end=story.open_end)
-        return [row] * story.num_samples
-    rows = [
-        blank_rows([length], tokenizer)[0].tolist()
-        for length in sample_lengths(story, saved, max_length)
-    ]
-    if story.open_end:
-        for row in rows:
-            # The last place holds [EOS], which would end the text.
-            row[-1] = tokenizer.mask
-    return rows
 
 
 def write_files(story: Story, settings: SampleConfig, samples, tokenizer, facts: dict) -> None:
@@ -155,6 +123,52 @@ def note_ignored(arguments) -> None:
         )
 
 
+def block_size_of(model, settings: SampleConfig, story: Story) -> int:
+    """The block size to write with, which is told; 0: the text as a whole.
+
+    Raises UserError for a size that the network did not learn, and for --stream without blocks.
+    """
+    size = blocks.choose(model.config, settings.block_size)
+    if model.config.trained_sizes:
+        how = f"blocks of {size}" if size else "the text as a whole"
+        sizes = ", ".join(map(str, model.config.trained_sizes))
+        print(f"writing: {how} (trained block sizes: {sizes})", file=sys.stderr)
+    if story.stream and not size:
+        raise UserError(
+            "--stream for a text that is written as a whole",
+            "a checkpoint of train.py --block_sizes, and a --block_size below its length",
+            "leave out --stream",
+        )
+    return size
+
+
+def write_samples(model, tokenizer, saved: dict, story: Story, settings: SampleConfig, rows, size):
+    """The samples of all rows, in batches; --stream writes one row at a time and prints it."""
+    samples: list[stories.Drawn] = []
+    batch_size = 1 if story.stream else story.batch_size
+    with progress.Tokens(rows, tokenizer.mask) as bar:
+        for first in range(0, len(rows), batch_size):
+            batch = rows[first : first + batch_size]
+            if story.stream:
+                print(f"--- sample {first + 1} ---")
+            samples += stories.write(
+                model,
+                tokenizer,
+                saved["objective"],
+                batch,
+                settings,
+                seed=story.seed,
+                first=first,
+                block_size=size,
+                keep_frames=story.show or story.html is not None,  # memory for each call
+                note=bar.batch(batch),
+                finished=Stream(tokenizer) if story.stream else None,
+            )
+            if story.stream:
+                print("\n")
+    return samples
+
+
 def main(argv=None):
     arguments = parse_args(argv)
     story = flags.resolve(Story, arguments)
@@ -169,28 +183,15 @@ def main(argv=None):
     print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
     if saved["objective"] == "ar":
         note_ignored(arguments)  # no error: the samples are right without these flags
-    rows = make_rows(story, tokenizer, saved, model.config.max_length)
+    size = block_size_of(model, settings, story)
+    rows = make_rows(story, tokenizer, saved, model.config.max_length, size)
     clock = time.perf_counter()  # opening the checkpoint is no part of the speed
-    samples = []
-    with progress.Tokens(rows, tokenizer.mask) as bar:
-        for first in range(0, len(rows), story.batch_size):
-            batch = rows[first : first + story.batch_size]
-            samples += stories.write(
-                model,
-                tokenizer,
-                saved["objective"],
-                batch,
-                settings,
-                seed=story.seed,
-                first=first,
-                keep_frames=story.show or story.html is not None,  # memory for each call
-                note=bar.batch(batch),
-            )
+    samples = write_samples(model, tokenizer, saved, story, settings, rows, size)
     seconds = time.perf_counter() - clock
     facts = {"checkpoint": path.name, "trained for": f"{saved['step']} steps", "seed": story.seed}
     facts |= {name: getattr(settings, name) for name in SHOWN_SETTINGS}
     write_files(story, settings, samples, tokenizer, facts)
-    for number, drawn in enumerate(samples, 1):
+    for number, drawn in enumerate([] if story.stream else samples, 1):
         print(f"--- sample {number} ---")
         if story.show:
             terminal.play(drawn.frames, tokenizer, story.delay)

@@ -76,10 +76,11 @@ class Rotary(nn.Module):
 
 
 class Cache:
-    """Keys and values that a causal model has already read: (B, H, max_length, head) per layer."""
+    """Keys and values that a model has already read: (B, H, max_length, head) per layer."""
 
     def __init__(self) -> None:
-        self.length = 0
+        self.length = 0  # tokens that it holds
+        self.position = 0  # where the next token stands in its text
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def extend(self, layer: int, k: Tensor, v: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
@@ -94,6 +95,11 @@ class Cache:
         all_k[:, :, self.length : end] = k
         all_v[:, :, self.length : end] = v
         return all_k[:, :, :end], all_v[:, :, :end]
+
+    def advance(self, count: int) -> None:
+        """All layers have stored `count` tokens."""
+        self.length += count
+        self.position += count
 
 
 class TimeEmbedding(nn.Module):
@@ -165,9 +171,9 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Tensor, rotary: Rotary, attend: Tensor | None, cache: Cache | None, layer: int
     ) -> Tensor:
-        """x: (B, L, D) -> (B, L, D). attend: (B, 1, 1, L) bool, False where the key is padding."""
+        """x: (B, L, D) -> (B, L, D). attend: bool, fits (B, 1, L, keys), False: not to be seen."""
         B, L, D = x.shape
-        start = cache.length if cache else 0
+        start = cache.position if cache else 0
         q = rotary(self.query_norm(split_heads(self.query(x), self.heads)), start)
         k = rotary(self.key_norm(split_heads(self.key(x), self.heads)), start)
         v = split_heads(self.value(x), self.heads)
@@ -319,6 +325,7 @@ class Denoiser(nn.Module):
         condition: list[KeysValues] | None = None,
         select: Tensor | None = None,
         cache: Cache | None = None,
+        attend: Tensor | None = None,
     ) -> Tensor:
         """Logits of every position, or of the selected positions only.
 
@@ -329,9 +336,10 @@ class Denoiser(nn.Module):
         condition: from `keys_values`, of B rows, or of B / n rows that serve n neighbours each.
         select: (B, L) bool.
         cache: continue behind the tokens that it holds.
+        attend: bool, fits (B, 1, L, keys), which keys each query sees: in place of `lengths`.
         Returns float32 logits (B, L, V'), or (M, V') of the M selected positions, row by row.
         """
-        x = self.trunk(tokens, lengths, share, condition, cache)  # (B, L, D)
+        x = self.trunk(tokens, lengths, share, condition, cache, attend)  # (B, L, D)
         if select is not None:
             x = x[select]  # (M, D): the output matrix is a third of a small model's work
         output = self.embedding.weight[: self.config.output_size]  # (V', D)
@@ -344,13 +352,13 @@ class Denoiser(nn.Module):
         share: Tensor | None,
         condition: list[KeysValues] | None,
         cache: Cache | None,
+        attend: Tensor | None = None,
     ) -> Tensor:
         """All but the output matrix: (B, L) -> (B, L, D). This is what torch.compile compiles."""
         x = self.embedding(tokens)
         if self.time is not None and share is not None:
             x = x + self.time(share)
-        attend = None
-        if lengths is not None and not self.config.causal:
+        if attend is None and lengths is not None and not self.config.causal:
             # Padding stands behind the row, where a causal model does not look anyway.
             attend = real_positions(lengths, tokens.shape[1])
             attend = attend.repeat_interleave(len(tokens) // len(lengths), 0)
@@ -358,7 +366,7 @@ class Denoiser(nn.Module):
             keys_values = condition[layer] if condition else None
             x = block(x, self.rotary, attend, keys_values, cache, layer)
         if cache is not None:
-            cache.length += tokens.shape[1]
+            cache.advance(tokens.shape[1])
         return self.norm(x)
 
     def keys_values(self, condition: Tensor, attend: Tensor | None = None) -> list[KeysValues]:
@@ -388,13 +396,3 @@ class Denoiser(nn.Module):
     def num_parameters(self) -> int:
         """Trainable values; the embedding, which is also the output matrix, counts once."""
         return sum(weight.numel() for weight in self.parameters())
-
-    def training_flops(self, length: int, patches: int = 0, rows: int = 1) -> float:
-        """Operations to train on one token: 6·N + 12·layers·(L + P)·D, every position's logits
-        included (arXiv 2204.02311, appendix B). `rows` rows share the keys of P patches.
-        """
-        per_position = 12 * self.config.layers * self.config.d_model
-        read = patches + length / (2 if self.config.causal else 1)
-        once = per_position * self.config.condition_width if patches else 0
-        matrices = 6 * self.num_parameters() + once * (patches / (length * rows) - 1)
-        return matrices + per_position * read

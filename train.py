@@ -11,26 +11,21 @@ For real, on one GPU or on eight:
 The twin, on the same rows in the same order, and a denoiser that starts from the twin:
     python train.py --objective ar --out checkpoints_ar
     python train.py --init_from checkpoints_ar/best.pt --out checkpoints_from_ar
+One network for several block sizes, from a single token to the whole row (net/blocks.py):
+    python train.py --block_sizes 1,16,256 --init_from checkpoints/best.pt --out checkpoints_blocks
 """
 
 from dataclasses import dataclass, replace
 
-import torch
-
-import diffusion
 from base import config, files, flags
-from base.config import ModelConfig, SampleConfig, TrainConfig
-from base.files import UserError
+from base.config import ModelConfig, TrainConfig
 from base.flags import setting
 from loop import checkpoint, distributed, fit, recipe
-from loop.batches import to_device, with_noise
+from loop.batches import with_block_sizes, with_noise
 from model import Denoiser
-from net import twin
-from net.samplers import row_generators, sample
-from text import scores
 from text.data import Batches, TextData
+from text.objective import TextRun, check_blocks, make_eval, make_loss, make_preview
 
-PREVIEW_LENGTH = 128  # tokens of a sample in samples/: long enough to judge, quick to draw
 PAD_COMPILED = 64  # --compile: row lengths are multiples of it, so that few shapes are compiled
 
 
@@ -50,35 +45,6 @@ class TextStart:
         flags.check(self)
 
 
-@dataclass
-class TextRun:
-    """The loss and its evaluation. A resumed run keeps these."""
-
-    objective: str = setting(
-        "diffusion", "what to train; ar is the autoregressive twin", choices=config.OBJECTIVES
-    )
-    estimator: str = setting(
-        "count",
-        "how a noise level becomes a mask; all estimate the same bound",
-        choices=config.ESTIMATORS,
-    )
-    # `flat` helps long runs of captioners (docs/method.md).
-    weight: str = setting(
-        "bound", "weights of the loss; bound is the likelihood's own", choices=config.WEIGHTS
-    )
-    complementary: bool = setting(False, "train on each mask and its opposite")
-    eval_documents: int = setting(200, "held-out documents at each evaluation", at_least=1)
-
-    def __post_init__(self):
-        flags.check(self)
-        if self.complementary and self.estimator != "count":
-            raise UserError(
-                f"--complementary with --estimator {self.estimator}",
-                "the count estimator",
-                "drop one of the two flags",
-            )
-
-
 def parse_args(argv):
     parser = flags.Parser(__doc__)
     parser.add_settings(recipe.RunFolder)
@@ -91,60 +57,6 @@ def parse_args(argv):
     )
     parser.add_settings(TrainConfig)
     return parser.parse_args(argv)
-
-
-def make_loss(own: TextRun, mask_id: int):
-    """loss_fn for `fit`: the first token of a row is given, and padding is not language."""
-
-    def loss_fn(model, batch, rng):
-        tokens, lengths, free = to_device(batch, model.device)
-        if own.objective == "ar":
-            return twin.loss(model, tokens, free)  # padding behind a causal row is never seen
-        return diffusion.loss(
-            model.bind(lengths),
-            tokens,
-            free,
-            mask_id=mask_id,
-            rng=rng,
-            uniform=batch["uniform"],
-            estimator=own.estimator,
-            weight=own.weight,
-            complementary=own.complementary,
-        )
-
-    return loss_fn
-
-
-def make_eval(own: TextRun, held_out: TextData, statistics: dict):
-    """eval_fn for `fit`: the bound, or the twin's likelihood, on held-out documents."""
-
-    def eval_fn(model):
-        return scores.summary(
-            model, own.objective, held_out, statistics, documents=own.eval_documents, draws=4
-        )
-
-    return eval_fn
-
-
-def make_preview(own: TextRun, seed: int, tokenizer, length: int):
-    """preview_fn for `fit`: two short samples, so that progress can be read."""
-
-    def preview_fn(model):
-        prompt = torch.full((2, length), tokenizer.mask, device=model.device)  # (2, L)
-        prompt[:, 0] = tokenizer.bos
-        # The same draws at every preview, so that two previews differ by training alone.
-        rngs = row_generators(seed, 2)
-        if own.objective == "ar":
-            drawn = twin.sample(
-                model, prompt[:, :1], length, eos=tokenizer.eos, pad=tokenizer.pad, rngs=rngs
-            )
-        else:
-            # A token per call is exact, so the preview shows the model and not the sampler.
-            settings = SampleConfig(steps=length)
-            drawn = sample(model.bind(), prompt, settings, mask_id=tokenizer.mask, rngs=rngs)
-        return "\n\n".join(tokenizer.decode(row.tolist()) for row in drawn.tokens)
-
-    return preview_fn
 
 
 def read_data(setup: recipe.Setup, start: TextStart, own: TextRun):
@@ -165,6 +77,7 @@ def read_data(setup: recipe.Setup, start: TextStart, own: TextRun):
         output_size=train.tokenizer.output_size,
         causal=own.objective == "ar",
     )
+    check_blocks(own, model_config)
     if setup.resume:
         fingerprint, saved = train.meta["fingerprint"], setup.resume["data"]["fingerprint"]
         # Before the processes meet, each of them refuses by itself (loop/recipe.py).
@@ -186,23 +99,23 @@ def main(argv=None):
         checkpoint.start_from(model, start.init_from, train.tokenizer.fingerprint)
     pad_multiple = PAD_COMPILED if cfg.compile else 1
     batches = Batches(train, cfg.batch_size, cfg.accumulate, cfg.seed, pad_multiple)
+    sizes = model_config.trained_sizes
+    sized = with_block_sizes(batches, cfg.seed, sizes) if sizes else batches
     distributed.say(
         f"data: {len(train.starts):,} rows, {int(train.lengths.sum()):,} tokens, "
         f"{batches.epoch_steps:,} steps per epoch"
     )
     # generate.py draws lengths from it, and the bound pays for lengths under it.
     statistics = {"row_lengths": train.length_histogram().tolist()}
-    # A small model's rows may be shorter than the usual preview.
-    preview_length = min(PREVIEW_LENGTH, model_config.max_length)
     metrics = fit.fit(
         model,
-        make_loss(own, train.tokenizer.mask),
-        with_noise(batches, cfg.seed),
+        make_loss(own, model_config, train.tokenizer.mask),
+        with_noise(sized, cfg.seed),
         cfg,
         setup.out,
         about=recipe.about("text", own.objective, model_config, train, statistics, own),
         eval_fn=make_eval(own, held_out, statistics),
-        preview_fn=make_preview(own, cfg.seed, train.tokenizer, preview_length),
+        preview_fn=make_preview(own, cfg.seed, train.tokenizer, model_config),
         resume=setup.resume,
     )
     recipe.end(setup.out, metrics, "generate.py", ["--num_samples", "5"])

@@ -86,6 +86,8 @@ def open_start(start: PairStart, own: PairRun, pairs: PairData):
             "run " + files.python("prep_conditional_data.py", "--denoiser", path, "--force"),
         )
     distributed.say(f"from {path}: {checkpoint.describe(saved)}")
+    # Templates are filled whole, not block by block.
+    model.config = dataclasses.replace(model.config, block_sizes="")
     return model
 
 

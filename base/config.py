@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from base.files import UserError
-from base.flags import check, setting, unknown
+from base.flags import check, numbers, setting, unknown
 
 # name: (d_model, heads, layers). `caption` is xlarge's width with half of its layers (+ cross-
 # attention).
@@ -78,15 +78,48 @@ class ModelConfig:
         at_least=0,
     )
     dropout: float = setting(0.0, "dropout on the residual branches", at_least=0.0, below=1.0)
+    block_sizes: str = setting(
+        "",
+        "train for these block sizes, such as 1,16,256; empty: a plain denoiser",
+        metavar="SIZES",
+    )
 
     def __post_init__(self):
         check(self)
+        self.check_block_sizes()
         # Rotary positions turn the channels of a head in pairs.
         if self.d_model % (2 * self.heads):
             raise UserError(
                 f"d_model {self.d_model} with {self.heads} heads",
                 "an even number of channels per head",
                 "choose --d_model divisible by twice --heads",
+            )
+
+    @property
+    def trained_sizes(self) -> list[int]:
+        """The block sizes that the network is trained for, ascending; none: a plain denoiser."""
+        return sorted(set(numbers("block_sizes", self.block_sizes))) if self.block_sizes else []
+
+    def check_block_sizes(self) -> None:
+        """Raise UserError for sizes that do not fit the length, or for a model without blocks."""
+        if self.trained_sizes and self.trained_sizes[-1] > self.max_length:
+            raise UserError(
+                f"--block_sizes {self.block_sizes} with --max_length {self.max_length}",
+                f"sizes of at most {self.max_length} tokens",
+                f"leave out {self.trained_sizes[-1]}, or raise --max_length",
+            )
+        if self.trained_sizes and self.causal:
+            raise UserError(
+                f"--block_sizes {self.block_sizes} for a twin",
+                "a denoiser: block size 1 is as exact as a twin",
+                "leave out --objective ar or --block_sizes",
+            )
+        if self.trained_sizes and self.time_conditioning != "none":
+            raise UserError(
+                f"--block_sizes {self.block_sizes} with --time_conditioning "
+                f"{self.time_conditioning}",
+                "a network that is not told the masked share",
+                "leave out --time_conditioning",
             )
 
 

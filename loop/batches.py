@@ -14,6 +14,7 @@ from diffusion import stratified
 
 MicroBatches = Callable[[int], list[dict]]  # batches(step) -> the micro-batches of this process
 NOISE_STREAM = 1  # of `step_generator`
+BLOCK_STREAM = -1  # of `step_generator`; the streams from 0 on are taken
 
 
 def to_device(batch: dict, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -65,3 +66,14 @@ def with_noise(batches: MicroBatches, seed: int, first_step: int = 0) -> MicroBa
         return with_noise_levels(batches(step), step_generator(seed, step, NOISE_STREAM))
 
     return noisy
+
+
+def with_block_sizes(batches: MicroBatches, seed: int, sizes: list[int]) -> MicroBatches:
+    """`batches`, each step with a `block_size` of its own, drawn from `sizes`."""
+
+    def sized(step: int) -> list[dict]:
+        rng = step_generator(seed, step, BLOCK_STREAM)
+        size = sizes[int(torch.randint(len(sizes), (), generator=rng))]
+        return [batch | {"block_size": size} for batch in batches(step)]
+
+    return sized

@@ -355,7 +355,9 @@ def describe(saved: Checkpoint) -> str:
         f"{size['layers']} layers × {size['d_model']}",
         f"step {saved.get('step')}",
     ]
+    if size.get("block_sizes"):
+        facts.insert(2, f"block sizes {size['block_sizes']}")
     for name, value in (saved.get("metrics") or {}).items():
-        if isinstance(value, float):
+        if isinstance(value, float) and not name.startswith("block_"):
             facts.append(f"{name} {value:.4f}")
     return "  ".join(facts)

@@ -15,6 +15,8 @@ from base.config import TrainConfig
 from base.files import UserError
 from loop import distributed
 from loop.run import announce
+from model import Denoiser
+from net.anatomy import training_flops
 
 # Steps that are measured. The first of them also fill caches, so the median counts.
 MEASURED = 10
@@ -66,16 +68,18 @@ def duration(seconds: float) -> str:
 def operations(model: Any, batch: dict) -> float:
     """Floating-point operations to train on a micro-batch; 0 if the model does not count them.
 
-    The convention is `model.Denoiser.training_flops`, over all positions, padding included.
+    The convention is `net.anatomy.training_flops`, over all positions, padding included.
     """
-    if not hasattr(model, "training_flops"):
+    if not isinstance(model, Denoiser):
         return 0.0
     rows, length = batch["tokens"].shape
+    # A step in blocks also reads a clean copy of its rows (net/blocks.py).
+    rows *= 2 if batch.get("block_size", length) < length else 1
     features = batch.get("features")  # (n, P, width): one image serves rows / n captions
     if features is None:
-        return float(rows * length * model.training_flops(length))
+        return float(rows * length * training_flops(model, length))
     images, patches = features.shape[:2]
-    return float(rows * length * model.training_flops(length, patches, rows // images))
+    return float(rows * length * training_flops(model, length, patches, rows // images))
 
 
 def fit_to_minutes(cfg: TrainConfig, first_step: int, step: Callable[[int], None]) -> TrainConfig:

@@ -169,6 +169,17 @@ def counts_of(model: Denoiser) -> dict[str, int]:
     return counts
 
 
+def training_flops(model: Denoiser, length: int, patches: int = 0, rows: int = 1) -> float:
+    """Operations to train on one token: 6·N + 12·layers·(L + P)·D, every position's logits
+    included (arXiv 2204.02311, appendix B). `rows` rows share the keys of P patches.
+    """
+    per_position = 12 * model.config.layers * model.config.d_model
+    read = patches + length / (2 if model.config.causal else 1)
+    once = per_position * model.config.condition_width if patches else 0
+    matrices = 6 * model.num_parameters() + once * (patches / (length * rows) - 1)
+    return matrices + per_position * read
+
+
 def colours(features: Tensor) -> Tensor:
     """Features (P, width) of a square grid as colours: (side, side, 3) in 0 .. 1.
 

@@ -187,3 +187,64 @@ def test_refusals(runs, tmp_path, monkeypatch):
 def test_the_twin_says_what_it_ignores(runs, tmp_path, capsys):
     samples(runs[1], tmp_path, "--num_samples", "1", "--steps", "4", "--sampler", "margin")
     assert "--sampler, --steps means nothing to it" in capsys.readouterr().err
+
+
+# A block model
+
+
+@pytest.fixture(scope="module")
+def block_runs(tmp_path_factory):
+    """Checkpoints that learnt some block sizes: with the whole length of 48, and without it."""
+    folder = tmp_path_factory.mktemp("blocks")
+    data = make_data(folder / "data")
+    return [
+        make_run(data, folder / sizes, "--block_sizes", sizes) / "best.pt"
+        for sizes in ("1,8,48", "1,8")
+    ]
+
+
+def test_block_sizes_are_chosen_and_told(block_runs, tmp_path, capsys):
+    told = ("the text as a whole", "blocks of 8")
+    for path, how in zip(block_runs, told, strict=True):
+        assert len(samples(path, tmp_path, "--num_samples", "2")) == 2
+        assert f"writing: {how} (trained block sizes: 1, 8" in capsys.readouterr().err
+    for path in block_runs:
+        one, other = (
+            samples(path, tmp_path, "--block_size", size, "--num_samples", "3") for size in "18"
+        )
+        assert [drawn["text"] for drawn in one] != [drawn["text"] for drawn in other]
+        assert all(len(drawn["tokens"]) <= 48 for drawn in one + other)
+
+
+def test_blocks_keep_the_promises_of_texts(block_runs, tmp_path):
+    """The seed decides and the batch does not; words of a template stay; texts may be long."""
+    words = ["--block_size", "8", "--num_samples", "4"]
+    alone, together = (
+        samples(block_runs[1], tmp_path, *words, "--batch_size", size) for size in "14"
+    )
+    assert alone == together
+    for drawn in samples(block_runs[1], tmp_path, *words, "--template", "Ann had a [MASK*9] hen."):
+        assert drawn["text"].startswith("Ann had a") and drawn["text"].endswith(" hen.")
+    long = samples(block_runs[1], tmp_path, *words, "--length", "100", "--temperature", "0.5")
+    assert max(len(drawn["tokens"]) for drawn in long) > 48
+
+
+def test_streams_print_what_is_written(block_runs, tmp_path, capsys):
+    words = ["--block_size", "8", "--num_samples", "2"]
+    plain = samples(block_runs[0], tmp_path, *words)
+    printed = capsys.readouterr().out
+    assert samples(block_runs[0], tmp_path, *words, "--stream") == plain
+    assert capsys.readouterr().out == printed
+
+
+def test_refusals_of_blocks(runs, block_runs):
+    for path, words, message in (
+        (block_runs[0], ["--block_size", "4"], "--block_size 4 .* one of 1, 8, 48"),
+        (block_runs[0], ["--stream"], "--stream for a text that is written as a whole"),
+        (block_runs[0], ["--length", "60"], "3 to 48, the model's length"),
+        (runs[0], ["--stream"], "train.py --block_sizes"),
+        (runs[1], ["--stream"], "train.py --block_sizes"),
+        (block_runs[1], ["--stream", "--show"], "--stream with --show"),
+    ):
+        with pytest.raises(UserError, match=message):
+            generate.main(["--checkpoint", str(path), *words])

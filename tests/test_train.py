@@ -127,7 +127,12 @@ def test_compiled_blocks_train_alike(data_dir, tmp_path):
 
 @pytest.mark.parametrize(
     "flags",
-    [["--weight", "flat", "--complementary"], ["--estimator", "cosine"], ["--objective", "ar"]],
+    [
+        ["--weight", "flat", "--complementary"],
+        ["--estimator", "cosine"],
+        ["--objective", "ar"],
+        ["--block_sizes", "1,4,48", "--accumulate", "2"],
+    ],
 )
 def test_a_resumed_run_keeps_its_objective(flags, data_dir, tmp_path, monkeypatch):
     """Nothing is said again but the folders: the loss, the noise and the evaluations stay what they were."""
@@ -173,6 +178,23 @@ def test_refusals(straight, data_dir, tmp_path):
         (
             ["--out", str(tmp_path / "a"), "--complementary", "--estimator", "linear"],
             "the count estimator",
+        ),
+        (["--out", str(tmp_path / "a"), "--block_sizes", "1,x"], "--block_sizes 1,x"),
+        (["--out", str(tmp_path / "a"), "--block_sizes", "1,64"], "sizes of at most 48 tokens"),
+        (
+            ["--out", str(tmp_path / "a"), "--block_sizes", "1,4", "--objective", "ar"],
+            "--block_sizes 1,4 for a twin",
+        ),
+        (
+            ["--out", str(tmp_path / "a"), "--block_sizes", "4", "--complementary"],
+            "--block_sizes 4 with --complementary",
+        ),
+        (
+            [
+                *("--out", str(tmp_path / "a"), "--block_sizes", "4"),
+                *("--time_conditioning", "sinusoidal"),
+            ],
+            "is not told the masked share",
         ),
         (
             ["--out", str(tmp_path / "a"), "--data_dir", str(tmp_path / "nowhere")],
@@ -229,6 +251,20 @@ def test_a_denoiser_starts_from_its_twin(tmp_path):
     assert mine.keys() == twin.keys() and all(
         torch.allclose(mine[name], twin[name], atol=1e-6) for name in mine
     )
+
+
+def test_a_block_model_starts_from_a_twin(tmp_path):
+    """Every weight fits, the checkpoint says which sizes it learnt, the log says each step's size."""
+    data = make_data(tmp_path / "data")
+    start = make_run(data, tmp_path / "twin", "--objective", "ar") / "best.pt"
+    words = ["--init_from", str(start), "--block_sizes", "4,1,48", "--log_every", "1"]
+    run = make_run(data, tmp_path / "run", *words, "--max_steps", "8")
+    saved = torch.load(run / "best.pt", weights_only=True)
+    assert saved["model"]["block_sizes"] == "4,1,48" and not saved["model"]["causal"]
+    assert saved["averaged"].keys() == torch.load(start, weights_only=True)["averaged"].keys()
+    rows = log_of(run)
+    assert {row["block_size"] for row in rows if "block_size" in row} <= {1, 4, 48}
+    assert {"val_nats_per_token", "val_block_4_nats_per_token"} <= rows[-1].keys()
 
 
 def test_one_training_a_folder(data_dir, tmp_path):

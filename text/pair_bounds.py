@@ -18,8 +18,8 @@ from base import metrics
 from loop import distributed
 from net import twin
 from text import writer
+from text.document_scores import length_costs
 from text.forms import Pair, arrange
-from text.scores import length_costs
 
 
 @dataclass

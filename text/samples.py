@@ -16,7 +16,7 @@ from base.config import SampleConfig
 from base.files import UserError
 from base.templates import blank_rows
 from loop import distributed, progress
-from net import twin
+from net import block_writing, blocks, twin
 from net.samplers import row_generators, sample
 from text.data import TextData
 
@@ -116,6 +116,19 @@ def draw(
         return [row[row != tokenizer.pad].cpu().numpy() for row in drawn.tokens], drawn.calls
     size = torch.tensor(lengths, device=model.device)
     tokens = torch.from_numpy(blank_rows(lengths, tokenizer)).to(model.device)
+    block = blocks.choose(model.config, settings.block_size)
+    if block:
+        drawn = block_writing.sample(
+            model,
+            tokens,
+            settings,
+            size=block,
+            mask_id=tokenizer.mask,
+            rngs=rngs,
+            eos=tokenizer.eos,
+            pad=tokenizer.pad,
+        )
+        return [row[row != tokenizer.pad].cpu().numpy() for row in drawn.tokens], drawn.calls
     drawn = sample(model.bind(size), tokens, settings, mask_id=tokenizer.mask, rngs=rngs)
     rows = zip(drawn.tokens, lengths, strict=True)
     return [row[:length].cpu().numpy() for row, length in rows], drawn.calls

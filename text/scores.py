@@ -9,30 +9,25 @@ histogram (add-one smoothed): about 0.02 nats per token on TinyStories.
 
 import math
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-import diffusion
 from base import metrics
 from base.config import ESTIMATORS, SampleConfig
 from base.files import UserError
 from base.flags import check, numbers, setting
 from base.folders import check_tokenizer
-from base.randomness import row_seed
 from loop import checkpoint, distributed
-from loop.batches import to_device
-from net import twin
 from show import plots
 from text import samples
-from text.data import TextData, evaluation_batches, from_text
+from text.data import TextData, from_text
+from text.document_scores import LEVELS, score_documents
 
 # The samplers of the grid in docs/log/text.md, so that a new run has the same rows.
 GRID = "ancestral,first_hitting,confidence,entropy_bound,threshold,remask"
-LEVELS = 4  # quarters of the masked share, for the figures by noise level
+ENOUGH_LEVELS = 8  # noise levels per row while a block model trains
 
 
 @dataclass
@@ -79,9 +74,11 @@ def score(opened: tuple, options: TextScoring, settings: SampleConfig, seed: int
         )
     held_out = open_data(options, tokenizer, saved, model.config.max_length)
     if not options.samples:
-        result = likelihood(model, saved, held_out, options, seed)
+        sizes = model.config.trained_sizes
+        score_all = block_line if sizes else likelihood
+        result = score_all(model, saved, held_out, options, seed)
         if distributed.leads():
-            print("\n".join(likelihood_lines(result)))
+            print("\n".join((block_lines if sizes else likelihood_lines)(result)))
         return result
     judge = open_judge(options.judge, tokenizer, model.device) if options.judge else None
     cells = samples.cells(
@@ -130,144 +127,6 @@ def check_twin(path: str, saved: dict) -> None:
         )
 
 
-@dataclass
-class DocumentScores:
-    """Sums over each of N held-out documents, float64.
-
-    nats (N,): the bound or -log p, with the length. length_nats (N,): the length's share of it.
-    tokens, bytes (N,): predicted tokens, and the bytes of raw text that they stand for.
-    guesses (N, 3): masked tokens over all draws, the sum of their -log p, the number of right
-    guesses (of the twin: every token once). by_level (4, N, 3): guesses by quarter of masked share.
-    """
-
-    nats: np.ndarray
-    length_nats: np.ndarray
-    tokens: np.ndarray
-    bytes: np.ndarray
-    guesses: np.ndarray
-    by_level: np.ndarray
-
-    @classmethod
-    def zeros(cls, count: int) -> "DocumentScores":
-        sums = [np.zeros(count) for _ in range(4)]
-        return cls(*sums, guesses=np.zeros((count, 3)), by_level=np.zeros((LEVELS, count, 3)))
-
-    def add_exact(self, documents: np.ndarray, guesses: np.ndarray) -> None:
-        """The twin's rows (B,) and their guesses (B, 3): -log p is exact."""
-        # np.add.at, not +=: a long document has several rows in a batch, and += keeps only one.
-        np.add.at(self.nats, documents, guesses[:, 1])
-        np.add.at(self.guesses, documents, guesses)
-
-    def add_lengths(self, documents: np.ndarray, nats: np.ndarray) -> None:
-        """What the denoiser pays for the lengths of its rows, (B,) nats."""
-        np.add.at(self.length_nats, documents, nats)
-        np.add.at(self.nats, documents, nats)
-
-    def add_estimate(self, documents: np.ndarray, estimate: dict, draws: int) -> None:
-        """One of `draws` estimates of `diffusion.bound_estimates`."""
-        # Each draw is an unbiased estimate of the bound, so their mean is one too.
-        np.add.at(self.nats, documents, estimate["nats"].numpy() / draws)
-        # float64: float32 loses the small terms of sums over a whole corpus.
-        names = ("masked", "cross_entropy", "hits")
-        guesses = np.stack([estimate[name].double().numpy() for name in names], axis=1)
-        np.add.at(self.guesses, documents, guesses)
-        # 1e-9: a share of exactly 1/4 belongs to the first quarter, 1 to the last.
-        level = (estimate["share"].numpy() * LEVELS - 1e-9).astype(int)
-        np.add.at(self.by_level, (np.minimum(level, LEVELS - 1), documents), guesses)
-
-    def over_processes(self) -> "DocumentScores":
-        """The sums over all processes of torchrun."""
-        return DocumentScores(
-            *(distributed.total(getattr(self, field.name)) for field in fields(self))
-        )
-
-    def figures(self) -> dict[str, float]:
-        """Over all documents: nats per token, and how well masked tokens are guessed."""
-        masked, cross_entropy, hits = self.guesses.T
-        return {
-            # A ratio of sums, not a mean of ratios: every token counts the same.
-            "nats_per_token": self.nats.sum() / self.tokens.sum(),
-            # At least 1: a few short documents may have no masked token, and 0 / 0 is nan.
-            "masked_cross_entropy": cross_entropy.sum() / max(1.0, masked.sum()),
-            "masked_accuracy": hits.sum() / max(1.0, masked.sum()),
-        }
-
-
-def length_costs(histogram, max_length: int, shortest: int) -> np.ndarray:
-    """-log p(length) in nats for lengths 0 to max_length: (max_length + 1,) float64.
-
-    histogram: counts by length. Add-one smoothing makes every length from `shortest` up possible;
-    shorter lengths cost infinity.
-    """
-    # Without smoothing, a held-out length that training never had would cost infinity.
-    count = np.ones(max_length + 1)
-    histogram = np.asarray(histogram, dtype=np.float64)[: max_length + 1]
-    count[: len(histogram)] += histogram
-    count[:shortest] = 0.0
-    # log(0) is meant: the cost of an impossible length is infinity.
-    with np.errstate(divide="ignore"):
-        return -np.log(count / count.sum())
-
-
-def exact_guesses(model, tokens: Tensor, free: Tensor) -> np.ndarray:
-    """Of each row the twin's tokens, their -log p and its right guesses: (B, 3) float64."""
-    nats, hits = twin.token_losses(model, tokens, free)
-    # From the second column: the first token has no token before it to be predicted from.
-    row = free[:, 1:].nonzero()[:, 0].cpu()
-    guesses = torch.zeros(len(tokens), 3, dtype=torch.float64)
-    guesses[:, 0] = free.sum(1).cpu()
-    for column, values in ((1, nats), (2, hits)):
-        guesses[:, column].index_add_(0, row, values.double().cpu())
-    return guesses.numpy()
-
-
-@torch.no_grad()
-def score_documents(
-    model,
-    objective: str,
-    data: TextData,
-    statistics: dict,
-    *,
-    documents: int | None = None,
-    draws: int = 8,
-    batch_size: int = 32,
-    seed: int = 0,
-    estimator: str = "count",
-    progress: Callable = iter,
-) -> DocumentScores:
-    """Score the first `documents` held-out documents (None: all) with `draws` noise levels per row.
-
-    Under torchrun each process scores its share of the batches, and all get all sums.
-    """
-    count = min(documents or data.num_documents, data.num_documents)
-    scores = DocumentScores.zeros(count)
-    # A row has at least two tokens: the given one and a predicted one.
-    costs = length_costs(statistics["row_lengths"], data.max_length, shortest=2)
-    # Bits per byte, not per token: only then are models with other tokenizers comparable.
-    token_bytes = torch.as_tensor(data.tokenizer.token_bytes())
-    # A batch's number seeds it, so it does not matter which process scores it.
-    numbered = list(enumerate(evaluation_batches(data, batch_size, count)))
-    for number, batch in progress(numbered[distributed.rank() :: distributed.world()]):
-        tokens, lengths, free = to_device(batch, model.device)
-        owners = np.asarray(batch["documents"])
-        # [EOS] is predicted too, but it stands for no bytes of text.
-        sizes = (token_bytes[tokens.cpu()] * free.cpu()).sum(1).numpy()
-        np.add.at(scores.tokens, owners, free.sum(1).cpu().numpy())
-        np.add.at(scores.bytes, owners, sizes)
-        if objective == "ar":
-            # The twin predicts [EOS], so its likelihood holds the length already.
-            scores.add_exact(owners, exact_guesses(model, tokens, free))
-            continue
-        scores.add_lengths(owners, costs[batch["lengths"].numpy()])
-        rng = torch.Generator().manual_seed(row_seed(seed, number))
-        noise = {"rng": rng, "draws": draws, "estimator": estimator}
-        denoise, mask_id = model.bind(lengths), data.tokenizer.mask
-        estimates = diffusion.bound_estimates(denoise, tokens, free, mask_id=mask_id, **noise)
-        for estimate in estimates:
-            scores.add_estimate(owners, estimate, draws)
-    return scores.over_processes()
-
-
 def summary(
     model,
     objective: str,
@@ -278,6 +137,8 @@ def summary(
     draws: int = 8,
 ) -> dict[str, float]:
     """The figures that training logs: nats per token first, then how masked tokens are guessed."""
+    if model.config.trained_sizes:
+        return block_summary(model, data, statistics, documents, draws)
     scores = score_documents(model, objective, data, statistics, documents=documents, draws=draws)
     figures = scores.figures()
     masked = "masked_" if objective == "diffusion" else ""  # the twin masks nothing
@@ -289,8 +150,34 @@ def summary(
     }
 
 
-def likelihood(model, saved: dict, held_out: TextData, options: TextScoring, seed: int) -> dict:
-    """The bound or likelihood with its interval, and how masked tokens are guessed."""
+def block_summary(
+    model, data: TextData, statistics: dict, documents: int | None, draws: int
+) -> dict[str, float]:
+    """What training logs of a block model: the mean over its block sizes, then each size."""
+    every, bits = {}, []
+    for size in model.config.trained_sizes:
+        # A row of many blocks has many noise levels in a single draw.
+        enough = max(1, min(draws, ENOUGH_LEVELS * size // data.max_length))
+        scores = score_documents(
+            model, "diffusion", data, statistics, documents=documents, draws=enough, block_size=size
+        )
+        name = f"block_{size}_nats_per_token"
+        every[name] = float(scores.nats.sum() / scores.tokens.sum())
+        bits.append(scores.nats.sum() / np.log(2) / max(1.0, scores.bytes.sum()))
+    mean = {
+        "nats_per_token": float(np.mean(list(every.values()))),
+        "bits_per_byte": float(np.mean(bits)),
+    }
+    return mean | every
+
+
+def likelihood(
+    model, saved: dict, held_out: TextData, options: TextScoring, seed: int, block_size: int = 0
+) -> dict:
+    """The bound or likelihood with its interval, and how masked tokens are guessed.
+
+    block_size: of a block model, which is scored in blocks of it; 0: a row is a single block.
+    """
     # The length is part of the bound: 0.028 of 3.030 nats per token (docs/log/text.md).
     scores = score_documents(
         model,
@@ -301,6 +188,7 @@ def likelihood(model, saved: dict, held_out: TextData, options: TextScoring, see
         draws=options.draws,
         seed=seed,
         estimator=options.estimator,
+        block_size=block_size,
         progress=samples.bar_of("batch"),
     )
     bits, figures = scores.nats / math.log(2), scores.figures()
@@ -321,9 +209,49 @@ def likelihood(model, saved: dict, held_out: TextData, options: TextScoring, see
     }
     # Guesses get harder as more is masked: 1.92 nats in the first quarter, 4.63 in the last
     # (docs/log/text.md). So a mean over all levels hides much.
-    if saved["objective"] == "diffusion":
+    if saved["objective"] == "diffusion" and not block_size:
         result["by_masked_share"] = by_masked_share(scores.by_level.sum(1))
     return result
+
+
+def block_line(model, saved: dict, held_out: TextData, options: TextScoring, seed: int) -> dict:
+    """The figures of `likelihood` at every block size of one checkpoint.
+
+    Raises UserError for an estimator that draws no exact counts.
+    """
+    if options.estimator != "count":
+        raise UserError(
+            f"--estimator {options.estimator} for a block model",
+            "the count estimator, which masks exactly k tokens of each block",
+            "leave it out",
+        )
+    rows = []
+    for size in model.config.trained_sizes:
+        row = likelihood(model, saved, held_out, options, seed, size)
+        rows.append({"block_size": size, **row})
+    facts = ("num_documents", "num_tokens", "num_bytes", "objective")
+    return {**{name: rows[0][name] for name in facts}, "by_block_size": rows}
+
+
+def block_lines(result: dict) -> list[str]:
+    """The figures of `block_line` in lines to print."""
+    table = [["block size", "bits per byte", "nats per token", "of it for lengths", "right"]]
+    for row in result["by_block_size"]:
+        table.append(
+            [
+                str(row["block_size"]),
+                metrics.interval(row, "bits_per_byte", digits=4),
+                metrics.interval(row, "nats_per_token", digits=4),
+                f"{row['length_nats_per_token']:.4f}",
+                f"{100 * row['masked_accuracy']:.1f}%",
+            ]
+        )
+    counts = (
+        f"{result['num_documents']} documents, {result['num_tokens']:,} tokens, "
+        f"{result['num_bytes']:,} bytes"
+    )
+    kinds = "block size 1: the exact likelihood; larger sizes: bounds"
+    return [counts, metrics.markdown(table), kinds]
 
 
 def by_masked_share(levels: np.ndarray) -> list[dict]:

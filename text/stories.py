@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from base.config import SampleConfig
 from base.files import UserError
-from net import twin
-from net.samplers import Denoise, row_generators, sample
+from net import block_writing, twin
+from net.block_writing import Finished
+from net.samplers import Denoise, Sample, row_generators, sample
 
 
 @dataclass
@@ -37,18 +39,42 @@ def write(
     *,
     seed: int = 0,
     first: int = 0,
+    block_size: int = 0,
     keep_frames: bool = False,
     note: Callable[[int], None] | None = None,
+    finished: Finished | None = None,
 ) -> list[Drawn]:
     """Write into the [MASK]s of each row of ids. A row's sample does not depend on the other rows.
 
     objective: the checkpoint's, "diffusion" or "ar". first: the number of the first row; with the
-    seed it decides the rows' random numbers. note(n): called when n masks are left, by the denoiser
-    alone. Raises UserError for the twin and words behind a blank.
+    seed it decides the rows' random numbers. block_size: of `blocks.choose`; 0: rows as a whole.
+    note(n): called when n masks are left, by the denoiser alone. finished: called in its place with
+    the tokens (B, L) after each block.
+    Raises UserError for the twin and words behind a blank, and as `block_writing.sample` does.
     """
     if objective == "ar":
         return left_to_right(model, tokenizer, settings, rows, seed, first)
-    return unmask(model, tokenizer, settings, rows, seed, first, keep_frames, note)
+    tokens, lengths = padded(rows, tokenizer.pad, model.device)
+    rngs = row_generators(seed, len(rows), first)
+    if block_size:
+        if note and not finished:
+            finished = noting(tokenizer.mask, note)
+        drawn = block_writing.sample(
+            model,
+            tokens,
+            settings,
+            size=block_size,
+            mask_id=tokenizer.mask,
+            rngs=rngs,
+            eos=tokenizer.eos,
+            pad=tokenizer.pad,
+            finished=finished,
+            keep_frames=keep_frames,
+        )
+        lengths = (drawn.tokens != tokenizer.pad).sum(1)  # a text may have ended early
+    else:
+        drawn = unmask(model, tokenizer, settings, tokens, lengths, rngs, keep_frames, note)
+    return samples_of(drawn, lengths)
 
 
 def left_to_right(
@@ -104,37 +130,54 @@ def noted(denoise: Denoise, mask_id: int, rows: int, note: Callable[[int], None]
     return wrapper
 
 
+def noting(mask_id: int, note: Callable[[int], None]) -> Finished:
+    """A function that tells after each block how many masks are left."""
+
+    def finished(tokens: Tensor) -> None:
+        note(int((tokens == mask_id).sum()))
+
+    return finished
+
+
+def padded(rows: list[list[int]], pad: int, device) -> tuple[Tensor, Tensor]:
+    """Rows of different lengths in one batch: tokens (B, L), and lengths (B,)."""
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    tokens = torch.full((len(rows), int(lengths.max())), pad, device=device)  # (B, L)
+    for line, row in zip(tokens, rows, strict=True):
+        line[: len(row)] = torch.tensor(row)
+    return tokens, lengths
+
+
 def unmask(
     model,
     tokenizer,
     settings: SampleConfig,
-    rows: list[list[int]],
-    seed: int,
-    first: int,
+    tokens: Tensor,
+    lengths: Tensor,
+    rngs: list[torch.Generator],
     keep_frames: bool,
     note: Callable[[int], None] | None = None,
-) -> list[Drawn]:
-    """The denoiser's samples: rows of different lengths in one batch, their padding invisible."""
-    lengths = torch.tensor([len(row) for row in rows], device=model.device)
-    longest = int(lengths.max())
-    tokens = torch.full((len(rows), longest), tokenizer.pad, device=model.device)  # (B, L)
-    for line, row in zip(tokens, rows, strict=True):
-        line[: len(row)] = torch.tensor(row)
+) -> Sample:
+    """The plain denoiser's samples of tokens (B, L), their padding invisible."""
     # Without padding the model gets no lengths, so it needs no attention mask.
-    padded = int(lengths.min()) < longest
-    denoise = model.bind(lengths if padded else None)
+    has_padding = int(lengths.min()) < tokens.shape[1]
+    denoise = model.bind(lengths if has_padding else None)
     if note:
-        denoise = noted(denoise, tokenizer.mask, len(rows), note)
-    drawn = sample(
+        denoise = noted(denoise, tokenizer.mask, len(tokens), note)
+    return sample(
         denoise,
         tokens,
         settings,
         mask_id=tokenizer.mask,
-        rngs=row_generators(seed, len(rows), first),
+        rngs=rngs,
         eos=tokenizer.eos if settings.block_size else None,
         pad=tokenizer.pad,
         keep_frames=keep_frames,
     )
+
+
+def samples_of(drawn: Sample, lengths: Tensor) -> list[Drawn]:
+    """The rows of a batch, each without the padding behind it."""
     samples = []
     for row, n in enumerate(lengths.tolist()):
         ids, step = drawn.tokens[row, :n].tolist(), drawn.step[row, :n].tolist()

@@ -18,6 +18,7 @@ from base.config import ModelConfig
 from base.images import resize_crop
 from loop import checkpoint, hardware
 from model import Denoiser
+from net.anatomy import training_flops
 from tools.scaling import Job
 from tools.steps import optimizer_step
 
@@ -50,7 +51,7 @@ def measure_step(model_config: str, seed: int, rows: int = 8, length: int = 256)
     a, b = (torch.randn(PRODUCT, PRODUCT, device=device, dtype=precision) for _ in range(2))
     sides = [optimizer_step(model, tokens, precision), lambda: a @ b]
     step, product = median_seconds(sides, device)
-    rate = model.training_flops(length) * rows * length / step
+    rate = training_flops(model, length) * rows * length / step
     name = f"{torch.get_num_threads()} CPU threads"
     if device.type == "cuda":
         name = torch.cuda.get_device_name()

@@ -18,6 +18,7 @@ from base.flags import check, setting
 from loop.distributed import SHARD_FROM
 from loop.optim import ROUNDS
 from model import Denoiser
+from net import anatomy
 
 GPUS = (1, 8, 64, 1024)
 NODE = 8  # GPUs of a machine
@@ -167,9 +168,9 @@ def weights_of(model_config: ModelConfig) -> Weights:
 
 
 def training_flops(job: Job) -> int:
-    """Operations to train on one row, by the convention of model.Denoiser.training_flops."""
+    """Operations to train on one row, by the convention of net.anatomy.training_flops."""
     model = shapes_only(**flags.to_dict(job.model))
-    return model.training_flops(job.length) * job.length
+    return anatomy.training_flops(model, job.length) * job.length
 
 
 @dataclass

@@ -17,6 +17,7 @@ from edge import roofline
 from loop import checkpoint, hardware, progress
 from model import Denoiser
 from net import twin
+from net.anatomy import training_flops
 from net.samplers import row_generators, sample
 from tools.steps import optimizer_step
 
@@ -145,7 +146,7 @@ def time_training(case: Case, *, compiled: bool, profiled: bool) -> list[dict]:
                 **spread(seconds[name]),
                 "ratio_to_twin": ratio(seconds[name], seconds["twin"]),
                 "product_gflops": max(rates) / 1e9,
-                "share_of_product": model.training_flops(case.length) * rate / max(rates),
+                "share_of_product": training_flops(model, case.length) * rate / max(rates),
                 "share_executed": executed * rate / max(rates),
             }
         )

@@ -7,6 +7,7 @@ import pytest
 from base.config import ModelConfig
 from edge import roofline
 from model import Denoiser
+from net.anatomy import training_flops
 
 
 def test_it_counts_what_is_multiplied(tmp_path):
@@ -30,7 +31,7 @@ def test_the_slower_of_the_two_bounds():
 
 def test_executed_operations_are_fewer_than_the_convention_counts():
     model = Denoiser(ModelConfig())
-    executed, convention = roofline.executed_flops(model, 256), model.training_flops(256)
+    executed, convention = roofline.executed_flops(model, 256), training_flops(model, 256)
     D, rows = 256, model.config.output_size
     blocks = 0
     for name, weight in model.named_parameters():

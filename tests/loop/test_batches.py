@@ -2,7 +2,14 @@
 
 import torch
 
-from loop.batches import step_generator, stream_of, to_device, with_noise, with_noise_levels
+from loop.batches import (
+    step_generator,
+    stream_of,
+    to_device,
+    with_block_sizes,
+    with_noise,
+    with_noise_levels,
+)
 
 CPU = torch.device("cpu")
 
@@ -50,3 +57,12 @@ def test_a_later_stage_continues_the_steps():
     levels = with_noise(batches, seed=1)(7)[0]["uniform"]
     assert torch.equal(with_noise(batches, seed=1, first_step=5)(2)[0]["uniform"], levels)
     assert made == [7, 7]
+
+
+def test_a_step_has_a_block_size_of_its_own():
+    """The same for all its micro-batches, drawn from (seed, step); all sizes are about as frequent."""
+    batches = with_block_sizes(lambda step: micro_batches(2, 2), 3, [1, 4, 16])
+    sizes = [{batch["block_size"] for batch in batches(step)} for step in range(300)]
+    assert all(len(size) == 1 for size in sizes) and batches(7) is not batches(7)
+    assert [sizes.count({size}) > 70 for size in (1, 4, 16)] == [True] * 3
+    assert sizes[5] == {batch["block_size"] for batch in batches(5)}

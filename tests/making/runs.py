@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from loop import checkpoint
+
 CLOCK = "tokens_per_second"  # the one key of log.jsonl that two equal runs do not share
 
 
@@ -36,3 +38,11 @@ def same_run(first: Path, second: Path) -> None:
             for name, value in state.items():
                 expected = torch.as_tensor(other["state"][key][name])
                 assert torch.equal(torch.as_tensor(value), expected)
+
+
+def as_block_model(path: Path, sizes: str, out: Path) -> Path:
+    """A denoiser's checkpoint that says it learnt these block sizes. It did not, so it writes badly."""
+    saved = checkpoint.load(path)
+    saved["model"]["block_sizes"] = sizes
+    checkpoint.save(out, saved)
+    return out

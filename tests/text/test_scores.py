@@ -1,14 +1,10 @@
-"""Scores of text: every estimator has the same mean, a file scores like its folder, lengths cost."""
+"""Scores of text: every estimator has the same mean, a file scores like its folder."""
 
-import numpy as np
 import pytest
-import torch
 
 from base.files import UserError
-from loop import checkpoint
-from net import twin
+from tests.making.runs import as_block_model
 from tests.making.scored import scored
-from text import scores
 from text.data import TextData
 
 
@@ -39,38 +35,30 @@ def test_a_text_file_scores_like_its_data_folder(text_runs, tmp_path):
         scored(text_runs.denoiser, text_runs.data, tmp_path, "--text", path)
 
 
-def test_length_costs_are_a_distribution():
-    costs = scores.length_costs([0, 0, 5, 0, 3], 6, 2)
-    assert np.exp(-costs[2:]).sum() == pytest.approx(1) and np.isinf(costs[:2]).all()
-    assert np.exp(-costs[2]) == pytest.approx(6 / 13)
+def test_a_block_model_is_scored_at_every_size(text_runs, tmp_path, capsys):
+    """From one checkpoint. A single block scores as the plain denoiser does, figure for figure."""
+    path = as_block_model(text_runs.denoiser, "1,8,48", tmp_path / "blocks.pt")
+    plain = scored(text_runs.denoiser, text_runs.data, tmp_path)
+    capsys.readouterr()
+    result = scored(path, text_runs.data, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    one, eight, whole = result["by_block_size"]
+    assert [row["block_size"] for row in (one, eight, whole)] == [1, 8, 48]
+    for name in ("nats_per_token", "bits_per_byte", "bits_per_byte_ci95", "masked_accuracy"):
+        assert whole[name] == pytest.approx(plain[name], rel=1e-9)
+    lengths = [row["length_nats_per_token"] for row in (one, eight, whole)]
+    assert lengths[0] == 0 < lengths[1] < lengths[2]
+    assert any(line.startswith(f"| 8 | {eight['bits_per_byte']:.4f} [") for line in lines)
+    again = scored(path, text_runs.data, tmp_path, "--draws", 2, "--seed", 5)["by_block_size"]
+    assert again[0] == one and again[1] != eight  # block size 1 draws nothing
+    with pytest.raises(UserError, match="--estimator cosine for a block model"):
+        scored(path, text_runs.data, tmp_path, "--estimator", "cosine")
 
 
-def test_the_twins_score_is_its_likelihood(text_runs):
-    """Documents cut into rows and scored in batches, against each row alone."""
-    model, _, saved = checkpoint.open_model(text_runs.twin)
-    data = TextData(text_runs.data, "val", 48)
-    sums = scores.score_documents(model, "ar", data, saved["statistics"], batch_size=5)
-    by_hand = np.zeros(data.num_documents)
-    for row, document in enumerate(data.documents):
-        tokens, _ = data.rows(np.array([row]))
-        free = tokens >= 0
-        free[:, 0] = False
-        by_hand[document] += float(twin.likelihoods(model, tokens, free)[0])
-    assert np.allclose(sums.nats, by_hand, rtol=1e-5)
-    assert sums.tokens.sum() == (data.lengths - 1).sum() and not sums.length_nats.any()
-
-
-def test_figures_by_masked_share_add_up_to_all_guesses():
-    """A share of exactly 1/4 belongs to the first quarter, and a share of 1 to the last."""
-    sums = scores.DocumentScores.zeros(1)
-    for share in (0.25, 0.26, 1.0):
-        estimate = {
-            "nats": torch.tensor([2.0]),
-            "masked": torch.tensor([4]),
-            "cross_entropy": torch.tensor([3.0]),
-            "hits": torch.tensor([1]),
-            "share": torch.tensor([share], dtype=torch.float64),
-        }
-        sums.add_estimate(np.array([0]), estimate, draws=3)
-    assert sums.by_level[:, 0, 0].tolist() == [4, 4, 0, 4]
-    assert (sums.by_level.sum(0) == sums.guesses).all() and sums.nats[0] == pytest.approx(2)
+def test_samples_of_a_block_model(text_runs, tmp_path):
+    path = as_block_model(text_runs.denoiser, "1,8", tmp_path / "blocks.pt")
+    words = ["--samples", "--num_samples", 2, "--min_tokens", 10, "--step_counts", 48]
+    rows = scored(path, text_runs.data, tmp_path, *words, "--samplers", "first_hitting")["samples"]
+    assert len(rows) == 2 and rows[1]["calls"] > 8
+    with pytest.raises(UserError, match="--block_size 4 .* one of 1, 8"):
+        scored(path, text_runs.data, tmp_path, *words, "--block_size", 4)
