@@ -111,16 +111,18 @@ def write_files(story: Story, settings: SampleConfig, samples, tokenizer, facts:
     files.write_lines(story.json, records)
 
 
-def note_ignored(arguments) -> None:
-    """Say which flags an autoregressive twin does not read."""
-    names = [name for name in flags.given(SampleConfig, arguments) if name not in READ_BY_TWIN]
+def note_ignored(arguments, objective: str) -> None:
+    """Say which flags an autoregressive twin does not read, or exact speculation."""
+    given = flags.given(SampleConfig, arguments)
+    if objective == "ar":
+        names = [name for name in given if name not in READ_BY_TWIN]
+        why = "an autoregressive twin writes from left to right"
+    else:
+        names = [name for name in ("steps", "schedule") if name in given and "speculate" in given]
+        why = "with --speculate a text takes as many calls as it needs"
     if names:
         # On stderr, because stdout holds the samples only.
-        print(
-            "note: an autoregressive twin writes from left to right; "
-            f"--{', --'.join(names)} means nothing to it",
-            file=sys.stderr,
-        )
+        print(f"note: {why}; --{', --'.join(names)} means nothing to it", file=sys.stderr)
 
 
 def block_size_of(model, settings: SampleConfig, story: Story) -> int:
@@ -181,8 +183,7 @@ def main(argv=None):
     device = hardware.choose_device(story.device)
     model, tokenizer, saved = checkpoint.open_model(path, device, kinds=("text",))
     print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
-    if saved["objective"] == "ar":
-        note_ignored(arguments)  # no error: the samples are right without these flags
+    note_ignored(arguments, saved["objective"])  # no error: the samples are right without them
     size = block_size_of(model, settings, story)
     rows = make_rows(story, tokenizer, saved, model.config.max_length, size)
     clock = time.perf_counter()  # opening the checkpoint is no part of the speed

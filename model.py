@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from base.config import ModelConfig
 
-# What a block reads of a condition: keys, values (B, H, P, head) and, if part of it is padding, a
-# mask (B, 1, 1, P).
+# What a block reads of a condition: keys, values (B, H, P, head); a mask (B, 1, 1, P) if padded.
 KeysValues = tuple[Tensor, ...]
 
 NORM_EPSILON = 1e-6  # torch's default is the type's own epsilon, which differs between precisions
@@ -65,11 +64,10 @@ class Rotary(nn.Module):
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """Turn x (B, H, L, head), whose first position is `start`."""
-        end = start + x.shape[2]
-        cos = self.cos[start:end].to(x.dtype)
-        sin = self.sin[start:end].to(x.dtype)
+    def forward(self, x: Tensor, where: slice | Tensor) -> Tensor:
+        """Turn x (B, H, L, head). where: its L positions, a slice or int64 numbers."""
+        cos = self.cos[where].to(x.dtype)
+        sin = self.sin[where].to(x.dtype)
         # Channel i is paired with channel i + head/2. The order of the two terms decides the last
         # bit of the norms' gradients.
         return x * cos + x.roll(x.shape[-1] // 2, -1) * sin
@@ -95,6 +93,10 @@ class Cache:
         all_k[:, :, self.length : end] = k
         all_v[:, :, self.length : end] = v
         return all_k[:, :, :end], all_v[:, :, :end]
+
+    def where(self, count: int) -> slice | Tensor:
+        """The positions of the next `count` tokens."""
+        return slice(self.position, self.position + count)
 
     def advance(self, count: int) -> None:
         """All layers have stored `count` tokens."""
@@ -173,9 +175,9 @@ class SelfAttention(nn.Module):
     ) -> Tensor:
         """x: (B, L, D) -> (B, L, D). attend: bool, fits (B, 1, L, keys), False: not to be seen."""
         B, L, D = x.shape
-        start = cache.position if cache else 0
-        q = rotary(self.query_norm(split_heads(self.query(x), self.heads)), start)
-        k = rotary(self.key_norm(split_heads(self.key(x), self.heads)), start)
+        where = cache.where(L) if cache else slice(0, L)
+        q = rotary(self.query_norm(split_heads(self.query(x), self.heads)), where)
+        k = rotary(self.key_norm(split_heads(self.key(x), self.heads)), where)
         v = split_heads(self.value(x), self.heads)
         if cache is not None:
             k, v = cache.extend(layer, k, v, self.max_length)

@@ -23,7 +23,7 @@ from torch import Tensor
 from base.config import SampleConfig
 from base.files import UserError
 from model import Cache, Denoiser, Rotary
-from net import samplers
+from net import block_speculation, samplers
 from net.samplers import Sample
 
 # Called after each block with all tokens (B, L): those behind the block are masks still.
@@ -145,6 +145,9 @@ def sample(
     if tokens.shape[1] > longest:
         check_long(tokens, size, longest, mask_id)
         reach(model, tokens.shape[1])
+    if size == 1 and config.speculate:  # blocks of a token have nothing to guess in their block
+        ends = {"eos": eos, "pad": pad, "finished": finished, "keep_frames": keep_frames}
+        return block_speculation.sample(model, tokens, config, mask_id=mask_id, rngs=rngs, **ends)
     steps = max(1, math.ceil(config.steps * size / longest))
     settings = dataclasses.replace(config, steps=steps, block_size=0)
     writing = Writing(CachedReader(model, size, pad), tokens, settings, mask_id, eos, pad, rngs)

@@ -145,7 +145,7 @@ def test_rotary_products_depend_on_the_distance_alone():
         Rotary(8, 32),
         *torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0)),
     )
-    product = lambda a, b: (rotary(q, a) * rotary(k, b)).sum().item()
+    product = lambda a, b: (rotary(q, slice(a, a + 1)) * rotary(k, slice(b, b + 1))).sum().item()
     assert product(0, 0) == pytest.approx((q * k).sum().item(), abs=1e-5)
     assert (
         product(5, 2)
