@@ -27,7 +27,7 @@ from base.config import SampleConfig
 from base.files import UserError
 from base.flags import setting
 from loop import checkpoint, hardware, progress
-from net import blocks
+from net import blocks, stale
 from show import pages, terminal
 from text import stories
 from text.story_rows import make_rows
@@ -67,6 +67,11 @@ class Story:
     open_end: bool = setting(False, "the text may continue after its end: no [EOS]")
     show: bool = setting(False, "print the unmasking step by step")
     stream: bool = setting(False, "a block model: print each block as soon as it is finished")
+    stale_cache: str = setting(
+        "none",
+        "a plain denoiser with --block_size: faster and only approximate, see net/stale.py",
+        choices=stale.KINDS,
+    )
     delay: float = setting(0.15, "seconds between the frames of --show on a terminal", at_least=0)
     html: str | None = setting(
         None, "write a self-contained page that plays the unmasking", metavar="FILE"
@@ -95,20 +100,9 @@ def write_files(story: Story, settings: SampleConfig, samples, tokenizer, facts:
         files.write_text(story.html, pages.unmasking(samples, tokenizer, facts))
     if not story.json:
         return
-    records = []
-    for drawn in samples:
-        record = {
-            "text": tokenizer.decode(drawn.ids),
-            "tokens": drawn.ids,
-            "step": drawn.step,
-            "probability": [round(value, 6) for value in drawn.probability],
-            "calls": drawn.calls,
-            "rows": drawn.rows,
-            "seed": story.seed,
-            "checkpoint": facts["checkpoint"],
-        }
-        records.append(record | flags.to_dict(settings))
-    files.write_lines(story.json, records)
+    how = {"seed": story.seed, "checkpoint": facts["checkpoint"], "stale_cache": story.stale_cache}
+    how |= flags.to_dict(settings)
+    files.write_lines(story.json, [drawn.record(tokenizer) | how for drawn in samples])
 
 
 def note_ignored(arguments, objective: str) -> None:
@@ -141,6 +135,14 @@ def block_size_of(model, settings: SampleConfig, story: Story) -> int:
             "a checkpoint of train.py --block_sizes, and a --block_size below its length",
             "leave out --stream",
         )
+    plain = not model.config.trained_sizes and not model.config.causal
+    fits = plain and settings.block_size and not settings.speculate
+    if story.stale_cache != "none" and not fits:
+        raise UserError(
+            f"--stale_cache {story.stale_cache}",
+            "a plain denoiser with --block_size, and no --speculate, whose law it would break",
+            "add --block_size 32, or leave out --stale_cache",
+        )
     return size
 
 
@@ -162,6 +164,7 @@ def write_samples(model, tokenizer, saved: dict, story: Story, settings: SampleC
                 seed=story.seed,
                 first=first,
                 block_size=size,
+                stale=story.stale_cache,
                 keep_frames=story.show or story.html is not None,  # memory for each call
                 note=bar.batch(batch),
                 finished=Stream(tokenizer) if story.stream else None,

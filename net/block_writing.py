@@ -146,8 +146,17 @@ def sample(
         check_long(tokens, size, longest, mask_id)
         reach(model, tokens.shape[1])
     if size == 1 and config.speculate:  # blocks of a token have nothing to guess in their block
-        ends = {"eos": eos, "pad": pad, "finished": finished, "keep_frames": keep_frames}
-        return block_speculation.sample(model, tokens, config, mask_id=mask_id, rngs=rngs, **ends)
+        return block_speculation.sample(
+            model,
+            tokens,
+            config,
+            mask_id=mask_id,
+            rngs=rngs,
+            eos=eos,
+            pad=pad,
+            finished=finished,
+            keep_frames=keep_frames,
+        )
     steps = max(1, math.ceil(config.steps * size / longest))
     settings = dataclasses.replace(config, steps=steps, block_size=0)
     writing = Writing(CachedReader(model, size, pad), tokens, settings, mask_id, eos, pad, rngs)

@@ -243,6 +243,9 @@ def test_refusals_of_blocks(runs, block_runs):
         (block_runs[0], ["--stream"], "--stream for a text that is written as a whole"),
         (block_runs[0], ["--length", "60"], "3 to 48, the model's length"),
         (runs[0], ["--stream"], "train.py --block_sizes"),
+        (runs[0], ["--stale_cache", "dual"], "add --block_size 32"),
+        (runs[1], ["--stale_cache", "dual", "--block_size", "8"], "a plain denoiser"),
+        (runs[0], ["--stale_cache", "dual", "--block_size", "8", "--speculate", "1"], "break"),
         (runs[1], ["--stream"], "train.py --block_sizes"),
         (block_runs[1], ["--stream", "--show"], "--stream with --show"),
     ):

@@ -11,6 +11,7 @@ from base.files import UserError
 from net import block_writing, twin
 from net.block_writing import Finished
 from net.samplers import Denoise, Sample, row_generators, sample
+from net.stale import StaleReader
 
 
 @dataclass
@@ -29,6 +30,17 @@ class Drawn:
     calls: int
     rows: int
 
+    def record(self, tokenizer) -> dict:
+        """Plain values for a JSON line."""
+        return {
+            "text": tokenizer.decode(self.ids),
+            "tokens": self.ids,
+            "step": self.step,
+            "probability": [round(value, 6) for value in self.probability],
+            "calls": self.calls,
+            "rows": self.rows,
+        }
+
 
 def write(
     model,
@@ -40,6 +52,7 @@ def write(
     seed: int = 0,
     first: int = 0,
     block_size: int = 0,
+    stale: str = "none",
     keep_frames: bool = False,
     note: Callable[[int], None] | None = None,
     finished: Finished | None = None,
@@ -48,6 +61,7 @@ def write(
 
     objective: the checkpoint's, "diffusion" or "ar". first: the number of the first row; with the
     seed it decides the rows' random numbers. block_size: of `blocks.choose`; 0: rows as a whole.
+    stale: a kind of net/stale.py, for a plain denoiser whose settings have a block size.
     note(n): called when n masks are left, by the denoiser alone. finished: called in its place with
     the tokens (B, L) after each block.
     Raises UserError for the twin and words behind a blank, and as `block_writing.sample` does.
@@ -73,7 +87,8 @@ def write(
         )
         lengths = (drawn.tokens != tokenizer.pad).sum(1)  # a text may have ended early
     else:
-        drawn = unmask(model, tokenizer, settings, tokens, lengths, rngs, keep_frames, note)
+        denoise = reader(model, lengths, tokens.shape[1], settings, stale)
+        drawn = unmask(denoise, tokenizer, settings, tokens, rngs, keep_frames, note)
     return samples_of(drawn, lengths)
 
 
@@ -148,20 +163,25 @@ def padded(rows: list[list[int]], pad: int, device) -> tuple[Tensor, Tensor]:
     return tokens, lengths
 
 
+def reader(model, lengths: Tensor, width: int, settings: SampleConfig, stale: str) -> Denoise:
+    """The plain denoiser for rows (B, width) of `lengths` (B,) tokens, with or without a cache."""
+    # Without padding the model gets no lengths, so it needs no attention mask.
+    seen = lengths if int(lengths.min()) < width else None
+    if stale == "none":
+        return model.bind(seen)
+    return StaleReader(model, seen, settings.block_size, stale)
+
+
 def unmask(
-    model,
+    denoise: Denoise,
     tokenizer,
     settings: SampleConfig,
     tokens: Tensor,
-    lengths: Tensor,
     rngs: list[torch.Generator],
     keep_frames: bool,
     note: Callable[[int], None] | None = None,
 ) -> Sample:
-    """The plain denoiser's samples of tokens (B, L), their padding invisible."""
-    # Without padding the model gets no lengths, so it needs no attention mask.
-    has_padding = int(lengths.min()) < tokens.shape[1]
-    denoise = model.bind(lengths if has_padding else None)
+    """The plain denoiser's samples of tokens (B, L)."""
     if note:
         denoise = noted(denoise, tokenizer.mask, len(tokens), note)
     return sample(

@@ -99,9 +99,9 @@ CASES = {
     ("train_policy", "grounding"): "--data_dir {w}/robots --out {t}/x --grounding {bad}",
     ("train_policy", "resume"): "--data_dir {w}/robots --out {run} --resume",
     ("run_policy", "checkpoint"): "--checkpoint {bad}",
-    ("tools.speculate", "checkpoint"): "--checkpoint {bad} --data_dir {w}/data",
+    ("tools.shortcuts", "checkpoint"): "--checkpoint {bad} --data_dir {w}/data",
     (
-        "tools.speculate",
+        "tools.shortcuts",
         "judge",
     ): "--checkpoint {w}/denoiser/best.pt --data_dir {w}/data --texts 1 --min_tokens 8 --judge {bad}",
     ("drive_robot", "checkpoint"): "--checkpoint {bad} --virtual",

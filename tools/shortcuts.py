@@ -1,27 +1,29 @@
-"""Measure exact speculation: calls, rows, seconds and quality against one token per call.
+"""Measure shortcuts in writing: exact speculation, and for stories approximate caches.
 
 Reads   a captioner or a text model, its data folder; --judge a text twin for stories
 Writes  a Markdown table to the screen; --json the figures
 
 Two minutes on a laptop, with the files of demo.py:
-    python -m tools.speculate --checkpoint runs/demo/captioner/best.pt
+    python -m tools.shortcuts --checkpoint runs/demo/captioner/best.pt
         --data_dir runs/demo/data --texts 64 --batches 1
 A captioner of the README, about 20 minutes on two cores:
-    python -m tools.speculate --checkpoint runs/captioner/best.pt
+    python -m tools.shortcuts --checkpoint runs/captioner/best.pt
         --data_dir data_captions_synthetic --sampler confidence --temperature 1
 Stories, judged by a twin:
-    python -m tools.speculate --checkpoint runs/small/best.pt --data_dir data_full
-        --judge runs/twin/best.pt --texts 64 --batches 1,4
+    python -m tools.shortcuts --checkpoint runs/small/best.pt --data_dir data_full
+        --judge runs/twin/best.pt --texts 64 --batches 1,4 --caches prefix,dual
 
 Every side writes the same texts of the val split with the same seeds: one token per call, guesses
-ahead, and plain parallel decoding with as many calls as each number of guesses took. The sides take
-turns. A ratio is the median over rounds of the one-token seconds divided by the side's.
+ahead, and plain parallel decoding with as many calls as each number of guesses took. With --caches,
+blocks are also written without a cache and with each cache; *agreement* is the share of tokens that
+are equal. The sides take turns. A ratio is the median over rounds of the one-token seconds divided
+by the side's.
 """
 
 import json
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -29,10 +31,11 @@ import torch
 from base import files, flags, metrics
 from base.config import SPECULATIVE, SampleConfig
 from base.errors import UserError
-from base.flags import check, numbers, resolve, setting
+from base.flags import check, numbers, resolve, setting, unknown
 from caption import judging, writer
 from caption.data import CaptionData
 from loop import checkpoint, hardware, progress
+from net import stale
 from text import samples, scores, stories
 from text.data import TextData
 from tools import speed
@@ -40,12 +43,22 @@ from tools import speed
 AT_ONCE = 64  # texts that are written together for their quality
 LEAST = 16  # texts that are timed at least: how many guesses hold differs from text to text
 
-# write(settings, first, count): texts number first .. first + count - 1, with ids, calls and rows
-Write = Callable[[SampleConfig, int, int], list]
+
+@dataclass
+class Side:
+    """A way of writing. stale: its cache (net/stale.py). found: calls, rows and quality."""
+
+    settings: SampleConfig
+    stale: str = "none"
+    found: dict = field(default_factory=dict)
+
+
+# write(side, first, count): texts number first .. first + count - 1, with ids, calls and rows
+Write = Callable[[Side, int, int], list]
 
 
 @dataclass
-class Speculating:
+class Shortcuts:
     """What is measured, and on what."""
 
     checkpoint: str = setting("runs/captioner/best.pt", "a captioner or a text model")
@@ -55,6 +68,9 @@ class Speculating:
     temperature: float = setting(1.0, "of the draws", at_least=0.0)
     top_p: float = setting(1.0, "of the draws", above=0.0, at_most=1.0)
     guesses: str = setting("1,2,4,8", "numbers of guesses, with commas between them")
+    caches: str | None = setting(None, "approximate caches: prefix,dual; stories only")
+    block_size: int = setting(32, "--caches: tokens of a block", at_least=1)
+    steps: int = setting(128, "--caches: calls per text", at_least=1)
     texts: int = setting(500, "texts whose quality is judged", at_least=1)
     min_tokens: int = setting(200, "stories of at least this many tokens", at_least=3)
     batches: str = setting("1,4,64", "batch sizes to time, with commas between them")
@@ -68,15 +84,18 @@ class Speculating:
         check(self)
         numbers("guesses", self.guesses)
         numbers("batches", self.batches)
+        for name in self.caches.split(",") if self.caches else []:
+            if name not in stale.KINDS[1:]:
+                raise unknown(f"--caches {self.caches}", name, list(stale.KINDS[1:]))
 
 
 def parse_args(argv):
     parser = flags.Parser(__doc__)
-    parser.add_settings(Speculating)
+    parser.add_settings(Shortcuts)
     return parser.parse_args(argv)
 
 
-def open_captions(opened: tuple, options: Speculating) -> tuple[Write, Callable]:
+def open_captions(opened: tuple, options: Shortcuts) -> tuple[Write, Callable]:
     """How captions are written, and how they are judged."""
     model, tokenizer, saved = opened
     data = CaptionData(options.data_dir, "val", model.config.max_length)
@@ -87,11 +106,12 @@ def open_captions(opened: tuple, options: Speculating) -> tuple[Write, Callable]
             "lower --texts",
         )
 
-    def write(settings: SampleConfig, first: int, count: int) -> list:
+    def write(side: Side, first: int, count: int) -> list:
         features = data.features_of(np.arange(first, first + count))
         features = writer.standardise(features, saved["statistics"], model.device)
         how = {"seed": options.seed, "first": first}
-        return writer.write(model, tokenizer, saved["objective"], features, settings, **how)
+        objective = saved["objective"]
+        return writer.write(model, tokenizer, objective, features, side.settings, **how)
 
     def judge(written: list) -> dict:
         texts = [caption.text for caption in written]
@@ -100,7 +120,7 @@ def open_captions(opened: tuple, options: Speculating) -> tuple[Write, Callable]
     return write, judge
 
 
-def open_stories(opened: tuple, options: Speculating) -> tuple[Write, Callable]:
+def open_stories(opened: tuple, options: Shortcuts) -> tuple[Write, Callable]:
     """How stories of held-out lengths are written, and how they are judged."""
     model, tokenizer, saved = opened
     held_out = TextData(options.data_dir, "val", model.config.max_length)
@@ -117,13 +137,14 @@ def open_stories(opened: tuple, options: Speculating) -> tuple[Write, Callable]:
         for text in whole[: options.texts]
     ]
 
-    def write(settings: SampleConfig, first: int, count: int) -> list:
+    def write(side: Side, first: int, count: int) -> list:
         rows = blank[first : first + count]
-        how = {"seed": options.seed, "first": first}
-        return stories.write(model, tokenizer, saved["objective"], rows, settings, **how)
+        how = {"seed": options.seed, "first": first, "stale": side.stale}
+        return stories.write(model, tokenizer, saved["objective"], rows, side.settings, **how)
 
     def judge(written: list) -> dict:
         texts = [np.array(text.ids) for text in written]
+        texts = [ids[ids != tokenizer.pad] for ids in texts]  # blocks may end early
         found = metrics.variety(texts)
         if twin is not None:
             found["judge_nats_per_token"] = samples.judge_texts(twin, texts, tokenizer.pad)
@@ -132,55 +153,66 @@ def open_stories(opened: tuple, options: Speculating) -> tuple[Write, Callable]:
     return write, judge
 
 
-def quality(write: Write, judge: Callable, settings: SampleConfig, count: int) -> dict:
-    """Calls and rows per text, and how good the texts are."""
+def judged(write: Write, judge: Callable, side: Side, count: int) -> list:
+    """Writes `count` texts, and fills in what was found: calls and rows per text, and quality."""
     written = []
     for first in range(0, count, AT_ONCE):
-        written += write(settings, first, min(AT_ONCE, count - first))
-    return {
+        written += write(side, first, min(AT_ONCE, count - first))
+    side.found = {
         "calls": statistics.mean(text.calls for text in written),
         "rows": statistics.mean(text.rows for text in written),
         **judge(written),
     }
+    return written
 
 
-def sides_of(write: Write, judge: Callable, options: Speculating, longest: int) -> dict[str, tuple]:
-    """Each side's settings and quality. The plain sides take as many calls as the guesses took.
-
-    longest: the steps at which a text of any length gets one token per call.
-    """
-    draws = {"temperature": options.temperature, "top_p": options.top_p}
-    exact = SampleConfig(sampler=options.sampler, steps=longest, **draws)
-    sides = {"one token per call": exact}
-    found = {}
-    bar = progress.bar(numbers("guesses", options.guesses), "quality", unit="guesses")
-    found["one token per call"] = quality(write, judge, exact, options.texts)
-    for ahead in bar:
-        name = f"{ahead} ahead"
-        sides[name] = replace(exact, speculate=ahead)
-        found[name] = quality(write, judge, sides[name], options.texts)
-        steps = max(1, round(found[name]["calls"]))
-        plain = f"plain, {steps} calls"
-        if plain not in sides:
-            sides[plain] = replace(exact, steps=steps)
-            found[plain] = quality(write, judge, sides[plain], options.texts)
-    return {name: (settings, found[name]) for name, settings in sides.items()}
+def exact_sides(write: Write, judge: Callable, options: Shortcuts, single: Side) -> dict[str, Side]:
+    """Guesses ahead, and plain sides that take as many calls as the guesses took."""
+    sides: dict[str, Side] = {}
+    for ahead in progress.bar(numbers("guesses", options.guesses), "quality", unit="guesses"):
+        side = sides[f"{ahead} ahead"] = Side(replace(single.settings, speculate=ahead))
+        judged(write, judge, side, options.texts)
+        steps = max(1, round(side.found["calls"]))
+        name = f"plain, {steps} calls"
+        if name not in sides:
+            sides[name] = Side(replace(single.settings, steps=steps))
+            judged(write, judge, sides[name], options.texts)
+    return sides
 
 
-def seconds_of(write: Write, sides: dict[str, tuple], options: Speculating, device) -> dict:
+def cached_sides(
+    write: Write, judge: Callable, options: Shortcuts, single: Side
+) -> dict[str, Side]:
+    """Blocks without a cache and with each: agreement is the share of tokens that are equal."""
+    how = replace(single.settings, block_size=options.block_size, steps=options.steps)
+    sides: dict[str, Side] = {}
+    texts = {}
+    for kind in ["none", *(options.caches or "").split(",")]:
+        side = sides[f"blocks of {options.block_size}, cache {kind}"] = Side(how, kind)
+        texts[kind] = judged(write, judge, side, options.texts)
+        same = total = 0
+        for ours, theirs in zip(texts[kind], texts["none"], strict=True):
+            pairs = list(zip(ours.ids, theirs.ids, strict=False))
+            same += sum(one == other for one, other in pairs)
+            total += max(len(ours.ids), len(theirs.ids))
+        side.found["agreement"] = same / total
+    return sides
+
+
+def seconds_of(write: Write, sides: dict[str, Side], options: Shortcuts, device) -> dict:
     """Seconds per text of each side at each batch size: (name, batch) -> seconds and ratio."""
     result = {}
     for batch in numbers("batches", options.batches):
         count = min(options.texts, max(LEAST, batch))
 
-        def timed(settings: SampleConfig, batch: int = batch, count: int = count) -> Callable:
+        def timed(side: Side, batch: int = batch, count: int = count) -> Callable:
             def work():
                 for first in range(0, count, batch):
-                    write(settings, first, min(batch, count - first))
+                    write(side, first, min(batch, count - first))
 
             return work
 
-        works = {name: timed(settings) for name, (settings, _) in sides.items()}
+        works = {name: timed(side) for name, side in sides.items()}
         times = speed.alternate(works, options.repeats, device)
         for name, own in times.items():
             result[name, batch] = {
@@ -192,8 +224,8 @@ def seconds_of(write: Write, sides: dict[str, tuple], options: Speculating, devi
 
 def table(rows: list[dict], batches: list[int]) -> str:
     """The figures as a Markdown table."""
-    shown = ("truthful", "cider", "bleu_4", "judge_nats_per_token", "unigram_entropy")
-    names = [name for name in shown if name in rows[0]]
+    shown = ("truthful", "cider", "bleu_4", "judge_nats_per_token", "unigram_entropy", "agreement")
+    names = [name for name in shown if any(name in row for row in rows)]
     head = ["", "calls", "rows", *names]
     lines = [[*head, *(f"batch {batch}, ms (times faster)" for batch in batches)]]
     for row in rows:
@@ -208,7 +240,7 @@ def table(rows: list[dict], batches: list[int]) -> str:
 
 
 def main(argv=None):
-    options = resolve(Speculating, parse_args(argv))
+    options = resolve(Shortcuts, parse_args(argv))
     if options.threads:
         torch.set_num_threads(options.threads)
     device = hardware.choose_device(options.device)
@@ -219,15 +251,23 @@ def main(argv=None):
             "a denoiser: a twin writes one token per call already",
             "choose a denoiser's checkpoint",
         )
+    if options.caches and opened[2]["kind"] == "caption":
+        raise UserError("--caches for a captioner", "a text model's checkpoint", "drop --caches")
     opener = open_captions if opened[2]["kind"] == "caption" else open_stories
     write, judge = opener(opened, options)
-    sides = sides_of(write, judge, options, opened[0].config.max_length)
+    # As many steps as the longest text has tokens: one token per call.
+    draws = {"temperature": options.temperature, "top_p": options.top_p}
+    single = Side(SampleConfig(options.sampler, opened[0].config.max_length, **draws))
+    judged(write, judge, single, options.texts)
+    sides = {"one token per call": single, **exact_sides(write, judge, options, single)}
+    if options.caches:
+        sides |= cached_sides(write, judge, options, single)
     times = seconds_of(write, sides, options, device)
     batches = numbers("batches", options.batches)
     rows = []
-    for name, (_, found) in sides.items():
+    for name, side in sides.items():
         own = {str(batch): times[name, batch] for batch in batches}
-        rows.append({"side": name, **found, "batches": own})
+        rows.append({"side": name, **side.found, "batches": own})
     print(table(rows, batches))
     if options.json:
         facts = {**flags.to_dict(options), "threads": torch.get_num_threads(), "rows": rows}
