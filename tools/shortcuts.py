@@ -16,8 +16,9 @@ Stories, judged by a twin:
 Every side writes the same texts of the val split with the same seeds: one token per call, guesses
 ahead, and plain parallel decoding with as many calls as each number of guesses took. With --caches,
 blocks are also written without a cache and with each cache; *agreement* is the share of tokens that
-are equal. The sides take turns. A ratio is the median over rounds of the one-token seconds divided
-by the side's.
+are equal. *trace_nats* is the mean of -log p of a whole text by its own trace; sides with the same law
+have the same mean. The sides take turns. A ratio is the median over rounds of the one-token seconds
+divided by the side's.
 """
 
 import json
@@ -158,9 +159,13 @@ def judged(write: Write, judge: Callable, side: Side, count: int) -> list:
     written = []
     for first in range(0, count, AT_ONCE):
         written += write(side, first, min(AT_ONCE, count - first))
+    each = np.array([-np.log(text.probability).sum() for text in written])
     side.found = {
         "calls": statistics.mean(text.calls for text in written),
         "rows": statistics.mean(text.rows for text in written),
+        # Equal laws have equal means: this is an estimate of the law's entropy.
+        "trace_nats": float(each.mean()),
+        "trace_nats_ci95": metrics.ratio_interval(each, np.ones(len(each))),
         **judge(written),
     }
     return written
@@ -224,7 +229,15 @@ def seconds_of(write: Write, sides: dict[str, Side], options: Shortcuts, device)
 
 def table(rows: list[dict], batches: list[int]) -> str:
     """The figures as a Markdown table."""
-    shown = ("truthful", "cider", "bleu_4", "judge_nats_per_token", "unigram_entropy", "agreement")
+    shown = (
+        "trace_nats",
+        "truthful",
+        "cider",
+        "bleu_4",
+        "judge_nats_per_token",
+        "unigram_entropy",
+        "agreement",
+    )
     names = [name for name in shown if any(name in row for row in rows)]
     head = ["", "calls", "rows", *names]
     lines = [[*head, *(f"batch {batch}, ms (times faster)" for batch in batches)]]
