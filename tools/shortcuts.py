@@ -16,9 +16,9 @@ Stories, judged by a twin:
 Every side writes the same texts of the val split with the same seeds: one token per call, guesses
 ahead, and plain parallel decoding with as many calls as each number of guesses took. With --caches,
 blocks are also written without a cache and with each cache; *agreement* is the share of tokens that
-are equal. *trace_nats* is the mean of -log p of a whole text by its own trace; sides with the same law
-have the same mean. The sides take turns. A ratio is the median over rounds of the one-token seconds
-divided by the side's.
+are equal. *trace_nats* is the mean of -log p of a whole text by its own trace; sides with the same
+law have the same mean. The sides take turns. A ratio is the median over rounds of the one-token
+seconds divided by the side's.
 """
 
 import json

@@ -135,6 +135,20 @@ def test_captions_of_one_image_share_its_keys(world):
         )
 
 
+def test_guesses_change_no_likeliest_caption(world):
+    """--speculate reads neighbours of each row: its image, its length, its blind side."""
+    _, model, tokenizer, _, _, seen = world
+    for guidance in (1.0, 2.0):
+        written = []
+        for ahead in (0, 1, 4):
+            settings = SampleConfig("confidence", 64, temperature=0.0, speculate=ahead)
+            captions = writer.write(
+                model, tokenizer, "diffusion", seen, settings, guidance=guidance
+            )
+            written.append([caption.ids for caption in captions])
+        assert written[0] == written[1] == written[2]
+
+
 def test_no_image_is_no_condition(world):
     """All-zero features add nothing, bit for bit, and guidance of 1 changes nothing."""
     _, model, tokenizer, _, _, seen = world

@@ -154,6 +154,21 @@ def test_four_together_are_four_alone(world, form):
     assert [one.ids for one in together] == [one.ids for one in alone]
 
 
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "ar"])
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+def test_guesses_change_no_likeliest_text(world, form, guidance):
+    """--speculate reads neighbours of each pair: its condition, its length, its blind side."""
+    _, models, some = world
+    model, tokenizer, _ = models[form]
+    four = [emptied(pair, tokenizer.mask) for pair in some[:4]]
+    written = []
+    for ahead in (0, 1, 3):
+        settings = SampleConfig("confidence", 96, temperature=0.0, speculate=ahead)
+        filled = writer.fill(model, tokenizer, form, four, settings, guidance=guidance)
+        written.append([text.ids for text in filled])
+    assert written[0] == written[1] == written[2]
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_the_figures_of_one_token(world, form):
     """One blank of one token: the bound is that token's -log p, in any number of draws; the twin's is it and its [EOS]'s."""
