@@ -85,7 +85,7 @@ def few_data(path, runs: list[dict]) -> None:
     The best trial of each side is bold, and a dot marks its best point.
     """
     panels = list(dict.fromkeys(run["unique_tokens"] for run in runs))
-    figure, grid = canvas(5.5 * len(panels), 4, 1, len(panels))
+    figure, grid = canvas(5.5 * len(panels), 4.6, 1, len(panels))
     for axes, wanted in zip(np.atleast_1d(grid), panels, strict=True):
         mine = [run for run in runs if run["unique_tokens"] == wanted]
         for run in sorted(mine, key=lambda run: run["is_best"]):  # bold lines lie above
@@ -102,7 +102,10 @@ def few_data(path, runs: list[dict]) -> None:
             title=f"{mine[0]['tokens']:,} tokens",
         )
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, title="best trial (dropout:weight decay)", title_fontsize=8)
+        title = "best trial (dropout:weight decay)"
+        # Below the panel, where it hides no curve.
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15)}
+        axes.legend(fontsize=8, title=title, title_fontsize=8, **below)
     save(figure, path)
 
 

@@ -3,11 +3,12 @@
 Reads   data_full/ (--data_dir): the first whole documents of the train split, and val
 Writes  a run folder per trial (--out); a Markdown table on the screen; --picture; --json
 
-A minute or two on a laptop, after data_prep.py as in docs/stories.md:
-    python -m tools.few_data --data_dir data_mine --unique_tokens 2000,8000 --passes 8
-        --trials 0:0.1,0.2:0.1 --d_model 32 --heads 2 --layers 2 --max_length 128
-For real, hours of one GPU or days of a core:
-    python -m tools.few_data --unique_tokens 100000,300000 --passes 512 --picture few_data.png
+Four minutes on a laptop, after data_prep.py as in docs/stories.md:
+    python -m tools.few_data --data_dir data_mine --out runs/few_laptop --unique_tokens 2000
+        --passes 256 --trials 0:0.1,0.2:0.1 --d_model 64 --heads 2 --layers 2 --max_length 128
+        --learning_rate 0.01 --warmup_steps 20 --eval_documents 23
+For real, at most 410 million tokens (its first line says how much arithmetic that is):
+    python -m tools.few_data --unique_tokens 100000,300000 --passes 128 --picture few_data.png
 
 Both sides get the same trials: dropout and weight decay. All runs have the same data, order of
 rows, steps and constant learning rate after the warm-up, so each point of a curve is a finished

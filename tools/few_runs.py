@@ -135,7 +135,7 @@ def is_finished(trial: Trial) -> bool:
         raise UserError(
             f"{trial.folder} after {saved['step']:,} steps", f"at most {last:,}", "raise --passes"
         )
-    return saved["step"] == last or 0 < trial.settings["patience"] <= saved["no_better"]
+    return saved["step"] == last or 0 < trial.settings["patience"] <= saved.get("no_better", 0)
 
 
 def command(trial: Trial, data_dir: str, device: str, threads: int) -> list[str]:
