@@ -13,12 +13,15 @@ The twin, on the same rows in the same order, and a denoiser that starts from th
     python train.py --init_from checkpoints_ar/best.pt --out checkpoints_from_ar
 One network for several block sizes, from a single token to the whole row (net/blocks.py):
     python train.py --block_sizes 1,16,256 --init_from checkpoints/best.pt --out checkpoints_blocks
+Few texts, read many times (tools/few_data.py compares both sides there):
+    python train.py --unique_tokens 300000 --dropout 0.1 --patience 6 --out checkpoints_few
 """
 
 from dataclasses import dataclass, replace
 
 from base import config, files, flags
 from base.config import ModelConfig, TrainConfig
+from base.files import UserError
 from base.flags import setting
 from loop import checkpoint, distributed, fit, recipe
 from loop.batches import with_block_sizes, with_noise
@@ -83,7 +86,26 @@ def read_data(setup: recipe.Setup, start: TextStart, own: TextRun):
         # Before the processes meet, each of them refuses by itself (loop/recipe.py).
         recipe.refuse_other_data(start.data_dir, "texts", [fingerprint], [saved])
         recipe.refuse_other_model(setup.resume, model_config, own.objective)
+        # Fewer documents are other batches too. Version 0.2.0 and before trained on all.
+        kept = setup.resume.get("flags", {}).get("unique_tokens", 0)
+        if own.unique_tokens != kept:
+            raise UserError(
+                f"--unique_tokens {own.unique_tokens}", f"the run's own, {kept}", "leave it out"
+            )
+    if own.unique_tokens:
+        train.keep_first(own.unique_tokens)
     return model_config, train, held_out
+
+
+def say_data(train: TextData, batches: Batches, cfg: TrainConfig) -> None:
+    """Print what a run reads, and how often."""
+    line = (
+        f"data: {train.num_documents:,} documents, {len(train.starts):,} rows, "
+        f"{train.num_tokens:,} tokens, {batches.epoch_steps:,} steps per epoch"
+    )
+    if not cfg.minutes:  # the number of steps is not known yet
+        line += f"; {cfg.max_steps:,} steps make {batches.passes(cfg.max_steps):,.1f} passes"
+    distributed.say(line)
 
 
 def main(argv=None):
@@ -101,10 +123,7 @@ def main(argv=None):
     batches = Batches(train, cfg.batch_size, cfg.accumulate, cfg.seed, pad_multiple)
     sizes = model_config.trained_sizes
     sized = with_block_sizes(batches, cfg.seed, sizes) if sizes else batches
-    distributed.say(
-        f"data: {len(train.starts):,} rows, {int(train.lengths.sum()):,} tokens, "
-        f"{batches.epoch_steps:,} steps per epoch"
-    )
+    say_data(train, batches, cfg)
     # generate.py draws lengths from it, and the bound pays for lengths under it.
     statistics = {"row_lengths": train.length_histogram().tolist()}
     metrics = fit.fit(

@@ -245,6 +245,16 @@ class TrainConfig:
     seed: int = setting(0, "decides the weights, the data order and the masks", at_least=0)
     log_every: int = setting(10, "steps between lines in log.jsonl", at_least=1)
     eval_every: int = setting(500, "steps between evaluations; 0 means only at the end", at_least=0)
+    eval_growth: float = setting(
+        1.0,
+        "leave out evaluations, so that their steps grow by this factor; 1: leave out none",
+        at_least=1.0,
+    )
+    patience: int = setting(
+        0,
+        "stop after this many evaluations in a row that were no better than the best; 0: never",
+        at_least=0,
+    )
     save_every: int = setting(
         500, "steps between saved states; 0 means only at the end", at_least=0
     )

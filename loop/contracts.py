@@ -61,5 +61,6 @@ class Checkpoint(TypedDict, total=False):
     best: float
     tokens_seen: int
     skipped: int
+    no_better: int
     shards: str
     shard_files: dict[str, dict]

@@ -73,20 +73,20 @@ def fit(
             else:
                 rows = nonfinite_rows(run, loss_fn, micro_batches, step, arithmetic)
                 run.skip(step, result.problem, rows)
-            run.step = step + 1
-            run.tokens_seen += int(result.tokens) if result.is_good else 0
+            run.count(step, result.tokens if result.is_good else 0)
             bar.update()
             forecast.note(run.step, micro_batches)
-            is_last = run.step == cfg.max_steps
-            if result.is_good and (is_last or is_due(run.step, cfg.log_every)):
+            if result.is_good and (run.is_over or is_due(run.step, cfg.log_every)):
                 log(run, result, rate, speed.measure(), bar)
-            if eval_fn and (is_last or is_due(run.step, cfg.eval_every)):
+            if eval_fn and (run.is_over or evaluation_is_due(run.step, cfg)):
                 run.evaluate(eval_fn, preview_fn, arithmetic)
                 speed.restart()  # an evaluation is no part of the training speed
             received = distributed.any_signal(stop.received)  # in whichever process it arrived
-            if is_last or received or is_due(run.step, cfg.save_every):
+            if run.is_over or received or is_due(run.step, cfg.save_every):
                 run.save()
-            if received and not is_last:  # a run at its last step ends as usual
+            if run.is_over:  # also with a signal: a run at its last step ends as usual
+                break
+            if received:
                 leave(received, run.step, bar)
     run.whole_model()
     return run.metrics
@@ -154,6 +154,19 @@ def trial_step(
 def is_due(step: int, every: int) -> bool:
     """Whether an action is due that is done every `every` steps; 0 means never."""
     return bool(every) and step % every == 0
+
+
+def evaluation_is_due(step: int, cfg: TrainConfig) -> bool:
+    """Whether the weights are scored after `step`: every cfg.eval_every steps, or less and less
+    often if cfg.eval_growth says so.
+    """
+    if not is_due(step, cfg.eval_every):
+        return False
+    number, mark = step // cfg.eval_every, 1.0
+    # The marks 1, g, g², ... are rounded up; multiplied, they are the same on every machine.
+    while cfg.eval_growth > 1 and math.ceil(mark) < number:
+        mark *= cfg.eval_growth
+    return cfg.eval_growth == 1 or math.ceil(mark) == number
 
 
 class Speed:

@@ -25,7 +25,7 @@ MODEL_TYPE = "diffusion-llm"
 WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.json", "README.md"
 NAMES = (WEIGHTS, TOKENIZER, CARD, CONFIG)  # config.json is written last
 # Only a run that continues needs these, and it needs resume.pt itself.
-OF_A_RUN = ("optimizer", "best", "tokens_seen", "skipped", "shards", "shard_files")
+OF_A_RUN = ("optimizer", "best", "tokens_seen", "skipped", "no_better", "shards", "shard_files")
 HUB = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")  # hub:OWNER/NAME@REVISION
 WHAT = "a folder that tools.publish wrote"
 AGAIN = "download or copy it again, or publish it again"

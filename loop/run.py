@@ -127,6 +127,7 @@ class Run:
         self.tokens_seen = 0
         self.metrics: dict[str, float] = {}
         self.skipped = 0
+        self.no_better = 0  # evaluations since the best
         if resume is not None:
             self.continue_from(resume)
         self.log = Log(run_dir / "log.jsonl", self.step, cfg.tensorboard)
@@ -138,7 +139,17 @@ class Run:
 
     def steps_left(self) -> range:
         """The steps that are still to do, counted from 0."""
-        return range(self.step, self.cfg.max_steps)
+        return range(self.step, self.step if self.is_over else self.cfg.max_steps)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has made its last step."""
+        return self.step >= self.cfg.max_steps or self.is_out_of_patience
+
+    @property
+    def is_out_of_patience(self) -> bool:
+        """Whether the last cfg.patience evaluations were no better than the best before them."""
+        return 0 < self.cfg.patience <= self.no_better
 
     def whole_model(self) -> Any:
         """The caller's model, on its device, with the trained weights."""
@@ -170,6 +181,7 @@ class Run:
         self.tokens_seen = resume["tokens_seen"]
         self.metrics = resume["metrics"]
         self.skipped = resume.get("skipped", 0)  # version 0.1.0 had no --skip_nonfinite
+        self.no_better = resume.get("no_better", 0)  # nor --patience
 
     def content(self) -> Checkpoint:
         """A checkpoint of this step, nothing in it split; all processes must ask for it."""
@@ -198,6 +210,7 @@ class Run:
             "best": self.best,
             "tokens_seen": self.tokens_seen,
             "skipped": self.skipped,
+            "no_better": self.no_better,
         }
         if self.is_split:
             from loop import shards
@@ -213,6 +226,11 @@ class Run:
 
                 shards.remove_others(self.dir, resume.get("shards"))
         distributed.barrier()  # no process ends before everything is on disk
+
+    def count(self, step: int, tokens: float) -> None:
+        """Note that `step` is done, and how many tokens the weights have learnt from in it."""
+        self.step = step + 1
+        self.tokens_seen += int(tokens)
 
     def skip(self, step: int, problem: str, rows: str) -> None:
         """Leave out a step without a finite loss or gradient.
@@ -271,11 +289,15 @@ class Run:
         if preview:
             files.write_text(self.dir / "samples" / f"step_{self.step:06d}.txt", preview + "\n")
         score = next(iter(self.metrics.values()))
+        self.no_better += 1
         if score < self.best:
+            self.no_better = 0
             self.best = score  # in all processes: rank 0 told them its figures
             content = self.content()
             if distributed.leads():
                 checkpoint.save(self.dir / "best.pt", content)
+        if self.is_out_of_patience:
+            announce(self.step, f"stopped: {self.no_better} evaluations without a better figure")
 
     @contextlib.contextmanager
     def evaluated_weights(self) -> Iterator[None]:

@@ -71,6 +71,57 @@ def mark_human(axes, entropy: float, nats: float) -> None:
     axes.plot(entropy, nats, "k*", markersize=14, label="human text")
 
 
+# --- few data, many passes ---------------------------------------------------------------------
+
+# Blue and vermilion of Okabe and Ito's colours, which colour-blind people tell apart.
+SIDES = {"diffusion": ("diffusion", "#0072B2", "-"), "ar": ("twin", "#D55E00", "--")}
+ABOVE = 1.6  # curves are cut off this many times above the best point of the worst run
+
+
+def few_data(path, runs: list[dict]) -> None:
+    """Held-out bits per byte against passes: a panel per number of tokens, a line per run.
+
+    runs: unique_tokens, tokens, side (a key of SIDES), trial, is_best, passes and bits_per_byte.
+    The best trial of each side is bold, and a dot marks its best point.
+    """
+    panels = list(dict.fromkeys(run["unique_tokens"] for run in runs))
+    figure, grid = canvas(5.5 * len(panels), 4.6, 1, len(panels))
+    for axes, wanted in zip(np.atleast_1d(grid), panels, strict=True):
+        mine = [run for run in runs if run["unique_tokens"] == wanted]
+        for run in sorted(mine, key=lambda run: run["is_best"]):  # bold lines lie above
+            draw_run(axes, run)
+        every = np.concatenate([run["bits_per_byte"] for run in mine])
+        highest = max(np.min(run["bits_per_byte"]) for run in mine)
+        low, high = every.min(), min(every.max(), ABOVE * highest)
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        axes.set_xscale("log", base=2)  # base 10 would have one or two ticks
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set(
+            xlabel="passes over the tokens",
+            ylabel="held-out bits per byte",
+            title=f"{mine[0]['tokens']:,} tokens",
+        )
+        axes.grid(alpha=0.3)
+        title = "best trial (dropout:weight decay)"
+        # Below the panel, where it hides no curve.
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15)}
+        axes.legend(fontsize=8, title=title, title_fontsize=8, **below)
+    save(figure, path)
+
+
+def draw_run(axes, run: dict) -> None:
+    """A run as a thin line, or as a bold line with its best point if it is its side's best."""
+    name, colour, style = SIDES[run["side"]]
+    passes, bits = run["passes"], run["bits_per_byte"]
+    if not run["is_best"]:
+        axes.plot(passes, bits, style, color=colour, linewidth=0.8, alpha=0.6)
+        return
+    best = int(np.argmin(bits))
+    label = f"{name} {run['trial']}: {bits[best]:.3f} at pass {passes[best]:.1f}"
+    axes.plot(passes, bits, style, color=colour, linewidth=2.4, label=label)
+    axes.plot(passes[best], bits[best], "o", color=colour, markersize=7)
+
+
 # --- captions ----------------------------------------------------------------------------------
 
 

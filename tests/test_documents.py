@@ -52,6 +52,11 @@ SMALL = {
     "demo": {"--num_train": 24, "--num_val": 10, "--max_steps": 10},
     "export_onnx": {"--inputs": 4},
     "tools.benchmark": {"--repeats": 1},
+    "tools.few_data": {
+        **{"--unique_tokens": 400, "--trials": "0.1:0.1", "--passes": 2},
+        **{"--d_model": 16, "--heads": 2, "--layers": 1, "--max_length": 32, "--batch_size": 4},
+        **{"--eval_documents": 4, "--draws": 1, "--threads": 1},
+    },
     "tools.table": {"--episodes": 1},
     "prep_robot_demos": {"--num_demos": 3, "--num_stills": 24},
     "train_grounding": {"--max_steps": 4, "--batch_size": 4, "--threads": 1},

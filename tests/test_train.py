@@ -132,6 +132,7 @@ def test_compiled_blocks_train_alike(data_dir, tmp_path):
         ["--estimator", "cosine"],
         ["--objective", "ar"],
         ["--block_sizes", "1,4,48", "--accumulate", "2"],
+        ["--unique_tokens", "500", "--eval_growth", "2"],
     ],
 )
 def test_a_resumed_run_keeps_its_objective(flags, data_dir, tmp_path, monkeypatch):
@@ -159,11 +160,24 @@ def test_a_resumed_run_keeps_its_objective(flags, data_dir, tmp_path, monkeypatc
     same_run(tmp_path / "straight", tmp_path / "run")
 
 
+def test_few_tokens_are_read_many_times(data_dir, tmp_path, capsys):
+    run = make_run(data_dir, tmp_path / "run", "--unique_tokens", "500", "--max_steps", "12")
+    said = capsys.readouterr().err
+    few = TextData(data_dir, "train", 48)
+    few.keep_first(500)
+    passes = 12 * 4 / len(few.starts)
+    assert f"{few.num_tokens} tokens" in said and f"12 steps make {passes:.1f} passes" in said
+    # The lengths of the texts that it never reads are unknown to it.
+    assert sum(content(run)["statistics"]["row_lengths"]) == len(few.starts)
+
+
 def test_refusals(straight, data_dir, tmp_path):
     for words, message in (
         ([], "a run in"),
         (["--resume", "--max_length", "32"], "the model that is being resumed"),
         (["--resume", "--objective", "ar"], "the model that is being resumed"),
+        (["--resume", "--unique_tokens", "500"], "found --unique_tokens 500; expected the run's"),
+        (["--out", str(tmp_path / "a"), "--unique_tokens", "2"], "raise --unique_tokens"),
         (
             ["--resume", "--data_dir", str(make_data(tmp_path / "other", seed=1))],
             "the data of the run",

@@ -55,6 +55,27 @@ class TextData:
         self.starts = self.offsets[self.documents] + before
         self.lengths = after - before + 1
 
+    def keep_first(self, unique_tokens: int) -> None:
+        """Keep the first whole documents that hold at most `unique_tokens` predicted tokens.
+
+        Raises UserError if the first document holds more.
+        """
+        predicted = np.diff(self.offsets) - 1
+        count = int(np.searchsorted(np.cumsum(predicted), unique_tokens, side="right"))
+        if not count:
+            raise UserError(
+                f"--unique_tokens {unique_tokens:,} and a first document of {predicted[0]:,}",
+                "at least one whole document",
+                "raise --unique_tokens",
+            )
+        self.offsets = self.offsets[: count + 1]
+        self.cut()
+
+    @property
+    def num_tokens(self) -> int:
+        """The predicted tokens of all rows: the first token of a row is given."""
+        return int((self.lengths - 1).sum())
+
     @property
     def num_documents(self) -> int:
         return len(self.offsets) - 1
@@ -109,6 +130,10 @@ class Batches:
         self.epoch_steps = max(1, len(data.starts) // batch_size)
         self.epoch = -1
         self.order = np.empty(0)
+
+    def passes(self, steps: int) -> float:
+        """How often `steps` steps see each row, on average."""
+        return steps * self.batch_size / len(self.data.starts)
 
     def shuffle(self, epoch: int) -> np.ndarray:
         """The rows of every batch of an epoch: (steps, batch_size)."""

@@ -20,7 +20,7 @@ PREVIEW_LENGTH = 128  # tokens of a sample in samples/: long enough to judge, qu
 
 @dataclass
 class TextRun:
-    """The loss and its evaluation. A resumed run keeps these."""
+    """The loss, its data and its evaluation. A resumed run keeps these."""
 
     objective: str = setting(
         "diffusion", "what to train; ar is the autoregressive twin", choices=config.OBJECTIVES
@@ -35,6 +35,11 @@ class TextRun:
         "bound", "weights of the loss; bound is the likelihood's own", choices=config.WEIGHTS
     )
     complementary: bool = setting(False, "train on each mask and its opposite")
+    unique_tokens: int = setting(
+        0,
+        "train on the first whole documents that hold at most this many tokens; 0: on all",
+        at_least=0,
+    )
     eval_documents: int = setting(200, "held-out documents at each evaluation", at_least=1)
 
     def __post_init__(self):

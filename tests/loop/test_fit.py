@@ -15,6 +15,7 @@ from loop import distributed, fit, hardware
 from loop.batches import step_generator, to_device, with_noise_levels
 from loop.optim import make_optimizers
 from model import Denoiser
+from net import twin
 from tests.making.corpus import make_data, make_run
 from text.data import Batches, TextData
 
@@ -49,7 +50,7 @@ def test_accumulation_does_not_change_the_batch(data_dir):
             )
         )
         cfg = TrainConfig(optimizer="adamw", clip=0.0, learning_rate=1e-12)
-        loss_fn = lambda model, batch, rng: train.twin.loss(model, *to_device(batch, "cpu")[::2])
+        loss_fn = lambda model, batch, rng: twin.loss(model, *to_device(batch, "cpu")[::2])
         result = fit.optimizer_step(
             distributed.Objective(model, loss_fn),
             batches(5),
@@ -173,6 +174,37 @@ def test_steps_left_out_change_nothing_and_are_counted(how, data_dir, tmp_path, 
     assert a["skipped"] == b["skipped"] == 3 and all(
         torch.equal(a["weights"][name], b["weights"][name]) for name in a["weights"]
     )
+
+
+def test_evaluations_grow_apart():
+    def due(**settings) -> list[int]:
+        cfg = TrainConfig(**settings)
+        return [step for step in range(1, 41) if fit.evaluation_is_due(step, cfg)]
+
+    assert due(eval_every=10) == [10, 20, 30, 40] and due(eval_every=0, eval_growth=2.0) == []
+    assert due(eval_every=2, eval_growth=2.0) == [2, 4, 8, 16, 32]
+    assert due(eval_every=1, eval_growth=1.5) == [1, 2, 3, 4, 6, 8, 12, 18, 26, 39]
+
+
+def test_a_run_without_patience_stops_early_and_stays_stopped(data_dir, tmp_path, monkeypatch):
+    """The figures fall twice; then no evaluation is better than the best."""
+    figures = {2: 3.0, 4: 2.0, 6: 2.0, 8: 2.5, 10: 1.0}
+    real = fit.Run.evaluate
+
+    def evaluate(run, eval_fn, *rest):
+        real(run, lambda model: {"nats_per_token": figures[run.step]}, *rest)
+
+    monkeypatch.setattr(fit.Run, "evaluate", evaluate)
+    words = ["--max_steps", "10", "--eval_every", "2", "--save_every", "2"]
+    run = make_run(data_dir, tmp_path / "run", *words, "--patience", "2")
+    saved = torch.load(run / "resume.pt", weights_only=True)
+    assert (saved["step"], saved["best"], saved["no_better"]) == (8, 2.0, 2)
+    assert torch.load(run / "best.pt", weights_only=True)["step"] == 4
+    again = ["--data_dir", str(data_dir), "--out", str(run), "--resume"]
+    train.main(again)
+    assert torch.load(run / "resume.pt", weights_only=True)["step"] == 8
+    train.main([*again, "--patience", "3"])
+    assert torch.load(run / "best.pt", weights_only=True)["step"] == 10
 
 
 def test_batches_beside_a_gpu_are_made_one_ahead_and_in_order():

@@ -10,7 +10,9 @@ from show import plots
 def coarse(monkeypatch):
     """Few pixels: what is drawn counts here, not how finely."""
     drawn = plots.canvas
-    monkeypatch.setattr(plots, "canvas", lambda width, height: drawn(width / 2, height / 2))
+    monkeypatch.setattr(
+        plots, "canvas", lambda width, height, *grid: drawn(width / 2, height / 2, *grid)
+    )
 
 
 @pytest.mark.parametrize("names", [("truthful", "set_exact"), ("cider",)])
@@ -43,6 +45,27 @@ def test_sampler_grid_has_a_line_per_sampler(tmp_path, monkeypatch):
     first, second, human = drawn[0].axes[0].lines
     assert np.allclose(first.get_xdata(), [4.4, 4.8]) and second.get_label() == "entropy_bound"
     assert human.get_label() == "human text" and human.get_xdata() == [5.0]
+
+
+def test_few_data_has_a_panel_per_number_of_tokens(tmp_path, monkeypatch):
+    runs = []
+    for wanted in (1000, 3000):
+        for side, best in (("diffusion", 1.1), ("ar", 1.2)):
+            for trial, bits in (("0:0.1", [2.0, best, 4.0]), ("0.1:0.1", [2.0, 1.5, 1.3])):
+                run = {"unique_tokens": wanted, "tokens": wanted - 5, "side": side, "trial": trial}
+                run |= {"passes": [0.5, 1.0, 2.0], "bits_per_byte": bits}
+                runs.append(run | {"is_best": trial == "0:0.1"})
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    plots.few_data(tmp_path / "few.png", runs)
+    first, second = drawn[0].axes
+    assert (first.get_title(), second.get_title()) == ("995 tokens", "2,995 tokens")
+    assert first.get_xscale() == "log" and first.get_ylim()[1] < 2.2  # 4.0 is cut off
+    labels = [text.get_text() for text in first.get_legend().get_texts()]
+    assert labels == ["diffusion 0:0.1: 1.100 at pass 1.0", "twin 0:0.1: 1.200 at pass 1.0"]
+    thin = [line for line in first.lines if line.get_linewidth() < 1]
+    assert len(first.lines) == 6 and len(thin) == 2  # two thin, two bold, two dots
+    assert len({line.get_color() for line in first.lines}) == 2
 
 
 def test_kept_by_doubt_has_a_line_per_signal(tmp_path, monkeypatch):

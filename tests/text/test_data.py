@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from base.files import UserError
 from base.tokenizer import Tokenizer
 from loop import batches
 from tests.making.corpus import make_data
@@ -88,6 +89,34 @@ def test_an_epoch_holds_every_row_once_and_the_step_decides_everything(folder):
     assert (
         len(Batches(rows, 1000, seed=0)(0)[0]["rows"]) == 1000
     )  # fewer rows than a batch: repeated
+
+
+@pytest.mark.parametrize("limit", [40, 300, 1000, 10**6])
+def test_the_first_whole_documents_within_a_limit(folder, limit):
+    """As many as the limit holds, uncut; the step decides the batch here too."""
+    every, few = TextData(folder, "train", 32), TextData(folder, "train", 32)
+    few.keep_first(limit)
+    count = few.num_documents
+    assert few.num_tokens == every.offsets[count] - count <= limit  # all tokens but each [BOS]
+    if count < every.num_documents:
+        assert every.offsets[count + 1] - (count + 1) > limit
+    assert np.array_equal(few.offsets, every.offsets[: count + 1])
+    first = every.documents < count
+    assert np.array_equal(few.starts, every.starts[first])
+    assert few.length_histogram().sum() == first.sum()
+    again = TextData(folder, "train", 32)
+    again.keep_first(limit)
+    one, two = Batches(few, 4, seed=3), Batches(again, 4, seed=3)
+    for step in (9, 0, 25):
+        assert np.array_equal(one(step)[0]["rows"], two(step)[0]["rows"])
+        assert one(step)[0]["rows"].max() < len(few.starts)
+    assert one.passes(len(few.starts)) == 4
+
+
+def test_a_limit_below_the_first_document_is_refused(folder):
+    few = TextData(folder, "train", 32)
+    with pytest.raises(UserError, match="found --unique_tokens 3 and a first document of"):
+        few.keep_first(3)
 
 
 def test_place_frees_what_is_predicted(folder):
