@@ -13,6 +13,8 @@ The twin, on the same rows in the same order, and a denoiser that starts from th
     python train.py --init_from checkpoints_ar/best.pt --out checkpoints_from_ar
 One network for several block sizes, from a single token to the whole row (net/blocks.py):
     python train.py --block_sizes 1,16,256 --init_from checkpoints/best.pt --out checkpoints_blocks
+Soft masks, which carry beliefs from one call to the next (net/soft_masks.py):
+    python train.py --soft_masks --out checkpoints_soft
 """
 
 from dataclasses import dataclass, replace
@@ -21,8 +23,8 @@ from base import config, files, flags
 from base.config import ModelConfig, TrainConfig
 from base.flags import setting
 from loop import checkpoint, distributed, fit, recipe
-from loop.batches import with_block_sizes, with_noise
-from model import Denoiser
+from loop.batches import with_block_sizes, with_noise, with_soft_steps
+from net import soft_masks
 from text.data import Batches, TextData
 from text.objective import TextRun, check_blocks, make_eval, make_loss, make_preview
 
@@ -94,13 +96,15 @@ def main(argv=None):
     # Before the model: this sets the seed of the start weights.
     device = recipe.begin(setup, cfg, own, model_config, cfg)
 
-    model = Denoiser(model_config).to(device)
+    model = soft_masks.build(model_config).to(device)
     if start.init_from and not setup.resume:  # a resumed run has weights of its own
         checkpoint.start_from(model, start.init_from, train.tokenizer.fingerprint)
     pad_multiple = PAD_COMPILED if cfg.compile else 1
     batches = Batches(train, cfg.batch_size, cfg.accumulate, cfg.seed, pad_multiple)
     sizes = model_config.trained_sizes
     sized = with_block_sizes(batches, cfg.seed, sizes) if sizes else batches
+    if model_config.soft_masks:
+        sized = with_soft_steps(batches, cfg.seed, own.soft_share)
     distributed.say(
         f"data: {len(train.starts):,} rows, {int(train.lengths.sum()):,} tokens, "
         f"{batches.epoch_steps:,} steps per epoch"

@@ -10,7 +10,7 @@ from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from base.flags import setting
 from loop.batches import to_device
-from net import block_writing, blocks, twin
+from net import block_writing, blocks, soft_masks, twin
 from net.samplers import row_generators, sample
 from text import scores
 from text.data import TextData
@@ -35,6 +35,9 @@ class TextRun:
         "bound", "weights of the loss; bound is the likelihood's own", choices=config.WEIGHTS
     )
     complementary: bool = setting(False, "train on each mask and its opposite")
+    soft_share: float = setting(
+        0.8, "with --soft_masks: share of the steps that train with beliefs", at_least=0, at_most=1
+    )
     eval_documents: int = setting(200, "held-out documents at each evaluation", at_least=1)
 
     def __post_init__(self):
@@ -81,7 +84,7 @@ def make_loss(own: TextRun, model_config: ModelConfig, mask_id: int):
             )
             return value, {**figures, "block_size": float(size)}
         return diffusion.loss(
-            model.bind(lengths),
+            soft_masks.trainer_of(model, batch, lengths),
             tokens,
             free,
             mask_id=mask_id,

@@ -11,6 +11,7 @@ from base.files import UserError
 from net import block_writing, twin
 from net.block_writing import Finished
 from net.samplers import Denoise, Sample, row_generators, sample
+from net.soft_masks import check, writer_of
 
 
 @dataclass
@@ -50,8 +51,10 @@ def write(
     seed it decides the rows' random numbers. block_size: of `blocks.choose`; 0: rows as a whole.
     note(n): called when n masks are left, by the denoiser alone. finished: called in its place with
     the tokens (B, L) after each block.
-    Raises UserError for the twin and words behind a blank, and as `block_writing.sample` does.
+    Raises UserError for the twin and words behind a blank, for --carry without soft masks, and as
+    `block_writing.sample` does.
     """
+    check(model, settings)
     if objective == "ar":
         return left_to_right(model, tokenizer, settings, rows, seed, first)
     tokens, lengths = padded(rows, tokenizer.pad, model.device)
@@ -161,7 +164,7 @@ def unmask(
     """The plain denoiser's samples of tokens (B, L), their padding invisible."""
     # Without padding the model gets no lengths, so it needs no attention mask.
     has_padding = int(lengths.min()) < tokens.shape[1]
-    denoise = model.bind(lengths if has_padding else None)
+    denoise = writer_of(model, settings, lengths if has_padding else None)
     if note:
         denoise = noted(denoise, tokenizer.mask, len(tokens), note)
     return sample(
