@@ -109,8 +109,9 @@ def draw_curves(options: Curves, run: Run) -> None:
 SKIP = ("sampler", "steps")
 
 
-def job_of(name: str, options: type, work, sampling: dict, skip: tuple = SKIP) -> Job:
+def job_of(name: str, options: type, work, sampling: dict) -> Job:
     """The job that scores a checkpoint of this kind. sampling: its defaults for SampleConfig."""
+    skip = (*SKIP, "carry") if name == "conditional" else SKIP  # it has no soft masks
     groups = (Group(Trained), Group(options), Group(SampleConfig, sampling, skip))
     return Job(name, groups, work)
 
@@ -122,11 +123,7 @@ TRAINED = {
         "caption", caption_scores.CaptionScoring, caption_scores.score, config.CAPTIONS
     ),
     "conditional": job_of(
-        "conditional",
-        fill_scores.FillScoring,
-        fill_scores.score,
-        fill_scores.SAMPLING,
-        (*SKIP, "carry"),  # a conditional model has no soft masks
+        "conditional", fill_scores.FillScoring, fill_scores.score, fill_scores.SAMPLING
     ),
 }
 GIVEN = {
