@@ -111,7 +111,8 @@ SKIP = ("sampler", "steps")
 
 def job_of(name: str, options: type, work, sampling: dict) -> Job:
     """The job that scores a checkpoint of this kind. sampling: its defaults for SampleConfig."""
-    groups = (Group(Trained), Group(options), Group(SampleConfig, sampling, SKIP))
+    skip = (*SKIP, "carry") if name == "conditional" else SKIP  # it has no soft masks
+    groups = (Group(Trained), Group(options), Group(SampleConfig, sampling, skip))
     return Job(name, groups, work)
 
 

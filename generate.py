@@ -135,7 +135,7 @@ def block_size_of(model, settings: SampleConfig, story: Story) -> int:
             "a checkpoint of train.py --block_sizes, and a --block_size below its length",
             "leave out --stream",
         )
-    plain = not model.config.trained_sizes and not model.config.causal
+    plain = not (model.config.trained_sizes or model.config.causal or model.config.soft_masks)
     fits = plain and settings.block_size and not settings.speculate
     if story.stale_cache != "none" and not fits:
         raise UserError(

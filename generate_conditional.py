@@ -76,7 +76,7 @@ class Request:
 def parse_args(argv):
     parser = flags.Parser(__doc__)
     parser.add_settings(Request)
-    parser.add_settings(SampleConfig, temperature=0.8)
+    parser.add_settings(SampleConfig, skip=("carry",), temperature=0.8)  # it has no beliefs
     return parser.parse_args(argv)
 
 

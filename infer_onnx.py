@@ -40,7 +40,15 @@ from base.templates import template_row
 BATCH = 8  # images at once; does not change the captions
 # No flags for these. entropy_bound is fixed when the bundle is made. The graphs do not have the
 # others: top_p would need a sort, which slows each step.
-NOT_IN_GRAPHS = ("top_p", "block_size", "factor", "entropy_bound", "remask", "remask_strength")
+NOT_IN_GRAPHS = (
+    "top_p",
+    "block_size",
+    "factor",
+    "entropy_bound",
+    "carry",
+    "remask",
+    "remask_strength",
+)
 
 
 @dataclass

@@ -6,7 +6,6 @@ matrix is its embedding. It attends both ways; with `causal=True` it is the auto
 Ids from `output_size` on ([PAD], [BOS], [MASK]) have no output row, so they can never be written.
 
 Read from the bottom: `Denoiser.forward` is the story, `Block` is its step, the rest are parts.
-
 Shapes: B batch, L length, D width, H heads, V ids (V' can be written), P patches, M selected.
 """
 
@@ -309,8 +308,7 @@ class Denoiser(nn.Module):
         self.draw_weights()
 
     def draw_weights(self) -> None:
-        """Normal weights. Matrices that add to the stream start smaller, so that its variance does
-        not grow with depth (GPT-2)."""
+        """Normal weights. What adds to the stream starts smaller: less variance with depth (GPT-2)."""
         for name, weight in self.named_parameters():
             if weight.ndim != 2:
                 continue  # norms stay at 1, gates at 0
@@ -328,6 +326,7 @@ class Denoiser(nn.Module):
         select: Tensor | None = None,
         cache: Cache | None = None,
         attend: Tensor | None = None,
+        inputs: Tensor | None = None,
     ) -> Tensor:
         """Logits of every position, or of the selected positions only.
 
@@ -336,12 +335,12 @@ class Denoiser(nn.Module):
             padding: nobody attends to it, and its logits mean nothing. None: no padding.
         share: (B,) masked share in [0, 1]; read only with time conditioning.
         condition: from `keys_values`, of B rows, or of B / n rows that serve n neighbours each.
-        select: (B, L) bool.
-        cache: continue behind the tokens that it holds.
+        select: (B, L) bool. cache: continue behind the tokens that it holds.
         attend: bool, fits (B, 1, L, keys), which keys each query sees: in place of `lengths`.
+        inputs: (B, L, D), what the blocks read in place of the tokens' embeddings.
         Returns float32 logits (B, L, V'), or (M, V') of the M selected positions, row by row.
         """
-        x = self.trunk(tokens, lengths, share, condition, cache, attend)  # (B, L, D)
+        x = self.trunk(tokens, lengths, share, condition, cache, attend, inputs)  # (B, L, D)
         if select is not None:
             x = x[select]  # (M, D): the output matrix is a third of a small model's work
         output = self.embedding.weight[: self.config.output_size]  # (V', D)
@@ -355,9 +354,10 @@ class Denoiser(nn.Module):
         condition: list[KeysValues] | None,
         cache: Cache | None,
         attend: Tensor | None = None,
+        inputs: Tensor | None = None,
     ) -> Tensor:
         """All but the output matrix: (B, L) -> (B, L, D). This is what torch.compile compiles."""
-        x = self.embedding(tokens)
+        x = self.embedding(tokens) if inputs is None else inputs
         if self.time is not None and share is not None:
             x = x + self.time(share)
         if attend is None and lengths is not None and not self.config.causal:

@@ -15,6 +15,8 @@ One network for several block sizes, from a single token to the whole row (net/b
     python train.py --block_sizes 1,16,256 --init_from checkpoints/best.pt --out checkpoints_blocks
 Few texts, read many times (tools/few_data.py compares both sides there):
     python train.py --unique_tokens 300000 --dropout 0.1 --patience 6 --out checkpoints_few
+Soft masks, which carry beliefs from one call to the next (net/soft_masks.py):
+    python train.py --soft_masks --out checkpoints_soft
 """
 
 from dataclasses import dataclass, replace
@@ -24,8 +26,8 @@ from base.config import ModelConfig, TrainConfig
 from base.files import UserError
 from base.flags import setting
 from loop import checkpoint, distributed, fit, recipe
-from loop.batches import with_block_sizes, with_noise
-from model import Denoiser
+from loop.batches import with_block_sizes, with_noise, with_soft_steps
+from net import soft_masks
 from text.data import Batches, TextData
 from text.objective import TextRun, check_blocks, make_eval, make_loss, make_preview
 
@@ -116,13 +118,15 @@ def main(argv=None):
     # Before the model: this sets the seed of the start weights.
     device = recipe.begin(setup, cfg, own, model_config, cfg)
 
-    model = Denoiser(model_config).to(device)
+    model = soft_masks.build(model_config).to(device)
     if start.init_from and not setup.resume:  # a resumed run has weights of its own
         checkpoint.start_from(model, start.init_from, train.tokenizer.fingerprint)
     pad_multiple = PAD_COMPILED if cfg.compile else 1
     batches = Batches(train, cfg.batch_size, cfg.accumulate, cfg.seed, pad_multiple)
     sizes = model_config.trained_sizes
     sized = with_block_sizes(batches, cfg.seed, sizes) if sizes else batches
+    if model_config.soft_masks:
+        sized = with_soft_steps(batches, cfg.seed, own.soft_share)
     say_data(train, batches, cfg)
     # generate.py draws lengths from it, and the bound pays for lengths under it.
     statistics = {"row_lengths": train.length_histogram().tolist()}

@@ -13,6 +13,8 @@ For long runs (thousands of steps), rows that are mostly masked:
         --learning_rate 4e-3 --weight flat --estimator cosine
 The twin, on the same captions in the same order:
     python train_captioning.py --objective ar --out checkpoints_caption_ar
+Soft masks, which carry beliefs from one call to the next (net/soft_masks.py):
+    python train_captioning.py --soft_masks --out runs/soft
 A second phase, for few calls, on the captions that a captioner writes for the same images:
     python train_captioning.py --teacher runs/long/best.pt --init_from runs/long/best.pt \\
         --max_steps 700 --out runs/few
@@ -39,8 +41,8 @@ from caption import lengths, teach
 from caption.data import CaptionBatches, CaptionData
 from caption.objective import CaptionRun, make_eval, make_loss, make_preview, statistics_of
 from loop import checkpoint, distributed, fit, hardware, recipe
-from loop.batches import with_noise
-from model import Denoiser
+from loop.batches import MicroBatches, with_noise, with_soft_steps
+from net import soft_masks
 
 ROOM = 4  # tokens that a written caption may be longer than the longest training caption
 PAD_COMPILED = 16  # --compile: row lengths are multiples of it, so that few shapes are compiled
@@ -111,7 +113,7 @@ def start_model(
     setup: recipe.Setup, start: CaptionStart, own: CaptionRun, model_config, data, device
 ):
     """The model before its first step, and the checkpoint that it started from, or None."""
-    model, before = Denoiser(model_config).to(device), setup.resume
+    model, before = soft_masks.build(model_config).to(device), setup.resume
     if start.init_from and not setup.resume:
         before = checkpoint.start_from(model, start.init_from, data.tokenizer.fingerprint)
         if own.length_only:
@@ -123,7 +125,7 @@ def start_model(
         model.requires_grad_(False)
         if not setup.resume:
             # A fresh head ends at 2.136 nats on val, the old head trained on at 2.154 (docs/log).
-            model.length_head = Denoiser(model_config).to(device).length_head
+            model.length_head = soft_masks.build(model_config).to(device).length_head
         model.length_head.requires_grad_(True)
     return model, before
 
@@ -145,8 +147,8 @@ def check_sizes(path: str, saved, model_config: ModelConfig) -> None:
         )
 
 
-def make_batches(data: CaptionData, own: CaptionRun, cfg: TrainConfig) -> CaptionBatches:
-    """The batches of a step, the captions of an image together."""
+def make_batches(data: CaptionData, own: CaptionRun, cfg: TrainConfig, soft: bool) -> MicroBatches:
+    """The batches of a step, the captions of an image together. soft: with soft masks."""
     pad_multiple = PAD_COMPILED if cfg.compile else 1
     batches = CaptionBatches(
         data, cfg.batch_size, cfg.accumulate, cfg.seed, own.captions_per_image, pad_multiple
@@ -155,7 +157,7 @@ def make_batches(data: CaptionData, own: CaptionRun, cfg: TrainConfig) -> Captio
         f"data: {len(data):,} images with {data.encoder['encoder']} features, "
         f"{batches.epoch_steps:,} steps per epoch"
     )
-    return batches
+    return with_soft_steps(batches, cfg.seed, own.soft_share) if soft else batches
 
 
 def main(argv=None):
@@ -183,7 +185,7 @@ def main(argv=None):
     statistics = statistics_of(train, before, own)
     encoder = {name: train.encoder[name] for name in ("encoder", "key", "patches", "width")}
     about = recipe.about("caption", own.objective, model_config, train, statistics, own)
-    batches = make_batches(train, own, cfg)
+    batches = make_batches(train, own, cfg, model_config.soft_masks)
     reward = None
     if own.self_critical:
         reward = teach.Reward([record["captions"] for record in train.records])

@@ -85,6 +85,12 @@ def open_start(start: PairStart, own: PairRun, pairs: PairData):
             f"pairs for the {model.config.max_length} of {path}",
             "run " + files.python("prep_conditional_data.py", "--denoiser", path, "--force"),
         )
+    if model.config.soft_masks:
+        raise UserError(
+            f"{path}, a text model with soft masks",
+            "a plain denoiser",
+            "train one without --soft_masks",
+        )
     distributed.say(f"from {path}: {checkpoint.describe(saved)}")
     # Templates are filled whole, not block by block.
     model.config = dataclasses.replace(model.config, block_sizes="")

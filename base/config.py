@@ -83,10 +83,14 @@ class ModelConfig:
         "train for these block sizes, such as 1,16,256; empty: a plain denoiser",
         metavar="SIZES",
     )
+    soft_masks: bool = setting(
+        False, "a masked place carries the belief of an earlier pass (net/soft_masks.py)"
+    )
 
     def __post_init__(self):
         check(self)
         self.check_block_sizes()
+        self.check_soft_masks()
         # Rotary positions turn the channels of a head in pairs.
         if self.d_model % (2 * self.heads):
             raise UserError(
@@ -120,6 +124,18 @@ class ModelConfig:
                 f"{self.time_conditioning}",
                 "a network that is not told the masked share",
                 "leave out --time_conditioning",
+            )
+
+    def check_soft_masks(self) -> None:
+        """Raise UserError for soft masks in a network that has no use for them."""
+        refused = {
+            "a twin": self.causal,
+            "--block_sizes": bool(self.block_sizes),
+            "--time_conditioning": self.time_conditioning != "none",
+        }
+        for other in [name for name, given in refused.items() if given and self.soft_masks]:
+            raise UserError(
+                f"--soft_masks with {other}", "a plain denoiser", "leave out one of the two"
             )
 
 
@@ -322,6 +338,10 @@ class SampleConfig:
         "them in one call; --steps and --schedule then mean nothing",
         at_least=0,
     )
+    carry: bool = setting(
+        False,
+        "soft masks: one pass per call, with the belief of the previous call; else two passes",
+    )
     revise: int = setting(
         0,
         "how many times each quarter of the written tokens is masked and drawn again",
@@ -341,6 +361,12 @@ class SampleConfig:
                 f"--speculate {self.speculate} with --sampler {self.sampler}",
                 "a sampler that reveals one token after another: " + ", ".join(SPECULATIVE),
                 "choose one of these, or drop --speculate",
+            )
+        if self.speculate and self.carry:
+            raise UserError(
+                f"--speculate {self.speculate} with --carry",
+                "fresh beliefs: guesses are checked in other rows, which carry none",
+                "leave out --carry",
             )
 
 

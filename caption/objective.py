@@ -18,7 +18,7 @@ from base.flags import setting
 from caption import teach, writer
 from caption.data import CaptionData
 from loop.batches import to_device
-from net import twin
+from net import soft_masks, twin
 
 LENGTH_WEIGHT = 0.1  # of the length head's loss, added to the caption's loss
 EVAL_BATCH = 50  # images scored at one time
@@ -56,6 +56,9 @@ class CaptionRun:
         0.0, "share of the target spread over the vocabulary", at_least=0, below=1
     )
     complementary: bool = setting(False, "train on each mask and its opposite")
+    soft_share: float = setting(
+        0.8, "with --soft_masks: share of the steps that train with beliefs", at_least=0, at_most=1
+    )
     self_critical: float = setting(
         0.0,
         "weight of a CIDEr-D reward, in a second phase from a trained captioner; 0 means none",
@@ -156,7 +159,7 @@ def make_loss(own: CaptionRun, tokenizer, statistics: dict, reward: teach.Reward
         if own.objective == "ar":
             loss, figures = twin.loss(model, tokens, free, condition)
         else:
-            denoise = model.bind(lengths, condition)
+            denoise = soft_masks.trainer_of(model, batch, lengths, condition)
             loss, figures = denoiser_loss(denoise, batch, tokens, free, rng)
         return loss + LENGTH_WEIGHT * length_loss, {
             **figures,

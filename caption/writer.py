@@ -23,6 +23,7 @@ from loop.batches import to_device
 from net import twin
 from net.image_encoders import POSITION_WAVES, patch_positions
 from net.samplers import row_generators, sample
+from net.soft_masks import check, writer_of
 
 # The size of the place code next to features of unit deviation. The larger it is, the sooner
 # relations are learnt (docs/log/captions.md). Checkpoints from before it had a size have it at 1.
@@ -132,6 +133,7 @@ def write(
     where the model writes, the same for all images; it fixes the length. guidance: 1 means none.
     first: the number of the first row, so that a row draws the same in any batch.
     """
+    check(model, settings)
     rows = len(features if lengths is None else lengths)
     rngs = row_generators(seed, rows, first)
     # Keys and values are computed once per image, not once per call of the denoiser.
@@ -149,9 +151,9 @@ def write(
         lengths = lengths.to(features.device)
         blank = blank_rows(lengths.tolist(), tokenizer)  # (B, L)
         tokens = torch.from_numpy(blank).to(features.device)
-    denoise = model.bind(lengths, condition)
+    denoise = writer_of(model, settings, lengths, condition)
     if guidance != 1.0:
-        denoise = guide(denoise, model.bind(lengths), guidance)
+        denoise = guide(denoise, writer_of(model, settings, lengths), guidance)
     drawn = sample(denoise, tokens, settings, mask_id=tokenizer.mask, rngs=rngs)
     return [caption_of(drawn, row, n, tokenizer) for row, n in enumerate(lengths.tolist())]
 

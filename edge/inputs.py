@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from base.config import SampleConfig
+from base.files import UserError
 from base.folders import check_tokenizer
 from caption import data as caption_data
 from caption import features, writer
@@ -82,9 +83,16 @@ class Trained:
 def open_trained(path) -> Trained:
     """The checkpoint's model and, for a captioner, its encoder.
 
-    Raises UserError if the encoder is not the one that the captioner was trained with.
+    Raises UserError for soft masks, or if the encoder is not the one that the captioner was trained
+    with.
     """
     model, tokenizer, saved = checkpoint.open_model(path, kinds=("text", "caption"))
+    if model.config.soft_masks:
+        raise UserError(
+            f"{path}, a network with soft masks",
+            "a plain denoiser: the graphs carry no beliefs",
+            "train one without --soft_masks",
+        )
     if saved["kind"] != "caption":
         return Trained(model, tokenizer, saved)
     encoder = features.open_encoder(saved, path)

@@ -15,6 +15,7 @@ from diffusion import stratified
 MicroBatches = Callable[[int], list[dict]]  # batches(step) -> the micro-batches of this process
 NOISE_STREAM = 1  # of `step_generator`
 BLOCK_STREAM = -1  # of `step_generator`; the streams from 0 on are taken
+SOFT_STREAM = -2
 
 
 def to_device(batch: dict, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -77,3 +78,14 @@ def with_block_sizes(batches: MicroBatches, seed: int, sizes: list[int]) -> Micr
         return [batch | {"block_size": size} for batch in batches(step)]
 
     return sized
+
+
+def with_soft_steps(batches: MicroBatches, seed: int, share: float) -> MicroBatches:
+    """`batches`, each with `soft`: whether its step trains with beliefs. share: of such steps."""
+
+    def chosen(step: int) -> list[dict]:
+        rng = step_generator(seed, step, SOFT_STREAM)
+        soft = bool(torch.rand((), generator=rng) < share)
+        return [batch | {"soft": soft} for batch in batches(step)]
+
+    return chosen

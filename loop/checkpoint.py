@@ -42,6 +42,7 @@ from base.tokenizer import Tokenizer
 from loop import checksums, distributed, published
 from loop.contracts import Checkpoint
 from model import Denoiser
+from net import soft_masks
 from net.text_encoder import TextConditioned
 
 FORMAT = 1
@@ -77,7 +78,7 @@ def model_config(saved: Checkpoint) -> config.ModelConfig:
 
 def build_denoiser(saved: Checkpoint) -> Denoiser:
     """The text denoiser or its autoregressive twin, which is the same class run causally."""
-    return Denoiser(model_config(saved))
+    return soft_masks.build(model_config(saved))
 
 
 def build_conditional(saved: Checkpoint) -> Denoiser:
@@ -357,6 +358,8 @@ def describe(saved: Checkpoint) -> str:
     ]
     if size.get("block_sizes"):
         facts.insert(2, f"block sizes {size['block_sizes']}")
+    if size.get("soft_masks"):
+        facts.insert(2, "soft masks")
     for name, value in (saved.get("metrics") or {}).items():
         if isinstance(value, float) and not name.startswith("block_"):
             facts.append(f"{name} {value:.4f}")

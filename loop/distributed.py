@@ -284,8 +284,9 @@ def spread(model: Any, loss_fn: LossFn, parallel: str) -> tuple[Any, nn.Module]:
     `model` itself.
     """
     if parallel == "ddp":
-        # The twin alone leaves weights out of its loss: those of the time, which it never hears.
-        has_unused = bool(getattr(model, "time", None)) and model.config.causal
+        # A twin never hears of the time, and a plain step of a soft network of no belief.
+        is_deaf = bool(getattr(model, "time", None)) and model.config.causal
+        has_unused = is_deaf or hasattr(model, "w_s")
         # No device_ids: they would move the batch to the GPU, and noise levels stay on the CPU.
         objective = DistributedDataParallel(
             Objective(model, loss_fn), find_unused_parameters=has_unused

@@ -8,7 +8,7 @@ import infer_onnx
 from base import bundle
 from base.files import UserError
 from tests.making.bundles import export, image_of, reuse_graphs
-from tests.making.runs import as_block_model
+from tests.making.runs import as_block_model, as_soft_model
 
 
 def test_text_models_and_twins(texts_bundled, capsys):
@@ -83,5 +83,12 @@ def test_help_is_true_for_captions_and_texts(capsys):
 def test_a_block_model_needs_its_whole_length(text_runs, tmp_path):
     path = as_block_model(text_runs.denoiser, "1,8", tmp_path / "blocks.pt")
     with pytest.raises(UserError, match="sizes 1, 8; expected a text model that also .* size 48"):
+        export(path, text_runs.data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_soft_masks_have_no_graphs(text_runs, tmp_path):
+    path = as_soft_model(text_runs.denoiser, tmp_path / "soft.pt")
+    with pytest.raises(UserError, match="with soft masks; expected a plain denoiser: the graphs"):
         export(path, text_runs.data, tmp_path / "out")
     assert not (tmp_path / "out").exists()

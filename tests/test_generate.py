@@ -10,6 +10,7 @@ import generate
 from base.files import UserError
 from loop import checkpoint
 from tests.making.corpus import make_data, make_run
+from tests.making.runs import as_soft_model
 
 
 @pytest.fixture(scope="module")
@@ -251,3 +252,18 @@ def test_refusals_of_blocks(runs, block_runs):
     ):
         with pytest.raises(UserError, match=message):
             generate.main(["--checkpoint", str(path), *words])
+
+
+def test_soft_masks_write_in_one_pass_or_two(runs, tmp_path):
+    """--carry gives other texts than two passes, and the batch size still changes none of them."""
+    soft = as_soft_model(runs[0], tmp_path / "soft.pt")
+    words = ["--num_samples", "4", "--steps", "6", "--seed", "3"]
+    one = [samples(soft, tmp_path, *words, *more) for more in ([], ["--carry"])]
+    again = samples(soft, tmp_path, *words, "--carry", "--batch_size", "1")
+    assert [row["tokens"] for row in one[1]] == [row["tokens"] for row in again]
+    assert one[0][0]["probability"] != one[1][0]["probability"]
+    for path, more in ((runs[0], ["--carry"]), (runs[1], ["--carry"])):
+        with pytest.raises(UserError, match="--carry with a network without soft masks"):
+            generate.main(["--checkpoint", str(path), *more])
+    with pytest.raises(UserError, match="--speculate 2 with --carry"):
+        generate.main(["--checkpoint", str(soft), "--carry", "--speculate", "2"])

@@ -133,6 +133,7 @@ def test_compiled_blocks_train_alike(data_dir, tmp_path):
         ["--objective", "ar"],
         ["--block_sizes", "1,4,48", "--accumulate", "2"],
         ["--unique_tokens", "500", "--eval_growth", "2"],
+        ["--soft_masks", "--soft_share", "0.5", "--accumulate", "2", "--dropout", "0.1"],
     ],
 )
 def test_a_resumed_run_keeps_its_objective(flags, data_dir, tmp_path, monkeypatch):
@@ -210,6 +211,15 @@ def test_refusals(straight, data_dir, tmp_path):
             ],
             "is not told the masked share",
         ),
+        (
+            ["--out", str(tmp_path / "a"), "--soft_masks", "--objective", "ar"],
+            "--soft_masks with a twin",
+        ),
+        (
+            ["--out", str(tmp_path / "a"), "--soft_masks", "--block_sizes", "1,4"],
+            "--soft_masks with --block_sizes",
+        ),
+        (["--resume", "--soft_masks"], "the model that is being resumed"),
         (
             ["--out", str(tmp_path / "a"), "--data_dir", str(tmp_path / "nowhere")],
             "run data_prep.py",
@@ -308,3 +318,21 @@ def test_one_training_a_folder(data_dir, tmp_path):
     step = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["step"]
     train.main([*words[2:], "--resume", "--max_steps", str(step + 1)])
     assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["step"] == step + 1
+
+
+def test_soft_masks_start_from_a_plain_denoiser(straight, data_dir, tmp_path):
+    """Only the three scalars are new, they are trained, and every step is soft or plain by its number."""
+    start = straight / "best.pt"
+    words = ["--init_from", str(start), "--soft_masks", "--max_steps", "8", "--soft_share", "1"]
+    run = make_run(data_dir, tmp_path / "run", *words)
+    saved = torch.load(run / "best.pt", weights_only=True)
+    plain = torch.load(start, weights_only=True)
+    assert saved["model"]["soft_masks"] and not plain["model"]["soft_masks"]
+    assert saved["weights"].keys() - plain["weights"].keys() == {"w_s", "w_a", "w_b"}
+    assert "soft masks" in checkpoint.describe(saved)
+    model, _, _ = checkpoint.open_model(run / "best.pt", averaged=False)
+    assert model.w_s.item() != pytest.approx(0.1, abs=1e-4)
+    # Without a soft step the scalars get no gradient, and stay.
+    never = make_run(data_dir, tmp_path / "never", *words[:-1], "0")
+    weights = torch.load(never / "last.pt", weights_only=True)["weights"]
+    assert weights["w_s"].item() == pytest.approx(0.1)

@@ -106,7 +106,8 @@ def resumed_equals_straight(data, tmp_path, monkeypatch, flags) -> None:
 
 
 @pytest.mark.parametrize(
-    "kept", [["--objective", "ar"], ["--weight", "flat", "--estimator", "cosine"]]
+    "kept",
+    [["--objective", "ar"], ["--weight", "flat", "--estimator", "cosine"], ["--soft_masks"]],
 )
 def test_what_is_trained_is_kept_by_a_resumed_run(kept, data, tmp_path, monkeypatch):
     """The stop is made by an evaluation that fails, after the state was saved."""
@@ -347,6 +348,8 @@ def test_training_refusals(data, run, tmp_path):
         (("--resume", "--data_dir", str(tmp_path / "features")), "other captions or features"),
         (("--resume", "--d_model", "32"), "another model"),
         ((*new, "--objective", "art"), "--objective 'art'"),
+        ((*new, "--objective", "ar", "--soft_masks"), "--soft_masks with a twin"),
+        ((*new, "--soft_share", "1.5"), "--soft_share 1.5"),
         ((*new, "--image_dropout", "1"), "--image_dropout 1"),
         ((*new, "--max_steps", "0"), "max_steps"),
         ((*new, "--max_length", "2"), "--max_length 2"),

@@ -14,6 +14,7 @@ import train_conditional
 from loop import checkpoint
 from tests.making.corpus import make_data, make_run
 from tests.making.paired import FLAGS, SMALL, refusal
+from tests.making.runs import as_soft_model
 from text.forms import FORMS
 
 ROOT = Path(__file__).parent.parent
@@ -142,9 +143,10 @@ def test_refusals(conditional_world, tmp_path):
     short = (
         make_run(conditional_world / "data", tmp_path / "short", "--max_length", "40") / "best.pt"
     )
+    trained = conditional_world / "denoiser" / "best.pt"
     start = [
         "--denoiser",
-        conditional_world / "denoiser" / "best.pt",
+        trained,
         "--data_dir",
         conditional_world / "pairs",
         "--out",
@@ -155,6 +157,7 @@ def test_refusals(conditional_world, tmp_path):
         (("--denoiser", other), "tokenizer"),
         (("--denoiser", short), "pairs made for a denoiser of 96 tokens"),
         (("--denoiser", conditional_world / "twin" / "best.pt"), "--objective ar"),
+        (("--denoiser", as_soft_model(trained, tmp_path / "soft.pt")), "with soft masks"),
         (("--objective", "ar"), "--objective diffusion"),
         (("--denoiser", conditional_world / "cross" / "best.pt"), "kind 'conditional'"),
         (("--conditioning", "crosss"), "--conditioning 'crosss'"),

@@ -10,7 +10,7 @@ from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from base.flags import setting
 from loop.batches import to_device
-from net import block_writing, blocks, twin
+from net import block_writing, blocks, soft_masks, twin
 from net.samplers import row_generators, sample
 from text import scores
 from text.data import TextData
@@ -39,6 +39,9 @@ class TextRun:
         0,
         "train on the first whole documents that hold at most this many tokens; 0: on all",
         at_least=0,
+    )
+    soft_share: float = setting(
+        0.8, "with --soft_masks: share of the steps that train with beliefs", at_least=0, at_most=1
     )
     eval_documents: int = setting(200, "held-out documents at each evaluation", at_least=1)
 
@@ -86,7 +89,7 @@ def make_loss(own: TextRun, model_config: ModelConfig, mask_id: int):
             )
             return value, {**figures, "block_size": float(size)}
         return diffusion.loss(
-            model.bind(lengths),
+            soft_masks.trainer_of(model, batch, lengths),
             tokens,
             free,
             mask_id=mask_id,

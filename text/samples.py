@@ -18,6 +18,7 @@ from base.templates import blank_rows
 from loop import distributed, progress
 from net import block_writing, blocks, twin
 from net.samplers import row_generators, sample
+from net.soft_masks import check, writer_of
 from text.data import TextData
 
 JUDGED = 16  # texts per batch of the judge
@@ -99,6 +100,7 @@ def draw(
 ) -> tuple[list[np.ndarray], int]:
     """Samples of the given lengths as ids with [BOS] and [EOS], and the calls of the batch."""
     # Every cell starts from the same random numbers: cells differ by their settings only.
+    check(model, settings)
     rngs = row_generators(seed, len(lengths))
     if objective == "ar":
         prompt = torch.full((len(lengths), 1), tokenizer.bos, device=model.device)
@@ -129,7 +131,8 @@ def draw(
             pad=tokenizer.pad,
         )
         return [row[row != tokenizer.pad].cpu().numpy() for row in drawn.tokens], drawn.calls
-    drawn = sample(model.bind(size), tokens, settings, mask_id=tokenizer.mask, rngs=rngs)
+    denoise = writer_of(model, settings, size)
+    drawn = sample(denoise, tokens, settings, mask_id=tokenizer.mask, rngs=rngs)
     rows = zip(drawn.tokens, lengths, strict=True)
     return [row[:length].cpu().numpy() for row, length in rows], drawn.calls
 

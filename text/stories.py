@@ -11,6 +11,7 @@ from base.files import UserError
 from net import block_writing, twin
 from net.block_writing import Finished
 from net.samplers import Denoise, Sample, row_generators, sample
+from net.soft_masks import check, writer_of
 from net.stale import StaleReader
 
 
@@ -64,8 +65,10 @@ def write(
     stale: a kind of net/stale.py, for a plain denoiser whose settings have a block size.
     note(n): called when n masks are left, by the denoiser alone. finished: called in its place with
     the tokens (B, L) after each block.
-    Raises UserError for the twin and words behind a blank, and as `block_writing.sample` does.
+    Raises UserError for the twin and words behind a blank, for --carry without soft masks, and as
+    `block_writing.sample` does.
     """
+    check(model, settings)
     if objective == "ar":
         return left_to_right(model, tokenizer, settings, rows, seed, first)
     tokens, lengths = padded(rows, tokenizer.pad, model.device)
@@ -168,7 +171,7 @@ def reader(model, lengths: Tensor, width: int, settings: SampleConfig, stale: st
     # Without padding the model gets no lengths, so it needs no attention mask.
     seen = lengths if int(lengths.min()) < width else None
     if stale == "none":
-        return model.bind(seen)
+        return writer_of(model, settings, seen)
     return StaleReader(model, seen, settings.block_size, stale)
 
 

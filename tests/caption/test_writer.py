@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from base.config import SampleConfig
+from base.files import UserError
 from caption import writer
 from caption.data import CaptionData
 from loop.checkpoint import open_model
+from tests.making.captioned import make_captioner
 
 GREEDY = SampleConfig(sampler="confidence", steps=8, temperature=0.0)
 
@@ -230,3 +232,39 @@ def test_the_chosen_one_is_most_like_the_others(world, monkeypatch):
     assert [len(one.ids) for one in best] == [max(3, int(row[1])) for row in length] and all(
         one.bound > 0 for one in best
     )
+
+
+def test_soft_captions_with_fresh_and_carried_beliefs(scene_folder, world, tmp_path):
+    """Alone or together, guided or not: the same caption, its bound that of two passes per call."""
+    run = make_captioner(scene_folder, tmp_path / "soft", "--soft_masks")
+    model, tokenizer, saved = open_model(run / "best.pt")
+    model.w_s.data.fill_(0.8)
+    numbers = [0, 1, 2, 3]
+    features = CaptionData(scene_folder, "val").features_of(numbers)
+    seen = writer.standardise(features, saved["statistics"], "cpu")
+    lengths = torch.tensor([5, 9, 7, 6])
+    draws = {"sampler": "first_hitting", "steps": 6, "temperature": 1.0}
+    for more in ({}, {"carry": True}, {"speculate": 2}):
+        settings = SampleConfig(**draws, **more)
+        common = {"guidance": 2.0}
+        together = writer.write(
+            model, tokenizer, "diffusion", seen, settings, lengths=lengths, **common
+        )
+        for row, caption in enumerate(together):
+            (alone,) = writer.write(
+                model,
+                tokenizer,
+                "diffusion",
+                seen[row : row + 1],
+                settings,
+                lengths=lengths[row : row + 1],
+                first=row,
+                **common,
+            )
+            assert alone.ids == caption.ids
+    ids = [caption.ids for caption in together]
+    nats = writer.bounds(model, tokenizer, "diffusion", seen, ids)
+    alone = writer.bounds(model, tokenizer, "diffusion", seen[:1], ids[:1])
+    assert np.isfinite(nats).all() and alone[0] == pytest.approx(nats[0], rel=1e-4)
+    with pytest.raises(UserError, match="--carry with a network without soft masks"):
+        writer.write(world[1], tokenizer, "diffusion", seen, SampleConfig(carry=True))

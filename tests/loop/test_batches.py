@@ -9,6 +9,7 @@ from loop.batches import (
     with_block_sizes,
     with_noise,
     with_noise_levels,
+    with_soft_steps,
 )
 
 CPU = torch.device("cpu")
@@ -66,3 +67,14 @@ def test_a_step_has_a_block_size_of_its_own():
     assert all(len(size) == 1 for size in sizes) and batches(7) is not batches(7)
     assert [sizes.count({size}) > 70 for size in (1, 4, 16)] == [True] * 3
     assert sizes[5] == {batch["block_size"] for batch in batches(5)}
+
+
+def test_soft_steps_are_a_function_of_seed_and_step():
+    """All micro-batches of a step agree, and the noise levels are those without soft masks."""
+    batches = with_soft_steps(lambda step: micro_batches(2, 2), 3, 0.8)
+    chosen = [[batch["soft"] for batch in batches(step)] for step in range(400)]
+    assert all(len(set(step)) == 1 for step in chosen)
+    assert chosen == [[batch["soft"] for batch in batches(step)] for step in range(400)]
+    assert 0.74 < sum(step[0] for step in chosen) / 400 < 0.86
+    always = with_soft_steps(lambda step: micro_batches(2, 2), 3, 1.0)
+    assert all(batch["soft"] for step in range(50) for batch in always(step))

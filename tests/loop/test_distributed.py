@@ -120,6 +120,20 @@ def test_same_losses_as_one_process(world, parallel, alone, data_dir, tmp_path):
             ), name
 
 
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_soft_masks_in_several_processes(parallel, data_dir, tmp_path):
+    """Plain steps leave the three scalars out of the loss; soft steps make two passes."""
+    soft = ["--soft_masks", "--soft_share", "0.5", "--max_steps", "6"]
+    words = ["--data_dir", str(data_dir), *FLAGS, *soft]
+    train.main([*words, "--out", str(tmp_path / "one")])
+    two = [*words, "--out", str(tmp_path / "two"), "--parallel", parallel]
+    assert together(2, train.main, two) == [0, 0]
+    same_curve(tmp_path / "one", tmp_path / "two")
+    weights = [content(tmp_path / name)["weights"] for name in ("one", "two")]
+    for name in ("w_s", "w_a", "w_b"):
+        assert weights[0][name].item() == pytest.approx(weights[1][name].item(), rel=1e-4)
+
+
 def test_a_run_moves_between_numbers_of_processes(alone, data_dir, tmp_path, capfd):
     """Split over four, stopped; over two, stopped; one plain process, stopped; split over two to the end. Each stop reaches one rank only."""
     run = tmp_path / "run"

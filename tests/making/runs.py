@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from loop import checkpoint
+from net import soft_masks
 
 CLOCK = "tokens_per_second"  # the one key of log.jsonl that two equal runs do not share
 
@@ -38,6 +39,16 @@ def same_run(first: Path, second: Path) -> None:
             for name, value in state.items():
                 expected = torch.as_tensor(other["state"][key][name])
                 assert torch.equal(torch.as_tensor(value), expected)
+
+
+def as_soft_model(path: Path, out: Path) -> Path:
+    """A denoiser's checkpoint with soft masks, whose scalars were never trained."""
+    saved = checkpoint.load(path)
+    saved["model"]["soft_masks"] = True
+    for part in filter(None, (saved["weights"], saved["averaged"])):
+        part |= {name: torch.tensor([value]) for name, value in soft_masks.START.items()}
+    checkpoint.save(out, saved)
+    return out
 
 
 def as_block_model(path: Path, sizes: str, out: Path) -> Path:
