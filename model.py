@@ -308,7 +308,7 @@ class Denoiser(nn.Module):
         self.draw_weights()
 
     def draw_weights(self) -> None:
-        """Normal weights. What adds to the stream starts smaller: less variance with depth (GPT-2)."""
+        """Normal weights. What adds to the stream starts smaller, against its growth (GPT-2)."""
         for name, weight in self.named_parameters():
             if weight.ndim != 2:
                 continue  # norms stay at 1, gates at 0
