@@ -18,8 +18,8 @@ A checkpoint `*.pt` is one dict of tensors and plain values, read with `weights_
     train        TrainConfig as a plain dict; step, seed, git, metrics: where the weights come from
     checksums    SHA-256 of every tensor and plain value, which `load` checks (checksums.py)
 `resume.pt` also holds `optimizer`, `best`, `tokens_seen`, `skipped`, the number of steps that
---skip_nonfinite left out, and `no_better`, the number of evaluations since the best, for --patience.
-Only training reads it.
+--skip_nonfinite left out, and `no_better`, the evaluations since the best, for --patience. Only
+training reads it.
 
 A folder that tools.publish wrote opens as a checkpoint too, and so does `hub:OWNER/NAME`: see
 published.py.
