@@ -57,6 +57,7 @@ SMALL = {
         **{"--d_model": 16, "--heads": 2, "--layers": 1, "--max_length": 32, "--batch_size": 4},
         **{"--eval_documents": 4, "--draws": 1, "--threads": 1},
     },
+    "tools.shortcuts": {"--texts": 2, "--repeats": 1, "--guesses": 2, "--threads": 1},
     "tools.table": {"--episodes": 1},
     "prep_robot_demos": {"--num_demos": 3, "--num_stills": 24},
     "train_grounding": {"--max_steps": 4, "--batch_size": 4, "--threads": 1},
