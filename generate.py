@@ -69,7 +69,7 @@ class Story:
     stream: bool = setting(False, "a block model: print each block as soon as it is finished")
     stale_cache: str = setting(
         "none",
-        "a plain denoiser with --block_size: faster and only approximate, see net/stale.py",
+        "a plain denoiser with --block_size: smaller calls, only approximate, see net/stale.py",
         choices=stale.KINDS,
     )
     delay: float = setting(0.15, "seconds between the frames of --show on a terminal", at_least=0)

@@ -1,4 +1,4 @@
-"""Approximate caches for a plain denoiser that writes in blocks: faster calls, another law.
+"""Approximate caches for a plain denoiser that writes in blocks: smaller calls, another law.
 
 Within a block of `--block_size` tokens, the keys and values of all other tokens are those of the
 block's first call, which reads the whole row (Fast-dLLM, arXiv 2505.22618, section 3.2). They are

@@ -10,13 +10,15 @@ from collections import defaultdict
 import pytest
 import torch
 
-from base.config import SPECULATIVE, SampleConfig
+import diffusion
+from base.config import SPECULATIVE, ModelConfig, SampleConfig
 from base.files import UserError
+from model import Denoiser
 from net import speculation
 from net.draws import certainty, distribution
 from net.samplers import Writing, row_generators, sample
 from net.speculation import Speculation
-from tests.making.toys import MASK, chi_square
+from tests.making.toys import MASK, STRINGS, chi_square, histogram, random_joint
 
 LENGTH, SIZE = 4, 3
 PLACES = torch.tensor([64, 16, 4, 1])
@@ -250,6 +252,47 @@ def test_what_is_drawn_has_the_law(sampler):
     assert chi_square(torch.bincount(place, minlength=81), law.double()) > 1e-4
     assert drawn.used.max() <= LENGTH and drawn.used.double().mean() < LENGTH
     assert (drawn.rows >= LENGTH).all() and drawn.calls == drawn.used.max()
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A network that learnt a joint distribution of three symbols: (the network, the joint)."""
+    joint, rng = random_joint(), torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    model = Denoiser(
+        ModelConfig(vocab_size=4, output_size=3, max_length=3, d_model=32, heads=2, layers=2)
+    )
+    torch.nn.init.normal_(model.embedding.weight, std=0.5)  # so that few steps are enough
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    free = torch.ones(128, 3, dtype=torch.bool)
+    for _ in range(200):
+        tokens = STRINGS[torch.multinomial(joint, 128, True, generator=rng)]
+        loss, _ = diffusion.loss(model.bind(), tokens, free, mask_id=MASK, rng=rng)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval(), joint
+
+
+@pytest.mark.parametrize("sampler", [name for name in SPECULATIVE if name != "first_hitting"])
+def test_a_trained_network_keeps_its_law(trained, sampler):
+    """Its one-token law comes from the trace of all 27 strings, without speculation."""
+    model, joint = trained
+    masks, config = torch.full_like(STRINGS, MASK), SampleConfig(sampler=sampler, steps=3)
+    rngs = row_generators(0, len(STRINGS))
+    trace = sample(model.bind(), masks, config, mask_id=MASK, rngs=rngs, target=STRINGS)
+    law = trace.log_prob.double().sum(1).exp()
+    uniform = torch.full_like(joint, 1 / len(joint))
+    assert (law - joint).abs().sum() < (uniform - joint).abs().sum() * 2 / 3  # it has learnt
+    drawn = sample(
+        model.bind(),
+        torch.full((3000, 3), MASK),
+        SampleConfig(sampler=sampler, speculate=2),
+        mask_id=MASK,
+        rngs=row_generators(1, 3000),
+    )
+    assert drawn.used.double().mean() < 3
+    assert chi_square(histogram(drawn.tokens), law) > 1e-4
 
 
 def test_a_sampler_that_looks_at_the_token_is_refused():
