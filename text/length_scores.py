@@ -32,6 +32,10 @@ from text.writer import Filled
 TRIES = 4  # lengths that `reranked` draws
 DRAWS = 4  # noise levels of the bound that chooses among them
 CANVASES = (1, 8)  # places of `edited from N`
+ALL = "all"  # blanks of every length together
+
+# The ids that were there, the ids that were written, and the calls that it took.
+Answer = tuple[list[int], list[int], int]
 
 
 class Ways:
@@ -133,7 +137,7 @@ def report(
     seed: int,
     progress: Callable,
 ) -> dict:
-    """By way and by length of the blank, the figures of `figures_of`.
+    """By way and by length of the blank, and for ALL of them, the figures of `figures_of`.
 
     opened: (model, tokenizer, rest) of `checkpoint.open_model`. numbers: of the pairs whose
     documents get a blank. Raises UserError for other forms than `context`, and for other samplers.
@@ -154,30 +158,40 @@ def report(
     histogram = saved["statistics"]["blank_lengths"]["blanks"]
     ways = Ways(model, tokenizer, histogram, settings, seed).all()
 
-    def of_cell(cell: tuple[str, int]) -> dict:
+    def of_cell(cell: tuple[str, int]) -> list[Answer]:
         way, length = cell
         wanted = spans(held_out, numbers, length, seed)
-        return figures_of(wanted, ways[way](wanted)) if wanted else {}
+        answers = []
+        for pair, text in zip(wanted, ways[way](wanted), strict=True):
+            answers.append((pair.blanks[0].tolist(), text.blanks[0], text.calls))
+        return answers
 
     cells = list(itertools.product(ways, SPANS))
     result: dict = {way: {} for way in ways}
-    for (way, length), row in zip(cells, distributed.shared(cells, of_cell, progress), strict=True):
-        if row:
-            result[way][length] = row
+    every: dict[str, list[Answer]] = {way: [] for way in ways}
+    for (way, length), answers in zip(
+        cells, distributed.shared(cells, of_cell, progress), strict=True
+    ):
+        if answers:
+            result[way][length] = figures_of(answers)
+            every[way] += answers
+    for way, answers in every.items():
+        if answers:
+            result[way][ALL] = figures_of(answers)
     return result
 
 
-def figures_of(wanted: list[Pair], filled: list[Filled]) -> dict:
+def figures_of(answers: list[Answer]) -> dict:
     """Exact matches, token F1, length error and calls of filled blanks, with intervals."""
-    right = [pair.blanks[0].tolist() for pair in wanted]
-    written = [text.blanks[0] for text in filled]
+    right = [wanted for wanted, _, _ in answers]
+    written = [mine for _, mine, _ in answers]
     figures, _ = metrics.matches(written, right)
-    error = [len(mine) - len(theirs) for mine, theirs in zip(written, right, strict=True)]
+    error = [len(mine) - len(wanted) for wanted, mine, _ in answers]
     return {
         **figures,
         **mean("length_error", np.abs(error)),
         **mean("too_long", error),
-        **mean("calls", [text.calls for text in filled]),
+        **mean("calls", [calls for _, _, calls in answers]),
     }
 
 
@@ -186,7 +200,7 @@ def table(result: dict) -> list[str]:
     names = ("exact", "token_f1", "length_error", "too_long", "calls")
     heads = ("exact", "token F1", "length error", "too long by", "calls")
     lines = [["tokens in the blank", "way", "blanks", *heads]]
-    for length in SPANS:
+    for length in (*SPANS, ALL):
         for way, rows in result.items():
             if length in rows:
                 row = rows[length]

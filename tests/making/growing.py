@@ -33,12 +33,14 @@ def right_label(text, width: int, place: int) -> int:
     return EXPAND if place == width - 1 and width < len(text) else text[place]
 
 
-def after(blank: tuple, state: int, place: int, label: int) -> tuple[tuple, int]:
-    """The blank and its state, once a place has drawn a label."""
+def after(
+    blank: tuple, state: int, place: int, label: int, alone: bool = False
+) -> tuple[tuple, int]:
+    """The blank and its state, once a place has drawn a label. alone: only this place is deleted."""
     if label == EXPAND:
         return blank[:place] + (MASK, MASK) + blank[place + 1 :], GREW
     if label == DELETE:
-        return blank[:place], SHRANK
+        return blank[:place] + (blank[place + 1 :] if alone else ()), SHRANK
     return blank[:place] + (label,) + blank[place + 1 :], state
 
 
@@ -46,7 +48,7 @@ def hidden(blank: tuple) -> list[int]:
     return [place for place, id in enumerate(blank) if id == MASK]
 
 
-def flows(law: dict, starts=STARTS) -> dict:
+def flows(law: dict, starts=STARTS, alone: bool = False) -> dict:
     """F: the mean number of steps ((blank, state), place, label), over texts, starts and orders."""
     result: dict = collections.defaultdict(float)
 
@@ -55,7 +57,7 @@ def flows(law: dict, starts=STARTS) -> dict:
         for place in places:
             label = right_label(text, len(blank), place)
             result[(blank, state), place, label] += weight / len(places)
-            follow(text, *after(blank, state, place, label), weight / len(places))
+            follow(text, *after(blank, state, place, label, alone), weight / len(places))
 
     for text, share in law.items():
         for width, start in enumerate(starts):
@@ -72,7 +74,7 @@ def table_of(steps: dict) -> dict:
     return {key: row / row.sum() for key, row in table.items()}
 
 
-def law_of(table: dict, starts=STARTS) -> dict:
+def law_of(table: dict, starts=STARTS, alone: bool = False) -> dict:
     """p(text) of a sampler with this table: all draws of all paths are followed."""
     result: dict = collections.defaultdict(float)
 
@@ -83,7 +85,7 @@ def law_of(table: dict, starts=STARTS) -> dict:
         for place in places:
             for label, p in enumerate(table[(blank, state), place].tolist()):
                 if p:
-                    follow(*after(blank, state, place, label), weight * p / len(places))
+                    follow(*after(blank, state, place, label, alone), weight * p / len(places))
 
     for width, start in enumerate(starts):
         if start:
