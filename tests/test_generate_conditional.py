@@ -126,7 +126,7 @@ def test_blanks_that_grow(conditional_world, free_run, tmp_path, capsys):
         generate_conditional.main([*words, *flags, "--json", str(out)])
         said.append(capsys.readouterr().out)
         rows = [json.loads(line) for line in out.read_text().splitlines()]
-        assert said[-1].count("was glad") == 3 and len(rows) == 3
+        assert said[-1].count("was glad") >= 3 and len(rows) == 3
         assert ("canvas" in rows[0]) == bool(flags)
         for row in rows:
             assert len(row["tokens"]) == len(row["step"]) == len(row["probability"])

@@ -117,7 +117,16 @@ def starts_of(model, tokenizer, histograms: dict | None) -> free_paths.Starts:
 
 
 def free_loss(own: PairRun, model, batch: dict, starts: free_paths.Starts, rng: torch.Generator):
-    """The loss of a batch in which some blanks have an unknown length."""
+    """The loss of a batch in which some blanks have an unknown length.
+
+    Raises UserError if the network is compiled: its rows have too many lengths.
+    """
+    if "trunk" in vars(model):
+        raise UserError(
+            "--compile with --free_lengths",
+            "rows of few lengths, which can be compiled",
+            "drop one of the two",
+        )
     kept = torch.rand(len(batch["tokens"]), generator=rng) >= own.condition_dropout
     pairs = free_paths.pairs_of(batch, KINDS, kept)
     # A row without a condition is a whole document to write, whose length is known.
