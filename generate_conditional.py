@@ -14,8 +14,8 @@ As exact as the model is, one token per call:
 
 [MASK] is one token, [MASK*20] twenty, and [MASK*] gets a length drawn from the training pairs.
 --rerank tries several such lengths and keeps the text with the lowest bound per token. With
---edit_lengths it is a first length, which a model of --free_lengths changes while it writes. The
-checkpoint decides the architecture and the way of conditioning, so there are no model flags.
+--edit_lengths a model of --free_lengths changes the length while it writes. There are no model
+flags: the checkpoint decides the architecture and the way of conditioning.
 """
 
 import sys
@@ -135,13 +135,12 @@ class Filler:
     def fill(self, template: Template, seed: int) -> list[Filled]:
         """The texts asked for."""
         histograms = self.saved["statistics"]["blank_lengths"]  # of the training pairs, for [MASK*]
-        most = self.model.config.max_length
         return writer.fill_template(
             self.model,
             self.tokenizer,
             self.form,
             template,
-            self.lengths.starts(histograms, template, self.tokenizer, most),
+            self.lengths.starts(histograms, template, self.tokenizer, self.model.config.max_length),
             self.settings,
             self.request.num_samples,
             rerank=self.request.rerank,

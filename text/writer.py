@@ -346,17 +346,11 @@ def fill_template(
     token, unlike the bound, does not prefer short texts. draws: noise levels of a bound. write:
     `fill`, or `free_writer.fill`, which begins with the drawn lengths and edits them.
     """
-    left = room(template, form, tokenizer, model.config.max_length)
     free = [n is None for n in template.lengths]
     # Without a free length all tries would have one length; the twin ends its blanks itself.
     tries = rerank if any(free) and form != "ar" else 1
-    pairs = []
-    for which in range(number * tries):
-        if form == "ar":
-            lengths = [n or left // sum(free) for n in template.lengths]
-        else:
-            lengths = draw_lengths(template, histograms, left, np.random.default_rng((seed, which)))
-        pairs.append(template.pair(lengths, tokenizer))
+    left = room(template, form, tokenizer, model.config.max_length)
+    pairs = empty_pairs(template, form, tokenizer, histograms, left, number * tries, seed)
     filled = []
     for first in progress.bar(range(0, len(pairs), batch_size), "texts", unit="batch"):
         filled += write(
@@ -375,6 +369,22 @@ def fill_template(
         text.nats = nats_per_token(model, tokenizer, form, template, text, draws, seed)
     groups = [filled[first : first + tries] for first in range(0, len(filled), tries)]
     return [min(group, key=lambda text: text.nats) for group in groups]
+
+
+def empty_pairs(
+    template: Template, form: str, tokenizer: Tokenizer, histograms: dict, left: int, count, seed
+) -> list[Pair]:
+    """`count` pairs with [MASK]s in their blanks. Free blanks have drawn lengths, or for the twin
+    all tokens that are left.
+    """
+    pairs = []
+    for which in range(count):
+        if form == "ar":
+            lengths = [n or left // template.lengths.count(None) for n in template.lengths]
+        else:
+            lengths = draw_lengths(template, histograms, left, np.random.default_rng((seed, which)))
+        pairs.append(template.pair(lengths, tokenizer))
+    return pairs
 
 
 def nats_per_token(
