@@ -5,9 +5,9 @@ order, draw a label: a word, [expand] or [delete]. A row with c calls left and M
 for ceil(M / c) of them. In its last call it draws words only, so it always ends: after `steps`
 calls at most, and with at most `most` tokens.
 
-A label is drawn in two stages: word or edit, then which word. The temperature serves both stages.
-At temperature 0 a place therefore takes an edit if the edit is likelier than all words together,
-not if it is likelier than the likeliest word. At temperature 1 the two stages change nothing.
+A label is drawn in two stages: an edit or a word, then which word. Temperature and top_p change the
+second stage only, so lengths keep their law. The likeliest edit is no likely length: a blank that
+ends at each place with a probability of 10% would never end (docs/log/text.md).
 
 Several labels of one call may not fit together, such as a cut before a new word. They are applied
 in their order. A label that does not fit any more is dropped, and its place stays masked.
@@ -131,18 +131,13 @@ def draw_labels(
     Returns labels (M,) int64 and their log-probabilities at temperature 1, (M,) float64.
     """
     words = logits[:, :-EDITS]
-    kinds = by_kind(logits)  # (M, 3): expand, delete, a word
-    if temperature == 0:
-        kind = kinds.argmax(-1)
-        rest = uniform
-    else:
-        weight = (kinds / temperature).softmax(-1)
-        kind = pick(weight, uniform)
-        # What is left of the number, once it has decided the kind, is uniform again.
-        before = weight.cumsum(-1).gather(-1, kind[:, None])[:, 0]
-        own = weight.gather(-1, kind[:, None])[:, 0]
-        point = uniform.to(weight.device) * weight.sum(-1)
-        rest = ((point - before + own) / own).clamp(0.0, BELOW_1)
+    weight = by_kind(logits).exp()  # (M, 3): expand, delete, a word
+    kind = pick(weight, uniform)
+    # What is left of the number, once it has decided the kind, is uniform again.
+    before = weight.cumsum(-1).gather(-1, kind[:, None])[:, 0]
+    own = weight.gather(-1, kind[:, None])[:, 0]
+    point = uniform.to(weight.device) * weight.sum(-1)
+    rest = ((point - before + own) / own).clamp(0.0, BELOW_1)
     word, _ = draw_tokens(words, rest, temperature, top_p)
     label = torch.where(kind == EDITS, word, words.shape[-1] + kind)
     return label, log_prob_of(logits, label)
@@ -159,9 +154,12 @@ def sureness(logits: Tensor, sampler: str) -> Tensor:
     """How sure the network is of each place, larger is surer: (M, V' + 2) -> (M,) float64."""
     if sampler != "confidence":
         return certainty(logits, sampler).double()
-    # The probability of the label that temperature 0 would take.
-    label, log_prob = draw_labels(logits, torch.zeros(len(logits)), temperature=0.0)
-    return log_prob.exp()
+    # The likeliest label of the likeliest kind. Words share the probability of their kind: an edit
+    # may be likelier than each of them, and less likely than all of them.
+    log_prob = logits.double().log_softmax(-1)
+    edit = log_prob[:, -EDITS:].amax(-1)
+    is_edit = by_kind(logits).argmax(-1) < EDITS
+    return torch.where(is_edit, edit, log_prob[:, :-EDITS].amax(-1)).exp()
 
 
 def rank(

@@ -77,11 +77,21 @@ def test_two_stages_are_one_draw():
     torch.testing.assert_close(nats, logits[0].log_softmax(-1)[label])
 
 
-def test_an_edit_must_beat_all_words_together():
-    """At temperature 0: each word is less likely than [delete], but a word is likelier than it."""
+@pytest.mark.parametrize("how", [{"temperature": 0.0}, {"top_p": 0.3}])
+def test_lengths_keep_their_law_at_any_temperature(how):
+    """[delete] is drawn with its probability, 0.4; the words are all the likeliest word."""
     logits = torch.tensor([[0.2, 0.25, 0.15, 0.0, 0.4]]).log()
-    label, _ = draw_labels(logits, torch.zeros(1, dtype=torch.float64), temperature=0.0)
-    assert label.item() == 1 and draw_tokens(logits, torch.zeros(1), 0.0)[0].item() == 4
+    uniform = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    label, _ = draw_labels(logits.expand(1000, 5), uniform, **how)
+    assert torch.bincount(label, minlength=5).tolist() == [0, 600, 0, 0, 400]
+    # One draw of all labels would always delete.
+    assert (draw_tokens(logits.expand(1000, 5), uniform, **how)[0] == 4).all()
+
+
+def test_a_place_is_as_sure_as_the_likeliest_label_of_the_likeliest_kind():
+    logits = torch.tensor([[0.2, 0.25, 0.15, 0.0, 0.4], [0.1, 0.1, 0.1, 0.3, 0.4]]).log()
+    found = growing.sureness(logits, "confidence")
+    torch.testing.assert_close(found.float(), torch.tensor([0.25, 0.4]))
 
 
 def write(rows: list[Canvas], order: str, steps: int, temperature=1.0, seed=0, most=24):
