@@ -13,8 +13,9 @@ As exact as the model is, one token per call:
     python generate_conditional.py --prompt "Once upon a time there was a knight." --steps 256
 
 [MASK] is one token, [MASK*20] twenty, and [MASK*] gets a length drawn from the training pairs.
---rerank tries several such lengths and keeps the text with the lowest bound per token. The
-checkpoint decides the architecture and the way of conditioning, so there are no model flags.
+--rerank tries several such lengths and keeps the text with the lowest bound per token. With
+--edit_lengths a model of --free_lengths changes the length while it writes. There are no model
+flags: the checkpoint decides the architecture and the way of conditioning.
 """
 
 import sys
@@ -30,11 +31,10 @@ from base.files import UserError
 from base.flags import setting
 from loop import checkpoint, hardware
 from show import pages, terminal
-from text import blanks, conversation, writer
+from text import blanks, conversation, free_writer, writer
 from text.blanks import Template
+from text.free_writer import FreeLengths
 from text.writer import Filled
-
-READ_BY_TWIN = ("temperature", "top_p")  # it writes from left to right: no sampler, no steps
 
 
 @dataclass
@@ -76,6 +76,7 @@ class Request:
 def parse_args(argv):
     parser = flags.Parser(__doc__)
     parser.add_settings(Request)
+    parser.add_settings(FreeLengths)
     parser.add_settings(SampleConfig, skip=("carry",), temperature=0.8)  # it has no beliefs
     return parser.parse_args(argv)
 
@@ -107,8 +108,8 @@ def check(request: Request) -> None:
 class Filler:
     """A conditional checkpoint, ready to fill templates with the settings of the command line."""
 
-    def __init__(self, request: Request, settings: SampleConfig):
-        self.request, self.settings = request, settings
+    def __init__(self, request: Request, settings: SampleConfig, lengths: FreeLengths):
+        self.request, self.settings, self.lengths = request, settings, lengths
         chosen = request.checkpoint
         self.path = Path(chosen) if chosen else checkpoint.newest(("conditional",))
         device = hardware.choose_device(request.device)
@@ -117,16 +118,13 @@ class Filler:
         self.form = self.saved["form"]  # the checkpoint decides, not a flag
         print(f"{self.path}: {checkpoint.describe(self.saved)}  {self.form}", file=sys.stderr)
 
-    def refuse_for_twin(self, given: dict) -> None:
-        """Raise UserError for settings that an autoregressive twin does not read."""
-        names = [name for name in given if name not in READ_BY_TWIN]
-        names += [name for name in ("guidance", "rerank") if getattr(self.request, name) != 1]
-        if self.form == "ar" and names:  # an ignored flag would look as if it had worked
-            raise UserError(
-                f"--{', --'.join(names)} for an autoregressive twin",
-                "--temperature and --top_p at most: it writes from left to right",
-                "drop it, or name a denoiser's checkpoint",
-            )
+    def refuse(self, given: dict) -> None:
+        """Raise UserError for settings that this checkpoint, or --edit_lengths, does not read."""
+        names = [name for name in ("guidance", "rerank") if getattr(self.request, name) != 1]
+        if self.form == "ar":
+            writer.refuse_for_twin([*given, *names])
+        others = {"guidance": "guidance" in names, "html": self.request.html is not None}
+        self.lengths.check(self.model, self.settings, given, others)
 
     def template(self, text: str) -> Template:
         """A text with blanks as it is; a text without blanks is a prompt."""
@@ -136,12 +134,13 @@ class Filler:
 
     def fill(self, template: Template, seed: int) -> list[Filled]:
         """The texts asked for."""
+        histograms = self.saved["statistics"]["blank_lengths"]  # of the training pairs, for [MASK*]
         return writer.fill_template(
             self.model,
             self.tokenizer,
             self.form,
             template,
-            self.saved["statistics"]["blank_lengths"],  # of the training pairs, for [MASK*]
+            self.lengths.starts(histograms, template, self.tokenizer, self.model.config.max_length),
             self.settings,
             self.request.num_samples,
             rerank=self.request.rerank,
@@ -149,6 +148,7 @@ class Filler:
             seed=seed,  # --interactive takes the next seed for an empty line
             batch_size=self.request.batch_size,
             keep_frames=self.request.show or self.request.html is not None,
+            write=free_writer.fill if self.lengths.edit_lengths else writer.fill,
         )
 
     def facts(self) -> dict:
@@ -207,8 +207,8 @@ def main(argv=None):
     check(request)  # before a checkpoint is read, which takes longer
     if request.threads:
         torch.set_num_threads(request.threads)
-    filler = Filler(request, settings)
-    filler.refuse_for_twin(flags.given(SampleConfig, arguments))  # the form is known only now
+    filler = Filler(request, settings, flags.resolve(FreeLengths, arguments))
+    filler.refuse(flags.given(SampleConfig, arguments))  # the form is known only now
     if request.interactive:
         play = terminal.player(filler.tokenizer, request.delay) if request.show else None
         conversation.talk(filler, request.seed, play)

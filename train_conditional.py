@@ -30,6 +30,7 @@ from base.files import UserError
 from base.flags import setting
 from loop import checkpoint, distributed, fit, recipe
 from loop.batches import with_noise
+from net.free_lengths import with_edits
 from net.text_encoder import TextConditioned
 from text.fill_objective import PairRun, make_eval, make_loss, make_preview
 from text.pairs import PairBatches, PairData
@@ -104,7 +105,8 @@ def build(setup: recipe.Setup, start: PairStart, own: PairRun, pairs: PairData):
         return checkpoint.build_conditional(setup.resume)
     denoiser = open_start(start, own, pairs)
     if own.form != "cross":
-        return denoiser  # what is given stands in its rows, so it needs no new part
+        # What is given stands in its rows. Only growing blanks need new parts.
+        return with_edits(denoiser) if own.free_lengths else denoiser
     model = TextConditioned(denoiser.config, own.encoder_layers)
     model.start_from(denoiser)
     return model
@@ -190,13 +192,14 @@ def main(argv=None):
     statistics = {"blank_lengths": train.length_histograms()}
     about = recipe.about("conditional", own.objective, model.config, train, statistics, own)
     about |= {"form": own.form, "encoder_layers": own.encoder_layers}
+    about["free_lengths"] = own.free_lengths > 0
     about["both_stages"] = {"max_steps": cfg.max_steps, "learning_rate": cfg.learning_rate}
     task = Task(
         model,
-        make_loss(own, train.tokenizer),
+        make_loss(own, train.tokenizer, statistics["blank_lengths"]),
         batches,
         about,
-        make_eval(own, held_out),
+        make_eval(own, held_out, statistics["blank_lengths"]),
         make_preview(own, cfg.seed, held_out),
     )
     resume = setup.resume

@@ -12,7 +12,8 @@ A checkpoint `*.pt` is one dict of tensors and plain values, read with `weights_
     encoder      kind "caption": name, key, patches and width of the frozen image encoder; the
                  mean and deviation of its features are in statistics
     form         kind "conditional": "context", "cross" or "ar", how its rows look (text/pairs.py);
-                 encoder_layers, of its text encoder; both_stages, settings of the whole run
+                 encoder_layers, of its text encoder; both_stages, settings of the whole run;
+                 free_lengths, whether its blanks can grow and shrink (net/free_lengths.py)
     flags        the trainer's own flags, which a resumed run keeps
     data         fingerprint of the training data; tokenizer: the tokenizer's fingerprint
     train        TrainConfig as a plain dict; step, seed, git, metrics: where the weights come from
@@ -44,6 +45,7 @@ from loop import checksums, distributed, published
 from loop.contracts import Checkpoint
 from model import Denoiser
 from net import soft_masks
+from net.free_lengths import FreeDenoiser
 from net.text_encoder import TextConditioned
 
 FORMAT = 1
@@ -84,6 +86,8 @@ def build_denoiser(saved: Checkpoint) -> Denoiser:
 
 def build_conditional(saved: Checkpoint) -> Denoiser:
     """The text model itself; for form "cross" a model with an encoder of its condition."""
+    if saved.get("free_lengths"):
+        return FreeDenoiser(model_config(saved))
     if saved["form"] != "cross":
         return build_denoiser(saved)
     return TextConditioned(model_config(saved), saved["encoder_layers"])
@@ -361,6 +365,8 @@ def describe(saved: Checkpoint) -> str:
         facts.insert(2, f"block sizes {size['block_sizes']}")
     if size.get("soft_masks"):
         facts.insert(2, "soft masks")
+    if saved.get("free_lengths"):
+        facts.insert(2, "free lengths")
     for name, value in (saved.get("metrics") or {}).items():
         if isinstance(value, float) and not name.startswith("block_"):
             facts.append(f"{name} {value:.4f}")

@@ -47,6 +47,7 @@ class Checkpoint(TypedDict, total=False):
     encoder: dict[str, Any]
     form: str
     encoder_layers: int
+    free_lengths: bool
     flags: dict[str, Any]
     both_stages: dict[str, Any]
     data: dict[str, str]

@@ -27,7 +27,7 @@ def play(frames: Sequence[Sequence[int]], tokenizer: Tokenizer, delay: float) ->
     """
     live = sys.stdout.isatty()
     system.understand_colours()
-    before = None
+    before: Sequence[int] = ()
     for number in shown(len(frames), live):
         frame = frames[number]
         if live:
@@ -54,8 +54,9 @@ def shown(count: int, live: bool) -> list[int]:
 
 
 def line(frame, before, tokenizer: Tokenizer, live: bool) -> str:
-    """One frame as text. before: the last frame, from which the new tokens are told; None if there
-    is none.
+    """One frame as text. before: the last frame, from which the new tokens are told.
+
+    Without a frame of the same length before it, as in a text that grows, no token is told as new.
     """
     # These tokens frame a text and have no letters.
     hidden = (tokenizer.bos, tokenizer.eos, tokenizer.pad)
@@ -65,7 +66,7 @@ def line(frame, before, tokenizer: Tokenizer, live: bool) -> str:
             continue
         if id == tokenizer.mask:
             text += DIM + MASK + PLAIN if live else MASK
-        elif live and before is not None and before[place] == tokenizer.mask:
+        elif live and len(before) == len(frame) and before[place] == tokenizer.mask:
             text += BRIGHT + tokenizer.piece(id) + PLAIN
         else:
             text += tokenizer.piece(id)

@@ -106,6 +106,15 @@ def conditional_world(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def free_run(conditional_world) -> Path:
+    """The checkpoint of a conditional run of a few steps whose blanks can grow and shrink."""
+    from tests.making.paired import make_conditional
+
+    out = conditional_world / "free"
+    return make_conditional(conditional_world, "context", out, "--free_lengths", "0.7")
+
+
 @dataclass(frozen=True)
 class TextRuns:
     """A data folder, and the checkpoints of a denoiser and its twin that learnt a little from it."""

@@ -205,5 +205,11 @@ def test_pairs(conditional_world, tmp_path, capsys):
         (("--rerank", "2"), "--rerank for a conditional"),
         (("--estimator", "linear"), "--estimator for a conditional"),
         (("--data_dir", root / "data"), "kind 'text'"),
+        (("--unknown_lengths", *others[:2]), "--twin with --unknown_lengths"),
+        (("--unknown_lengths", "--revise", "1"), "--revise with --unknown_lengths"),
     ):
         refusal(evaluate.main, [*words, *flags], message)
+    few = ("--documents", 2, "--unknown_lengths")
+    figures = scored(root / "context" / "best.pt", root / "pairs", tmp_path, *few)
+    assert list(figures["unknown_lengths"]) == ["told", "drawn", "reranked"]
+    assert "| reranked |" in capsys.readouterr().out

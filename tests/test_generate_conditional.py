@@ -117,6 +117,37 @@ def test_a_conversation(conditional_world, monkeypatch, capsys):
     assert any(line.startswith("Dan had a dog.") for line in said)
 
 
+def test_blanks_that_grow(conditional_world, free_run, tmp_path, capsys):
+    """--edit_lengths writes texts and their edits; without it the same model draws lengths."""
+    words = ["--checkpoint", str(free_run), "--threads", "1", "--device", "cpu"]
+    words += ["--template", "Ann had [MASK*2] and [MASK*] was glad.", "--num_samples", "3"]
+    out, said = tmp_path / "a.json", []
+    for flags in ([], ["--edit_lengths"], ["--edit_lengths", "--canvas", "4", "--show"]):
+        generate_conditional.main([*words, *flags, "--json", str(out)])
+        said.append(capsys.readouterr().out)
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        assert said[-1].count("was glad") >= 3 and len(rows) == 3
+        assert ("canvas" in rows[0]) == bool(flags)
+        for row in rows:
+            assert len(row["tokens"]) == len(row["step"]) == len(row["probability"])
+    assert all(row["canvas"] == [2, 4] for row in rows) and "·" in said[2]
+    generate_conditional.main([*words, "--edit_lengths", "--batch_size", "1"])
+    assert capsys.readouterr().out == said[1]
+    edited = [*words, "--edit_lengths"]
+    for flags, message in (
+        (("--html", tmp_path / "a.html"), "--html with --edit_lengths"),
+        (("--guidance", "2"), "--guidance with --edit_lengths"),
+        (("--speculate", "2", "--sampler", "confidence"), "--speculate with --edit_lengths"),
+        (("--sampler", "remask"), "--sampler remask with --edit_lengths"),
+        (("--canvas", "95"), "--canvas 95"),
+    ):
+        refusal(generate_conditional.main, [*edited, *flags], message)
+    refusal(generate_conditional.main, [*words, "--canvas", "4"], "without --edit_lengths")
+    for form in FORMS:
+        words[1] = str(conditional_world / form / "best.pt")
+        refusal(generate_conditional.main, [*words, "--edit_lengths"], "not trained to edit")
+
+
 def test_refusals_of_generation(conditional_world, tmp_path, capsys):
     cases = {
         (): "nothing to write",

@@ -11,7 +11,7 @@ import torch
 
 import prep_conditional_data
 import train_conditional
-from loop import checkpoint
+from loop import checkpoint, fit
 from tests.making.corpus import make_data, make_run
 from tests.making.paired import FLAGS, SMALL, refusal
 from tests.making.runs import as_soft_model
@@ -95,6 +95,38 @@ def test_a_checkpoint_knows_its_form(conditional_world):
         assert (conditional_world / form / "samples").exists()
 
 
+def test_blanks_that_grow(conditional_world, free_run, tmp_path, monkeypatch):
+    """A resumed run equals a straight one; without the flag a checkpoint has no new weights."""
+    pairs = ["--data_dir", str(conditional_world / "pairs")]
+    words = ["--denoiser", str(conditional_world / "denoiser" / "best.pt"), *pairs, *SMALL]
+    words += ["--max_steps", "8", "--free_lengths", "0.7", "--log_every", "1", "--accumulate", "2"]
+    words += ["--save_every", "2"]
+    train_conditional.main([*words, "--out", str(tmp_path / "straight")])
+    real = fit.optimizer_step
+
+    def fails_at_5(*given):
+        return 1 / 0 if given[2] == 5 else real(*given)
+
+    half = ["--out", str(tmp_path / "half")]
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "optimizer_step", fails_at_5)
+        with pytest.raises(ZeroDivisionError):
+            train_conditional.main([*words, *half])
+    train_conditional.main([*pairs, *half, "--resume"])
+    same(tmp_path / "straight", tmp_path / "half")
+    model, _, saved = checkpoint.open_model(free_run)
+    assert saved["free_lengths"] and model.edits.abs().sum() > 0 and model.states.abs().sum() > 0
+    plain, _, saved = checkpoint.open_model(conditional_world / "context" / "best.pt")
+    assert not saved["free_lengths"] and not hasattr(plain, "edits")
+    # A checkpoint from before the key opens as before.
+    old = checkpoint.load(conditional_world / "context" / "best.pt")
+    del old["free_lengths"]
+    checkpoint.save(tmp_path / "old.pt", old)
+    again, _, _ = checkpoint.open_model(tmp_path / "old.pt")
+    for name, weight in plain.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name])
+
+
 @pytest.mark.long  # four commands in shells of their own
 def test_as_a_user_runs_them(conditional_world, tmp_path):
     """In shells of their own, the newest run found by itself; a mistake is one line and status 2."""
@@ -163,6 +195,9 @@ def test_refusals(conditional_world, tmp_path):
         (("--conditioning", "crosss"), "--conditioning 'crosss'"),
         (("--conditioning", "cross", "--objective", "ar"), "--conditioning cross with"),
         (("--encoder_layers", "0"), "--encoder_layers 0"),
+        (("--free_lengths", "1.5"), "--free_lengths 1.5"),
+        (("--free_lengths", "0.5", "--objective", "ar"), "--free_lengths for the form ar"),
+        (("--free_lengths", "0.5", "--conditioning", "cross"), "--free_lengths for the form cross"),
         (
             ("--conditioning", "cross", "--max_steps", "5", "--stage_1_steps", "5"),
             "--stage_1_steps 5",

@@ -12,8 +12,8 @@ from base.config import SampleConfig
 from base.files import UserError
 from base.flags import setting
 from net import twin
-from text import writer
-from text.pairs import PairData, to_device
+from text import free_paths, writer
+from text.pairs import KINDS, PairData, to_device
 
 EVAL_DRAWS = 4  # masks per pair at an evaluation
 PREVIEWS = 3  # filled pairs in a file of samples/
@@ -46,6 +46,13 @@ class PairRun:
     condition_dropout: float = setting(
         0.1, "share of rows that see nothing given, for guidance", at_least=0, below=1
     )
+    free_lengths: float = setting(
+        0.0,
+        "context: share of the blanks whose length is not told, so that they learn to grow and "
+        "shrink; 0 leaves out these parts of the network",
+        at_least=0,
+        at_most=1,
+    )
     eval_pairs: int = setting(200, "held-out pairs at each evaluation", at_least=1)
 
     def __post_init__(self):
@@ -56,6 +63,12 @@ class PairRun:
                 "the twin, which reads its prompt in the row",
                 "drop one of the two flags",
             )
+        if self.free_lengths and self.form != "context":
+            raise UserError(
+                f"--free_lengths for the form {self.form}",
+                "--conditioning context: growing blanks stand in the row",
+                "drop --free_lengths",
+            )
 
     @property
     def form(self) -> str:
@@ -63,13 +76,16 @@ class PairRun:
         return "ar" if self.objective == "ar" else self.conditioning
 
 
-def make_loss(own: PairRun, tokenizer):
+def make_loss(own: PairRun, tokenizer, histograms: dict | None = None):
     """loss_fn for `fit`: the blanks' loss given the rest.
 
-    Rows whose condition is dropped see nothing given.
+    Rows whose condition is dropped see nothing given. histograms: of the training pairs' lengths,
+    for --free_lengths.
     """
 
     def loss_fn(model, batch, rng):
+        if own.free_lengths:
+            return free_loss(own, model, batch, starts_of(model, tokenizer, histograms), rng)
         tokens, lengths, free = to_device(batch, model.device)
         if own.form == "ar":
             return twin.loss(model, tokens, free)
@@ -94,14 +110,42 @@ def make_loss(own: PairRun, tokenizer):
     return loss_fn
 
 
+def starts_of(model, tokenizer, histograms: dict | None) -> free_paths.Starts:
+    """How the model's blanks of unknown length begin."""
+    size = model.config
+    return free_paths.Starts(histograms or {}, tokenizer, size.max_length, size.output_size)
+
+
+def free_loss(own: PairRun, model, batch: dict, starts: free_paths.Starts, rng: torch.Generator):
+    """The loss of a batch in which some blanks have an unknown length.
+
+    Raises UserError if the network is compiled: its rows have too many lengths.
+    """
+    if "trunk" in vars(model):
+        raise UserError(
+            "--compile with --free_lengths",
+            "rows of few lengths, which can be compiled",
+            "drop one of the two",
+        )
+    kept = torch.rand(len(batch["tokens"]), generator=rng) >= own.condition_dropout
+    pairs = free_paths.pairs_of(batch, KINDS, kept)
+    # A row without a condition is a whole document to write, whose length is known.
+    numbers = np.random.default_rng(int(torch.randint(2**62, (), generator=rng)))
+    free = []
+    for pair, has_condition in zip(pairs, kept.tolist(), strict=True):
+        unknown = numbers.random(len(pair.blanks)) < own.free_lengths
+        free.append((unknown & has_condition).tolist())
+    return free_paths.loss(model, pairs, free, starts, batch["uniform"], numbers, own.weight)
+
+
 def spread_over(count: int, most: int) -> list[int]:
     """At most `most` numbers below `count`, evenly spread."""
     # Spread, not the first pairs: one document gives several pairs in turn.
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)).tolist()
 
 
-def make_eval(own: PairRun, held_out: PairData):
-    """eval_fn for `fit`: the bound of val's blanks."""
+def make_eval(own: PairRun, held_out: PairData, histograms: dict | None = None):
+    """eval_fn for `fit`: the bound of val's blanks; with --free_lengths also of unknown lengths."""
     numbers = spread_over(len(held_out), own.eval_pairs)
     tokenizer, sizes = held_out.tokenizer, held_out.tokenizer.token_bytes()
 
@@ -112,10 +156,19 @@ def make_eval(own: PairRun, held_out: PairData):
             # The same seeds at each evaluation: the curve then moves with the model, not the noise.
             nats += writer.nats(model, tokenizer, own.form, pair, draws=EVAL_DRAWS, seed=seed)
         blanks = np.concatenate([blank for pair in pairs for blank in pair.blanks])
-        return {
+        figures = {
             "nats_per_token": nats / len(blanks),
             "bits_per_byte": nats / np.log(2) / max(1, sizes[blanks].sum()),
         }
+        if own.free_lengths:
+            # Lengths included, so it is no figure to compare with the two above.
+            starts, free_nats = starts_of(model, tokenizer, histograms), 0.0
+            for seed, pair in enumerate(pairs):
+                free_nats += free_paths.nats(
+                    model.labels, pair, starts, draws=EVAL_DRAWS, seed=seed
+                )
+            figures["free_nats_per_token"] = free_nats / len(blanks)
+        return figures
 
     return eval_fn
 

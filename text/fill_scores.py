@@ -12,10 +12,11 @@ import numpy as np
 
 from base import metrics
 from base.config import SampleConfig
+from base.files import UserError
 from base.flags import check, setting
 from base.folders import check_tokenizer
 from loop import checkpoint, distributed, progress
-from text import fillings
+from text import fillings, length_scores
 from text.pair_bounds import Bounds, LeftReader, Reader
 from text.pairs import KINDS, PairData
 from text.scores import check_twin
@@ -47,6 +48,9 @@ class FillScoring:
     twin: str | None = setting(
         None, "the twin's checkpoint, which is scored too", metavar="CHECKPOINT"
     )
+    unknown_lengths: bool = setting(
+        False, "score only how blanks are filled whose length is not told, each way to find it"
+    )
     judge: str | None = setting(
         None, "a text twin's checkpoint, which sees the left side only", metavar="CHECKPOINT"
     )
@@ -68,11 +72,13 @@ def score(opened: tuple, options: FillScoring, settings: SampleConfig, seed: int
     if held_out.meta["fingerprint"] != saved["data"]["fingerprint"]:
         # A note, not an error: scoring on another corpus is a fair question.
         distributed.say(f"note: this model was not trained on {options.data_dir}")
+    # Temperature 0: an exact match is a question about the likeliest text, not about a sample.
+    infill = SampleConfig(sampler=options.samplers, temperature=0.0, revise=settings.revise)
+    if options.unknown_lengths:
+        return score_lengths(opened, options, infill, seed)
     twin = open_twin(options.twin, "conditional", tokenizer, model.device)
     # A text twin, not a twin of pairs: it reads only the text to the left of a blank.
     judge = open_twin(options.judge, "text", tokenizer, model.device)
-    # Temperature 0: an exact match is a question about the likeliest text, not about a sample.
-    infill = SampleConfig(sampler=options.samplers, temperature=0.0, revise=settings.revise)
     result = report(
         opened,
         options,
@@ -85,6 +91,28 @@ def score(opened: tuple, options: FillScoring, settings: SampleConfig, seed: int
     )
     distributed.say("\n".join(table(result)), file=sys.stdout)
     return result
+
+
+def score_lengths(opened: tuple, options: FillScoring, infill: SampleConfig, seed: int) -> dict:
+    """The figures of blanks whose length is not told, which are printed too."""
+    given = [name for name in ("twin", "judge") if getattr(options, name)]
+    given += ["revise"] if infill.revise else []
+    if given:
+        raise UserError(
+            f"--{given[0]} with --unknown_lengths", "this checkpoint alone", "drop one of the two"
+        )
+    held_out = PairData(options.data_dir, "val", "context")
+    numbers = chosen_pairs(held_out, options)
+    firsts = [number for number in numbers if KINDS[held_out.kinds[number]] == "continue"]
+    result = length_scores.report(opened, held_out, firsts, infill, seed, progress.bar)
+    distributed.say("\n".join(length_scores.table(result)), file=sys.stdout)
+    return {"unknown_lengths": result, "seed": seed}
+
+
+def chosen_pairs(held_out: PairData, options: FillScoring) -> list[int]:
+    """The numbers of the pairs of the first documents."""
+    last = np.unique(held_out.documents)[: options.documents or None].max()
+    return np.flatnonzero(held_out.documents <= last).tolist()
 
 
 def open_twin(path: str | None, kind: str, tokenizer, device) -> tuple | None:
@@ -114,8 +142,7 @@ def report(
     """
     model, tokenizer, saved = opened
     held_out = PairData(options.data_dir, "val", "context")
-    last = np.unique(held_out.documents)[: options.documents or None].max()
-    numbers = np.flatnonzero(held_out.documents <= last).tolist()
+    numbers = chosen_pairs(held_out, options)
     pairs = [held_out.pair(number) for number in numbers]
     readers = {"model": (Reader.of(model, saved), saved)}
     if twin:

@@ -241,10 +241,11 @@ class PairData:
         return histograms
 
     def batch(self, numbers, pad_multiple: int = 1) -> dict:
-        """The pairs of these numbers as `batch_of` gives them."""
+        """The pairs as `batch_of` gives them, and kinds (B,) int64: their numbers in KINDS."""
         pairs = [self.pair(int(number)) for number in numbers]
         most = self.meta["max_length"]
-        return batch_of(pairs, self.form, self.tokenizer, pad_multiple, most)
+        batch = batch_of(pairs, self.form, self.tokenizer, pad_multiple, most)
+        return batch | {"kinds": torch.tensor([KINDS.index(pair.kind) for pair in pairs])}
 
 
 def check_blanks(blanks: np.ndarray, sizes: np.ndarray, path: str) -> None:

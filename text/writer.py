@@ -18,6 +18,7 @@ from torch import Tensor
 
 import diffusion
 from base.config import SampleConfig
+from base.files import UserError
 from base.tokenizer import Tokenizer
 from diffusion import Denoise, guide
 from loop import progress
@@ -27,6 +28,8 @@ from text.blanks import Template, draw_lengths, room
 from text.forms import Pair, arrange
 from text.pairs import batch_of, to_device
 
+READ_BY_TWIN = ("temperature", "top_p")  # it writes from left to right: no sampler, no steps
+
 
 @dataclass
 class Filled:
@@ -35,7 +38,8 @@ class Filled:
     ids: [BOS] and [EOS] included. step: the call that revealed each id, 0 if it was given.
     probability: of each id, 1 if it was given. frames: the ids after each call, if asked for.
     calls: the calls that revealed something. blanks: the ids written into each blank. nats: the
-    bound of the blanks per token (the twin: the exact figure), if asked for.
+    bound of the blanks per token (the twin: the exact figure), if asked for. edits: of blanks that
+    grew or shrank, the places that they began with, and the numbers of edits.
     """
 
     ids: list[int]
@@ -45,6 +49,7 @@ class Filled:
     calls: int
     blanks: list[list[int]]
     nats: float | None = None
+    edits: dict | None = None
 
     def segments(self, template: Template, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
         """The text in pieces, and whether each was written into a blank."""
@@ -65,7 +70,19 @@ class Filled:
             "step": self.step,
             "probability": [round(value, 6) for value in self.probability],
             "calls": self.calls,
+            **(self.edits or {}),
         }
+
+
+def refuse_for_twin(given: list[str]) -> None:
+    """Raise UserError for given settings that an autoregressive twin does not read."""
+    names = [name for name in given if name not in READ_BY_TWIN]
+    if names:  # an ignored flag would look as if it had worked
+        raise UserError(
+            f"--{', --'.join(names)} for an autoregressive twin",
+            "--temperature and --top_p at most: it writes from left to right",
+            "drop it, or name a denoiser's checkpoint",
+        )
 
 
 def barred(denoise: Denoise, tokenizer: Tokenizer) -> Denoise:
@@ -321,26 +338,22 @@ def fill_template(
     batch_size: int = 16,
     draws: int = 8,
     keep_frames: bool = False,
+    write: Callable[..., list[Filled]] = fill,
 ) -> list[Filled]:
     """`number` ways to fill a template, each the best of `rerank` drawn lengths.
 
     The best has the lowest bound per token. The drawn lengths bring the prior in; the bound per
-    token, unlike the bound, does not prefer short texts. draws: noise levels of a bound.
+    token, unlike the bound, does not prefer short texts. draws: noise levels of a bound. write:
+    `fill`, or `free_writer.fill`, which begins with the drawn lengths and edits them.
     """
-    left = room(template, form, tokenizer, model.config.max_length)
     free = [n is None for n in template.lengths]
     # Without a free length all tries would have one length; the twin ends its blanks itself.
     tries = rerank if any(free) and form != "ar" else 1
-    pairs = []
-    for which in range(number * tries):
-        if form == "ar":
-            lengths = [n or left // sum(free) for n in template.lengths]
-        else:
-            lengths = draw_lengths(template, histograms, left, np.random.default_rng((seed, which)))
-        pairs.append(template.pair(lengths, tokenizer))
+    left = room(template, form, tokenizer, model.config.max_length)
+    pairs = empty_pairs(template, form, tokenizer, histograms, left, number * tries, seed)
     filled = []
     for first in progress.bar(range(0, len(pairs), batch_size), "texts", unit="batch"):
-        filled += fill(
+        filled += write(
             model,
             tokenizer,
             form,
@@ -356,6 +369,22 @@ def fill_template(
         text.nats = nats_per_token(model, tokenizer, form, template, text, draws, seed)
     groups = [filled[first : first + tries] for first in range(0, len(filled), tries)]
     return [min(group, key=lambda text: text.nats) for group in groups]
+
+
+def empty_pairs(
+    template: Template, form: str, tokenizer: Tokenizer, histograms: dict, left: int, count, seed
+) -> list[Pair]:
+    """`count` pairs with [MASK]s in their blanks. Free blanks have drawn lengths, or for the twin
+    all tokens that are left.
+    """
+    pairs = []
+    for which in range(count):
+        if form == "ar":
+            lengths = [n or left // template.lengths.count(None) for n in template.lengths]
+        else:
+            lengths = draw_lengths(template, histograms, left, np.random.default_rng((seed, which)))
+        pairs.append(template.pair(lengths, tokenizer))
+    return pairs
 
 
 def nats_per_token(
