@@ -5,11 +5,16 @@ small head on the denoiser answers for all tokens in one pass:
 
     g_i(y) = p(x_i = y_i | all tokens of y but i, and the condition)
 
-Training. A row x is masked at random, which gives z. The denoiser draws one masked token i of z
-itself, which gives y. The label is 1 if y_i = x_i, and the loss is its cross-entropy at i alone.
-Given y and i, the text z is known, and the draw did not use x_i. So the label's mean is
-p(x_i = y_i | z), which is g_i(y). Tokens that were given have no label: it would always be 1. With
-n tokens drawn per row, g is a mean of p(x_i = y_i | y without n drawn tokens).
+Training. A row x is masked at random, and the denoiser draws one masked token y_i itself. The label
+is 1 if y_i = x_i, and the loss is its cross-entropy at i alone. The draw did not use x_i. So the
+label's mean is p(x_i = y_i | all others), which is g_i(y). Tokens that were given have no label: it
+would always be 1. With n tokens drawn per row, g is a mean of p(x_i = y_i | y without the n).
+
+The paper shows the head the text from which the token was drawn. There the denoiser is seldom wrong
+once most tokens are known, and the head learns little about finished texts. Here other masked
+tokens are shown again after the draw, as true tokens. The label's mean stays the same, because the
+draw used a part of what is shown. So y_i was drawn without most of its context, like the early
+tokens of a sampler.
 
 The network below the head does not change: its law and its bound stay the same bit for bit.
 
@@ -162,18 +167,22 @@ def draw(
     estimator: str = "count",
     reveals: int = 1,
 ) -> Drawn:
-    """Mask rows (B, L), and let the denoiser draw `reveals` of the masked tokens in one call.
+    """Mask rows (B, L), let the denoiser draw `reveals` of the masked tokens, show others again.
 
     free: (B, L) bool, what may be masked. uniform: (B,) noise levels in [0, 1). reveals: 0 means
-    all masked tokens. The places do not depend on the tokens, or the labels would be biased.
+    all masked tokens. Half of the rows are then shown whole. In the others, 0 to all of the masked
+    tokens stay masked. No place depends on a token, or the labels would be biased.
     """
     rows = corrupt(free, uniform, rng, estimator)
     count = rows.masked.sum(1).cpu()
     where = mask_exactly(rows.masked, count.clamp(max=reveals) if reveals else count, rng)
-    text = tokens.masked_fill(rows.masked, mask_id)
-    logits = denoise(text, rows.share, where)  # (M, V')
+    logits = denoise(tokens.masked_fill(rows.masked, mask_id), rows.share, where)  # (M, V')
     number = torch.rand(len(logits), generator=rng, dtype=torch.float64)
     token = draw_tokens(logits, number)[0]
+    rest = rows.masked & ~where
+    part = 2 * torch.rand(len(tokens), generator=rng, dtype=torch.float64) - 1
+    stay = torch.floor(part.clamp(min=0) * (rest.sum(1).cpu() + 1)).long()
+    text = tokens.masked_fill(mask_exactly(rest, stay, rng), mask_id)
     text[where] = token
     return Drawn(text, where, token == tokens[where])
 
@@ -214,7 +223,7 @@ def doubted(right: Tensor, among: Tensor, settings: SampleConfig) -> Tensor:
     right: (B, L), how likely each token is right.
     """
     right = right.masked_fill(~among, torch.inf)
-    rank = right.argsort(1, stable=True).argsort(1, stable=True)
+    rank = right.argsort(stable=True, dim=1).argsort(dim=1)
     return (rank < settings.doubtful) & (right < settings.doubt)
 
 
