@@ -29,7 +29,7 @@ Shapes: B rows, L positions, D width, M selected positions, V' ids that can be w
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,16 @@ from torch import Tensor, nn
 from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from diffusion import corrupt, mask_exactly
-from model import WEIGHT_STD, Block, Denoiser, KeysValues, Norm, Rotary, real_positions
+from model import (
+    WEIGHT_STD,
+    Block,
+    CrossAttention,
+    Denoiser,
+    KeysValues,
+    Norm,
+    Rotary,
+    real_positions,
+)
 from net.draws import draw_tokens
 
 if TYPE_CHECKING:
@@ -81,7 +90,8 @@ class QualityDenoiser(Denoiser):
 
     def keys_values(self, condition: Tensor, attend: Tensor | None = None) -> list[KeysValues]:
         """What the denoiser's blocks read of a condition, and then what the head's blocks read."""
-        own = [block.cross.keys_values(condition, attend) for block in self.quality.blocks]
+        crosses = [cast(CrossAttention, block.cross) for block in self.quality.blocks]
+        own = [cross.keys_values(condition, attend) for cross in crosses]
         return super().keys_values(condition, attend) + own
 
     def bind(
