@@ -5,6 +5,7 @@ The length head's loss is added to it.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -141,6 +142,7 @@ def make_loss(own: CaptionRun, tokenizer, statistics: dict, reward: teach.Reward
 
     n captions of an image are neighbours in a batch: features are (B / n, P, width), tokens (B, L).
     """
+    drawing = partial(quality_draws, own, tokenizer)
 
     def denoiser_loss(denoise, batch, tokens, free, rng):
         noise = {"uniform": batch["uniform"], "rng": rng}
@@ -150,23 +152,15 @@ def make_loss(own: CaptionRun, tokenizer, statistics: dict, reward: teach.Reward
             return teach.self_critical_loss(
                 denoise, tokens, free, sources, reward, tokenizer, share=share, **noise
             )
-        return diffusion.loss(
-            denoise,
-            tokens,
-            free,
-            mask_id=tokenizer.mask,
-            complementary=own.complementary,
-            label_smoothing=own.label_smoothing,
-            **noise,
-        )
+        noise |= {"complementary": own.complementary, "label_smoothing": own.label_smoothing}
+        return diffusion.loss(denoise, tokens, free, mask_id=tokenizer.mask, **noise)
 
     def loss_fn(model, batch, rng):
         tokens, lengths, free = to_device(batch, model.device)
         features = writer.standardise(batch["features"], statistics, model.device)
         if isinstance(model, quality.QualityDenoiser):
             checked = model.bind(lengths, model.keys_values(features))
-            how = quality_draws(own, tokenizer, batch["uniform"], rng)
-            return quality.loss(checked, tokens, free, **how)
+            return quality.loss(checked, tokens, free, **drawing(batch["uniform"], rng))
         seen = writer.hide(features, own.length_dropout, rng)
         repeats = len(tokens) // len(features)
         length_logits = model.length_logits(seen).repeat_interleave(repeats, 0)
