@@ -111,7 +111,8 @@ SKIP = ("sampler", "steps")
 
 def job_of(name: str, options: type, work, sampling: dict) -> Job:
     """The job that scores a checkpoint of this kind. sampling: its defaults for SampleConfig."""
-    skip = (*SKIP, "carry") if name == "conditional" else SKIP  # it has no soft masks
+    unknown = {"conditional": config.SPECIAL, "text": config.RECHECKING}  # to these networks
+    skip = (*SKIP, *unknown.get(name, ()))
     groups = (Group(Trained), Group(options), Group(SampleConfig, sampling, skip))
     return Job(name, groups, work)
 

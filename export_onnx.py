@@ -38,7 +38,7 @@ from loop import checkpoint
 from net.chunks import ChunkConfig
 
 # Settings of samplers that the graphs do not have.
-NOT_IN_GRAPHS = ("top_p", "block_size", "factor", "carry", "remask", "remask_strength")
+NOT_IN_GRAPHS = ("top_p", "block_size", "factor", *config.SPECIAL, "remask", "remask_strength")
 RANGE_ROWS = 16  # rows whose states show the largest values inside a graph
 
 

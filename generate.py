@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from base import files, flags
+from base import config, files, flags
 from base.config import SampleConfig
 from base.files import UserError
 from base.flags import setting
@@ -90,7 +90,7 @@ class Story:
 def parse_args(argv):
     parser = flags.Parser(__doc__)
     parser.add_settings(Story)
-    parser.add_settings(SampleConfig)
+    parser.add_settings(SampleConfig, skip=config.RECHECKING)
     return parser.parse_args(argv)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from base import files, flags
+from base import config, files, flags
 from base.config import SampleConfig
 from base.files import UserError
 from base.flags import setting
@@ -77,7 +77,7 @@ def parse_args(argv):
     parser = flags.Parser(__doc__)
     parser.add_settings(Request)
     parser.add_settings(FreeLengths)
-    parser.add_settings(SampleConfig, skip=("carry",), temperature=0.8)  # it has no beliefs
+    parser.add_settings(SampleConfig, skip=config.SPECIAL, temperature=0.8)
     return parser.parse_args(argv)
 
 

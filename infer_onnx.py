@@ -30,7 +30,7 @@ import numpy as np
 
 from base import bundle, files, flags, images, policy_runner, runtime
 from base.bundle import PROVIDERS
-from base.config import SampleConfig
+from base.config import SPECIAL, SampleConfig
 from base.files import UserError
 from base.flags import setting
 from base.policy_runner import BundleMaker
@@ -45,7 +45,7 @@ NOT_IN_GRAPHS = (
     "block_size",
     "factor",
     "entropy_bound",
-    "carry",
+    *SPECIAL,
     "remask",
     "remask_strength",
 )

@@ -21,6 +21,9 @@ A second phase, for few calls, on the captions that a captioner writes for the s
 A second phase of minutes, for the length head alone:
     python train_captioning.py --length_only --length_dropout 0.1 --init_from runs/long/best.pt \\
         --optimizer adamw --batch_size 512 --out runs/len
+A second phase of minutes, for a head that says which tokens are doubtful (net/quality.py):
+    python train_captioning.py --quality_layers 1 --init_from runs/long/best.pt --max_steps 500 \\
+        --out runs/quality
 A second phase on the score by which photographs are judged:
     python train_captioning.py --init_from checkpoints_caption_poc/best.pt --self_critical 1 \\
         --learning_rate 3e-4 --out checkpoints_caption_sc
@@ -42,7 +45,7 @@ from caption.data import CaptionBatches, CaptionData
 from caption.objective import CaptionRun, make_eval, make_loss, make_preview, statistics_of
 from loop import checkpoint, distributed, fit, hardware, recipe
 from loop.batches import MicroBatches, with_noise, with_soft_steps
-from net import soft_masks
+from net import quality, soft_masks
 
 ROOM = 4  # tokens that a written caption may be longer than the longest training caption
 PAD_COMPILED = 16  # --compile: row lengths are multiples of it, so that few shapes are compiled
@@ -116,7 +119,7 @@ def start_model(
     model, before = soft_masks.build(model_config).to(device), setup.resume
     if start.init_from and not setup.resume:
         before = checkpoint.start_from(model, start.init_from, data.tokenizer.fingerprint)
-        if own.length_only:
+        if own.length_only or model_config.quality_layers:
             check_sizes(start.init_from, before, model_config)
     elif not setup.resume:
         for block in model.blocks:  # nothing is learnt yet that a closed gate would protect
@@ -127,20 +130,21 @@ def start_model(
             # A fresh head ends at 2.136 nats on val, the old head trained on at 2.154 (docs/log).
             model.length_head = soft_masks.build(model_config).to(device).length_head
         model.length_head.requires_grad_(True)
+    elif model_config.quality_layers:
+        quality.freeze(model)
     return model, before
 
 
 def check_sizes(path: str, saved, model_config: ModelConfig) -> None:
     """Raise UserError unless a checkpoint is a captioner of these sizes; its head may differ."""
-
-    def sizes(values: ModelConfig) -> ModelConfig:
-        # The length head is made again, and dropout has no weights.
-        return dataclasses.replace(values, length_hidden=0, dropout=0.0)
-
-    same = sizes(checkpoint.model_config(saved)) == sizes(model_config)
-    if saved["kind"] != "caption" or not same:
+    # What is made again may differ. Dropout has no weights.
+    flag, new = "--length_only", {"length_hidden": 0, "dropout": 0.0}
+    if model_config.quality_layers:
+        flag, new = "--quality_layers", {"quality_layers": 0, "dropout": 0.0}
+    found = dataclasses.replace(checkpoint.model_config(saved), **new)
+    if saved["kind"] != "caption" or found != dataclasses.replace(model_config, **new):
         raise UserError(
-            f"--length_only from {path}, a {saved['kind']} model ({saved['objective']}) "
+            f"{flag} from {path}, a {saved['kind']} model ({saved['objective']}) "
             "of other sizes or kind",
             "a diffusion captioner of this --model_config",
             "name one with --init_from, or its sizes",
@@ -168,6 +172,8 @@ def main(argv=None):
     own.check_start(bool(start.init_from or setup.resume))
     own.check_batch(cfg)
     model_config, train, held_out = read_data(setup, start, own)
+    if model_config.quality_layers:
+        own.check_quality(bool(start.init_from or setup.resume))
     device = recipe.begin(setup, cfg, own, model_config, cfg)
 
     # Before the model is made: the teacher may be larger than it, and is gone by then.
@@ -182,7 +188,8 @@ def main(argv=None):
             resumed=bool(setup.resume),
         )
     model, before = start_model(setup, start, own, model_config, train, device)
-    statistics = statistics_of(train, before, own)
+    only_head = own.length_only or model_config.quality_layers > 0
+    statistics = statistics_of(train, before, only_head)
     encoder = {name: train.encoder[name] for name in ("encoder", "key", "patches", "width")}
     about = recipe.about("caption", own.objective, model_config, train, statistics, own)
     batches = make_batches(train, own, cfg, model_config.soft_masks)

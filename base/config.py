@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from base.files import UserError
 from base.flags import check, numbers, setting, unknown
+from base.policy_config import HEADS as HEADS  # readers import all settings from here
+from base.policy_config import ActorConfig as ActorConfig
+from base.policy_config import GrounderConfig as GrounderConfig
 
 # name: (d_model, heads, layers). `caption` is xlarge's width with half of its layers (+ cross-
 # attention).
@@ -43,6 +46,12 @@ SAMPLERS = (
 )
 # Their order is fixed before a token is drawn, so several tokens can be guessed and then checked.
 SPECULATIVE = ("first_hitting", "left_to_right", "confidence", "margin", "entropy")
+
+# Settings of ModelConfig that a text model does not have.
+OF_CAPTIONERS = ("condition_width", "length_hidden", "quality_layers")
+# Settings of SampleConfig for networks with a quality head, which only captioners have.
+RECHECKING = ("recheck", "doubt", "doubtful")
+SPECIAL = ("carry", *RECHECKING)  # and for networks with soft masks
 
 
 @dataclass
@@ -86,11 +95,16 @@ class ModelConfig:
     soft_masks: bool = setting(
         False, "a masked place carries the belief of an earlier pass (net/soft_masks.py)"
     )
+    quality_layers: int = setting(
+        0,
+        "blocks of a head that says how likely each token is right; 0: no head (net/quality.py)",
+        at_least=0,
+    )
 
     def __post_init__(self):
         check(self)
         self.check_block_sizes()
-        self.check_soft_masks()
+        self.check_parts()
         # Rotary positions turn the channels of a head in pairs.
         if self.d_model % (2 * self.heads):
             raise UserError(
@@ -126,86 +140,26 @@ class ModelConfig:
                 "leave out --time_conditioning",
             )
 
-    def check_soft_masks(self) -> None:
-        """Raise UserError for soft masks in a network that has no use for them."""
-        refused = {
+    def check_parts(self) -> None:
+        """Raise UserError for soft masks or a quality head where they have no use."""
+        others = {
             "a twin": self.causal,
             "--block_sizes": bool(self.block_sizes),
             "--time_conditioning": self.time_conditioning != "none",
         }
-        for other in [name for name, given in refused.items() if given and self.soft_masks]:
-            raise UserError(
-                f"--soft_masks with {other}", "a plain denoiser", "leave out one of the two"
-            )
-
-
-@dataclass
-class GrounderConfig:
-    """The grounder of a policy (net/grounder.py). Stored in every checkpoint of a policy."""
-
-    sees: str = setting(
-        "pixels",
-        "images, a simulator's list of things, or nothing",
-        choices=("pixels", "state", "nothing"),
-    )
-    vocab_size: int = setting(100, "words", at_least=2)
-    longest: int = setting(24, "words of the longest order", at_least=2)
-    width: int = setting(64, "width D of words and keys", at_least=8)
-    layers: int = setting(2, "blocks that read the order", at_least=1)
-    attributes: int = setting(2, "attentions per named thing, such as colour and shape", at_least=1)
-    kinds: int = setting(17, "attributes of a thing in a simulator's list", at_least=1)
-    cameras: int = setting(1, "images per moment", at_least=1)
-    unit: float = setting(0.1, "metres that are 1 inside the network", above=0.0)
-    sayings: int = setting(0, "words of the sentences that it says; 0: it says none", at_least=0)
-    encoder: str = setting(
-        "",
-        "a frozen image encoder in place of eyes that learn: embedded, or a hub's name",
-    )
-    encoder_key: str = setting("", "hash of the frozen encoder's weights; empty: none")
-
-    def __post_init__(self):
-        check(self)
-        if self.encoder and self.sees != "pixels":
-            raise UserError(
-                f"--encoder {self.encoder} with --sees {self.sees}",
-                "--sees pixels",
-                "leave out --encoder",
-            )
-
-
-HEADS = ("diffusion", "ar", "l1", "flow")
-
-
-@dataclass
-class ActorConfig:
-    """The head of a policy (net/actor.py). Stored in every checkpoint of a policy."""
-
-    head: str = setting(
-        "diffusion", "how actions are made: by masked diffusion, or by a baseline", choices=HEADS
-    )
-    actions: int = setting(4, "numbers A per action", at_least=1)
-    state: int = setting(8, "numbers of the robot's own state", at_least=1)
-    order: int = setting(192, "numbers that tell the order", at_least=1)
-    chunk: int = setting(8, "time steps T of a chunk of actions", at_least=1)
-    bins: int = setting(65, "bins per number; odd, so that -1, 0 and 1 are exact", at_least=3)
-    d_model: int = setting(128, "width D of the blocks", at_least=8)
-    heads: int = setting(4, "attention heads; they divide the width", at_least=1)
-    layers: int = setting(3, "blocks", at_least=1)
-    sigma: float = setting(0.75, "width of the soft targets, in bins", above=0.0)
-    whole: float = setting(
-        0.2, "share of the rows that are masked whole", at_least=0.0, at_most=1.0
-    )
-    unit: float = setting(0.1, "metres that are 1 inside the network", above=0.0)
-    cartesian: bool = setting(True, "the state has the hand's place, in metres")
-    hand: int = setting(0, "where the hand's place begins in the state", at_least=0)
-    frames: int = setting(1, "observations that are told, the newest included", at_least=1)
-
-    def __post_init__(self):
-        check(self)
-        if self.bins % 2 == 0:
-            raise UserError(
-                f"--bins {self.bins}", "an odd number, so that rest is exact", "choose 65"
-            )
+        quality = f"--quality_layers {self.quality_layers}"
+        parts = {
+            "--soft_masks": others if self.soft_masks else {},
+            # The head reads a network that does not change, so it has no use for dropout.
+            quality: others | {"--soft_masks": self.soft_masks, "--dropout": self.dropout > 0}
+            if self.quality_layers
+            else {},
+        }
+        for part, refused in parts.items():
+            for other in [name for name, given in refused.items() if given]:
+                raise UserError(
+                    f"{part} with {other}", "a plain denoiser", "leave out one of the two"
+                )
 
 
 @dataclass
@@ -347,6 +301,21 @@ class SampleConfig:
         "how many times each quarter of the written tokens is masked and drawn again",
         at_least=0,
     )
+    recheck: int = setting(
+        0,
+        "how many times a quality head looks at the written tokens, and doubtful ones are drawn "
+        "again",
+        at_least=0,
+    )
+    doubt: float = setting(
+        0.5,
+        "recheck: draw a token again that is less likely right than this",
+        above=0.0,
+        at_most=1.0,
+    )
+    doubtful: int = setting(
+        2, "recheck: most tokens that are masked together, the least likely first", at_least=1
+    )
     remask: str = setting(
         "cap",
         "remask: how ReMDM chooses its re-masking probability",
@@ -361,6 +330,12 @@ class SampleConfig:
                 f"--speculate {self.speculate} with --sampler {self.sampler}",
                 "a sampler that reveals one token after another: " + ", ".join(SPECULATIVE),
                 "choose one of these, or drop --speculate",
+            )
+        if self.speculate and self.recheck:
+            raise UserError(
+                f"--speculate {self.speculate} with --recheck {self.recheck}",
+                "one of the two: a recheck changes the law that the guesses keep",
+                "leave out one of the two",
             )
         if self.speculate and self.carry:
             raise UserError(

@@ -87,6 +87,17 @@ def variety(texts: Sequence[np.ndarray]) -> dict[str, float]:
     }
 
 
+def auc(low: Sequence[float], high: Sequence[float]) -> float | None:
+    """The chance that a number of `high` is above a number of `low`; ties count half.
+
+    None if a side is empty.
+    """
+    if not len(low) or not len(high):
+        return None
+    left, right = np.asarray(low)[:, None], np.asarray(high)[None]
+    return float((right > left).mean() + 0.5 * (right == left).mean())
+
+
 def markdown(rows: list[list[str]]) -> str:
     """A table whose first row is the header."""
     head, *body = ["| " + " | ".join(row) + " |" for row in rows]

@@ -5,20 +5,22 @@ The length head's loss is added to it.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 import diffusion
-from base import config, flags
+from base import config, flags, metrics
 from base.config import SampleConfig, TrainConfig
 from base.files import UserError
 from base.flags import setting
 from caption import teach, writer
 from caption.data import CaptionData
 from loop.batches import to_device
-from net import soft_masks, twin
+from net import quality, soft_masks, twin
 
 LENGTH_WEIGHT = 0.1  # of the length head's loss, added to the caption's loss
 EVAL_BATCH = 50  # images scored at one time
@@ -73,6 +75,11 @@ class CaptionRun:
         metavar="FILE",
     )
     length_only: bool = setting(False, "train a new length head for --init_from, and nothing else")
+    quality_reveals: int = setting(
+        1,
+        "with --quality_layers: masked tokens that the denoiser draws per caption; 0: all",
+        at_least=0,
+    )
 
     def __post_init__(self):
         flags.check(self)
@@ -107,6 +114,18 @@ class CaptionRun:
                 "name it with --init_from",
             )
 
+    def check_quality(self, has_start: bool) -> None:
+        """Raise UserError if a quality head cannot be trained with these flags."""
+        refused = {
+            "--length_only": self.length_only,
+            "--self_critical": bool(self.self_critical),
+            "--complementary": self.complementary,
+            "--label_smoothing": bool(self.label_smoothing),
+            f"--weight {self.weight}": self.weight != "bound",
+            "--patch_dropout": bool(self.patch_dropout),
+        }
+        quality.check_training(refused, has_start)
+
     def check_batch(self, cfg: TrainConfig) -> None:
         """Raise UserError unless every micro-batch has all captions of its images."""
         if cfg.batch_size % (self.captions_per_image * cfg.accumulate):
@@ -123,6 +142,7 @@ def make_loss(own: CaptionRun, tokenizer, statistics: dict, reward: teach.Reward
 
     n captions of an image are neighbours in a batch: features are (B / n, P, width), tokens (B, L).
     """
+    drawing = partial(quality_draws, own, tokenizer)
 
     def denoiser_loss(denoise, batch, tokens, free, rng):
         noise = {"uniform": batch["uniform"], "rng": rng}
@@ -132,19 +152,15 @@ def make_loss(own: CaptionRun, tokenizer, statistics: dict, reward: teach.Reward
             return teach.self_critical_loss(
                 denoise, tokens, free, sources, reward, tokenizer, share=share, **noise
             )
-        return diffusion.loss(
-            denoise,
-            tokens,
-            free,
-            mask_id=tokenizer.mask,
-            complementary=own.complementary,
-            label_smoothing=own.label_smoothing,
-            **noise,
-        )
+        noise |= {"complementary": own.complementary, "label_smoothing": own.label_smoothing}
+        return diffusion.loss(denoise, tokens, free, mask_id=tokenizer.mask, **noise)
 
     def loss_fn(model, batch, rng):
         tokens, lengths, free = to_device(batch, model.device)
         features = writer.standardise(batch["features"], statistics, model.device)
+        if isinstance(model, quality.QualityDenoiser):
+            checked = model.bind(lengths, model.keys_values(features))
+            return quality.loss(checked, tokens, free, **drawing(batch["uniform"], rng))
         seen = writer.hide(features, own.length_dropout, rng)
         repeats = len(tokens) // len(features)
         length_logits = model.length_logits(seen).repeat_interleave(repeats, 0)
@@ -169,12 +185,18 @@ def make_loss(own: CaptionRun, tokenizer, statistics: dict, reward: teach.Reward
     return loss_fn
 
 
-def statistics_of(data: CaptionData, before, own: CaptionRun) -> dict:
+def quality_draws(own: CaptionRun, tokenizer, uniform: Tensor, rng: torch.Generator) -> dict:
+    """How `quality.draw` makes the tokens that a quality head learns from."""
+    how = {"mask_id": tokenizer.mask, "uniform": uniform, "rng": rng}
+    return how | {"estimator": own.estimator, "reveals": own.quality_reveals}
+
+
+def statistics_of(data: CaptionData, before, only_head: bool) -> dict:
     """What a captioner must know of its training data.
 
-    before: the checkpoint that it started from.
+    before: the checkpoint that it started from. only_head: whether all but a head is frozen.
     """
-    if own.length_only:  # the frozen rest must read features as it always did
+    if only_head:  # the frozen rest must read features as it always did
         return before["statistics"]
     statistics = writer.feature_statistics(data.features, data.rows)
     statistics["row_lengths"] = data.length_histogram().tolist()
@@ -194,11 +216,35 @@ def length_nats(model, held_out: CaptionData, numbers, features) -> float:
     return -sum(nats)
 
 
+@torch.no_grad()
+def quality_figures(own: CaptionRun, model, held_out: CaptionData, statistics: dict, numbers):
+    """The head's nats per drawn token of these images' first captions, and its AUC for right."""
+    odds, right = [], []
+    for batch in np.array_split(numbers, -(-len(numbers) // EVAL_BATCH)):
+        features = writer.standardise(held_out.features_of(batch), statistics, model.device)
+        rows = held_out.texts.batch(batch, np.zeros((len(batch), 1), dtype=np.int64))
+        tokens, lengths, free = to_device(rows, model.device)
+        # The same draws at every evaluation: two steps then differ by their weights alone.
+        rng = torch.Generator().manual_seed(int(batch[0]))
+        how = quality_draws(own, held_out.tokenizer, diffusion.stratified(len(batch), rng), rng)
+        checked = model.bind(lengths, model.keys_values(features))
+        said, is_right = quality.verdicts(checked, tokens, free, **how)
+        odds.append(said.cpu())
+        right.append(is_right.cpu())
+    said, is_right = torch.cat(odds), torch.cat(right)
+    nats = F.binary_cross_entropy_with_logits(said, is_right.float())
+    auc = metrics.auc(said[~is_right].numpy(), said[is_right].numpy())
+    # None: no drawn token is wrong, or none is right.
+    return {"quality_nats": float(nats)} | ({} if auc is None else {"quality_auc": auc})
+
+
 def make_eval(own: CaptionRun, held_out: CaptionData, statistics: dict):
     """eval_fn for `fit`: nats per token of val's first captions, or of their lengths."""
     numbers = np.arange(min(own.eval_images, len(held_out)))
 
     def eval_fn(model):
+        if isinstance(model, quality.QualityDenoiser):
+            return quality_figures(own, model, held_out, statistics, numbers)
         nats = tokens = 0.0
         for batch in np.array_split(numbers, -(-len(numbers) // EVAL_BATCH)):
             features = writer.standardise(held_out.features_of(batch), statistics, model.device)

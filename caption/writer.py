@@ -15,6 +15,7 @@ from torch import Tensor
 
 import diffusion
 from base.config import SampleConfig
+from base.files import UserError
 from base.templates import blank_rows
 from caption.data import SHORTEST
 from caption.words import ngrams
@@ -132,6 +133,7 @@ def write(
     captions of an image one after another; None asks the length head. template: ids with [MASK]
     where the model writes, the same for all images; it fixes the length. guidance: 1 means none.
     first: the number of the first row, so that a row draws the same in any batch.
+    Raises UserError for settings that the network cannot obey.
     """
     check(model, settings)
     rows = len(features if lengths is None else lengths)
@@ -152,6 +154,12 @@ def write(
         blank = blank_rows(lengths.tolist(), tokenizer)  # (B, L)
         tokens = torch.from_numpy(blank).to(features.device)
     denoise = writer_of(model, settings, lengths, condition)
+    if guidance != 1.0 and settings.recheck:
+        raise UserError(
+            f"--recheck {settings.recheck} with --guidance {guidance:g}",
+            "one of the two: the quality head judges what its own network draws",
+            "leave out one of the two",
+        )
     if guidance != 1.0:
         denoise = guide(denoise, writer_of(model, settings, lengths), guidance)
     drawn = sample(denoise, tokens, settings, mask_id=tokenizer.mask, rngs=rngs)

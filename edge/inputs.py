@@ -83,8 +83,8 @@ class Trained:
 def open_trained(path) -> Trained:
     """The checkpoint's model and, for a captioner, its encoder.
 
-    Raises UserError for soft masks, or if the encoder is not the one that the captioner was trained
-    with.
+    Raises UserError for soft masks or a quality head, or if the encoder is not the one that the
+    captioner was trained with.
     """
     model, tokenizer, saved = checkpoint.open_model(path, kinds=("text", "caption"))
     if model.config.soft_masks:
@@ -92,6 +92,12 @@ def open_trained(path) -> Trained:
             f"{path}, a network with soft masks",
             "a plain denoiser: the graphs carry no beliefs",
             "train one without --soft_masks",
+        )
+    if model.config.quality_layers:
+        raise UserError(
+            f"{path}, a network with a quality head",
+            "a plain denoiser: the graphs have no such head",
+            "export the checkpoint that its head was trained on",
         )
     if saved["kind"] != "caption":
         return Trained(model, tokenizer, saved)

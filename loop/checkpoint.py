@@ -367,6 +367,8 @@ def describe(saved: Checkpoint) -> str:
         facts.insert(2, "soft masks")
     if saved.get("free_lengths"):
         facts.insert(2, "free lengths")
+    if size.get("quality_layers"):
+        facts.insert(2, "quality head")
     for name, value in (saved.get("metrics") or {}).items():
         if isinstance(value, float) and not name.startswith("block_"):
             facts.append(f"{name} {value:.4f}")

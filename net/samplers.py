@@ -19,6 +19,8 @@ With `speculate` the orders that reveal one token after another need fewer calls
 (`net.speculation`).
 
 After any of them, `revise` may look back: an early token was drawn without most of its context.
+With `recheck` a quality head says which tokens are doubtful, and only these are drawn again
+(`net.quality`).
 
 Positions come first, tokens second. [MASK] never competes with a token in one draw, so float32
 cannot starve rare tokens (arXiv 2409.02908). The output matrix is applied only where it is needed.
@@ -40,6 +42,7 @@ from base.config import GROUPS, SampleConfig
 from base.randomness import row_seed
 from diffusion import Denoise, Schedule
 from net.draws import certainty, draw_tokens, draw_uniforms, log_prob_of
+from net.quality import recheck
 from net.remasking import reveal_probability
 from net.speculation import Speculation
 
@@ -310,10 +313,14 @@ class Writing:
             self.calls += 1
             self.used += again.any(1)
             self.rows += again.any(1)
-            changed = token != self.tokens[again]  # (M,)
-            where = again.masked_scatter(again, changed)
-            self.put(where, token[changed], nats[changed])
-            self.keep_frame()
+            self.change(again, token, nats)
+
+    def change(self, again: Tensor, token: Tensor, nats: Tensor) -> None:
+        """Write the tokens (M,) that were drawn again at `again`, where they differ."""
+        changed = token != self.tokens[again]  # (M,)
+        where = again.masked_scatter(again, changed)
+        self.put(where, token[changed], nats[changed])
+        self.keep_frame()
 
     def sample(self) -> Sample:
         """The rows as they stand, with a trace on the CPU."""
@@ -349,7 +356,7 @@ def sample(
     rngs: a CPU generator per row (`row_generators`).
     target: (B, L) tokens to "draw". The trace is then the likelihood of `target` under this
         sampler's order, exact for orders that draw nothing (left_to_right to entropy_bound).
-        Nothing is revised.
+        Nothing is revised or rechecked.
     eos, pad: what is free behind a drawn [EOS] becomes [PAD], after each block.
     """
     writing = Writing(denoise, tokens, config, mask_id, rngs, target, keep_frames)
@@ -359,9 +366,12 @@ def sample(
         writing.fill_block(left, size)
         if eos is not None and pad is not None:
             writing.pad_behind(eos, pad)
-    if config.revise and target is None:
+    if target is None:
         free = writing.free
         if eos is not None:
             free = free & (writing.tokens != eos)  # a text's end stays where it is
-        writing.look_back(free)
+        if config.revise:
+            writing.look_back(free)
+        if config.recheck:
+            recheck(writing, free)
     return writing.sample()

@@ -32,6 +32,7 @@ from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from diffusion import Denoise
 from model import Denoiser, KeysValues
+from net import quality
 
 LIKELIEST = 3  # tokens of a belief
 # At the start: lam is below 0.1, and half of that at an entropy of 1 nat.
@@ -177,11 +178,14 @@ class Carried:
 
 def build(config: ModelConfig) -> Denoiser:
     """The denoiser, or the twin, that a configuration describes."""
+    if config.quality_layers:
+        return quality.QualityDenoiser(config)
     return SoftDenoiser(config) if config.soft_masks else Denoiser(config)
 
 
 def check(model: nn.Module, settings: SampleConfig) -> None:
-    """Raise UserError if beliefs are to be carried by a network that has none."""
+    """Raise UserError if a network has no beliefs to carry, or no quality head to recheck."""
+    quality.check(model, settings)
     if settings.carry and not isinstance(model, SoftDenoiser):
         raise UserError(
             "--carry with a network without soft masks",

@@ -65,17 +65,6 @@ def medians(doubts: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str
     return found
 
 
-def auc(low: Sequence[float], high: Sequence[float]) -> float | None:
-    """The chance that a number of `high` is above a number of `low`; ties count half.
-
-    None if a side is empty.
-    """
-    if not len(low) or not len(high):
-        return None
-    left, right = np.asarray(low)[:, None], np.asarray(high)[None]
-    return float((right > left).mean() + 0.5 * (right == left).mean())
-
-
 def auc_interval(value: float, low: int, high: int) -> tuple[float, float]:
     """The 95% interval of an AUC from `low` and `high` numbers on its sides.
 

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+import export_onnx
+import generate_caption
 import train
 import train_captioning
+from base.config import SampleConfig
 from base.files import UserError
 from caption import writer
 from caption.data import CaptionData
@@ -373,3 +376,57 @@ def test_minutes_choose_the_number_of_steps(scene_folder, tmp_path, monkeypatch,
         assert torch.equal(weight, runs[1]["weights"][name]), name
     assert [run["train"]["max_steps"] for run in runs] == [12, 12]
     assert "12 steps in 0.1 minutes" in capsys.readouterr().err
+
+
+def test_a_quality_head_alone(data, run, tmp_path, monkeypatch, capsys):
+    """All else stays to the bit, a stop changes nothing, and the scripts recheck with it."""
+    head = ["--quality_layers", "1", "--init_from", str(run), "--max_steps", "12"]
+    flags = [*head, "--save_every", "6", "--eval_every", "7", "--learning_rate", "1e-2"]
+    made = make_captioner(data, tmp_path / "straight", *flags) / "last.pt"
+    before, after = (torch.load(path, weights_only=True) for path in (run, made))
+    for name, weight in before["averaged"].items():
+        assert torch.equal(weight, after["averaged"][name]), name
+    new = set(after["averaged"]) - set(before["averaged"])
+    assert new and all(name.startswith("quality.") for name in new)
+    assert before["statistics"] == after["statistics"]
+    assert 0 < after["metrics"]["quality_nats"] < 2
+    resumed_equals_straight(data, tmp_path, monkeypatch, flags)
+
+    plain, tokenizer, saved = checkpoint.open_model(run)
+    checked = checkpoint.open_model(made)[0]
+    seen = CaptionData(data, "val").features_of([0, 1, 2])
+    seen = writer.standardise(seen, saved["statistics"], "cpu")
+    written, settings = [], SampleConfig(sampler="first_hitting", steps=9)
+    for model in (plain, checked):
+        captions = writer.write(model, tokenizer, "diffusion", seen, settings)
+        ids = [caption.ids for caption in captions]
+        nats = writer.bounds(model, tokenizer, "diffusion", seen, ids)
+        written.append((captions, nats.tolist()))
+    assert written[0] == written[1]
+
+    ask = ["--use_val_set", "--data_dir", str(data), "--num_samples", "2", "--threads", "1"]
+    doubts = ["--recheck", "2", "--doubt", "1", "--doubtful", "3"]
+    capsys.readouterr()
+    generate_caption.main(["--checkpoint", str(made), *ask, *doubts])
+    assert capsys.readouterr().out.count("nats/token") == 2
+    for path, more, message in (
+        (run, doubts, "--recheck 2 with a network without a quality head"),
+        (made, [*doubts, "--guidance", "2"], "--recheck 2 with --guidance 2"),
+        (made, [*doubts, "--sampler", "entropy", "--speculate", "2"], "--speculate 2 with --rech"),
+    ):
+        with pytest.raises(UserError, match=message):
+            generate_caption.main(["--checkpoint", str(path), *ask, *more])
+    for wrong, message in (
+        (["--quality_layers", "1"], "--quality_layers without --init_from"),
+        ([*head, "--length_only"], "--quality_layers with --length_only"),
+        ([*head, "--weight", "flat"], "--quality_layers with --weight flat"),
+        ([*head, "--d_model", "32"], "no weight of which fits|of other sizes"),
+        ([*head, "--objective", "ar"], "--quality_layers 1 with a twin"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make_captioner(data, tmp_path / "wrong", *wrong)
+    with pytest.raises(UserError, match="with a quality head; expected a plain denoiser"):
+        export_onnx.main(
+            ["--checkpoint", str(made), "--data_dir", str(data), "--out", str(tmp_path / "out")]
+        )
+    assert not (tmp_path / "out").exists()

@@ -68,7 +68,7 @@ def values(episodes: list[dict], name: str, when: str) -> list[float]:
 
 def shown(low: list[float], high: list[float]) -> str:
     """The AUC of two sides with its 95% interval, or a dash if a side is empty."""
-    found = doubt.auc(low, high)
+    found = metrics.auc(low, high)
     if found is None:
         return "–"
     bottom, top = doubt.auc_interval(found, len(low), len(high))

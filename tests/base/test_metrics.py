@@ -72,3 +72,10 @@ def test_closed_forms_of_variety_and_of_an_interval():
     mean, error = 100.25, np.arange(1.0, 401).std() / 2 / 20
     assert low == pytest.approx(mean - 1.96 * error, abs=0.6)
     assert high == pytest.approx(mean + 1.96 * error, abs=0.6)
+
+
+def test_auc_by_hand():
+    assert metrics.auc([1, 2], [3, 4]) == 1
+    assert metrics.auc([1, 3], [2, 3]) == pytest.approx((1 + 0 + 1 + 0.5) / 4)
+    assert metrics.auc([1, 1], [1, 1]) == 0.5
+    assert metrics.auc([], [1]) is None

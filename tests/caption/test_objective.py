@@ -70,9 +70,9 @@ def test_losses_score_and_preview(scene_folder, captioner):
 
 def test_statistics_of_a_start_are_kept(scene_folder, captioner):
     data, saved = CaptionData(scene_folder, "train"), checkpoint.load(captioner)
-    new = objective.statistics_of(data, None, CaptionRun())
+    new = objective.statistics_of(data, None, False)
     assert len(new["row_lengths"]) and new["place_scale"] == saved["statistics"]["place_scale"]
     older = saved | {"statistics": {"place_scale": 0.5}}
-    assert objective.statistics_of(data, older, CaptionRun())["place_scale"] == 0.5
-    alone = objective.statistics_of(data, older, CaptionRun(length_only=True))
+    assert objective.statistics_of(data, older, False)["place_scale"] == 0.5
+    alone = objective.statistics_of(data, older, True)
     assert alone == {"place_scale": 0.5}

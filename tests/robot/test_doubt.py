@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from base import metrics
 from base.driving import Made
 from net.chunks import Trace
 from robot import doubt
@@ -46,13 +47,6 @@ def test_medians_are_of_the_signals_that_all_episodes_have():
     assert doubt.medians([]) == {} and doubt.medians([{}]) == {}
 
 
-def test_auc_by_hand():
-    assert doubt.auc([1, 2], [3, 4]) == 1
-    assert doubt.auc([1, 3], [2, 3]) == pytest.approx((1 + 0 + 1 + 0.5) / 4)
-    assert doubt.auc([1, 1], [1, 1]) == 0.5
-    assert doubt.auc([], [1]) is None
-
-
 def test_the_interval_of_an_auc_holds_it_and_stays_wide_at_the_ends():
     low, high = doubt.auc_interval(0.5, 60, 60)
     assert low == pytest.approx(1 - high) and 0.38 < low < 0.42
@@ -68,7 +62,7 @@ def test_intervals_of_auc_hold_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(0)
     held = 0
     for _ in range(300):
-        value = doubt.auc(rng.normal(size=30), rng.normal(1, size=20))
+        value = metrics.auc(rng.normal(size=30), rng.normal(1, size=20))
         low, high = doubt.auc_interval(value, 30, 20)
         held += low <= 0.760 <= high
     assert 0.91 < held / 300 < 0.99
