@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from base import files, flags, words
-from base.config import GrounderConfig, TrainConfig
+from base.config import TrainConfig
 from base.flags import setting
+from base.policy_config import GrounderConfig
 from loop import fit, hardware, recipe
 from net.grounder import Grounder
 from robot import data, grounding, sayings, stills

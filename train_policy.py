@@ -22,8 +22,9 @@ import numpy as np
 import torch
 
 from base import files, flags
-from base.config import ActorConfig, TrainConfig
+from base.config import TrainConfig
 from base.files import UserError
+from base.policy_config import ActorConfig
 from base.scaling import Offsets
 from loop import distributed, fit, hardware, recipe
 from net.grounder import order_width

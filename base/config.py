@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from base.files import UserError
 from base.flags import check, numbers, setting, unknown
-from base.policy_config import HEADS as HEADS  # readers import all settings from here
-from base.policy_config import ActorConfig as ActorConfig
-from base.policy_config import GrounderConfig as GrounderConfig
 
 # name: (d_model, heads, layers). `caption` is xlarge's width with half of its layers (+ cross-
 # attention).

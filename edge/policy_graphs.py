@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch._higher_order_ops.while_loop import while_loop
 
-from base.config import ActorConfig, GrounderConfig
 from base.observations import MOST
+from base.policy_config import ActorConfig, GrounderConfig
 from edge.graphs import BATCH, Input, Inputs, Sizes, integers
 from edge.policy_networks import ActorNetwork, GrounderNetwork, WordsNetwork
 from net.grounder import ROLES

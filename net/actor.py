@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from base.config import ActorConfig, ModelConfig
+from base.config import ModelConfig
+from base.policy_config import ActorConfig
 from diffusion import mask_exactly
 from model import Block, Norm, Rotary, TimeEmbedding
 

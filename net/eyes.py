@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from base.config import GrounderConfig
 from base.errors import UserError
+from base.policy_config import GrounderConfig
 from model import Norm
 from net import image_encoders
 

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from base.config import GrounderConfig, ModelConfig
+from base.config import ModelConfig
+from base.policy_config import GrounderConfig
 from model import Denoiser, Norm
 from net import eyes
 from net.eyes import Seen

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from base.config import ActorConfig, GrounderConfig
+from base.policy_config import ActorConfig, GrounderConfig
 from net.actor import Actor, Condition
 from net.grounder import Grounded, Grounder
 

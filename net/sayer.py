@@ -10,7 +10,8 @@ Shapes: B images, N things or cells, L words, D width.
 import torch
 from torch import Tensor, nn
 
-from base.config import GrounderConfig, ModelConfig
+from base.config import ModelConfig
+from base.policy_config import GrounderConfig
 from model import Denoiser
 
 LONGEST = 24  # words of a sentence, [BOS] and [EOS] included

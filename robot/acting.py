@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from base import flags, observations, words
-from base.config import ActorConfig, TrainConfig
+from base.config import TrainConfig
 from base.flags import setting
+from base.policy_config import ActorConfig
 from base.scaling import Offsets, Scaling
 from base.tokenizer import Tokenizer
 from loop import distributed, progress

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from base import flags
-from base.config import ActorConfig, GrounderConfig
 from base.errors import UserError
+from base.policy_config import ActorConfig, GrounderConfig
 from base.scaling import Scaling
 from base.tokenizer import Tokenizer
 from loop import checkpoint

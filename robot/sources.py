@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from base import files, flags, words
-from base.config import GrounderConfig
 from base.errors import UserError
 from base.flags import setting
+from base.policy_config import GrounderConfig
 from base.scaling import Offsets, Scaling
 from base.tokenizer import Tokenizer
 from net.grounder import Grounder

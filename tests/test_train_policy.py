@@ -13,9 +13,9 @@ import generate_caption
 import run_policy
 import train_policy
 from base import words
-from base.config import HEADS
 from base.driving import DriveConfig, Driver
 from base.files import UserError
+from base.policy_config import HEADS
 from net import chunks
 from net.chunks import ChunkConfig
 from robot import acting, policies

@@ -1,8 +1,8 @@
-"""The settings of a policy: rules between fields, and the names under which readers import them."""
+"""The settings of a policy: rules between fields."""
 
 import pytest
 
-from base import config, policy_config
+from base import policy_config
 from base.files import UserError
 
 
@@ -11,8 +11,3 @@ def test_rules_between_fields():
         policy_config.ActorConfig(bins=64)
     with pytest.raises(UserError, match="--encoder embedded with --sees state"):
         policy_config.GrounderConfig(sees="state", encoder="embedded")
-
-
-def test_readers_import_them_from_config():
-    for name in ("ActorConfig", "GrounderConfig", "HEADS"):
-        assert getattr(config, name) is getattr(policy_config, name)

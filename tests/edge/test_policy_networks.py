@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from base.config import ActorConfig, GrounderConfig
+from base.policy_config import ActorConfig, GrounderConfig
 from edge.policy_networks import ActorNetwork, GrounderNetwork, WordsNetwork
 from net.actor import Condition
 from net.grounder import order_width

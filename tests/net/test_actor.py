@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from base.config import HEADS, ActorConfig
 from base.files import UserError
+from base.policy_config import HEADS, ActorConfig
 from net import actor, chunks
 from net.actor import Actor, Condition
 from net.chunks import ChunkConfig

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from base.config import HEADS
+from base.policy_config import HEADS
 from net import chunks
 from net.actor import median
 from net.chunks import ORDERS, ChunkConfig, Trace

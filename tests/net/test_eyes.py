@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from base.config import GrounderConfig
 from base.errors import UserError
+from base.policy_config import GrounderConfig
 from net import eyes
 from net.grounder import Grounder
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from base.config import GrounderConfig
+from base.policy_config import GrounderConfig
 from net.grounder import Grounder, order_width, place_loss
 
 WORDS = 12

@@ -2,7 +2,7 @@
 
 import torch
 
-from base.config import ActorConfig, GrounderConfig
+from base.policy_config import ActorConfig, GrounderConfig
 from net.policy import Policy
 from tests.net.test_grounder import order, table
 

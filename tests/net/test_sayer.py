@@ -2,7 +2,7 @@
 
 import torch
 
-from base.config import GrounderConfig
+from base.policy_config import GrounderConfig
 from net.grounder import Grounder
 
 
