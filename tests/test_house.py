@@ -102,6 +102,18 @@ def test_budgets(name):
     assert length <= 50, f"{function} has {length} lines: split the idea"
 
 
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_pages_have_short_lines(page):
+    """No line over 100 characters; tables, commands, headings, quotes and pictures may be longer."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    lines = [line for line in text.splitlines() if not re.match(r"\s*([|#>]|!\[)", line)]
+    # A link may be one long word.
+    assert not [line for line in lines if len(line) > 100 and " " in line.strip()[:100]]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_printed_commands_quote_their_words(name):
     """Python's own {path} would break at a space when a user pastes the command."""
