@@ -4,6 +4,10 @@ import numpy as np
 
 from base import files
 
+# Of Okabe and Ito's colours, which colour-blind people tell apart.
+BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
+BESIDE = ((GREEN, "-."), (VERMILION, "--"))  # of models that are compared with a line
+
 HUMAN_NATS = 0.5  # samples this near to human text, under the judge, count as human-like
 HUMAN_ENTROPY = 0.05  # share of the human entropy; a lower entropy is repetition
 
@@ -73,8 +77,7 @@ def mark_human(axes, entropy: float, nats: float) -> None:
 
 # --- few data, many passes ---------------------------------------------------------------------
 
-# Blue and vermilion of Okabe and Ito's colours, which colour-blind people tell apart.
-SIDES = {"diffusion": ("diffusion", "#0072B2", "-"), "ar": ("twin", "#D55E00", "--")}
+SIDES = {"diffusion": ("diffusion", BLUE, "-"), "ar": ("twin", VERMILION, "--")}
 ABOVE = 1.6  # curves are cut off this many times above the best point of the worst run
 
 
@@ -120,6 +123,62 @@ def draw_run(axes, run: dict) -> None:
     label = f"{name} {run['trial']}: {bits[best]:.3f} at pass {passes[best]:.1f}"
     axes.plot(passes, bits, style, color=colour, linewidth=2.4, label=label)
     axes.plot(passes[best], bits[best], "o", color=colour, markersize=7)
+
+
+# --- block sizes -------------------------------------------------------------------------------
+
+
+def block_line(path, rows: list[dict], human: dict) -> None:
+    """Bits per byte, the judge's nats and the speed of a block model against its block size.
+
+    rows: side, block_size (0: a model beside it, drawn as a level line), bits_per_byte with _ci95,
+    samples (steps, and judge_nats_per_token if they were judged), tokens_per_second.
+    human: judge_nats_per_token, if human text was judged.
+    """
+    judged = "judge_nats_per_token" in human
+    figure, grid = canvas(12 if judged else 8.5, 5, 1, 3 if judged else 2)
+    blocks = [row for row in rows if row["block_size"]]
+    sizes = [row["block_size"] for row in blocks]
+    beside = [row for row in rows if not row["block_size"]]
+    likelihood, *middle, speed = grid
+    bits = np.array([row["bits_per_byte"] for row in blocks])
+    low, high = np.array([row["bits_per_byte_ci95"] for row in blocks]).T
+    likelihood.errorbar(sizes, bits, [bits - low, high - bits], fmt="o-", color=BLUE, capsize=3)
+    speed.plot(sizes, [row["tokens_per_second"] for row in blocks], "o-", color=BLUE)
+    for row, (colour, style) in zip(beside, BESIDE, strict=False):
+        how = {"color": colour, "linestyle": style, "label": row["side"]}
+        likelihood.axhline(row["bits_per_byte"], **how)
+        speed.axhline(row["tokens_per_second"], **how)
+    for axes in middle:
+        draw_judged(axes, blocks, beside, human)
+    likelihood.set(ylabel="bits per byte", title="held-out text")
+    speed.set(ylabel="tokens per second", title="one text at a time", ylim=(0, None))
+    for axes in grid:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("tokens per block")
+        axes.grid(alpha=0.3)
+        if beside or axes in middle:
+            # Below the panel, where it hides no line.
+            axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+    save(figure, path)
+
+
+def draw_judged(axes, blocks: list[dict], beside: list[dict], human: dict) -> None:
+    """The judge's nats of samples: a line per number of calls."""
+    sizes = [row["block_size"] for row in blocks]
+    counts = [row["steps"] for row in blocks[-1]["samples"]]
+    for number, (steps, style) in enumerate(zip(counts, ("-", ":", "--", "-."), strict=False)):
+        # Blocks of one token have a single row: they take a call per token.
+        found = [row["samples"][min(number, len(row["samples"]) - 1)] for row in blocks]
+        nats = [row["judge_nats_per_token"] for row in found]
+        axes.plot(sizes, nats, "o" + style, color=BLUE, label=f"blocks, {steps} calls at most")
+    for row, (colour, style) in zip(beside, BESIDE, strict=False):
+        last = row["samples"][-1]
+        label = f"{row['side']}, {last['steps']} calls at most"
+        axes.axhline(last["judge_nats_per_token"], color=colour, linestyle=style, label=label)
+    axes.axhline(human["judge_nats_per_token"], color="0.3", linewidth=1, label="human text")
+    axes.set(ylabel="nats per token under the judge", title="samples")
 
 
 # --- captions ----------------------------------------------------------------------------------

@@ -57,6 +57,10 @@ SMALL = {
         **{"--d_model": 16, "--heads": 2, "--layers": 1, "--max_length": 32, "--batch_size": 4},
         **{"--eval_documents": 4, "--draws": 1, "--threads": 1},
     },
+    "tools.block_line": {
+        **{"--texts": 2, "--documents": 4, "--draws": 1, "--min_tokens": 8, "--steps": 4},
+        **{"--repeats": 1, "--threads": 1},
+    },
     "tools.shortcuts": {"--texts": 2, "--repeats": 1, "--guesses": 2, "--threads": 1},
     "tools.table": {"--episodes": 1},
     "prep_robot_demos": {"--num_demos": 3, "--num_stills": 24},

@@ -50,6 +50,22 @@ def cells(
     ]
 
 
+def whole_texts(held_out: TextData, count: int, min_tokens: int) -> list[np.ndarray]:
+    """The first `count` held-out texts of at least `min_tokens` tokens, as ids.
+
+    Raises UserError if there are fewer.
+    """
+    # A piece of a cut document has no beginning or no end, which the samples have.
+    whole = [text for text in held_out.whole_rows() if len(text) >= min_tokens][:count]
+    if len(whole) < count:
+        raise UserError(
+            f"{len(whole)} whole held-out texts of {min_tokens} to {held_out.max_length} tokens",
+            f"--num_samples {count} of them",
+            "lower --num_samples or --min_tokens",
+        )
+    return whole
+
+
 def grid(
     opened: tuple,
     held_out: TextData,
@@ -64,14 +80,7 @@ def grid(
     Under torchrun each process draws its share of the cells.
     """
     model, tokenizer, saved = opened
-    # A piece of a cut document has no beginning or no end, which the samples have.
-    whole = [text for text in held_out.whole_rows() if len(text) >= min_tokens][:num_samples]
-    if len(whole) < num_samples:
-        raise UserError(
-            f"{len(whole)} whole held-out texts of {min_tokens} to {held_out.max_length} tokens",
-            f"--num_samples {num_samples} of them",
-            "lower --num_samples or --min_tokens",
-        )
+    whole = whole_texts(held_out, num_samples, min_tokens)
     lengths = [len(text) for text in whole]
 
     def figures(texts: list[np.ndarray]) -> dict:

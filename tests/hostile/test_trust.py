@@ -104,6 +104,19 @@ CASES = {
         "tools.shortcuts",
         "judge",
     ): "--checkpoint {w}/denoiser/best.pt --data_dir {w}/data --texts 1 --min_tokens 8 --judge {bad}",
+    ("tools.block_line", "checkpoint"): "--checkpoint {bad} --data_dir {w}/data",
+    (
+        "tools.block_line",
+        "plain",
+    ): "--checkpoint {w}/denoiser/best.pt --data_dir {w}/data --plain {bad}",
+    (
+        "tools.block_line",
+        "twin",
+    ): "--checkpoint {w}/denoiser/best.pt --data_dir {w}/data --twin {bad}",
+    (
+        "tools.block_line",
+        "judge",
+    ): "--checkpoint {w}/denoiser/best.pt --data_dir {w}/data --judge {bad}",
     ("drive_robot", "checkpoint"): "--checkpoint {bad} --virtual",
     ("serve_policy", "checkpoint"): "--checkpoint {bad} --port 0",
     ("tools.arm_clip", "checkpoint"): "--checkpoint {bad}",
