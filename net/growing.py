@@ -6,8 +6,8 @@ for ceil(M / c) of them. In its last call it draws words only, so it always ends
 calls at most, and with at most `most` tokens.
 
 A label is drawn in two stages: an edit or a word, then which word. Temperature and top_p change the
-second stage only, so lengths keep their law. The likeliest edit is no likely length: a blank that
-ends at each place with a probability of 10% would never end (docs/log/text.md).
+second stage only, so lengths keep their law. The likeliest edits do not give a likely length: a
+blank that ends at each place with a probability of 10% would never end (docs/log/text.md).
 
 Several labels of one call may not fit together, such as a cut before a new word. They are applied
 in their order. A label that does not fit any more is dropped, and its place stays masked.
