@@ -4,9 +4,9 @@ It reads an order and what a camera (or a simulator) shows, and gives two places
 take, and where to put. The policy's head sees these places, and no image.
 
 Words that were never together must work together: "the purple heart", where training only had
-purple stars and red hearts. So each attribute has an attention of its own over the words, and what
-it reads is the word's plain embedding, which knows nothing of the other words. The score of a thing
-is a sum over attributes: no part of it sees a pair of words.
+purple stars and red hearts. So each attribute has an attention of its own over the words. It reads
+a word's plain embedding, which knows nothing of the other words. The score of a thing is a sum over
+attributes: no part of it sees a pair of words.
 
 Shapes: B orders, W words, D width, J attributes, N things or cells of the image, R roles.
 """

@@ -8,8 +8,8 @@ places that may draw next. Training takes a call k of a path, uniform on 0 .. T 
 
     bound(text) = mean over m and paths of   sum over k of   1/K sum of -log p(label)
 
-This bounds -log p(text), the lengths included, for a sampler that starts from the same m and draws
-one place per call in random order at temperature 1. Given the text the labels have no randomness,
+This bounds -log p(text), the lengths included. The sampler starts from the same m, and draws one
+place per call in random order at temperature 1. Given the text the labels have no randomness,
 so m and the order cancel in log p(text) >= mean of log p(path) - log q(path).
 
 A perfect network makes the sampler draw the right texts, whatever the start and the order, if these
