@@ -1,14 +1,14 @@
 """Measure a block model at each block size: likelihood, samples, speed; other models beside it.
 
-Reads   a block model (--checkpoint) and its data folder; a plain denoiser (--plain) and a twin
+Reads   a block model (--checkpoint) and its data folder; a plain denoiser (--denoiser) and a twin
         (--twin) of the same tokenizer, if there are any
 Writes  a Markdown table to the screen; --json the figures, --picture a PNG
 
 A minute on a laptop, with the models of docs/stories.md:
     python -m tools.block_line --checkpoint runs/blocks/best.pt --data_dir data_mine
-        --plain runs/stories/best.pt --min_tokens 40 --texts 8 --documents 20
+        --denoiser runs/stories/best.pt --min_tokens 40 --texts 8 --documents 20
 Real stories, an hour on two cores:
-    python -m tools.block_line --checkpoint runs/blocks/best.pt --plain checkpoints/best.pt
+    python -m tools.block_line --checkpoint runs/blocks/best.pt --denoiser checkpoints/best.pt
         --twin checkpoints_ar/best.pt --judge checkpoints_judge/best.pt --picture block_line.png
 
 Bits per byte are the exact likelihood for blocks of one token and for the twin, else a bound.
@@ -42,7 +42,7 @@ class BlockLine:
 
     checkpoint: str = setting("runs/blocks/best.pt", "a block model")
     data_dir: str = setting("data_full", "its data folder", metavar="FOLDER")
-    plain: str | None = setting(None, "a plain denoiser to compare with", metavar="FILE")
+    denoiser: str | None = setting(None, "a plain denoiser to compare with", metavar="FILE")
     twin: str | None = setting(None, "a twin to compare with", metavar="FILE")
     judge: str | None = setting(
         None, "a twin that judges the samples; none: they are not judged", metavar="FILE"
@@ -102,8 +102,10 @@ def open_all(options: BlockLine, device: torch.device) -> tuple[list[Side], torc
     """
     opened = checkpoint.open_model(options.checkpoint, device, kinds=("text",))
     tokenizer, beside, judge = opened[1], [], None
-    if options.plain:
-        beside.append(open_beside(options.plain, "plain denoiser", "diffusion", tokenizer, device))
+    if options.denoiser:
+        beside.append(
+            open_beside(options.denoiser, "plain denoiser", "diffusion", tokenizer, device)
+        )
     if options.twin:
         beside.append(open_beside(options.twin, "twin", "ar", tokenizer, device))
     if options.judge:

@@ -107,8 +107,8 @@ CASES = {
     ("tools.block_line", "checkpoint"): "--checkpoint {bad} --data_dir {w}/data",
     (
         "tools.block_line",
-        "plain",
-    ): "--checkpoint {w}/denoiser/best.pt --data_dir {w}/data --plain {bad}",
+        "denoiser",
+    ): "--checkpoint {w}/denoiser/best.pt --data_dir {w}/data --denoiser {bad}",
     (
         "tools.block_line",
         "twin",

@@ -13,7 +13,7 @@ def test_a_line_with_two_models_beside_it(text_runs, tmp_path, capsys):
     blocks = as_block_model(text_runs.denoiser, "1,8,48", tmp_path / "blocks.pt")
     out, picture = tmp_path / "line.json", tmp_path / "line.png"
     flags = ["--checkpoint", str(blocks), "--data_dir", str(text_runs.data), "--threads", "1"]
-    flags += ["--plain", str(text_runs.denoiser), "--twin", str(text_runs.twin)]
+    flags += ["--denoiser", str(text_runs.denoiser), "--twin", str(text_runs.twin)]
     flags += ["--judge", str(text_runs.twin), "--json", str(out), "--picture", str(picture)]
     few = ["--documents", "4", "--draws", "8", "--texts", "2", "--min_tokens", "8"]
     block_line.main([*flags, *few, "--steps", "4,16", "--repeats", "1"])
@@ -39,7 +39,7 @@ def test_what_it_refuses(text_runs, tmp_path):
     with pytest.raises(UserError, match="without block sizes"):
         block_line.main(["--checkpoint", plain, *flags])
     with pytest.raises(UserError, match="no plain denoiser"):
-        block_line.main(["--checkpoint", str(blocks), "--plain", twin, *flags])
+        block_line.main(["--checkpoint", str(blocks), "--denoiser", twin, *flags])
     with pytest.raises(UserError, match="no twin"):
         block_line.main(["--checkpoint", str(blocks), "--twin", plain, *flags])
     with pytest.raises(UserError, match="lower --num_samples or --min_tokens"):
