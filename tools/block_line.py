@@ -4,10 +4,10 @@ Reads   a block model (--checkpoint) and its data folder; a plain denoiser (--de
         (--twin) of the same tokenizer, if there are any
 Writes  a Markdown table to the screen; --json the figures, --picture a PNG
 
-A minute on a laptop, with the models of docs/stories.md:
+On a laptop, with the models of docs/stories.md:
     python -m tools.block_line --checkpoint runs/blocks/best.pt --data_dir data_mine
         --denoiser runs/stories/best.pt --min_tokens 40 --texts 8 --documents 20
-Real stories, an hour on two cores:
+Real stories, with a judge (its time was not measured):
     python -m tools.block_line --checkpoint runs/blocks/best.pt --denoiser checkpoints/best.pt
         --twin checkpoints_ar/best.pt --judge checkpoints_judge/best.pt --picture block_line.png
 
