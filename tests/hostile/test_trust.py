@@ -35,7 +35,9 @@ CAPTION, NAME = (
     "<img src=x onerror=\"document.title='owned'\">",
     "<script>document.title='owned'<!-- & \"'.jpg",
 )
-FLAGS = re.compile(r"--(adapter|checkpoint|init_from|denoiser|grounding|judge|twin|resume|tokenizer)\b")
+FLAGS = re.compile(
+    r"--(adapter|checkpoint|init_from|denoiser|grounding|judge|twin|resume|tokenizer)\b"
+)
 
 
 class Bomb:

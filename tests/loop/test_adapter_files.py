@@ -53,7 +53,9 @@ def test_a_run_with_adapters_continues(text_runs, tmp_path):
     start = ["--init_from", str(text_runs.denoiser), *STEPS]
     make_run(text_runs.data, run, *start, "--max_steps", "2")
     first = torch.load(run / "last.pt", weights_only=True)["weights"]
-    train.main(["--data_dir", str(text_runs.data), "--out", str(run), "--resume", "--max_steps", "4"])
+    train.main(
+        ["--data_dir", str(text_runs.data), "--out", str(run), "--resume", "--max_steps", "4"]
+    )
     second = torch.load(run / "last.pt", weights_only=True)["weights"]
     changed = {name for name in first if not torch.equal(first[name], second[name])}
     assert changed == {name for name in first if ".lora_" in name}
