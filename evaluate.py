@@ -60,6 +60,7 @@ class Trained:
     checkpoint: str | None = setting(
         None, "what to score; none: the newest run below this folder", metavar="CHECKPOINT"
     )
+    adapter: str | None = setting(None, "an adapter to merge into it", metavar="FILE")
 
 
 @dataclass
@@ -191,7 +192,7 @@ def score_trained(arguments, run: Run) -> dict:
     # Not the newest of all kinds: an encoder of tools.train_encoder has no score here.
     path = arguments.checkpoint or checkpoint.newest(tuple(TRAINED))
     device = distributed.own_gpu(hardware.choose_device(run.device))
-    opened = checkpoint.open_model(path, device, kinds=tuple(TRAINED))
+    opened = checkpoint.open_model(path, device, kinds=tuple(TRAINED), adapter=arguments.adapter)
     saved = opened[2]
     job = TRAINED[saved["kind"]]
     # The kind is known only now: a flag of another kind would be ignored without a word.

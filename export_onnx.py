@@ -47,6 +47,7 @@ class Export:
     """The export: what goes in, what comes out, and what the gate compares."""
 
     checkpoint: str | None = setting(None, "default: the newest below this folder")
+    adapter: str | None = setting(None, "an adapter to merge into it", metavar="FILE")
     out: str = setting("bundle", "folder to write")
     data_dir: str | None = setting(
         None,
@@ -140,7 +141,7 @@ def prove(trained: Trained, made: Path, facts: dict, material: Material, export:
 def export_policy(path: Path, export: Export, arguments) -> None:
     """A policy's bundle. Raises UserError for flags that are of other kinds of models."""
     making = policy_building.making_of(arguments)
-    for name in ("tensorrt", "compact"):
+    for name in ("tensorrt", "compact", "adapter"):
         if getattr(export, name):
             raise UserError(
                 f"--{name} for a policy", "a captioner or a text model", f"drop --{name}"
@@ -185,7 +186,7 @@ def main(argv=None):
     path = Path(export.checkpoint or checkpoint.newest(("caption", "text")))
     if checkpoint.kind_of(path) == "policy":
         return export_policy(path, export, arguments)
-    trained = open_trained(path)
+    trained = open_trained(path, export.adapter)
     print(f"{path}: {checkpoint.describe(trained.saved)}", file=sys.stderr)
     captions = trained.encoder is not None
     # Captions and texts have different best samplers (docs/log/captions.md, docs/log/text.md).

@@ -53,6 +53,7 @@ class Story:
     checkpoint: str | None = setting(
         None, "default: the newest text model below this folder", metavar="FILE"
     )
+    adapter: str | None = setting(None, "an adapter to merge into it", metavar="FILE")
     num_samples: int = setting(5, "samples to write", at_least=1)
     batch_size: int = setting(16, "samples drawn at once; does not change them", at_least=1)
     length: int = setting(
@@ -184,7 +185,9 @@ def main(argv=None):
         torch.set_num_threads(story.threads)
     path = Path(story.checkpoint) if story.checkpoint else checkpoint.newest()
     device = hardware.choose_device(story.device)
-    model, tokenizer, saved = checkpoint.open_model(path, device, kinds=("text",))
+    model, tokenizer, saved = checkpoint.open_model(
+        path, device, kinds=("text",), adapter=story.adapter
+    )
     print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
     note_ignored(arguments, saved["objective"])  # no error: the samples are right without them
     size = block_size_of(model, settings, story)

@@ -42,6 +42,7 @@ class Options:
     """How captions are written, and where they go."""
 
     checkpoint: str | None = setting(None, "a captioner; none: the newest below this folder")
+    adapter: str | None = setting(None, "an adapter to merge into it", metavar="FILE")
     template: str | None = setting(
         None, 'a caption with blanks, as in "a [MASK] red [MASK]"; [MASK*3] is three tokens'
     )
@@ -95,7 +96,9 @@ def open_captioner(options: Options) -> Captioner:
     """The captioner and its encoder. Raises UserError if they do not fit the options."""
     path = Path(options.checkpoint) if options.checkpoint else checkpoint.newest(("caption",))
     device = hardware.choose_device(options.device)
-    model, tokenizer, saved = checkpoint.open_model(path, device, kinds=("caption",))
+    model, tokenizer, saved = checkpoint.open_model(
+        path, device, kinds=("caption",), adapter=options.adapter
+    )
     print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
     if saved["objective"] == "ar" and (
         options.template or options.guidance != 1 or options.rerank > 1

@@ -27,7 +27,7 @@ from base.files import UserError
 from base.flags import setting
 from loop import checkpoint, distributed, fit, recipe
 from loop.batches import with_block_sizes, with_noise, with_soft_steps
-from net import soft_masks
+from net import adapters, soft_masks
 from text.data import Batches, TextData
 from text.objective import TextRun, check_blocks, make_eval, make_loss, make_preview
 
@@ -83,6 +83,7 @@ def read_data(setup: recipe.Setup, start: TextStart, own: TextRun):
         causal=own.objective == "ar",
     )
     check_blocks(own, model_config)
+    adapters.check_start(model_config, bool(start.init_from or setup.resume))
     if setup.resume:
         fingerprint, saved = train.meta["fingerprint"], setup.resume["data"]["fingerprint"]
         # Before the processes meet, each of them refuses by itself (loop/recipe.py).

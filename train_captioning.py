@@ -19,11 +19,12 @@ A second phase, for few calls, on the captions that a captioner writes for the s
     python train_captioning.py --teacher runs/long/best.pt --init_from runs/long/best.pt \\
         --max_steps 700 --out runs/few
 A second phase of minutes, for the length head alone:
-    python train_captioning.py --length_only --length_dropout 0.1 --init_from runs/long/best.pt \\
-        --optimizer adamw --batch_size 512 --out runs/len
+    python train_captioning.py --length_only --init_from runs/long/best.pt --optimizer adamw \\
+        --length_dropout 0.1 --batch_size 512 --out runs/len
 A second phase of minutes, for a head that says which tokens are doubtful (net/quality.py):
-    python train_captioning.py --quality_layers 1 --init_from runs/long/best.pt --max_steps 500 \\
-        --out runs/quality
+    python train_captioning.py --quality_layers 1 --init_from runs/long/best.pt --out runs/quality
+Adapters in place of all weights (net/adapters.py):
+    python train_captioning.py --lora_rank 16 --init_from runs/long/best.pt --out runs/lora
 A second phase on the score by which photographs are judged:
     python train_captioning.py --init_from checkpoints_caption_poc/best.pt --self_critical 1 \\
         --learning_rate 3e-4 --out checkpoints_caption_sc
@@ -45,7 +46,7 @@ from caption.data import CaptionBatches, CaptionData
 from caption.objective import CaptionRun, make_eval, make_loss, make_preview, statistics_of
 from loop import checkpoint, distributed, fit, hardware, recipe
 from loop.batches import MicroBatches, with_noise, with_soft_steps
-from net import quality, soft_masks
+from net import adapters, quality, soft_masks
 
 ROOM = 4  # tokens that a written caption may be longer than the longest training caption
 PAD_COMPILED = 16  # --compile: row lengths are multiples of it, so that few shapes are compiled
@@ -172,6 +173,7 @@ def main(argv=None):
     own.check_start(bool(start.init_from or setup.resume))
     own.check_batch(cfg)
     model_config, train, held_out = read_data(setup, start, own)
+    adapters.check_start(model_config, bool(start.init_from or setup.resume))
     if model_config.quality_layers:
         own.check_quality(bool(start.init_from or setup.resume))
     device = recipe.begin(setup, cfg, own, model_config, cfg)

@@ -98,6 +98,18 @@ class ModelConfig:
         at_least=0,
     )
 
+    lora_rank: int = setting(
+        0,
+        "train adapters of this rank, and no matrix itself (net/adapters.py); 0: no adapters",
+        at_least=0,
+    )
+    lora_alpha: float = setting(16.0, "adapters count alpha / rank times", above=0.0)
+    lora_targets: str = setting(
+        "", "matrices with adapters, such as query,value; empty: all of the blocks", metavar="NAMES"
+    )
+    lora_root: bool = setting(False, "adapters count alpha / sqrt(rank) times: rsLoRA")
+    lora_norm: bool = setting(False, "a length of its own for each row of a matrix: DoRA")
+
     def __post_init__(self):
         check(self)
         self.check_block_sizes()
@@ -148,7 +160,12 @@ class ModelConfig:
         parts = {
             "--soft_masks": others if self.soft_masks else {},
             # The head reads a network that does not change, so it has no use for dropout.
-            quality: others | {"--soft_masks": self.soft_masks, "--dropout": self.dropout > 0}
+            quality: others
+            | {
+                "--soft_masks": self.soft_masks,
+                "--dropout": self.dropout > 0,
+                "--lora_rank": self.lora_rank > 0,
+            }
             if self.quality_layers
             else {},
         }

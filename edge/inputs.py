@@ -80,13 +80,15 @@ class Trained:
         }
 
 
-def open_trained(path) -> Trained:
-    """The checkpoint's model and, for a captioner, its encoder.
+def open_trained(path, adapter: str | None = None) -> Trained:
+    """The checkpoint's model, with an adapter merged into it, and a captioner's encoder.
 
     Raises UserError for soft masks or a quality head, or if the encoder is not the one that the
     captioner was trained with.
     """
-    model, tokenizer, saved = checkpoint.open_model(path, kinds=("text", "caption"))
+    model, tokenizer, saved = checkpoint.open_model(
+        path, kinds=("text", "caption"), adapter=adapter
+    )
     if model.config.soft_masks:
         raise UserError(
             f"{path}, a network with soft masks",

@@ -41,10 +41,10 @@ from base import config, files, flags
 from base.files import UserError
 from base.folders import check_tokenizer
 from base.tokenizer import Tokenizer
-from loop import checksums, distributed, published
+from loop import adapter_files, checksums, distributed, published
 from loop.contracts import Checkpoint
 from model import Denoiser
-from net import soft_masks
+from net import adapters, soft_masks
 from net.free_lengths import FreeDenoiser
 from net.text_encoder import TextConditioned
 
@@ -245,11 +245,13 @@ def open_model(
     *,
     averaged: bool = True,
     kinds: tuple[str, ...] = tuple(KINDS),
+    adapter: Path | str | None = None,
 ) -> tuple[Denoiser, Tokenizer, Checkpoint]:
     """The model in evaluation mode, its tokenizer, and the rest of the checkpoint.
 
-    averaged: take the averaged weights if there are any. Raises UserError as `load` does, and if
-    the weights do not fit the description.
+    averaged: take the averaged weights if there are any. adapter: a file to merge into the model;
+    its own adapters are merged anyway. Raises UserError as `load` does, and if the weights do not
+    fit the description, or the adapter does not fit the model.
     """
     saved = load(path, kinds=kinds)
     try:
@@ -270,6 +272,10 @@ def open_model(
         ) from error
     saved.pop("weights", None)  # they are in the model; two copies would take twice the memory
     saved.pop("averaged", None)
+    if model.config.lora_rank:
+        adapter_files.merge_own(model, saved)
+    if adapter:
+        adapter_files.apply(model, saved, tokenizer.fingerprint, adapter)
     return model.to(device).eval(), tokenizer, saved
 
 
@@ -293,7 +299,15 @@ def start_from(model: nn.Module, path: Path | str, fingerprint: str) -> Checkpoi
             "a checkpoint of the same width",
             "choose the same --model_config",
         )
+    untrained = [name for name in own if name not in fitting and not adapters.is_own(name)]
+    if adapters.is_adapted(model) and untrained:
+        raise UserError(
+            f"{path}, in which {untrained[0]} has no weights that fit",
+            "a network of the same kind and size: --lora_rank trains none of its matrices",
+            "name another with --init_from, or leave out --lora_rank",
+        )
     model.load_state_dict(fitting, strict=False)  # not strict: new parts keep their start
+    adapters.begin(model)
     new = len(own) - len(fitting)
     distributed.say(f"from {path}: {len(fitting)} of {len(own)} tensors; new: {new}")
     return saved

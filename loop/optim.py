@@ -66,7 +66,8 @@ def make_optimizers(model: nn.Module, cfg: TrainConfig) -> list[torch.optim.Opti
     inside: list[nn.Parameter] = []
     outside: list[nn.Parameter] = []
     for name, weight in trained:
-        is_hidden = weight.ndim == 2 and INSIDE_BLOCKS.search(name)
+        # Two thin matrices make an adapter: equal singular values of each mean nothing for both.
+        is_hidden = weight.ndim == 2 and INSIDE_BLOCKS.search(name) and ".lora_" not in name
         (inside if is_hidden else outside).append(weight)
     if cfg.optimizer == "adamw" or not inside:
         return [make_adamw(inside + outside, cfg)]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -17,7 +17,8 @@ from base import files, flags
 from base.config import ModelConfig, TrainConfig
 from base.files import UserError
 from base.flags import setting
-from loop import board, checkpoint, distributed
+from base.tokenizer import Tokenizer
+from loop import adapter_files, board, checkpoint, distributed
 from loop.contracts import Checkpoint, Data
 from loop.hardware import choose_device, keep_freed_memory
 
@@ -216,7 +217,21 @@ def end(
     """
     figures = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     best = out / "best.pt"
+    if distributed.leads():
+        write_adapter(best)
     distributed.say(f"done: {best}  {figures}", file=sys.stdout)
     command = files.python(script, flag, best, *words)
     distributed.say(f"next: {command}", file=sys.stdout)
     distributed.finish()
+
+
+def write_adapter(best: Path) -> None:
+    """Write the adapter of a checkpoint beside it, if it has an adapter."""
+    if not best.exists():
+        return
+    saved = checkpoint.read(best, "cpu", checkpoint.ANOTHER)
+    if saved.get("model", {}).get("lora_rank"):
+        path = best.with_name(adapter_files.NAME)
+        tokenizer = Tokenizer.from_json(saved["tokenizer"]).fingerprint
+        adapter_files.write(path, cast(Checkpoint, saved), tokenizer)
+        distributed.say(f"adapter: {path}", file=sys.stdout)

@@ -32,7 +32,7 @@ from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from diffusion import Denoise
 from model import Denoiser, KeysValues
-from net import quality
+from net import adapters, quality
 
 LIKELIEST = 3  # tokens of a belief
 # At the start: lam is below 0.1, and half of that at an entropy of 1 nat.
@@ -177,10 +177,12 @@ class Carried:
 
 
 def build(config: ModelConfig) -> Denoiser:
-    """The denoiser, or the twin, that a configuration describes."""
+    """The denoiser, or the twin, that a configuration describes, with its adapters."""
     if config.quality_layers:
         return quality.QualityDenoiser(config)
-    return SoftDenoiser(config) if config.soft_masks else Denoiser(config)
+    model = SoftDenoiser(config) if config.soft_masks else Denoiser(config)
+    adapters.adapt(model, config)
+    return model
 
 
 def check(model: nn.Module, settings: SampleConfig) -> None:

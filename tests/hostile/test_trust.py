@@ -35,7 +35,9 @@ CAPTION, NAME = (
     "<img src=x onerror=\"document.title='owned'\">",
     "<script>document.title='owned'<!-- & \"'.jpg",
 )
-FLAGS = re.compile(r"--(checkpoint|init_from|denoiser|grounding|judge|twin|resume|tokenizer)\b")
+FLAGS = re.compile(
+    r"--(adapter|checkpoint|init_from|denoiser|grounding|judge|twin|resume|tokenizer)\b"
+)
 
 
 class Bomb:
@@ -121,6 +123,17 @@ CASES = {
     ("serve_policy", "checkpoint"): "--checkpoint {bad} --port 0",
     ("tools.arm_clip", "checkpoint"): "--checkpoint {bad}",
     ("export_onnx", "checkpoint"): "--checkpoint {bad} --out {t}/x",
+    (
+        "export_onnx",
+        "adapter",
+    ): "--checkpoint {w}/denoiser/best.pt --out {t}/x --adapter {bad}",
+    ("generate", "adapter"): "--checkpoint {w}/denoiser/best.pt --adapter {bad}",
+    ("evaluate", "adapter"): "--checkpoint {w}/denoiser/best.pt --adapter {bad}",
+    (
+        "generate_caption",
+        "adapter",
+    ): "--checkpoint {w}/captioner/best.pt --image {w}/captions/images/val/000000.png "
+    "--adapter {bad}",
     ("tools.publish", "checkpoint"): "--checkpoint {bad} --out {t}/x",
     ("tools.benchmark", "checkpoint"): "--checkpoint {bad} --repeats 1",
     ("visualize_architecture", "checkpoint"): "--checkpoint {bad} --out {t}/x",

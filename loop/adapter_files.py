@@ -1,0 +1,138 @@
+"""An adapter's file: its weights, and what it was trained on (net/adapters.py).
+
+`adapter.safetensors` in a run folder holds the weights of the best checkpoint that are the
+adapter's own. Its metadata is a JSON object under the key `adapter`:
+
+    format       1
+    model        the adapter's settings: rank, alpha, targets, root, norm
+    base         fingerprint of the weights that it adapts
+    tokenizer    fingerprint of the tokenizer
+    kind, objective, step
+    statistics   of the data that it was trained on, in place of the base's
+
+A reader opens the base and merges the adapter. The result is a plain network.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from base import files, flags
+from base.config import ModelConfig
+from base.files import UserError
+from loop import checksums
+from loop.contracts import Checkpoint
+from model import Denoiser
+from net import adapters
+
+FORMAT = 1
+NAME = "adapter.safetensors"
+SETTINGS = ("lora_rank", "lora_alpha", "lora_targets", "lora_root", "lora_norm")
+DO = "name a file that training with --lora_rank wrote"
+CLAIMS = ("model", "base", "tokenizer", "kind", "objective", "statistics")
+
+
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """What tells the network that is adapted from all others: 16 hex digits.
+
+    Of all weights but the adapter's own, so that base and adapted network have the same.
+    """
+    hashed = hashlib.sha256()
+    for name in sorted(weights):
+        if not adapters.is_own(name):
+            hashed.update(f"{name} {checksums.digest(weights[name])}\n".encode())
+    return hashed.hexdigest()[:16]
+
+
+def write(path: Path | str, saved: Mapping[str, Any], tokenizer: str) -> None:
+    """Write the adapter of a checkpoint. tokenizer: the fingerprint of its tokenizer."""
+    from safetensors.torch import save
+
+    weights = saved.get("averaged") or saved["weights"]
+    own = {name: value.contiguous() for name, value in weights.items() if adapters.is_own(name)}
+    about = {
+        "format": FORMAT,
+        "model": {name: saved["model"][name] for name in SETTINGS},
+        "base": fingerprint(weights),
+        "tokenizer": tokenizer,
+        **{name: saved[name] for name in ("kind", "objective", "step", "statistics")},
+    }
+    with files.replacing(path) as file:
+        file.write(save(own, metadata={"adapter": json.dumps(about)}))
+
+
+def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights of an adapter and what its metadata says.
+
+    Raises UserError if the file is missing, damaged, or no adapter.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    path = files.existing(path, "an adapter", DO)
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {})["adapter"])
+        if about["format"] != FORMAT or any(name not in about for name in CLAIMS):
+            raise ValueError("another format")
+        weights = load_file(path)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}, which is damaged or no adapter", f"{NAME} of a run", DO
+        ) from error
+    return weights, about
+
+
+def apply(model: Denoiser, saved: Checkpoint, tokenizer: str, path: Path | str) -> None:
+    """Merge an adapter into the network that it was trained on, in place.
+
+    saved: the rest of the network's checkpoint, whose statistics become the adapter's.
+    Raises UserError if the adapter belongs to another network.
+    """
+    weights, about = read(path)
+    own = [fingerprint(model.state_dict()), tokenizer, saved["kind"], saved["objective"]]
+    wanted = [about[name] for name in ("base", "tokenizer", "kind", "objective")]
+    if own != wanted:
+        raise UserError(
+            f"{path}, the adapter of another network ({' '.join(map(str, wanted))})",
+            f"an adapter of this network ({' '.join(own)})",
+            "name the checkpoint that was its --init_from",
+        )
+    try:
+        config = dataclasses.replace(plain(model.config), **about["model"])
+        adapters.adapt(model, config)
+        left = model.load_state_dict(weights, strict=False)
+        missing = [name for name in left.missing_keys if ".lora_" in name]
+        if left.unexpected_keys or missing:
+            raise ValueError(f"other weights: {[*left.unexpected_keys, *missing][:1]}")
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        first_line = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"{path}, whose weights do not fit its own description ({first_line})",
+            "a whole adapter",
+            DO,
+        ) from error
+    adapters.merge(model)
+    saved["statistics"] = about["statistics"]
+
+
+def plain(config: ModelConfig) -> ModelConfig:
+    """The configuration of the network without adapters."""
+    return flags.from_dict(ModelConfig, without_adapters(flags.to_dict(config)), "the network")
+
+
+def without_adapters(settings: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as a plain dict, without the settings of adapters."""
+    return {name: value for name, value in settings.items() if name not in SETTINGS}
+
+
+def merge_own(model: Denoiser, saved: Checkpoint) -> None:
+    """Merge the adapters of a network that was trained with them, in place."""
+    adapters.merge(model)
+    model.config = plain(model.config)
+    saved["model"] = without_adapters(saved["model"])

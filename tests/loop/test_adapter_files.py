@@ -1,0 +1,120 @@
+"""Adapter files: a base with its adapter is the trained network, and another base is refused."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import export_onnx
+import generate
+import train
+import train_captioning
+from base.files import UserError
+from loop import adapter_files, checkpoint
+from tests.making.corpus import make_run
+
+STEPS = ["--learning_rate", "0.05", "--eval_every", "4", "--lora_rank", "2"]
+
+
+@pytest.fixture(scope="module")
+def trained(text_runs, tmp_path_factory):
+    """A run folder of adapters for the text denoiser."""
+    out = tmp_path_factory.mktemp("adapted") / "run"
+    return make_run(text_runs.data, out, "--init_from", str(text_runs.denoiser), *STEPS)
+
+
+def weights(model) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in model.state_dict().values()])
+
+
+def test_base_and_adapter_are_the_trained_network(trained, text_runs):
+    path = trained / adapter_files.NAME
+    own, _, saved = checkpoint.open_model(trained / "best.pt")
+    merged, _, about = checkpoint.open_model(text_runs.denoiser, adapter=path)
+    assert torch.equal(weights(own), weights(merged))
+    assert not own.config.lora_rank and "lora_rank" not in saved["model"]
+    assert about["statistics"] == saved["statistics"]
+    base, _, _ = checkpoint.open_model(text_runs.denoiser)
+    assert not torch.equal(weights(base), weights(merged))
+    assert torch.equal(base.embedding.weight, merged.embedding.weight)
+
+
+def test_the_file_is_small(trained):
+    own = load_file(trained / adapter_files.NAME)
+    assert all(name.endswith(("lora_down", "lora_up")) for name in own)
+    # Seven matrices in a block, two thin ones for each.
+    assert len(own) == 14
+
+
+def test_a_run_with_adapters_continues(text_runs, tmp_path):
+    """The base stays, bit for bit; the adapters learn on."""
+    run = tmp_path / "run"
+    start = ["--init_from", str(text_runs.denoiser), *STEPS]
+    make_run(text_runs.data, run, *start, "--max_steps", "2")
+    first = torch.load(run / "last.pt", weights_only=True)["weights"]
+    train.main(
+        ["--data_dir", str(text_runs.data), "--out", str(run), "--resume", "--max_steps", "4"]
+    )
+    second = torch.load(run / "last.pt", weights_only=True)["weights"]
+    changed = {name for name in first if not torch.equal(first[name], second[name])}
+    assert changed == {name for name in first if ".lora_" in name}
+
+
+def test_scripts_take_an_adapter(trained, text_runs, tmp_path, capsys):
+    words = ["--num_samples", "1", "--length", "12", "--seed", "3"]
+    path = str(trained / adapter_files.NAME)
+    generate.main(["--checkpoint", str(text_runs.denoiser), "--adapter", path, *words])
+    written = capsys.readouterr().out
+    generate.main(["--checkpoint", str(trained / "best.pt"), *words])
+    assert capsys.readouterr().out == written
+    with pytest.raises(UserError, match="another network"):
+        export_onnx.main(
+            ["--checkpoint", str(text_runs.twin), "--adapter", path, "--out", str(tmp_path / "b")]
+        )
+
+
+def test_bad_files_are_one_line(trained, text_runs, tmp_path):
+    path = tmp_path / "adapter.safetensors"
+
+    def refused(match: str):
+        with pytest.raises(UserError, match=match):
+            checkpoint.open_model(text_runs.denoiser, adapter=path)
+
+    refused("missing|no file|expected an adapter")
+    path.write_bytes(b"no adapter")
+    refused("damaged or no adapter")
+    save_file({"a": torch.zeros(1)}, path)
+    refused("damaged or no adapter")
+    own, about = adapter_files.read(trained / adapter_files.NAME)
+    save_file(own, path, {"adapter": json.dumps(about | {"base": "0" * 16})})
+    refused("another network")
+    own.pop(next(iter(own)))
+    save_file(own, path, {"adapter": json.dumps(about)})
+    refused("do not fit its own description")
+
+
+def test_training_refuses_what_it_cannot_adapt(text_runs, scene_folder, tmp_path):
+    with pytest.raises(UserError, match="without --init_from"):
+        make_run(text_runs.data, tmp_path / "a", "--lora_rank", "2")
+    with pytest.raises(UserError, match="--lora_targets with embedding"):
+        start = ["--init_from", str(text_runs.denoiser), "--lora_targets", "embedding"]
+        make_run(text_runs.data, tmp_path / "b", *STEPS, *start)
+    with pytest.raises(UserError, match="no weights that fit"):
+        start = ["--init_from", str(text_runs.denoiser), "--layers", "2"]
+        make_run(text_runs.data, tmp_path / "c", *STEPS, *start)
+
+
+def test_a_captioner_keeps_its_length_head_in_the_adapter(scene_folder, captioner, tmp_path):
+    words = ["--lora_rank", "2", "--max_steps", "2", "--batch_size", "4", "--eval_images", "4"]
+    sizes = checkpoint.load(captioner)["model"]
+    for name in ("d_model", "heads", "layers"):
+        words += [f"--{name}", str(sizes[name])]
+    out = tmp_path / "run"
+    data = ["--data_dir", str(scene_folder), "--out", str(out), "--init_from", str(captioner)]
+    train_captioning.main([*data, *words, "--threads", "1"])
+    own = load_file(out / adapter_files.NAME)
+    assert any(name.startswith("length_head.") for name in own)
+    merged, _, _ = checkpoint.open_model(captioner, adapter=out / adapter_files.NAME)
+    model, _, _ = checkpoint.open_model(out / "best.pt")
+    assert torch.equal(weights(model), weights(merged))
