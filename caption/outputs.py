@@ -95,8 +95,9 @@ def gallery_item(line: dict, record: dict, image) -> dict:
         judged = truth.verdict(line["caption"], record)
         notes = [f"not so: {words}" for words in judged["false"]]
         verdict = {"truthful": judged["truthful"], "exact": judged["exact"], "notes": notes}
+    is_clip = isinstance(image, list)
     return {
-        "image": images.data_uri(image),
+        "image": images.data_uri(images.side_by_side(image) if is_clip else image),
         "name": f"{record.get('split', '')} {Path(line['image']).name}".strip(),
         "caption": line["caption"],
         **line["unmasking"],

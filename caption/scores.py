@@ -239,16 +239,14 @@ def report(
     """
     model, _, saved = opened
     result: dict = {"splits": {}, "steps": [], "objective": saved["objective"]}
-    result["settings"] = flags.to_dict(settings)
-    for name in ("guidance", "rerank", "choose", "penalty"):
-        result["settings"][name] = getattr(options, name)
+    chosen = {name: getattr(options, name) for name in ("guidance", "rerank", "choose", "penalty")}
+    result["settings"] = flags.to_dict(settings) | chosen
     loaded = open_splits(options.data_dir, [*splits, "val"], model, *(twin or ())[:1])
     val = loaded["val"]
     check_features(val, saved)
-    drawn = bool(val.records[0].get("scene"))
-    if options.probe_steps and not drawn:
+    if options.probe_steps and not val.records[0].get("scene"):
         raise UserError(
-            f"--probe_steps {options.probe_steps} on photographs",
+            f"--probe_steps {options.probe_steps} on photographs or clips",
             "drawn scenes, whose objects are known",
             "drop --probe_steps",
         )

@@ -4,8 +4,6 @@ A program is a function of (seed, split, number). Every event of a program can b
 long, no object covers another but for what is passed, and an object is there while it acts.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from worlds import scenes
@@ -135,7 +133,7 @@ def path_across(
 
 
 def attempt(rng: np.random.Generator, verbs: list[str], noise: int) -> Program | None:
-    """A program with an event of each verb that can be seen clearly. None: draw again."""
+    """A program with an event of each verb. Perhaps it cannot be seen. None: draw again."""
     fewest = 2 if "passes" in verbs else 1
     objects = sample_objects(rng, int(rng.integers(fewest, MOST_OBJECTS + 1)))
     if objects is None:
@@ -152,8 +150,7 @@ def attempt(rng: np.random.Generator, verbs: list[str], noise: int) -> Program |
             setattr(item, event.part, event.first)
         if event.part == "radius":
             item.size = size_of(event.first)
-    program = Program(tuple(objects), tuple(events), noise, int(rng.integers(2**31)))
-    return program if is_clear(program) else None
+    return Program(tuple(objects), tuple(events), noise, int(rng.integers(2**31)))
 
 
 def is_clear(program: Program) -> bool:
@@ -201,9 +198,14 @@ def is_apart(program: Program, frame: int) -> bool:
     return True
 
 
-def next_of(programs: Iterable[Program | None]) -> Program | None:
-    """The first program that is one, or None."""
-    return next((program for program in programs if program is not None), None)
+def is_wanted(program: Program, verbs: str, orders: str) -> bool:
+    """Whether what a program holds out is what `sample_program` asks for."""
+    first = 1 if verbs == "held" else 0
+    if has_held_verb(program, program.events[:first]) != bool(first):
+        return False
+    if has_held_verb(program, program.events[first:]):
+        return False
+    return has_held_order(program) == (orders == "held")
 
 
 def sample_program(
@@ -221,19 +223,14 @@ def sample_program(
     """
     while True:
         # The verbs come first: else the verbs that find room easily would be most frequent.
-        wanted = [pick(rng, VERBS) for _ in range(number)]
-        if orders == "held" and not any(map(held_order, wanted, wanted[::-1])):
+        drawn = [pick(rng, VERBS) for _ in range(number)]
+        if orders == "held" and not any(map(held_order, drawn, drawn[::-1])):
             continue
-        program = next_of(attempt(rng, wanted, noise) for _ in range(TRIES))
-        if program is None:
-            continue
-        held = 1 if verbs == "held" else 0
-        if has_held_verb(program, program.events[:held]) != bool(held):
-            continue
-        if has_held_verb(program, program.events[held:]):
-            continue
-        if has_held_order(program) == (orders == "held"):
-            return program
+        for _ in range(TRIES):
+            program = attempt(rng, drawn, noise)
+            # Whether it can be seen comes last: that check takes most of the time.
+            if program and is_wanted(program, verbs, orders) and is_clear(program):
+                return program
 
 
 def sample_pair(rng: np.random.Generator, split: str, noise: int) -> tuple[Program, Program]:
