@@ -98,7 +98,8 @@ def make_record(wanted: Clips, split: str, number: int) -> dict:
 
 def make_records(wanted: Clips, workers: int) -> list[dict]:
     """The lines of captions.jsonl of all splits, in order, made on all cores."""
-    splits, numbers = [], []
+    splits: list[str] = []
+    numbers: list[int] = []
     for split, size in wanted.sizes().items():
         splits += [split] * size
         numbers += range(size)

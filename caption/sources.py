@@ -53,7 +53,9 @@ def images_of(source: Source) -> list[tuple[str, dict]]:
         # The same image several times: each row draws with a seed of its own.
         return [(source.image, {})] * max(1, source.num_samples)
     if source.image_dir:
-        found = [(str(path), {}) for path in images.list_images(source.image_dir)]
+        found: list[tuple[str, dict]] = [
+            (str(path), {}) for path in images.list_images(source.image_dir)
+        ]
     else:
         found = images_of_split(source.data_dir, source.split)
     return found[: source.num_samples or None]

@@ -74,7 +74,7 @@ def feature_statistics(features: np.ndarray, rows: np.ndarray, frames: int = 1) 
 
 def frames_of(saved: dict) -> int:
     """The frames of what a captioner's checkpoint reads: 1 for images."""
-    return saved["statistics"].get("frames", 1)
+    return saved.get("statistics", {}).get("frames", 1)
 
 
 def place_code(patches: int, width: int) -> Tensor:

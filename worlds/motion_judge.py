@@ -88,10 +88,11 @@ def align(told: Told, program: Program) -> Assignment:
     """
     seats = [*program.events, *[None] * len(told.deeds)]
 
-    def claims_true(events: tuple[Event | None, ...]) -> int:
-        return sum(is_true for _, is_true in claims_of(told, list(events), program))
+    def claims_true(events: Assignment) -> int:
+        return sum(is_true for _, is_true in claims_of(told, events, program))
 
-    return list(max(itertools.permutations(seats, len(told.deeds)), key=claims_true))
+    assignments = [list(chosen) for chosen in itertools.permutations(seats, len(told.deeds))]
+    return max(assignments, key=claims_true)
 
 
 # --- captions ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ Every sentence that `describe` writes can be read by `parse`, and all its claims
 A link relates the two clauses beside it. "and" says nothing about time.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -198,7 +199,7 @@ def swap_captions(program: Program, rng: np.random.Generator) -> list[str]:
 # --- reading -----------------------------------------------------------------------------------
 
 
-def meanings_of(words: dict[str, tuple[str, ...]]) -> dict[str, str]:
+def meanings_of(words: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """{verb: its phrases} turned into {phrase: its verb}."""
     meanings: dict[str, str] = {}
     for verb, phrases in words.items():
