@@ -1,4 +1,4 @@
-"""Caption images with a trained captioner: a single image, a folder, or a held-out split.
+"""Caption images or clips with a trained captioner: one of them, a folder, or a held-out split.
 
 Reads   a checkpoint of train_captioning.py (default: the newest below this folder), and images
 Writes  captions to the screen; --json lines; --coco a COCO results file; --html a gallery page
@@ -7,6 +7,8 @@ Seconds on a laptop:
     python generate_caption.py --use_val_set --num_samples 5
     python generate_caption.py --image picture.png --num_samples 3
     python generate_caption.py --image picture.png --template "a [MASK] red [MASK]"
+A clip, with a captioner of clips; the file may be a GIF, an MP4 or a folder of frames:
+    python generate_caption.py --checkpoint runs/video/best.pt --video clip.gif
 A folder, in batches; a second run with the same --json continues where the first run stopped:
     python generate_caption.py --image_dir photos --json captions.jsonl --html gallery.html
 
@@ -162,7 +164,8 @@ def caption_all(
     items = resumed.shown_again(rows) if options.html else []
     starts = range(0, len(found), options.batch_size)
     for start in progress.bar(starts, unit="batch"):
-        opened = sources.open_images(found[start : start + options.batch_size], skipped)
+        batch = found[start : start + options.batch_size]
+        opened = sources.open_images(batch, skipped, captioner.encoder.frames)
         if not opened:
             continue
         seen = captioner.encoder.features([image for _, _, image in opened])  # (B, P, width)
@@ -184,7 +187,7 @@ def main(argv=None):
     source = flags.resolve(Source, arguments)
     options = flags.resolve(Options, arguments)
     # At temperature 0 all captions of an image would be the same.
-    several = SEVERAL if source.image and source.num_samples > 1 else {}
+    several = SEVERAL if (source.image or source.video) and source.num_samples > 1 else {}
     settings = flags.resolve(SampleConfig, arguments, several)
     found = sources.images_of(source)
     # Writable before anything long begins.
@@ -193,6 +196,7 @@ def main(argv=None):
     if options.threads:
         torch.set_num_threads(options.threads)
     captioner = open_captioner(options)
+    sources.check(found, source, captioner.encoder.frames, captioner.path)
     writing = {name: getattr(options, name) for name in WRITING}
     made = resumed.made_by(captioner.model, captioner.saved, settings, writing)
     # Only a folder is continued; otherwise an old --json is replaced.

@@ -202,6 +202,17 @@ def look(image: Image.Image, view: list[float]) -> Image.Image:
     return ImageOps.mirror(seen) if view[4] else seen
 
 
+def side_by_side(frames: list[Image.Image], size: int = 112, columns: int = 4) -> Image.Image:
+    """The frames of a clip on a sheet, row by row, each at most `size` pixels wide and high."""
+    rows = -(-len(frames) // columns)
+    sheet = Image.new("RGB", (columns * size, rows * size), "white")
+    for number, frame in enumerate(frames):
+        small = frame.convert("RGB")
+        small.thumbnail((size, size))
+        sheet.paste(small, (number % columns * size, number // columns * size))
+    return sheet
+
+
 def data_uri(image: Image.Image, size: int = 224, quality: int = 85) -> str:
     """A thumbnail as a data: address, for pages that load nothing."""
     small = image.convert("RGB")

@@ -4,7 +4,7 @@ Only this module knows the format.
 
     captions.jsonl   one JSON object per line: image (a path in the folder, or absolute), split,
                      captions (a list of strings), view (optional: a crop, see `base.images.look`),
-                     scene (drawn images only: the graph that captions are judged against)
+                     scene, program (drawn images, drawn clips: what captions are judged against)
     tokenizer.json   byte-level BPE, trained on the captions
     meta.json        format, kind "captions", fingerprint, tokenizer, sizes of splits, settings;
                      written last, so a folder with meta.json is whole
@@ -185,7 +185,9 @@ def read_features(folder, meta: dict) -> tuple[Features, dict]:
             found = f"{folder}/{CHECKSUMS} of shape {checksums.shape}"
             raise UserError(found, f"({count},)", REMAKE)
     sizes = [about.get("patches"), about.get("width")]
-    if not all(type(size) is int for size in sizes) or not isinstance(about.get("key"), str):
+    frames = about.get("frames", 1)  # of a clip; features of images do not say it
+    whole = all(type(size) is int for size in [*sizes, frames]) and frames > 0
+    if not whole or sizes[0] % frames or not isinstance(about.get("key"), str):
         found = f"{folder}/features.json of another shape"
         raise UserError(found, "patches, width and key", REMAKE)
     shape = (count, *sizes)

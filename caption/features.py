@@ -22,11 +22,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from base import files, folders
 from base.files import UserError
 from base.flags import check, setting
-from base.images import look, open_image
-from caption import data
+from caption import data, pixels
+from caption.writer import frames_of
 from loop import hardware, progress
-from net import image_encoders
-from net.image_encoders import Encoder, Preprocess
+from net import frame_encoder, image_encoders
+from net.frame_encoder import AnyEncoder
 
 CHUNK = 256  # images between two saved states: a killed run loses at most these
 REMOVE = "remove features.npy and features.json"
@@ -52,11 +52,14 @@ class Work:
         check(self)
 
 
-def encoder_for(work: Work) -> Encoder | None:
-    """The encoder of the flags, or None. Scripts load it first: a wrong name then costs no work."""
+def encoder_for(work: Work, frames: int = 1) -> AnyEncoder | None:
+    """The encoder of the flags, or None. Scripts load it first: a wrong name then costs no work.
+
+    frames: of a clip; 1 for images.
+    """
     if work.encoder == "none":
         return None
-    return image_encoders.load(work.encoder, hardware.choose_device(work.device))
+    return frame_encoder.load(work.encoder, frames, hardware.choose_device(work.device))
 
 
 def check_encoder(name: str, key: str, saved: dict, path) -> None:
@@ -74,24 +77,14 @@ def check_encoder(name: str, key: str, saved: dict, path) -> None:
         )
 
 
-def open_encoder(saved: dict, path, device="cpu") -> Encoder:
+def open_encoder(saved: dict, path, device="cpu") -> AnyEncoder:
     """The encoder of the captioner `saved`, from `path`.
 
     Raises UserError if there is no such encoder, or its weights or preprocessing are others.
     """
-    encoder = image_encoders.load(saved["encoder"]["encoder"], device)
+    encoder = frame_encoder.load(saved["encoder"]["encoder"], frames_of(saved), device)
     check_encoder(encoder.name, encoder.key, saved, path)
     return encoder
-
-
-def read_pixels(preprocess: Preprocess, path, view: list[float] | None = None) -> np.ndarray:
-    """The pixels that an encoder reads: (size, size, 3) uint8.
-
-    view: a crop of the image, or None.
-    """
-    if view:
-        return preprocess(look(open_image(path, at_least=preprocess.size), view))
-    return preprocess(path)
 
 
 # ---- arrays that are filled row by row --------------------------------------------------------
@@ -245,7 +238,7 @@ def bounds_of(number: int, count: int, total: int) -> tuple[int, int]:
 
 
 def cache_features(
-    encoder: Encoder,
+    encoder: AnyEncoder,
     folder,
     *,
     shard: tuple[int, int] = (0, 1),
@@ -262,6 +255,7 @@ def cache_features(
     folder, (number, count) = Path(folder), shard
     # Larger batches are no faster on a CPU.
     batch_size = batch_size or (32 if encoder.device.type == "cpu" else CHUNK)
+    batch_size = max(1, batch_size // encoder.frames)
     meta, records = data.read_meta(folder), data.read_records(folder)
     about = {
         "encoder": encoder.name,
@@ -269,6 +263,7 @@ def cache_features(
         "patches": encoder.patches,
         "width": encoder.width,
         "fingerprint": meta["fingerprint"],
+        **({"frames": encoder.frames} if encoder.frames > 1 else {}),
         "checksums": True,  # folders from before there were checksums lack this entry
         "done": 0,
     }
@@ -285,7 +280,7 @@ def cache_features(
     join(folder, len(records), count, about)
 
 
-def done_before(encoder: Encoder, home: Path, about: dict) -> int:
+def done_before(encoder: AnyEncoder, home: Path, about: dict) -> int:
     """How many rows an earlier run finished. Raises UserError if they are of another encoder."""
     if not (home / "features.json").exists():
         return 0
@@ -299,11 +294,9 @@ def done_before(encoder: Encoder, home: Path, about: dict) -> int:
     return before.get("done", 0) if before.get("fingerprint") == about["fingerprint"] else 0
 
 
-def compute(encoder: Encoder, job: Job) -> None:
+def compute(encoder: AnyEncoder, job: Job) -> None:
     """Compute the features of `job`, from where a killed run was, and print the speed."""
     home, count = job.home, len(job.records)
-    paths = [data.image_path(job.folder, record) for record in job.records]
-    views = [record.get("view") for record in job.records]
     done = done_before(encoder, home, job.about)
     if not ((home / "features.npy").exists() and (home / data.CHECKSUMS).exists()):
         done = 0
@@ -318,12 +311,12 @@ def compute(encoder: Encoder, job: Job) -> None:
     ):
         for first in range(done, count, CHUNK):
             end = min(first + CHUNK, count)
-            read = partial(read_pixels, encoder.preprocess)
+            read = partial(pixels.of_record, encoder.preprocess, job.folder)
             # The pool decodes the next images while the encoder computes.
-            pixels = pool.map(read, paths[first:end], views[first:end], chunksize=8)
+            seen = pool.map(read, job.records[first:end], chunksize=8)
             for start in range(first, end, job.batch_size):
                 size = min(job.batch_size, end - start)
-                batch = np.stack([next(pixels) for _ in range(size)])  # (B, size, size, 3) uint8
+                batch = np.stack([next(seen) for _ in range(size)])  # (B, …, size, size, 3) uint8
                 began = time.perf_counter()
                 # float16 halves the disk; the captioner reads features through the same rounding.
                 features = encoder.encode(batch).half().cpu().numpy()  # (B, P, width)
@@ -336,15 +329,14 @@ def compute(encoder: Encoder, job: Job) -> None:
         print(speed(encoder, count - done, seconds, seconds_encoding), file=sys.stderr)
 
 
-def speed(encoder: Encoder, images: int, seconds: float, encoding: float) -> str:
+def speed(encoder: AnyEncoder, images: int, seconds: float, encoding: float) -> str:
     """A line that says how fast features were computed, and what limits the speed.
 
     seconds: in all; encoding: of them, in the encoder. The encoder is the limit if its share of the
     time is large and its arithmetic is near the machine's matrix product.
     """
-    side = encoder.preprocess.size
     with FlopCounterMode(display=False) as counter:
-        encoder.encode(np.zeros((1, side, side, 3), np.uint8))
+        encoder.encode(encoder.blank)
     work = counter.get_total_flops() * images
     product = hardware.product_rate(encoder.device)
     return (

@@ -198,10 +198,13 @@ def statistics_of(data: CaptionData, before, only_head: bool) -> dict:
     """
     if only_head:  # the frozen rest must read features as it always did
         return before["statistics"]
-    statistics = writer.feature_statistics(data.features, data.rows)
+    frames = data.encoder.get("frames", 1)  # of clips
+    statistics = writer.feature_statistics(data.features, data.rows, frames)
     statistics["row_lengths"] = data.length_histogram().tolist()
     if before and before["kind"] == "caption":  # its keys know the place code at this size
         statistics["place_scale"] = before["statistics"].get("place_scale", 1.0)
+        if frames > 1 and "time_scale" in before["statistics"]:
+            statistics["time_scale"] = before["statistics"]["time_scale"]
     return statistics
 
 

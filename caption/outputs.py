@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 from base import files, images
+from caption import truth
 from caption.writer import Caption
-from worlds import judge
-from worlds.scenes import scene_from_dict
 
 
 def row(path: str, record: dict, caption: Caption, tokenizer) -> dict:
@@ -92,12 +91,13 @@ def names_as_ids(paths: list[str], reason: str) -> tuple[dict[str, int | str], s
 def gallery_item(line: dict, record: dict, image) -> dict:
     """What the gallery page shows of an image. line: of --json, as `row` makes it."""
     verdict = None
-    if record.get("scene"):
-        judged = judge.judge(line["caption"], scene_from_dict(record["scene"]))
+    if truth.is_drawn(record):
+        judged = truth.verdict(line["caption"], record)
         notes = [f"not so: {words}" for words in judged["false"]]
         verdict = {"truthful": judged["truthful"], "exact": judged["exact"], "notes": notes}
+    is_clip = isinstance(image, list)
     return {
-        "image": images.data_uri(image),
+        "image": images.data_uri(images.side_by_side(image) if is_clip else image),
         "name": f"{record.get('split', '')} {Path(line['image']).name}".strip(),
         "caption": line["caption"],
         **line["unmasking"],

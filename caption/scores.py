@@ -16,7 +16,7 @@ from base import flags, metrics
 from base.config import CAPTIONS, CHOOSE, SampleConfig
 from base.files import UserError
 from base.flags import check, numbers, setting, unknown
-from caption import coco, probe, writer
+from caption import coco, moving, probe, truth, writer
 from caption.data import CaptionData, Texts, image_path, read_meta
 from caption.infilling import infilling
 from caption.judging import Judge, by_objects, more_figures
@@ -25,20 +25,6 @@ from caption.swaps import swap_scores
 from loop import checkpoint, distributed, progress
 from show import plots, ratings
 
-SCENE_COLUMNS = (
-    "truthful",
-    "set_exact",
-    "grammatical",
-    "colour_accuracy",
-    "shape_accuracy",
-    "size_accuracy",
-    "fill_accuracy",
-    "place_accuracy",
-    "relation_accuracy",
-    "count_accuracy",
-    "object_recall",
-    "hallucination",
-)
 PHOTO_COLUMNS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "distinct_captions")
 MORE_COLUMNS = ("meteor", "spice", "clip_score", "ref_clip_score")
 
@@ -156,13 +142,15 @@ def caption_all(
     choosing: Choosing | None = None,
     *,
     blind: bool = False,
+    orders: moving.Orders | None = None,
     seed: int = 0,
     batch_size: int = 0,
     name: str = "",
 ) -> tuple[list[str], float]:
     """A caption for every image of a split, and the mean number of denoiser calls per caption.
 
-    choosing: None is plain. blind: the model sees no image. batch_size: 0 suits the device.
+    choosing: None is plain. blind: the model sees no image. orders: of the frames of clips; None
+    keeps them. batch_size: 0 suits the device.
     name: of the progress bar. Under torchrun each process writes its share.
     """
     model, tokenizer, saved = opened
@@ -173,7 +161,10 @@ def caption_all(
         batch_size = max(1, min(most, -(-len(data) // distributed.world())))
 
     def batch(first: int) -> list[tuple[str, int]]:
-        features = data.features_of(np.arange(first, min(first + batch_size, len(data))))
+        numbers = np.arange(first, min(first + batch_size, len(data)))
+        features = data.features_of(numbers)
+        if orders is not None:
+            features = moving.reorder(features, orders(numbers))
         features = writer.standardise(features, saved["statistics"], model.device)
         # Zeros, as image dropout showed them in training.
         features = features * (0.0 if blind else 1.0)
@@ -242,21 +233,20 @@ def report(
     """All figures by name, in this order and only where they apply:
 
     splits {split: figures}; steps, figures on val against calls; objective; settings; objects
-    {split: {number: figures}}; twin {split: figures}; swap; twin_swap; blind; infilling
-    {span: figures}; twin_infilling; probe {split: figures}.
+    {split: {number: figures}}; twin {split: figures}; swap… of each such split; twin_swap…; blind;
+    controls {name: figures} of clips; infilling {span: figures}; twin_infilling; probe
+    {split: figures}.
     """
     model, _, saved = opened
     result: dict = {"splits": {}, "steps": [], "objective": saved["objective"]}
-    result["settings"] = flags.to_dict(settings)
-    for name in ("guidance", "rerank", "choose", "penalty"):
-        result["settings"][name] = getattr(options, name)
+    chosen = {name: getattr(options, name) for name in ("guidance", "rerank", "choose", "penalty")}
+    result["settings"] = flags.to_dict(settings) | chosen
     loaded = open_splits(options.data_dir, [*splits, "val"], model, *(twin or ())[:1])
     val = loaded["val"]
     check_features(val, saved)
-    drawn = bool(val.records[0].get("scene"))
-    if options.probe_steps and not drawn:
+    if options.probe_steps and not val.records[0].get("scene"):
         raise UserError(
-            f"--probe_steps {options.probe_steps} on photographs",
+            f"--probe_steps {options.probe_steps} on photographs or clips",
             "drawn scenes, whose objects are known",
             "drop --probe_steps",
         )
@@ -268,6 +258,8 @@ def report(
     # What a captioner knows without an image is the floor of every figure.
     texts, _ = caption_all(opened, val, settings, blind=True, seed=seed, name="blind, val")
     result["blind"] = judged(texts, "val")
+    if writer.frames_of(saved) > 1:
+        result["controls"] = without_time(opened, val, settings, seed)
     if saved["objective"] == "diffusion":
         result["steps"] = against_steps(opened, val, judged, settings, options, seed)
     if options.infill:
@@ -305,10 +297,19 @@ def add_split(
     if twin:
         texts, _ = caption_all(twin, data, settings, seed=seed, name=f"twin, {split}")
         result.setdefault("twin", {})[split] = judged(texts, split, more=True)
-    if split == "swap":
-        result["swap"] = swap_scores(*opened, data)
+    if split.startswith("swap"):
+        result[split] = swap_scores(*opened, data)
         if twin:
-            result["twin_swap"] = swap_scores(*twin, data)
+            result[f"twin_{split}"] = swap_scores(*twin, data)
+
+
+def without_time(opened: tuple, val: CaptionData, settings: SampleConfig, seed: int) -> dict:
+    """Figures on val with the frames of each clip in other orders, from `moving.controls`."""
+
+    def write(orders: moving.Orders, name: str) -> list[str]:
+        return caption_all(opened, val, settings, orders=orders, seed=seed, name=name)[0]
+
+    return moving.controls(write, val.records, writer.frames_of(opened[2]), seed)
 
 
 def against_steps(
@@ -345,6 +346,7 @@ def named_rows(result: dict) -> list[tuple[str, dict]]:
         for split, figures in result.get(name, {}).items():
             rows.append((f"{name}, {split}", figures))
     rows.append(("blind, val", result["blind"]))
+    rows += [(f"{name}, val", figures) for name, figures in result.get("controls", {}).items()]
     for figures in result["steps"]:
         name = f"val, {plural(figures['steps'], 'step')}, {figures['calls']:.1f} calls"
         rows.append((name, figures))
@@ -359,7 +361,8 @@ def plural(count: int, noun: str) -> str:
 def table(result: dict) -> list[list[str]]:
     """The figures as rows of text, in percent; the first row is the header."""
     # Only drawn scenes have a truth; photographs have references alone.
-    columns = list(SCENE_COLUMNS if "truthful" in result["blind"] else PHOTO_COLUMNS)
+    blind = result["blind"]
+    columns = list(truth.columns(blind) if "truthful" in blind else PHOTO_COLUMNS)
     for name in MORE_COLUMNS:
         if any(name in figures for figures in result["splits"].values()):
             columns.append(name)
@@ -374,10 +377,9 @@ def table(result: dict) -> list[list[str]]:
 def lines(result: dict) -> list[str]:
     """What is printed: the table, the signatures of its figures, swapped pairs, filled blanks."""
     printed = [metrics.markdown(table(result)), *signatures(result)]
-    for key in ("swap", "twin_swap"):
-        if key in result:
-            names = ("text", "image", "group")
-            figures = [f"{name} {100 * result[key][name]:.1f}" for name in names]
+    for key, scores in result.items():
+        if key.removeprefix("twin_").startswith("swap"):
+            figures = [f"{name} {100 * scores[name]:.1f}" for name in ("text", "image", "group")]
             printed.append(f"{key}: " + "  ".join(figures))
     for key in ("infilling", "twin_infilling"):
         for span, row in result.get(key, {}).items():

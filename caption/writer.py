@@ -22,13 +22,14 @@ from caption.words import ngrams
 from diffusion import guide
 from loop.batches import to_device
 from net import twin
-from net.image_encoders import POSITION_WAVES, patch_positions
+from net.image_encoders import POSITION_WAVES, patch_positions, waves
 from net.samplers import row_generators, sample
 from net.soft_masks import check, writer_of
 
 # The size of the place code next to features of unit deviation. The larger it is, the sooner
 # relations are learnt (docs/log/captions.md). Checkpoints from before it had a size have it at 1.
 PLACE_SCALE = 4.0
+TIME_SCALE = 4.0  # the same for the code of a frame's time
 STATISTICS_IMAGES = 1000  # training images from which mean and deviation are computed
 
 
@@ -53,20 +54,27 @@ class Caption:
 # ---- features as the captioner reads them -----------------------------------------------------
 
 
-def feature_statistics(features: np.ndarray, rows: np.ndarray) -> dict:
-    """Mean and deviation of each channel, and the size of the place code: plain values.
+def feature_statistics(features: np.ndarray, rows: np.ndarray, frames: int = 1) -> dict:
+    """Mean and deviation of each channel, and the sizes of the codes: plain values.
 
     features (N, P, width); rows: the training images' rows, of which at most 1,000 are read. They
-    are spread evenly.
+    are spread evenly. frames: of a clip; 1 for images, which have no time code.
     """
     count = min(len(rows), STATISTICS_IMAGES)
     spread = np.linspace(0, len(rows) - 1, count).astype(int)
     chosen = features[rows[spread]].astype(np.float32)  # (n, P, width)
+    time = {"frames": frames, "time_scale": TIME_SCALE} if frames > 1 else {}
     return {
         "feature_mean": chosen.mean((0, 1)).tolist(),
         "feature_std": (chosen.std((0, 1)) + 1e-4).tolist(),  # a channel may be constant
         "place_scale": PLACE_SCALE,
+        **time,
     }
+
+
+def frames_of(saved: dict) -> int:
+    """The frames of what a captioner's checkpoint reads: 1 for images."""
+    return saved.get("statistics", {}).get("frames", 1)
 
 
 def place_code(patches: int, width: int) -> Tensor:
@@ -80,18 +88,37 @@ def place_code(patches: int, width: int) -> Tensor:
     return torch.cat([torch.zeros(patches - side * side, width), code])
 
 
+def time_code(frames: int, width: int) -> Tensor:
+    """When each frame is shown: sines and cosines of its number, (frames, width) in -1..1.
+
+    The channels repeat over the width as those of `place_code`, but every second repetition has
+    the opposite sign. So the two codes are at right angles where the width is a multiple of 32.
+    """
+    wave = waves(frames).repeat(1, POSITION_WAVES // waves(1).shape[1])  # (frames, 16)
+    return torch.cat([wave, -wave], 1).repeat(1, -(-width // (2 * POSITION_WAVES)))[:, :width]
+
+
+def codes(patches: int, width: int, statistics: dict) -> Tensor:
+    """What is added to standardised features: the codes of place and time, (P, width)."""
+    frames = statistics.get("frames", 1)
+    place = statistics.get("place_scale", 1.0) * place_code(patches // frames, width)
+    if frames == 1:
+        return place
+    time = statistics["time_scale"] * time_code(frames, width)
+    return (place + time[:, None]).flatten(0, 1)  # (frames, P / frames, width) -> (P, width)
+
+
 def standardise(features: Tensor, statistics: dict, device) -> Tensor:
-    """Features (B, P, width) with zero mean and unit deviation per channel, plus the place code.
+    """Features (B, P, width) with zero mean and unit deviation per channel, plus the codes.
 
     Frozen features say clearly what is in a patch, and only faintly where the patch is. Without the
-    code no relation was learnt in 57,600 captions (docs/log/captions.md). statistics: from
-    `feature_statistics`, or an old checkpoint's without place_scale.
+    place code no relation was learnt in 57,600 captions (docs/log/captions.md). statistics: from
+    `feature_statistics`, or an old checkpoint's without place_scale. Clips get a time code too.
     """
     mean = torch.tensor(statistics["feature_mean"], device=device)
     deviation = torch.tensor(statistics["feature_std"], device=device)
-    scale = statistics.get("place_scale", 1.0)
-    code = place_code(*features.shape[1:]).to(device)
-    return (features.to(device).float() - mean) / deviation + scale * code
+    code = codes(*features.shape[1:], statistics).to(device)
+    return (features.to(device).float() - mean) / deviation + code
 
 
 def hide(features: Tensor, share: float, rng: torch.Generator) -> Tensor:

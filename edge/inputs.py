@@ -103,6 +103,12 @@ def open_trained(path, adapter: str | None = None) -> Trained:
         )
     if saved["kind"] != "caption":
         return Trained(model, tokenizer, saved)
+    if writer.frames_of(saved) > 1:
+        raise UserError(
+            f"{path}, a captioner of clips",
+            "a captioner of images: the graphs read a single image",
+            "run it with generate_caption.py --video",
+        )
     encoder = features.open_encoder(saved, path)
     if hasattr(encoder.model, "set_attn_implementation"):
         # The fused operator is exported as 72 nodes that compute nothing.

@@ -83,8 +83,11 @@ class Encoder:
     """A frozen encoder.
 
     patches, width: P and the channels of its features. key: a hash of weights and preprocessing,
-    which every features file and checkpoint stores, so that features never mix.
+    which every features file and checkpoint stores, so that features never mix. frames: of what it
+    reads. blank: pixels of the right shape.
     """
+
+    frames = 1
 
     def __init__(self, name: str, model: nn.Module, preprocess: Preprocess, device="cpu"):
         self.name = name
@@ -94,8 +97,8 @@ class Encoder:
         self.mean = torch.tensor(preprocess.mean, device=self.device).view(1, 3, 1, 1)
         self.std = torch.tensor(preprocess.std, device=self.device).view(1, 3, 1, 1)
         self.key = key_of(model, preprocess)
-        blank = np.zeros((1, preprocess.size, preprocess.size, 3), np.uint8)
-        _, self.patches, self.width = self.encode(blank).shape
+        self.blank = np.zeros((1, preprocess.size, preprocess.size, 3), np.uint8)
+        _, self.patches, self.width = self.encode(self.blank).shape
 
     @torch.no_grad()
     def encode(self, pixels: np.ndarray) -> Tensor:
@@ -240,15 +243,20 @@ def per_channel(settings: dict, name: str) -> tuple[float, ...]:
 # ---- The embedded encoder
 
 
+def waves(count: int, device: torch.device | str = "cpu") -> Tensor:
+    """Sines and cosines of `count` places on a line: (count, 8) in -1 .. 1, float32."""
+    frequency = torch.tensor([0.5, 1.0, 2.0, 4.0], device=device)
+    angle = torch.linspace(-1, 1, count, device=device)[:, None] * frequency * torch.pi / 2
+    return torch.cat([angle.sin(), angle.cos()], -1)
+
+
 def patch_positions(side: int, device: torch.device | str = "cpu") -> Tensor:
     """Where each patch of a square grid is: sines and cosines of its row, then of its column.
 
     Returns (side·side, 16) in -1 .. 1, row by row, float32. This is the only formula for it: the
     embedded encoder appends these channels, and the captioner adds them to any encoder's features.
     """
-    frequency = torch.tensor([0.5, 1.0, 2.0, 4.0], device=device)
-    angle = torch.linspace(-1, 1, side, device=device)[:, None] * frequency * torch.pi / 2
-    wave = torch.cat([angle.sin(), angle.cos()], -1)  # (side, 8)
+    wave = waves(side, device)  # (side, 8)
     half = POSITION_WAVES // 2
     row = wave[:, None].expand(side, side, half)
     column = wave[None].expand(side, side, half)

@@ -45,6 +45,7 @@ SMALL = {
     "train_captioning": {"--max_steps": 4, "--warmup_steps": 2, "--eval_images": 4, "--threads": 1},
     "tools.train_encoder": {"--max_steps": 4, "--warmup_steps": 2, "--threads": 1},
     "prep_caption_synthetic": {"--num_train": 24, "--num_val": 6, "--workers": 1},
+    "prep_caption_video": {"--num_train": 12, "--num_val": 4, "--workers": 1},
     "prep_caption_photos": {"--workers": 1},
     "generate": {"--steps": 4, "--num_samples": 1},
     "generate_conditional": {"--steps": 4, "--num_samples": 1},

@@ -17,7 +17,7 @@ from torch import Tensor
 from base import files, folders
 from base.tokenizer import Tokenizer
 from caption import data as caption_data
-from caption import features
+from caption.pixels import of_image
 from loop import progress
 from net.image_encoders import Preprocess
 from worlds.scenes import CLASSES
@@ -32,7 +32,7 @@ OBJECT_WEIGHT, BACKGROUND_WEIGHT = 5, 0.2
 def decoded(paths: list[Path], preprocess: Preprocess) -> Iterator[np.ndarray]:
     """The pixels (S, S, 3) of each image, decoded in parallel, in their order."""
     with ProcessPoolExecutor() as pool:
-        read = partial(features.read_pixels, preprocess)
+        read = partial(of_image, preprocess)
         images = pool.map(read, paths, chunksize=32)
         yield from progress.bar(images, "decoding", unit="image", total=len(paths))
 

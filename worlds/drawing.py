@@ -8,6 +8,8 @@
 The scene holds the seed of everything random, so a scene has one image.
 """
 
+import copy
+import dataclasses
 import io
 import math
 
@@ -180,12 +182,13 @@ def background(rng: np.random.Generator, noise: int, side: int) -> np.ndarray:
     return canvas
 
 
-def put(canvas: np.ndarray, thing: Object, paint: np.ndarray) -> None:
-    """Paint an object on the canvas (side, side, 3), in place; what lies outside is cut off."""
+def put(canvas: np.ndarray, mask: Image.Image, left: int, top: int, paint: np.ndarray) -> None:
+    """Paint a stencil on the canvas (side, side, 3), in place; what lies outside is cut off."""
     side = canvas.shape[0]
-    mask, left, top = stencil(thing, side)
     x0, x1 = max(0, left), min(side, left + mask.width)
     y0, y1 = max(0, top), min(side, top + mask.height)
+    if x0 >= x1 or y0 >= y1:
+        return  # all of it lies outside
     pixels = np.asarray(mask, dtype=np.float64)
     cover = pixels[y0 - top : y1 - top, x0 - left : x1 - left, None] / 255
     canvas[y0:y1, x0:x1] = canvas[y0:y1, x0:x1] * (1 - cover) + paint * cover
@@ -218,8 +221,27 @@ def to_image(canvas: np.ndarray) -> Image.Image:
 
 def draw(scene: Scene, side: int = SIDE) -> Image.Image:
     """The image of a scene, RGB, side × side pixels."""
-    rng = np.random.default_rng(scene.seed)
-    canvas = background(rng, scene.noise, side)
-    for thing in scene.objects:
-        put(canvas, thing, paint_of(thing.colour, rng))
-    return photograph(canvas, scene.noise, rng)
+    return draw_frames([scene], side)[0]
+
+
+def draw_frames(frames: list[Scene], side: int = SIDE) -> list[Image.Image]:
+    """The image of each scene. All have the same seed, noise and colours, in the same order.
+
+    Each image is what `draw` gives. The background is drawn once, and so is an object that stands
+    still: both take most of the time.
+    """
+    rng = np.random.default_rng(frames[0].seed)
+    ground = background(rng, frames[0].noise, side)
+    paints = [paint_of(thing.colour, rng) for thing in frames[0].objects]
+    stencils: dict[tuple, tuple[Image.Image, int, int]] = {}
+    images = []
+    for scene in frames:
+        canvas = ground.copy()
+        for thing, paint in zip(scene.objects, paints, strict=True):
+            key = dataclasses.astuple(thing)
+            if key not in stencils:
+                stencils[key] = stencil(thing, side)
+            put(canvas, *stencils[key], paint)
+        # A camera of its own for each image: it draws as if the image was drawn alone.
+        images.append(photograph(canvas, scene.noise, copy.deepcopy(rng)))
+    return images

@@ -268,3 +268,50 @@ def test_soft_captions_with_fresh_and_carried_beliefs(scene_folder, world, tmp_p
     assert np.isfinite(nats).all() and alone[0] == pytest.approx(nats[0], rel=1e-4)
     with pytest.raises(UserError, match="--carry with a network without soft masks"):
         writer.write(world[1], tokenizer, "diffusion", seen, SampleConfig(carry=True))
+
+
+def test_every_frame_has_a_time_of_its_own():
+    """As large as the place code, and at right angles to it; images have none."""
+    time, place = writer.time_code(8, 192), writer.place_code(16, 192)
+    assert time.shape == (8, 192) and time.abs().max() <= 1
+    assert torch.cdist(time, time).fill_diagonal_(9).min() > 1
+    assert (time @ place.T).abs().max() < 1e-4
+    assert 0.8 < time.norm() / 8**0.5 / (place.norm() / 4) < 1.25
+    statistics = {"place_scale": 3.0, "frames": 8, "time_scale": 2.0}
+    both = writer.codes(128, 192, statistics).unflatten(0, (8, 16))
+    assert torch.allclose(both[5, 7], 3 * place[7] + 2 * time[5], atol=1e-6)
+    images = writer.codes(16, 192, {"place_scale": 3.0})
+    assert torch.equal(images, 3 * place)
+    assert torch.equal(writer.codes(16, 192, {"place_scale": 3.0, "frames": 1}), images)
+
+
+def condition_of(model, features, statistics):
+    """Logits and length logits of a captioner that reads these features."""
+    seen = writer.standardise(features, statistics, "cpu")
+    tokens = torch.arange(7)[None].repeat(len(features), 1) % 5
+    with torch.no_grad():
+        logits = model(tokens, condition=model.keys_values(seen))
+        return logits, model.length_logits(seen)
+
+
+def test_without_a_time_code_time_does_not_exist(world):
+    """A clip that stands still is one image; a clip in another order is the same clip."""
+    data, model, _, saved, _, _ = world
+    frames = CaptionData(data, "val").features_of([0, 1, 2, 3, 4, 5])[:, ::4]  # (6, 16, 192)
+    clip = saved["statistics"] | {"frames": 3, "time_scale": 0.0}
+    still = frames[:, None].expand(-1, 3, -1, -1).flatten(1, 2)
+    for one, other in zip(
+        condition_of(model, still, clip),
+        condition_of(model, frames, saved["statistics"]),
+        strict=True,
+    ):
+        assert (one - other).abs().max() < 1e-6 * max(1, float(other.abs().max()))
+    moving = frames.unflatten(0, (2, 3)).flatten(1, 2)
+    turned = frames.unflatten(0, (2, 3))[:, [2, 0, 1]].flatten(1, 2)
+    for one, other in zip(
+        condition_of(model, moving, clip), condition_of(model, turned, clip), strict=True
+    ):
+        assert (one - other).abs().max() < 1e-6 * max(1, float(other.abs().max()))
+    told = clip | {"time_scale": writer.TIME_SCALE}  # else the test above could not fail
+    pair = condition_of(model, moving, told)[0], condition_of(model, turned, told)[0]
+    assert (pair[0] - pair[1]).abs().max() > 1e-4
