@@ -103,6 +103,23 @@ def dialogue_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def answerer(dialogue_folder):
+    """best.pt of a very small model of dialogues, four steps old."""
+    from tests.making.talked import make_answerer
+
+    return make_answerer(dialogue_folder, dialogue_folder.parent / "answerer") / "best.pt"
+
+
+@pytest.fixture(scope="session")
+def answerer_twin(dialogue_folder):
+    """best.pt of that model's twin."""
+    from tests.making.talked import make_answerer
+
+    out = dialogue_folder.parent / "answerer_twin"
+    return make_answerer(dialogue_folder, out, "--objective", "ar") / "best.pt"
+
+
+@pytest.fixture(scope="session")
 def conditional_world(tmp_path_factory) -> Path:
     """Pairs, their denoiser and its twin, and a conditional run of each form, in folders of one root."""
     from tests.making.paired import make_conditional, make_world
