@@ -1,4 +1,4 @@
-"""Score a checkpoint or caption files: held-out text, its blanks, captions, or ratings of captions.
+"""Score a checkpoint or caption files: held-out text, blanks, captions, answers, or ratings.
 
 Reads   a checkpoint, and its kind of data folder (--data_dir) or any text file (--text);
         or caption files and references in COCO's formats (--hypotheses, --references);
@@ -32,8 +32,9 @@ from base.config import SampleConfig
 from base.files import UserError
 from base.flags import setting
 from base.jobs import Group, Job, add_jobs, refuse_foreign
+from caption import dialogue_scores as answers
 from caption import results
-from caption import scores as caption_scores
+from caption import scores as captions
 from loop import checkpoint, distributed, hardware
 from show import curves, ratings
 from text import fill_scores
@@ -108,12 +109,13 @@ def draw_curves(options: Curves, run: Run) -> None:
 
 # --samplers and --step_counts stand for these two fields of SampleConfig.
 SKIP = ("sampler", "steps")
+# Settings that these networks do not know.
+UNKNOWN = {"text": config.RECHECKING, "conditional": config.SPECIAL, "dialogue": config.SPECIAL}
 
 
 def job_of(name: str, options: type, work, sampling: dict) -> Job:
     """The job that scores a checkpoint of this kind. sampling: its defaults for SampleConfig."""
-    unknown = {"conditional": config.SPECIAL, "text": config.RECHECKING}  # to these networks
-    skip = (*SKIP, *unknown.get(name, ()))
+    skip = (*SKIP, *UNKNOWN.get(name, ()))
     groups = (Group(Trained), Group(options), Group(SampleConfig, sampling, skip))
     return Job(name, groups, work)
 
@@ -121,9 +123,8 @@ def job_of(name: str, options: type, work, sampling: dict) -> Job:
 # By the kind of the checkpoint, or by the flag that takes the checkpoint's place.
 TRAINED = {
     "text": job_of("text", text_scores.TextScoring, text_scores.score, {}),
-    "caption": job_of(
-        "caption", caption_scores.CaptionScoring, caption_scores.score, config.CAPTIONS
-    ),
+    "caption": job_of("caption", captions.CaptionScoring, captions.score, config.CAPTIONS),
+    "dialogue": job_of("dialogue", answers.DialogueScoring, answers.score, config.CAPTIONS),
     "conditional": job_of(
         "conditional", fill_scores.FillScoring, fill_scores.score, fill_scores.SAMPLING
     ),

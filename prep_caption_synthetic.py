@@ -17,9 +17,6 @@ long has more objects, noise3 has more noise. swap holds pairs of images whose c
 words in another order.
 """
 
-import os
-import sys
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,11 +27,10 @@ from base import config, files, flags
 from base.files import UserError
 from base.flags import setting
 from base.tokenizer import Tokenizer
-from caption import data, features
+from caption import data, features, scene_folder
 from caption.features import Work
-from loop import progress
 from net import image_encoders
-from worlds import drawing, language, scenes
+from worlds import language, scenes
 
 HELD = ("held_pair", "held_relation", "held_count", "long", "noise3", "swap")
 # A split's number is part of its random seed, so the order must never change.
@@ -125,46 +121,7 @@ def sample(split: str, number: int, wanted: Scenes) -> tuple[scenes.Scene, list[
 def make_record(folder: Path, wanted: Scenes, split: str, number: int) -> dict:
     """Draw image `number` of a split, write it, and return its line of captions.jsonl."""
     scene, texts = sample(split, number, wanted)
-    name = f"images/{split}/{number:06d}.png"
-    path = folder / name
-    if not path.exists():  # a killed run continues where it was
-        # Renaming is atomic: an image that exists is whole.
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        # The lowest compression: drawing should not wait for zlib.
-        drawing.draw(scene).save(temporary, "PNG", compress_level=1)
-        os.replace(temporary, path)
-    return {"image": name, "split": split, "captions": texts, "scene": scene.to_dict()}
-
-
-def draw_all(wanted: Scenes, out: Path, workers: int) -> list[dict]:
-    """Draw every image of every split on all cores; return the lines of captions.jsonl in order."""
-    splits, numbers = [], []
-    for split, size in wanted.sizes().items():
-        files.writable_folder(out / "images" / split)
-        splits += [split] * size
-        numbers += range(size)
-    draw = partial(make_record, out, wanted)
-    with ProcessPoolExecutor(workers or None) as pool:
-        drawn = pool.map(draw, splits, numbers, chunksize=32)
-        return list(progress.bar(drawn, "drawing", unit="image", total=len(splits)))
-
-
-def captions_are_there(out: Path, facts: dict) -> bool:
-    """Whether the captions are finished. Raises UserError if they are of other scenes."""
-    if (out / "meta.json").exists():
-        before = data.read_meta(out)
-        if {key: before.get(key) for key in facts} != facts:
-            expected = "a folder of its own for each set of scenes"
-            raise UserError(f"another set of images in {out}", expected, "choose another --out")
-        print(f"{out}: all images are there", file=sys.stderr)
-        return True
-    if (out / "images").exists():
-        what = "the settings of a stopped run"
-        before = files.read_json(out / "settings.json", what, "remove the folder")
-        if before != facts:
-            found = f"a stopped run with other settings in {out}"
-            raise UserError(found, "the same flags", "choose another --out or remove it")
-    return False
+    return scene_folder.make_record(folder, split, number, scene, texts)
 
 
 def main(argv=None):
@@ -175,10 +132,11 @@ def main(argv=None):
     shard = config.read_shard(work.shard)
     out = features.claim(Path(work.out), shard)
     facts = wanted.facts()
-    if not captions_are_there(out, facts):
+    if not scene_folder.captions_are_there(out, facts):
         # First of all: a stopped run is continued with the same settings only.
         files.write_json(out / "settings.json", facts)
-        records = draw_all(wanted, out, work.workers)
+        draw = partial(make_record, out, wanted)
+        records = scene_folder.draw_all(draw, wanted.sizes(), out, work.workers)
         texts = data.texts_of(records, "train")
         data.write_folder(out, records, Tokenizer.train(texts, wanted.vocab_size), facts)
     if encoder is not None:

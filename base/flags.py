@@ -227,8 +227,8 @@ def add_flag(group, field: dataclasses.Field, default) -> None:
         # --no-x can undo an x of a --config file or of a resumed run.
         group.add_argument(f"--{field.name}", action=argparse.BooleanOptionalAction, **options)
         return
-    if kind.many:
-        options["nargs"] = "+"
+    if kind.many:  # --x a b and --x a --x b are the same
+        options |= {"nargs": "+", "action": "extend"}
     if about["bare"] is not None:
         options |= {"nargs": "?", "const": about["bare"]}
     name = about["metavar"] or "|".join(about["choices"] or [kind.plain.__name__.upper()])

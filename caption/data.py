@@ -4,7 +4,8 @@ Only this module knows the format.
 
     captions.jsonl   one JSON object per line: image (a path in the folder, or absolute), split,
                      captions (a list of strings), view (optional: a crop, see `base.images.look`),
-                     scene, program (drawn images, drawn clips: what captions are judged against)
+                     scene, program (drawn images, drawn clips: what captions are judged against),
+                     turns (dialogues only: see caption/dialogue.py)
     tokenizer.json   byte-level BPE, trained on the captions
     meta.json        format, kind "captions", fingerprint, tokenizer, sizes of splits, settings;
                      written last, so a folder with meta.json is whole

@@ -101,8 +101,11 @@ def score(opened: tuple, options: CaptionScoring, settings: SampleConfig, seed: 
     return result
 
 
-def splits_of(options: CaptionScoring) -> list[str]:
-    """The splits to score. Raises UserError on an unknown split, and on train."""
+def splits_of(options) -> list[str]:
+    """The splits to score, by options.data_dir and options.splits.
+
+    Raises UserError on an unknown split, and on train.
+    """
     # A score on the training images would say nothing about new images.
     known = [name for name in read_meta(options.data_dir)["splits"] if name != "train"]
     splits = options.splits.split(",") if options.splits else known
@@ -112,9 +115,9 @@ def splits_of(options: CaptionScoring) -> list[str]:
     return splits
 
 
-def open_twin(path: str, saved: dict, device) -> tuple:
+def open_twin(path: str, saved: dict, device, kinds: tuple[str, ...] = ("caption",)) -> tuple:
     """The twin as `checkpoint.open_model` gives it. Raises UserError if it reads other features."""
-    twin = checkpoint.open_model(path, device, kinds=("caption",))
+    twin = checkpoint.open_model(path, device, kinds=kinds)
     # A twin with other features would compare encoders, not objectives.
     if twin[2]["encoder"] != saved["encoder"]:
         raise UserError(

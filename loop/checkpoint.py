@@ -9,8 +9,8 @@ A checkpoint `*.pt` is one dict of tensors and plain values, read with `weights_
     averaged     the averaged weights, or None. Readers take them if they are there
     tokenizer    tokenizer.json as a string
     statistics   plain values from the training data, such as the histogram of row lengths
-    encoder      kind "caption": name, key, patches and width of the frozen image encoder; the
-                 mean and deviation of its features are in statistics
+    encoder      kinds "caption" and "dialogue": name, key, patches and width of the frozen image
+                 encoder; the mean and deviation of its features are in statistics
     form         kind "conditional": "context", "cross" or "ar", how its rows look (text/pairs.py);
                  encoder_layers, of its text encoder; both_stages, settings of the whole run;
                  free_lengths, whether its blanks can grow and shrink (net/free_lengths.py)
@@ -93,6 +93,13 @@ def build_conditional(saved: Checkpoint) -> Denoiser:
     return TextConditioned(model_config(saved), saved["encoder_layers"])
 
 
+def build_dialogue(saved: Checkpoint) -> Denoiser:
+    """A denoiser of dialogues, or its twin. Their answers have slots, so no head says a length."""
+    model = build_denoiser(saved)
+    model.length_head = None
+    return model
+
+
 class Kind(NamedTuple):
     """A kind of checkpoint: how its model is built, and the script that trains it."""
 
@@ -104,6 +111,7 @@ KINDS = {
     "text": Kind(build_denoiser, "train.py"),
     "caption": Kind(build_denoiser, "train_captioning.py"),
     "conditional": Kind(build_conditional, "train_conditional.py"),
+    "dialogue": Kind(build_dialogue, "train_dialogue.py"),
 }
 
 

@@ -76,7 +76,8 @@ def shapes_of_run(
             features = torch.zeros(rows, *condition)
             keys_values = model.keys_values(features)
             shapes["keys"] = tuple(keys_values[0][0].shape)
-            shapes["length"] = tuple(model.length_logits(features).shape)
+            if model.length_head is not None:
+                shapes["length"] = tuple(model.length_logits(features).shape)
         tokens = torch.zeros(rows, length, dtype=torch.long)
         logits = model(tokens, share=torch.ones(rows), condition=keys_values)
         # The output matrix is applied to the selected positions, listed row by row.

@@ -186,12 +186,15 @@ def features_and_heads(sheet: Sheet, model: dict, encoder: dict) -> None:
     sheet.text(263, 252, shape, 8, color=FAINT)
     sheet.arrow((209, 318), (160, 318))
     sheet.box(32, 294, 128, 48, "standardise", "by channel, add place")
-    sheet.arrow((96, 294), (96, 198))
+    # A model of dialogues has no length head: its slots are all of one length.
+    has_lengths = "length" in shapes
+    sheet.arrow((96, 294), (96, 198 if has_lengths else 226))
     sheet.arrow((96, 226), (263, 226), (263, 198))
     keys = (f"{model['layers']} × 2 × {shapes['keys']}", short(counts["keys"]) + ", in the blocks")
     sheet.box(178, 122, 172, 76, "keys and values", *keys, kind="cross")
-    lengths = ("from all patches", shapes["length"], short(counts["length"]))
-    sheet.box(32, 122, 128, 76, "length head", *lengths, kind="head")
+    if has_lengths:
+        lengths = ("from all patches", shapes["length"], short(counts["length"]))
+        sheet.box(32, 122, 128, 76, "length head", *lengths, kind="head")
 
 
 # --- the process -------------------------------------------------------------------------------

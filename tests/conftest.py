@@ -95,6 +95,31 @@ def captioner_twin(scene_folder):
 
 
 @pytest.fixture(scope="session")
+def dialogue_folder(tmp_path_factory):
+    """A folder of dialogues with the embedded encoder's features: 12 in train, 3 per split."""
+    from tests.making.talked import make_dialogues
+
+    return make_dialogues(tmp_path_factory.mktemp("dialogues") / "data")
+
+
+@pytest.fixture(scope="session")
+def answerer(dialogue_folder):
+    """best.pt of a very small model of dialogues, four steps old."""
+    from tests.making.talked import make_answerer
+
+    return make_answerer(dialogue_folder, dialogue_folder.parent / "answerer") / "best.pt"
+
+
+@pytest.fixture(scope="session")
+def answerer_twin(dialogue_folder):
+    """best.pt of that model's twin."""
+    from tests.making.talked import make_answerer
+
+    out = dialogue_folder.parent / "answerer_twin"
+    return make_answerer(dialogue_folder, out, "--objective", "ar") / "best.pt"
+
+
+@pytest.fixture(scope="session")
 def conditional_world(tmp_path_factory) -> Path:
     """Pairs, their denoiser and its twin, and a conditional run of each form, in folders of one root."""
     from tests.making.paired import make_conditional, make_world

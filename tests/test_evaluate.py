@@ -1,5 +1,6 @@
 """Scores: closed forms where there are some, the same units for both objectives, and clean refusals of bad checkpoints."""
 
+import json
 import math
 import pickle
 import shutil
@@ -213,3 +214,24 @@ def test_pairs(conditional_world, tmp_path, capsys):
     figures = scored(root / "context" / "best.pt", root / "pairs", tmp_path, *few)
     assert list(figures["unknown_lengths"]) == ["told", "drawn", "reranked"]
     assert "| reranked |" in capsys.readouterr().out
+
+
+def test_answers_about_images(dialogue_folder, answerer, answerer_twin, tmp_path, capsys):
+    """A split with both histories, the twin, the controls; flags of other jobs are refused."""
+    words = ["--checkpoint", str(answerer), "--data_dir", str(dialogue_folder), "--splits", "long"]
+    out = tmp_path / "scores.json"
+    evaluate.main([*words, "--twin", str(answerer_twin), "--json", str(out), "--device", "cpu"])
+    result = json.loads(out.read_text())
+    for name in ("splits", "twin"):
+        for figures in result[name]["long"].values():
+            assert figures["questions"] == 30 and len(figures["rounds"]) == 10
+    assert len(result["controls"]) == 5 and result["objective"] == "diffusion"
+    printed = capsys.readouterr().out
+    assert "| twin, long, own answers | 30 |" in printed and "| no picture | 30 |" in printed
+    for flags, message in (
+        (["--infill"], "--infill"),
+        (["--splits", "train"], "--splits train"),
+        (["--twin", str(answerer), "--splits", "longer"], "--splits longer"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate.main([*words, *flags, "--device", "cpu"])

@@ -123,7 +123,7 @@ def test_printed_commands_quote_their_words(name):
 
 
 def test_the_root_stays_small():
-    assert len(list(ROOT.glob("*.py"))) <= 26
+    assert len(list(ROOT.glob("*.py"))) <= 30
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= 150
 

@@ -178,6 +178,11 @@ def test_other_models(drawn, tmp_path, settings):
     assert ("GELU MLP" in svg[NAMES[1]]) == (model.config.mlp == "gelu")
 
 
+def test_a_model_of_dialogues_has_no_length_head(drawn, answerer):
+    svg = drawn("--checkpoint", str(answerer))["architecture_captioning"]
+    assert "keys and values" in svg and "length head" not in svg
+
+
 def test_mistakes(tmp_path):
     out = tmp_path / "out"
     with pytest.raises(

@@ -43,6 +43,11 @@ TASKS = {
     "caption": Task(
         "image-to-text", "captions images", ("generate_caption.py", "--image", "picture.png")
     ),
+    "dialogue": Task(
+        "visual-question-answering",
+        "answers questions about images",
+        ("chat.py", "--image", "picture.png"),
+    ),
     "conditional": Task(
         "text-generation",
         "writes the missing parts of a text",
@@ -125,11 +130,12 @@ def named_encoder(saved: Checkpoint, name: str | None) -> dict:
 def to_publish(saved: Checkpoint, options: Publishing) -> Checkpoint:
     """The checkpoint without this machine's paths. Raises UserError as `named_encoder`."""
     result: Checkpoint = {**saved, "flags": without_folders(saved.get("flags", {}))}
-    if saved["kind"] == "caption":
+    if saved["kind"] in ("caption", "dialogue"):
         result["encoder"] = named_encoder(saved, options.encoder)
     elif options.encoder:
         kind = saved["kind"]
-        raise UserError(f"--encoder for a {kind} checkpoint", "a captioner", "drop --encoder")
+        expected = "a model that reads images"
+        raise UserError(f"--encoder for a {kind} checkpoint", expected, "drop --encoder")
     return result
 
 

@@ -50,12 +50,19 @@ class Bomb:
         return os.system, (f"touch {self.path}",)
 
 
+def spoken(split: str) -> dict:
+    """A line of captions.jsonl with a dialogue of a turn."""
+    turn = {"question": "is it red ?", "answer": "yes", "family": "exist", "distance": 0}
+    return {"image": "a.png", "split": split, "captions": ["a red star"], "turns": [turn]}
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Text, pairs and captions with a checkpoint each, and the hostile ones."""
     root = make_world(tmp_path_factory.mktemp("trust"))
     make_captions(root / "captions")
     make_captioner(root / "captions", root / "captioner")
+    by_hand(root / "talks", [spoken("train"), spoken("val")])
     (root / "hostile").mkdir()
     torch.save(
         {"format": 1, "kind": "text", "weights": Bomb(root / "ran")}, root / "hostile" / "zip.pt"
@@ -95,6 +102,9 @@ CASES = {
         "generate_caption",
         "checkpoint",
     ): "--checkpoint {bad} --image {w}/captions/images/val/000000.png",
+    ("train_dialogue", "init_from"): "--data_dir {w}/talks --out {t}/x --init_from {bad}",
+    ("train_dialogue", "resume"): "--data_dir {w}/talks --out {run} --resume",
+    ("chat", "checkpoint"): "--checkpoint {bad} --image {w}/captions/images/val/000000.png",
     ("tools.train_encoder", "init_from"): "--data_dir {w}/captions --out {t}/x --init_from {bad}",
     ("tools.train_encoder", "resume"): "--data_dir {w}/captions --out {run} --resume",
     ("train_grounding", "resume"): "--data_dir {w}/robots --out {run} --resume",

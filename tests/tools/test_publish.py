@@ -122,8 +122,8 @@ def test_the_card_says_what_the_model_is(text_runs, published):
     assert str(folder.parent) not in text + (folder / "config.json").read_text()
 
 
-def test_every_command_of_a_card_is_real(captioner, conditional_world, published):
-    for path in (captioner, conditional_world / "context" / "best.pt"):
+def test_every_command_of_a_card_is_real(captioner, answerer, conditional_world, published):
+    for path in (captioner, answerer, conditional_world / "context" / "best.pt"):
         text = (published(path) / "README.md").read_text()
         commands = [line for line in text.splitlines() if line.startswith("python ")]
         assert len(commands) == 2 and all("--checkpoint model" in line for line in commands)

@@ -1,0 +1,292 @@
+"""How good the answers of a model of dialogues are, and what they rest on.
+
+The truth is `worlds.dialogues.answers`, carried out on the scene. A question is asked with the
+turns before it in sight. Their answers are the model's own, as in a dialogue with a person, or the
+true answers.
+
+Controls, on val. Each takes something away:
+
+    no picture        the picture is all zeros, as image dropout showed it in training
+    no history        each question is asked alone
+    other history     the turns before are another dialogue's
+    other picture     the same questions about the next dialogue's picture, with own answers; judged
+                      on its scene, without the questions that this scene leaves open
+    where it changes  of these, the questions whose answer is another than about the own picture
+
+Shapes: N dialogues of T turns.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from base import flags, metrics
+from base.config import CAPTIONS, SampleConfig
+from base.flags import check, setting
+from caption import writer
+from caption.dialogue import DialogueData
+from caption.dialogue_writer import Answerer, answer_all
+from caption.scores import check_features, open_twin, splits_of
+from loop import distributed, progress
+from worlds import dialogues
+from worlds.scenes import scene_from_dict
+from worlds.talk import FAMILIES
+
+# Turns since "it" was last named, in groups: the far ones are rare. 0: the question has no "it".
+DISTANCES = {"0": (0, 0), "1": (1, 1), "2-3": (2, 3), "4-6": (4, dialogues.FARTHEST)}
+BATCH = 50  # dialogues answered together
+
+
+@dataclass
+class DialogueScoring:
+    """How a model of dialogues is scored."""
+
+    data_dir: str = setting("data_dialogues", "folder of prep_dialogue.py", metavar="FOLDER")
+    splits: str | None = setting(
+        None, "splits with commas between them; none: all but train (of --references: test)"
+    )
+    samplers: str = setting(CAPTIONS["sampler"], "how to draw: one sampler")
+    twin: str | None = setting(
+        None, "the twin's checkpoint, which is scored too", metavar="CHECKPOINT"
+    )
+    controls: bool = setting(True, "answer val without picture, without history, and so on")
+
+    def __post_init__(self):
+        check(self)
+
+
+@dataclass
+class Answered:
+    """Answers of N dialogues and what was true. truth None: not judged."""
+
+    answers: list[list[str]]
+    truths: list[list[str | None]]
+    calls: float
+
+
+class Questions:
+    """The dialogues of a split as they are asked: what a model answers in each condition."""
+
+    def __init__(self, opened: tuple, data: DialogueData, settings: SampleConfig, seed: int):
+        model, tokenizer, saved = opened
+        self.answerer = Answerer(model, tokenizer, saved["objective"], saved["statistics"]["slot"])
+        self.statistics, self.data = saved["statistics"], data
+        self.settings, self.seed = settings, seed
+        self.asked = [[turn["question"] for turn in turns] for turns in data.turns]
+        self.truths = [[turn["answer"] for turn in turns] for turns in data.turns]
+        # The true history: (question, answer) pairs.
+        self.said = [[(it["question"], it["answer"]) for it in turns] for turns in data.turns]
+
+    def features(self, numbers, blind: bool = False):
+        """Standardised features of dialogues `numbers`: zeros for a blind model."""
+        device = self.answerer.model.device
+        seen = writer.standardise(self.data.features_of(numbers), self.statistics, device)
+        return seen * (0.0 if blind else 1.0)
+
+    def answer(
+        self, name: str, *, history: list | None = None, shift: int = 0, blind: bool = False
+    ) -> Answered:
+        """Ask everything. history: as in `answer_all`, of all dialogues; None: own answers.
+
+        shift: whose picture is shown: of the dialogue so many further on. name: of the bar.
+        """
+        count = len(self.data)
+
+        def batch(first: int):
+            numbers = np.arange(first, min(first + BATCH, count))
+            past = None if history is None else [history[number] for number in numbers]
+            return answer_all(
+                self.answerer,
+                self.features((numbers + shift) % count, blind),
+                [self.asked[number] for number in numbers],
+                self.settings,
+                history=past,
+                seed=self.seed,
+                first=first,
+            )
+
+        return self.gathered(name, range(0, count, BATCH), batch, self.truths)
+
+    def alone(self, name: str) -> Answered:
+        """Ask each question alone."""
+        turns = self.data.num_turns
+
+        def batch(first: int):
+            numbers = np.arange(first, min(first + BATCH // turns, len(self.data)))
+            flat = answer_all(
+                self.answerer,
+                self.features(numbers.repeat(turns)),
+                [[question] for number in numbers for question in self.asked[number]],
+                self.settings,
+                seed=self.seed,
+                first=first * turns,
+            )
+            each = iter(flat)
+            return [[next(each)[0] for _ in range(turns)] for _ in numbers]
+
+        return self.gathered(name, range(0, len(self.data), BATCH // turns), batch, self.truths)
+
+    def other_picture(self, name: str) -> tuple[Answered, Answered]:
+        """The next dialogue's picture: all judged questions, and those whose answer changes."""
+        answered = self.answer(name, shift=1)
+        count, truths, changed = len(self.data), [], []
+        for number in range(count):
+            record = self.data.records[(number + 1) % count]
+            found = dialogues.answers(self.asked[number], scene_from_dict(record["scene"]))
+            truths.append(found)
+            own = self.truths[number]
+            changed.append([None if a == b else a for a, b in zip(found, own, strict=True)])
+        return replace(answered, truths=truths), replace(answered, truths=changed)
+
+    def gathered(self, name: str, starts, batch, truths) -> Answered:
+        """The answers of all batches; under torchrun each process makes its share."""
+
+        def bar(items):
+            return progress.bar(items, name, unit="batch", leave=False)
+
+        rows = sum(distributed.shared(starts, batch, bar), [])
+        calls = [answer.calls for row in rows for answer in row]
+        return Answered([[it.text for it in row] for row in rows], truths, float(np.mean(calls)))
+
+
+# ---- figures
+
+
+def share(right: np.ndarray, asked: np.ndarray) -> dict:
+    """The share of right answers, and its 95% interval. right, asked: (N, T) bool.
+
+    The questions of a dialogue share a picture, so whole dialogues are drawn for the interval. If
+    all answers are right, or none is, every draw is the same: the interval is then Wilson's.
+    """
+    count, hits = int(asked.sum()), int((right & asked).sum())
+    figure: dict = {"questions": count}
+    if not count:
+        return figure
+    some = asked.any(1)  # a dialogue without such a question has no share
+    counts = asked[some].sum(1).astype(float)
+    if 0 < hits < count:
+        interval = metrics.ratio_interval((right & asked)[some].sum(1).astype(float), counts)
+    else:
+        interval = metrics.share_interval(hits, count)
+    return figure | {"accuracy": hits / count, "accuracy_ci95": interval}
+
+
+def figures(answered: Answered, turns: list[list[dict]]) -> dict:
+    """The figures of a condition by name. turns: of the dialogues, for family and distance."""
+    asked = np.array([[truth is not None for truth in row] for row in answered.truths])
+    pairs = zip(answered.answers, answered.truths, strict=True)
+    right = np.array([[a == b for a, b in zip(*pair, strict=True)] for pair in pairs])
+    family = np.array([[turn["family"] for turn in row] for row in turns])
+    distance = np.array([[turn["distance"] for turn in row] for row in turns])
+    all_right = int((right & asked).all(1).sum())
+    result = {"dialogues": len(turns), **share(right, asked), "calls": answered.calls}
+    if asked.all():
+        result["all_right"] = all_right / len(turns)
+        result["all_right_ci95"] = metrics.share_interval(all_right, len(turns))
+    result["families"] = {name: share(right, asked & (family == name)) for name in FAMILIES}
+    result["distances"] = {}
+    for name, (low, high) in DISTANCES.items():
+        where = asked & (distance >= low) & (distance <= high)
+        result["distances"][name] = share(right, where)
+    result["rounds"] = {}
+    for index in range(asked.shape[1]):
+        own = np.zeros_like(asked)
+        own[:, index] = asked[:, index]
+        result["rounds"][str(index + 1)] = share(right, own)
+    return result
+
+
+def split_figures(questions: Questions, split: str) -> dict[str, dict]:
+    """A split with own answers as history, and with true answers."""
+    turns = questions.data.turns
+    own = questions.answer(f"{split}, own answers")
+    true = questions.answer(f"{split}, true answers", history=questions.said)
+    return {"own": figures(own, turns), "true": figures(true, turns)}
+
+
+def control_figures(questions: Questions) -> dict[str, dict]:
+    """The controls by name, in the order of this file's head."""
+    turns, said = questions.data.turns, questions.said
+    others = [*said[1:], said[0]]
+    swapped, changed = questions.other_picture("other picture")
+    return {
+        "no picture": figures(questions.answer("no picture", history=said, blind=True), turns),
+        "no history": figures(questions.alone("no history"), turns),
+        "other history": figures(questions.answer("other history", history=others), turns),
+        "other picture": figures(swapped, turns),
+        "where it changes": figures(changed, turns),
+    }
+
+
+def score(opened: tuple, options: DialogueScoring, settings: SampleConfig, seed: int) -> dict:
+    """The figures of a model of dialogues, which are printed too.
+
+    opened: (model, tokenizer, rest) of `checkpoint.open_model`. settings: how answers are written.
+    Returns splits {split: {own, true: figures}}; twin, likewise; controls {name: figures};
+    objective; settings.
+    """
+    model, _, saved = opened
+    splits = splits_of(options)
+    settings = replace(settings, sampler=options.samplers)
+    models = {"splits": opened}
+    if options.twin:
+        models["twin"] = open_twin(options.twin, saved, model.device, kinds=("dialogue",))
+    result: dict = {"splits": {}, "objective": saved["objective"]}
+    result["settings"] = flags.to_dict(settings)
+    for name, each in models.items():
+        for split in splits:
+            questions = open_questions(each, options.data_dir, split, settings, seed)
+            result.setdefault(name, {})[split] = split_figures(questions, split)
+    if options.controls:
+        val = open_questions(opened, options.data_dir, "val", settings, seed)
+        result["controls"] = control_figures(val)
+    for line in lines(result):
+        distributed.say(line, file=sys.stdout)
+    return result
+
+
+def open_questions(
+    opened: tuple, data_dir: str, split: str, settings: SampleConfig, seed: int
+) -> Questions:
+    """The questions of a split for a model. Raises UserError if they do not fit."""
+    model, _, saved = opened
+    data = DialogueData(data_dir, split, saved["statistics"]["slot"]).fit(model.config.max_length)
+    check_features(data, saved)
+    return Questions(opened, data, settings, seed)
+
+
+# ---- tables
+
+
+def named_rows(result: dict) -> list[tuple[str, dict]]:
+    """The rows of the tables: a name and its figures."""
+    rows = []
+    for name in ("splits", "twin"):
+        for split, both in result.get(name, {}).items():
+            title = f"twin, {split}" if name == "twin" else split
+            rows.append((f"{title}, own answers", both["own"]))
+            rows.append((f"{title}, true answers", both["true"]))
+    return rows + list(result.get("controls", {}).items())
+
+
+def percent(figure: dict, name: str = "accuracy", interval: bool = False) -> str:
+    """ "97.5", or "97.5 [96.1, 98.8]"; "" if nothing was asked."""
+    if not interval:
+        return f"{100 * figure[name]:.1f}" if name in figure else ""
+    return metrics.interval(figure, name, scale=100, digits=1)
+
+
+def lines(result: dict) -> list[str]:
+    """What is printed: accuracy by family and by distance, then by round, in percent."""
+    heads = [*FAMILIES, *(f"it {name}" for name in DISTANCES if name != "0")]
+    table = [["", "questions", "right", "all right", *heads, "calls"]]
+    rounds: list[list[str]] = []
+    for name, each in named_rows(result):
+        cells = [percent(each, interval=True), percent(each, "all_right", interval=True)]
+        cells += [percent(each["families"][family]) for family in FAMILIES]
+        cells += [percent(each["distances"][group]) for group in DISTANCES if group != "0"]
+        table.append([name, str(each["questions"]), *cells, f"{each['calls']:.1f}"])
+        rounds.append([name, *(percent(figure) for figure in each["rounds"].values())])
+    numbers = [f"round {number}" for number in range(1, len(rounds[0]))]
+    return [metrics.markdown(table), "", metrics.markdown([["", *numbers], *rounds])]

@@ -1,0 +1,118 @@
+"""Draw scenes with a dialogue about each, and compute their image features once.
+
+Reads   nothing; --encoder names a frozen image encoder (default: the small one in assets/)
+Writes  data_dialogues/ (--out): images/, captions.jsonl with `turns` in every line,
+        tokenizer.json, features.npy, meta.json
+
+A small folder on a laptop:
+    python prep_dialogue.py --num_train 500 --num_val 50
+For a training:
+    python prep_dialogue.py --num_train 5000 --num_val 200
+
+A dialogue has ten questions, each with its true answer. The folder is a captions folder too: each
+image has true captions. Splits: train and val are alike. held_pair shows pairs of colour and shape
+that never appear in training, and long has five objects.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from base import config, files, flags
+from base.flags import setting
+from base.tokenizer import Tokenizer
+from caption import data, dialogue, features, scene_folder
+from caption.features import Work
+from net import image_encoders
+from worlds import dialogues, language
+from worlds.scenes import Scene, relation
+
+CAPTION_STREAM = 11  # of the captions' generator; a dialogue's own generator is another
+
+
+@dataclass
+class Dialogues:
+    """The dialogues. They decide every image and word, and are kept in meta.json."""
+
+    num_train: int = setting(5000, "training images", at_least=10)
+    num_val: int = setting(200, "images in val and in each test split", at_least=2)
+    noise: int = setting(2, "images have noise 0 to this", at_least=0, at_most=3)
+    captions: int = setting(1, "true captions per image", at_least=1)
+    vocab_size: int = setting(768, "most tokens of the BPE: of questions, answers and captions")
+    seed: int = setting(0, "decides every scene, pixel and word", at_least=0)
+
+    def __post_init__(self):
+        flags.check(self)
+
+    def facts(self) -> dict:
+        """What settings.json and meta.json say of the dialogues."""
+        return flags.to_dict(self) | {"turns": dialogues.TURNS}
+
+    def sizes(self) -> dict[str, int]:
+        """{split: number of images}."""
+        others = {split: self.num_val for split in dialogues.HELD}
+        return {"train": self.num_train, "val": self.num_val} | others
+
+
+def parse_args(argv):
+    parser = flags.Parser(__doc__)
+    parser.add_settings(Dialogues)
+    parser.add_settings(Work, out="data_dialogues", encoder=image_encoders.EMBEDDED)
+    return parser.parse_args(argv)
+
+
+def describe(scene: Scene, rng: np.random.Generator) -> str:
+    """A true caption. Two objects of a dialogue may slant: no relation is true of them then."""
+    first, second = scene.objects[:2]
+    slants = relation(first, second) is None and relation(second, first) is None
+    if len(scene.objects) == 2 and slants:
+        return language.describe_many(scene, rng)
+    return language.describe(scene, rng)
+
+
+def make_record(folder: Path, wanted: Dialogues, split: str, number: int) -> dict:
+    """Draw image `number` of a split, write it, and return its line of captions.jsonl."""
+    scene, turns = dialogues.sample(split, number, wanted.seed, wanted.noise)
+    stream = [wanted.seed, dialogues.SPLITS.index(split), number, CAPTION_STREAM]
+    rng = np.random.default_rng(stream)
+    texts = [describe(scene, rng) for _ in range(wanted.captions)]
+    record = scene_folder.make_record(folder, split, number, scene, texts)
+    return record | {"turns": [turn.to_dict() for turn in turns]}
+
+
+def texts_of(records: list[dict]) -> list[str]:
+    """What the tokenizer learns from: the captions, questions and answers of training."""
+    texts = data.texts_of(records, "train")
+    for record in records:
+        if record["split"] == "train":
+            for turn in record["turns"]:
+                texts += [dialogue.spaced(turn["question"]), dialogue.spaced(turn["answer"])]
+    return texts
+
+
+def main(argv=None):
+    arguments = parse_args(argv)
+    wanted = flags.resolve(Dialogues, arguments)
+    work = flags.resolve(Work, arguments)
+    encoder = features.encoder_for(work)
+    shard = config.read_shard(work.shard)
+    out = features.claim(Path(work.out), shard)
+    facts = wanted.facts()
+    if not scene_folder.captions_are_there(out, facts):
+        # First of all: a stopped run is continued with the same settings only.
+        files.write_json(out / "settings.json", facts)
+        draw = partial(make_record, out, wanted)
+        records = scene_folder.draw_all(draw, wanted.sizes(), out, work.workers)
+        tokenizer = Tokenizer.train(texts_of(records), wanted.vocab_size)
+        data.write_folder(out, records, tokenizer, facts)
+    if encoder is not None:
+        features.cache_features(encoder, out, shard=shard, workers=work.workers)
+    sizes = data.read_meta(out)["splits"]
+    print(f"{out}: " + "  ".join(f"{name} {size:,}" for name, size in sizes.items()))
+    print("next: " + files.python("train_dialogue.py", "--data_dir", out))
+
+
+if __name__ == "__main__":
+    files.run(main)

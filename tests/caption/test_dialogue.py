@@ -1,0 +1,90 @@
+"""Rows of dialogues: slots, blocks, batches as functions of (seed, step); folders that are wrong."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from base.files import UserError
+from caption import dialogue
+from caption.dialogue import DialogueBatches, DialogueData
+from tests.making.captioned import by_hand
+
+TURNS = [
+    {"question": "is there a star ?", "answer": "no", "family": "exist", "distance": 0},
+    {"question": "where is it ?", "answer": "in the top left", "family": "place", "distance": 1},
+]
+
+
+def record(split="train", turns=TURNS):
+    return {"image": "a.png", "split": split, "captions": ["a red star"], "turns": turns}
+
+
+def test_a_row_is_questions_and_slots(dialogue_folder):
+    data = DialogueData(dialogue_folder, "val", slot=7)
+    batch, tokenizer = data.dialogues([2, 0]), data.tokenizer
+    for row, number in enumerate([2, 0]):
+        tokens, turn, free = (batch[name][row] for name in ("tokens", "turn", "free"))
+        assert tokens[0] == tokenizer.bos and turn[0] == 0 and not free[0]
+        for index, said in enumerate(data.turns[number]):
+            here = turn == index
+            assert int((here & free).sum()) == 7 and (free[here].long().diff() >= 0).all()
+            slot = tokens[here & free].tolist()
+            assert dialogue.answer_text(slot, tokenizer) == said["answer"]
+            words = slot.index(tokenizer.eos)
+            assert slot[words:] == [tokenizer.eos] * (7 - words)
+            question = tokens[here & ~free].tolist()[index == 0 :]
+            assert tokenizer.decode(question) == " " + said["question"]
+        padding = torch.arange(len(tokens)) >= batch["lengths"][row]
+        assert ((turn == -1) == padding).all() and (tokens[padding] == tokenizer.pad).all()
+    assert batch["weight"] == 2 * data.num_turns * 7
+
+
+def test_batches_are_functions_of_the_step(dialogue_folder):
+    """Each epoch shows every dialogue once; micro-batches share the noise levels of the step."""
+    data = DialogueData(dialogue_folder, "train")
+    whole, parts = DialogueBatches(data, 4, 1, seed=3), DialogueBatches(data, 4, 2, seed=3)
+    late = DialogueBatches(data, 4, 1, seed=3)(5)[0]
+    seen = [whole(step)[0] for step in range(6)]
+    assert torch.equal(seen[5]["tokens"], late["tokens"])
+    assert torch.equal(seen[5]["uniform"], late["uniform"])
+    first = torch.cat([batch["features"] for batch in seen[:3]]).flatten(1)
+    assert len(first.unique(dim=0)) == 12
+    levels = torch.cat([batch["uniform"] for batch in parts(1)])
+    assert torch.equal(levels, seen[1]["uniform"])
+    strata = (levels.flatten().sort().values * levels.numel()).floor()
+    assert strata.tolist() == list(range(levels.numel()))
+
+
+def test_slots_are_as_long_as_the_longest_answer(tmp_path):
+    folder = by_hand(tmp_path / "data", [record(), record("val")])
+    data = DialogueData(folder, "train")
+    longest = len(dialogue.encode("in the top left", data.tokenizer))
+    assert data.slot == longest + 1
+    assert data.fit(data.max_length).sizes.max() <= data.max_length
+    with pytest.raises(UserError, match="at most 9, the model's max_length"):
+        data.fit(9)
+    with pytest.raises(UserError, match="an answer of .* at most 1 tokens"):
+        DialogueData(folder, "val", slot=2)
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [None, [], "yes", [{"question": "is there a star ?"}], [{**TURNS[0], "distance": "near"}]],
+)
+def test_a_folder_without_dialogues_is_refused(tmp_path, turns):
+    folder = by_hand(tmp_path / "data", [record(), record(turns=turns)])
+    with pytest.raises(UserError, match="without dialogues"):
+        DialogueData(folder, "train")
+    by_hand(tmp_path / "other", [record(), record(turns=TURNS[:1])])
+    with pytest.raises(UserError, match="several lengths"):
+        DialogueData(tmp_path / "other", "train")
+
+
+def test_lines_of_a_folder_are_the_turns_of_the_world(dialogue_folder):
+    """What is on disk is plain JSON, and a row number is the number of its features."""
+    lines = (dialogue_folder / "captions.jsonl").read_text().splitlines()
+    data = DialogueData(dialogue_folder, "long")
+    assert [json.loads(lines[row])["turns"] for row in data.rows] == data.turns
+    assert np.allclose(data.dialogues([1])["features"], data.features_of([1]))

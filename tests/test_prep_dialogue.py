@@ -1,0 +1,44 @@
+"""Dialogues on disk: true answers, whole words, done once, continued, refused for other scenes."""
+
+import pytest
+
+import prep_dialogue
+from base.files import UserError
+from base.tokenizer import Tokenizer
+from caption import data, dialogue
+from tests.making.talked import make_dialogues
+from worlds import dialogues, judge
+from worlds.scenes import scene_from_dict
+
+
+def test_every_line_has_a_true_dialogue_and_a_true_caption(dialogue_folder):
+    records = data.read_records(dialogue_folder)
+    assert {record["split"] for record in records} == {"train", "val", "held_pair", "long"}
+    tokenizer = Tokenizer.load(dialogue_folder / "tokenizer.json")
+    for record in records:
+        scene, turns = scene_from_dict(record["scene"]), record["turns"]
+        questions = [turn["question"] for turn in turns]
+        assert dialogues.answers(questions, scene) == [turn["answer"] for turn in turns]
+        assert len(turns) == dialogues.TURNS
+        assert judge.judge(record["captions"][0], scene)["truthful"], record["captions"]
+        if record["split"] == "train":
+            for turn in turns:  # each word is a token
+                for text in (turn["question"], turn["answer"]):
+                    assert len(dialogue.encode(text, tokenizer)) == len(text.split())
+
+
+def test_prep_is_done_once_and_goes_on(dialogue_folder, tmp_path, capsys):
+    folder = make_dialogues(tmp_path / "data", "--encoder", "none")
+    before = (folder / "captions.jsonl").read_bytes()
+    assert before == (dialogue_folder / "captions.jsonl").read_bytes()
+    (folder / "meta.json").unlink()
+    kept = (folder / "images" / "val" / "000000.png").stat().st_mtime_ns
+    make_dialogues(folder, "--encoder", "none")  # as after a kill: nothing is drawn twice
+    assert (folder / "captions.jsonl").read_bytes() == before
+    assert (folder / "images" / "val" / "000000.png").stat().st_mtime_ns == kept
+    make_dialogues(folder, "--encoder", "none")
+    assert "all images are there" in capsys.readouterr().err
+    with pytest.raises(UserError, match="another set of images"):
+        make_dialogues(folder, "--noise", "1")
+    with pytest.raises(UserError, match="--num_val 0"):
+        prep_dialogue.main(["--out", str(folder), "--num_val", "0"])
