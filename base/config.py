@@ -18,6 +18,7 @@ NAMED_SIZES = {
     "xlarge": (768, 12, 12),
     "xxlarge": (1024, 16, 16),
     "caption": (768, 12, 6),
+    "image": (256, 4, 5),
 }
 
 # Width of the head for captions' lengths. A linear head gets the length wrong, and with it the
@@ -46,6 +47,8 @@ SPECULATIVE = ("first_hitting", "left_to_right", "confidence", "margin", "entrop
 
 # Settings of ModelConfig that a text model does not have.
 OF_CAPTIONERS = ("condition_width", "length_hidden", "quality_layers")
+# Settings of ModelConfig that only networks of words and pictures have (net/painter.py).
+OF_PAINTERS = ("picture_side", "picture_codes")
 # Settings of SampleConfig for networks with a quality head, which only captioners have.
 RECHECKING = ("recheck", "doubt", "doubtful")
 SPECIAL = ("carry", *RECHECKING)  # and for networks with soft masks
@@ -97,11 +100,18 @@ class ModelConfig:
         "blocks of a head that says how likely each token is right; 0: no head (net/quality.py)",
         at_least=0,
     )
+    picture_side: int = setting(
+        0, "side S of a picture's grid of S·S tokens; 0: no pictures (net/painter.py)", at_least=0
+    )
+    picture_codes: int = setting(
+        0, "codes of a picture's tokens: the ids below the words' ids", at_least=0
+    )
 
     def __post_init__(self):
         check(self)
         self.check_block_sizes()
         self.check_parts()
+        self.check_pictures()
         # Rotary positions turn the channels of a head in pairs.
         if self.d_model % (2 * self.heads):
             raise UserError(
@@ -157,6 +167,23 @@ class ModelConfig:
                 raise UserError(
                     f"{part} with {other}", "a plain denoiser", "leave out one of the two"
                 )
+
+    def check_pictures(self) -> None:
+        """Raise UserError for pictures that leave no room, or in a network of another kind."""
+        if not self.picture_side and not self.picture_codes:
+            return
+        places = self.picture_side**2
+        if not 0 < places < self.max_length or not 0 < self.picture_codes < self.output_size:
+            raise UserError(
+                f"pictures of {places} tokens of {self.picture_codes} codes in rows of "
+                f"{self.max_length} tokens of {self.output_size} ids",
+                "a picture, and room for words",
+                "raise --max_length",
+            )
+        timed = self.time_conditioning != "none"
+        if self.block_sizes or timed or self.soft_masks or self.condition_width:
+            found = "pictures with blocks, time, soft masks or a condition"
+            raise UserError(found, "a plain denoiser", "leave out their flags")
 
 
 @dataclass

@@ -104,6 +104,7 @@ KINDS = {
     "text": Kind(build_denoiser, "train.py"),
     "caption": Kind(build_denoiser, "train_captioning.py"),
     "conditional": Kind(build_conditional, "train_conditional.py"),
+    "image": Kind(build_denoiser, "train_image.py"),
 }
 
 

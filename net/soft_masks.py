@@ -32,7 +32,7 @@ from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from diffusion import Denoise
 from model import Denoiser, KeysValues
-from net import quality
+from net import painter, quality
 
 LIKELIEST = 3  # tokens of a belief
 # At the start: lam is below 0.1, and half of that at an entropy of 1 nat.
@@ -178,6 +178,8 @@ class Carried:
 
 def build(config: ModelConfig) -> Denoiser:
     """The denoiser, or the twin, that a configuration describes."""
+    if config.picture_side:
+        return painter.Painter(config)
     if config.quality_layers:
         return quality.QualityDenoiser(config)
     return SoftDenoiser(config) if config.soft_masks else Denoiser(config)
