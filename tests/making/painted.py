@@ -1,12 +1,11 @@
 """A toy of picture tokens: grids of 3 × 3, two words per colour, and a painter of width 32."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import torch
 
 from base.config import ModelConfig
 from base.tokenizer import Tokenizer
+from image.data import PictureData, write_folder
 from image.rows import Vocabulary
 from net.painter import Painter
 from worlds.language import several
@@ -15,28 +14,22 @@ from worlds.scenes import sample_scene
 SIDE, CODES = 3, 5
 
 
-@dataclass
-class ToyData:
-    """What `image.data.PictureData` is to its readers: captioned scenes with made-up tokens."""
-
-    count: int = 12
-    grid: int = SIDE
-    codes: int = CODES
-    meta: dict = field(default_factory=lambda: {"fingerprint": "toy"})
-
-    def __post_init__(self):
-        rng = np.random.default_rng(0)
-        self.scenes = [sample_scene(rng, 1 + number % 3) for number in range(self.count)]
-        self.texts = [several(scene, rng, 2) for scene in self.scenes]
-        self.tokenizer = Tokenizer.train([text for texts in self.texts for text in texts], 300)
-
-    def records(self, split: str) -> list[dict]:
-        pairs = zip(self.texts, self.scenes, strict=True)
-        return [{"captions": texts, "scene": scene.to_dict()} for texts, scene in pairs]
-
-    def tokens(self, split: str) -> np.ndarray:
-        rng = np.random.default_rng(1)
-        return rng.integers(0, CODES, (self.count, SIDE * SIDE)).astype(np.uint16)
+def make_pictures(folder, count: int = 12, side: int = SIDE, codes: int = CODES) -> PictureData:
+    """A folder of picture tokens: captioned scenes with random tokens, and no real codes file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    records = []
+    for split, size in {"train": count, "val": 4}.items():
+        for number in range(size):
+            scene = sample_scene(rng, 1 + number % 3)
+            captions = several(scene, rng, 2)
+            records.append({"split": split, "captions": captions, "scene": scene.to_dict()})
+    texts = [text for record in records for text in record["captions"]]
+    tokens = rng.integers(0, codes, (len(records), side * side))
+    (folder / "made").write_bytes(b"no codes")
+    tokenizer = Tokenizer.train(texts, 300)
+    write_folder(folder, records, tokens, folder / "made", tokenizer, codes=codes, settings={})
+    return PictureData(folder)
 
 
 def make_painter(vocabulary: Vocabulary, causal: bool = False, **sizes) -> Painter:
