@@ -34,6 +34,7 @@ from base.flags import setting
 from base.jobs import Group, Job, add_jobs, refuse_foreign
 from caption import results
 from caption import scores as caption_scores
+from image import bounds
 from loop import checkpoint, distributed, hardware
 from show import curves, ratings
 from text import fill_scores
@@ -98,9 +99,8 @@ def score_ratings(options: Ratings, run: Run) -> dict:
 def draw_curves(options: Curves, run: Run) -> None:
     """The learning curves of run folders, as a PNG."""
     if not options.picture:
-        raise UserError(
-            "--curves without --picture", "a file to draw into", "add --picture curves.png"
-        )
+        found = "--curves without --picture"
+        raise UserError(found, "a file to draw into", "add --picture curves.png")
     names = options.figures.split(",") if options.figures else []
     curves.learning_curves(options.picture, options.curves, names)
 
@@ -126,6 +126,7 @@ TRAINED = {
     "conditional": job_of(
         "conditional", fill_scores.FillScoring, fill_scores.score, fill_scores.SAMPLING
     ),
+    "image": Job("image", (Group(Trained), Group(bounds.ImageScoring)), bounds.score),
 }
 GIVEN = {
     "hypotheses": Job("caption files", (Group(results.FileScoring),), results.score),
@@ -197,8 +198,8 @@ def score_trained(arguments, run: Run) -> dict:
     # The kind is known only now: a flag of another kind would be ignored without a word.
     refuse_foreign(arguments, [job], EVERY_JOB, f"for a {saved['kind']} checkpoint")
     distributed.say(f"{path}: {checkpoint.describe(saved)}")
-    _, options, settings = job.settings(arguments)
-    return {"checkpoint": str(path), **job.work(opened, options, settings, run.seed)}
+    _, *settings = job.settings(arguments)
+    return {"checkpoint": str(path), **job.work(opened, *settings, run.seed)}
 
 
 def main(argv=None):

@@ -1,13 +1,14 @@
 """Three bounds of one network: p(picture | words), p(words | picture) and p(words, picture).
 
 All are in nats per free token. Where words are free, the denoiser pays for their number too: it is
-told this number, and the twin is not. The twin's figures are exact likelihoods. The twin reads words
+told this number, and the twin is not. The twin's figures are exact likelihoods. It reads words
 before pictures, so it has no p(words | picture); it has p(words) in its place.
 
 The bounds of two conditionals and of the joint distribution are bounds of the same network. Their
 differences bound nothing.
 """
 
+import sys
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,16 +17,17 @@ import torch
 
 import diffusion
 from base import metrics
-from base.config import SampleConfig
+from base.files import UserError
 from base.flags import check, setting
+from image.data import PictureData
 from image.rows import Pairs, length_nats, to_device
 from loop import distributed
 from net import twin
 
 EVAL_BATCH = 25  # rows scored at one time
 NAMES = {
-    "picture": "p(picture | words)",
-    "words": "p(words | picture)",
+    "picture": "p(picture given words)",
+    "words": "p(words given picture)",
     "both": "p(words, picture)",
     "picture_alone": "p(picture)",
     "words_alone": "p(words)",
@@ -92,12 +94,28 @@ class ImageScoring:
         check(self)
 
 
-def score(opened: tuple, options: ImageScoring, settings: SampleConfig, seed: int, data) -> dict:
+def open_data(folder: str, saved) -> PictureData:
+    """The folder of picture tokens that a checkpoint was trained on.
+
+    Raises UserError if it is another folder: the same codes would be other pictures.
+    """
+    data = PictureData(folder)
+    if data.fingerprint != saved["data"]["fingerprint"]:
+        raise UserError(
+            f"{folder} with pictures {data.fingerprint}",
+            f"the pictures of the checkpoint, {saved['data']['fingerprint']}",
+            "name the folder that it was trained on with --data_dir",
+        )
+    return data
+
+
+def score(opened: tuple, options: ImageScoring, seed: int) -> dict:
     """{split: {way: figures}}, which are printed as a table too.
 
-    opened: (model, tokenizer, rest) of `checkpoint.open_model`. data: a `PictureData`.
+    opened: (model, tokenizer, rest) of `checkpoint.open_model`.
     """
     model, _, saved = opened
+    data = open_data(options.data_dir, saved)
     result: dict = {"objective": saved["objective"], "splits": {}}
     table = [["split", "distribution", "pictures", "nats per token", "nats per row"]]
     for split in options.splits.split(","):
@@ -117,7 +135,7 @@ def score(opened: tuple, options: ImageScoring, settings: SampleConfig, seed: in
             figures[way] = row = summary(found)
             cells = [metrics.interval(row, "nats_per_token"), metrics.interval(row, "nats_per_row")]
             table.append([split, NAMES[way], str(len(found["nats"])), *cells])
-    distributed.say(metrics.markdown(table))
+    distributed.say(metrics.markdown(table), file=sys.stdout)
     return result
 
 

@@ -161,9 +161,7 @@ class GuidedTwin:
             unread = torch.full_like(unread[:, :1], self.bos)
         last = torch.ones_like(unread, dtype=torch.bool)
         other = self.model(unread, select=last, cache=self.alone, words=torch.ones_like(rows))
-        guided = diffusion.guide(
-            lambda *_: logits, lambda *_: other, self.guidance
-        )
+        guided = diffusion.guide(lambda *_: logits, lambda *_: other, self.guidance)
         return guided(unread, rows, last)
 
 
@@ -310,4 +308,3 @@ def affected(
         size = 2 * grow + 1
         chosen = torch.nn.functional.max_pool2d(wide, size, 1, grow).flatten() > 0
     return chosen
-

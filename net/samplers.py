@@ -146,7 +146,8 @@ def rank(
 ) -> tuple[Tensor, Tensor | None]:
     """A score of each masked position, the best is revealed first: (B, L) float64, -inf elsewhere.
 
-    turn: for left_to_right, as `sample` takes it. Also the logits of the masked positions, if the score comes from them.
+    turn: for left_to_right, as `sample` takes it. Also the logits of the masked positions, if the
+    score comes from them.
     """
     logits = None
     if sampler == "first_hitting":

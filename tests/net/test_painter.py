@@ -66,7 +66,9 @@ def test_a_place_is_seen():
 def test_a_chain_sums_to_one(free):
     """Every filling of the free places, by the likelihood of one order: their sum is 1."""
     choices = [range(2, 6) if place < 3 else range(2) for place in free]
-    rows = torch.tensor([[TINY.bos, 2, TINY.eos, 0, 1, 1, 0]]).repeat(4 ** (1 in free) * 2 ** sum(p > 2 for p in free), 1)
+    rows = torch.tensor([[TINY.bos, 2, TINY.eos, 0, 1, 1, 0]]).repeat(
+        4 ** (1 in free) * 2 ** sum(p > 2 for p in free), 1
+    )
     rows[:, free] = torch.tensor(list(itertools.product(*choices)))
     start = rows.clone()
     start[:, free] = TINY.mask
