@@ -6,8 +6,8 @@ Only this module knows the format.
     tokens.npy         uint16 (N, P), row by row of the grid; row i belongs to line i
     tokenizer.json     byte-level BPE, trained on the captions of train
     codes.safetensors  the picture codes that made the tokens; image/tokenisers.py opens them
-    meta.json          format, kind "pictures", fingerprint, tokenizer, files, sizes of splits, grid,
-                       codes, settings; written last, so a folder with meta.json is whole
+    meta.json          format, kind "pictures", fingerprint, tokenizer, files, splits, grid, codes,
+                       settings; written last, so a folder with meta.json is whole
 
 The lines of a split follow each other, so the tokens of a split are a slice of tokens.npy.
 
