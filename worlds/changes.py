@@ -14,9 +14,11 @@ about. A change is refused if the rest of the caption could become untrue.
 import dataclasses
 from dataclasses import dataclass
 
+import numpy as np
+
 from worlds.language import MEANING, PLACES, article
 from worlds.reader import FILL_WORDS, Claim, Noun, Reader, Ungrammatical, parse
-from worlds.scenes import COLOURS, PATTERNS, Scene
+from worlds.scenes import COLOURS, PATTERNS, SHAPES, Scene, pick
 
 
 class Impossible(ValueError):
@@ -221,3 +223,34 @@ def change_scene(scene: Scene, change: Change) -> Scene:
     other = dataclasses.replace(thing, **named)
     objects = [other if each is thing else each for each in scene.objects]
     return Scene(objects, scene.noise, scene.seed)
+
+
+# --- drawing changes ---------------------------------------------------------------------------
+
+
+def possible(caption: str, rng: np.random.Generator) -> list[str]:
+    """Changes in words that fit a caption, one of each kind, in random order; perhaps none.
+
+    Of a random thing of the caption: another colour, another shape, or it goes.
+    """
+    try:
+        mentions = Marker(caption).mentions()
+    except Ungrammatical:
+        return []
+    thing = pick(rng, mentions).noun
+    name = f"{thing.colour} {thing.shape}".strip()
+    colour = pick(rng, [word for word in COLOURS if word != thing.colour])
+    shape = pick(rng, [word for word in SHAPES if word != thing.shape])
+    texts = [
+        f"the {name} is {colour}",
+        f"the {name} is now {article(f'{thing.colour} {shape}'.replace('  ', ' ').strip())}",
+        f"there is no {name}",
+    ]
+    found = []
+    for index in rng.permutation(len(texts)):
+        try:
+            change_caption(caption, read(texts[index]))
+        except Impossible:
+            continue
+        found.append(texts[index])
+    return found

@@ -109,3 +109,18 @@ def test_scenes_change_one_thing():
     assert (after.objects[0].x, after.objects[0].radius) == (first.x, first.radius)
     with pytest.raises(Impossible, match="nothing in the scene"):
         change_scene(after, changes.Change(Noun("", "", "red", "cross"), None))
+
+
+def test_possible_changes_fit():
+    """Every scene's caption has some, and each fits its caption."""
+    kinds = set()
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        scene = sample_scene(rng, 1 + seed % 3)
+        caption = describe(scene, rng)
+        texts = changes.possible(caption, rng)
+        for text in texts:
+            changed = change_caption(caption, read(text))
+            assert changed.changed
+            kinds.add(changed.changed[0].kind)
+    assert kinds == {"some", "none", "count"} and changes.possible("not in the grammar", rng) == []
