@@ -196,7 +196,7 @@ def score_trained(arguments, run: Run) -> dict:
     saved = opened[2]
     job = TRAINED[saved["kind"]]
     # The kind is known only now: a flag of another kind would be ignored without a word.
-    refuse_foreign(arguments, [job], EVERY_JOB, f"for a {saved['kind']} checkpoint")
+    refuse_foreign(arguments, [job], EVERY_JOB, f"for a checkpoint of kind {saved['kind']}")
     distributed.say(f"{path}: {checkpoint.describe(saved)}")
     _, *settings = job.settings(arguments)
     return {"checkpoint": str(path), **job.work(opened, *settings, run.seed)}

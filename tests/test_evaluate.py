@@ -201,7 +201,7 @@ def test_pairs(conditional_world, tmp_path, capsys):
     for flags, message in (
         (("--twin", root / "cross" / "best.pt"), "--objective diffusion"),
         (("--judge", root / "denoiser" / "best.pt"), "--objective diffusion"),
-        (("--samples",), "--samples for a conditional checkpoint"),
+        (("--samples",), "--samples for a checkpoint of kind conditional"),
         (("--rerank", "2"), "--rerank for a conditional"),
         (("--estimator", "linear"), "--estimator for a conditional"),
         (("--data_dir", root / "data"), "kind 'text'"),

@@ -5,8 +5,8 @@ Reads   checkpoints of train_image.py (--checkpoint, --twin), their folder of pi
 Writes  a table on the screen; with --json FILE all figures
 
 On a laptop:
-    python -m tools.paint_scores --checkpoint checkpoints_image/best.pt --reader reader.safetensors \\
-        --prompts 20 --edits 10 --step_counts 8
+    python -m tools.paint_scores --checkpoint checkpoints_image/best.pt --prompts 20 --edits 10 \\
+        --reader reader.safetensors --step_counts 8
 For real, all prompts of three splits, next to the twin:
     python -m tools.paint_scores --checkpoint checkpoints_image/best.pt \\
         --twin checkpoints_image_ar/best.pt --reader reader.safetensors --json scores.json
@@ -32,6 +32,7 @@ from image.studio import Brush, Finding, Studio
 from loop import checkpoint, hardware, progress
 from worlds import changes
 from worlds.judge import holds
+from worlds.reader import parse
 from worlds.scenes import Scene, scene_from_dict
 
 COLUMNS = ("truthful", "exact", "claims", "recall", "colour", "shape")
@@ -110,8 +111,9 @@ def score_split(
     opened: dict[str, Studio], data: PictureData, split: str, eyes: Eyes, options: Options, brush
 ) -> dict[str, dict]:
     """{source: figures} of a split: the ceilings, then each network at each number of calls."""
-    count = options.prompts or data.splits[split]
-    records = data.records(split)[:count]
+    records = data.records(split)
+    count = options.prompts or len(records)
+    records = records[:count]
     prompts = [record["captions"][0] for record in records]
     true = [scene_from_dict(record["scene"]) for record in records]
     first = next(iter(opened.values()))
@@ -163,7 +165,7 @@ def score_edits(opened: Studio, data: PictureData, eyes: Eyes, options: Options,
             "changed": is_changed,
             "kept": is_kept,
             "both": is_changed and is_kept,
-            "before": all(holds(claim, old) for claim in changes.parse(caption)),
+            "before": all(holds(claim, old) for claim in parse(caption)),
             "same": float((drawing.tokens[0] == row)[~where].double().mean()),
             "again": float(where.double().mean()),
         }

@@ -26,6 +26,7 @@ from caption import data as caption_data
 from caption import photos, results
 from loop import checkpoint
 from show import pages, ratings
+from tests.making import painted
 from tests.making.captioned import by_hand, make_captioner, make_captions
 from tests.making.paired import make_world
 from tests.making.sources import COMMANDS, SOURCES
@@ -54,6 +55,9 @@ def world(tmp_path_factory):
     root = make_world(tmp_path_factory.mktemp("trust"))
     make_captions(root / "captions")
     make_captioner(root / "captions", root / "captioner")
+    painted.make_pictures(root / "pictures")
+    painted.make_reader(root / "reader.safetensors")
+    painted.train(root / "pictures", root / "painter")
     (root / "hostile").mkdir()
     torch.save(
         {"format": 1, "kind": "text", "weights": Bomb(root / "ran")}, root / "hostile" / "zip.pt"
@@ -93,6 +97,17 @@ CASES = {
         "generate_caption",
         "checkpoint",
     ): "--checkpoint {bad} --image {w}/captions/images/val/000000.png",
+    ("train_image", "init_from"): "--data_dir {w}/pictures --out {t}/x --init_from {bad}",
+    ("train_image", "resume"): "--data_dir {w}/pictures --out {run} --resume",
+    ("generate_image", "checkpoint"): "--checkpoint {bad} --data_dir {w}/pictures --prompt star",
+    (
+        "tools.paint_scores",
+        "checkpoint",
+    ): "--checkpoint {bad} --data_dir {w}/pictures --reader {w}/reader.safetensors",
+    (
+        "tools.paint_scores",
+        "twin",
+    ): "--checkpoint {w}/painter/best.pt --data_dir {w}/pictures --reader {w}/reader.safetensors --twin {bad}",
     ("tools.train_encoder", "init_from"): "--data_dir {w}/captions --out {t}/x --init_from {bad}",
     ("tools.train_encoder", "resume"): "--data_dir {w}/captions --out {run} --resume",
     ("train_grounding", "resume"): "--data_dir {w}/robots --out {run} --resume",
