@@ -20,6 +20,7 @@ from worlds.scenes import ATTRIBUTES, Object, Scene
 WRONG = 0.05  # of the side: how far an attribute that is wrong moves an object away, in `paired`
 OF_OBJECTS = ("recall", *ATTRIBUTES)
 OF_PICTURES = ("set_exact", "all_exact")
+FEWEST = 10  # pictures with a right answer, below which a ratio means nothing
 CLAIMS = ("grammatical", "truthful", "exact")  # what judge.judge says of a caption
 
 
@@ -100,7 +101,8 @@ def ratios(
         side["attributes"] = np.stack([side[name] for name in ATTRIBUTES]).sum(0)
     result = {}
     for name in second:
-        if second[name].sum():  # a reader that is never right has no ratio
+        # A bootstrap may draw one picture alone: a few right answers give no interval.
+        if (second[name] > 0).sum() >= FEWEST:
             low, high = metrics.ratio_interval(first[name], second[name])
             result[name] = (first[name].sum() / second[name].sum(), low, high)
     return result

@@ -1,8 +1,8 @@
 """Files of trained picture networks: picture codes (*.safetensors), and the independent reader.
 
-A file holds the weights as float16. Its metadata is plain text: `kind`, `config` (JSON), `sha256`
-of the weights, and `command`, which made the file. The file decides the sizes: no script that
-opens it takes a flag for them.
+A file holds the weights as float16. Its metadata has one entry, `about`, which is JSON: `kind`,
+`config`, `sha256` of the weights, and `command`, which made the file. The file decides the sizes:
+no script that opens it takes a flag for them.
 """
 
 import hashlib
@@ -69,12 +69,13 @@ def save(path, kind: Kind, model: nn.Module, command: str) -> None:
         weights[name] = value.detach().cpu().half().contiguous()
     about = {
         "kind": kind.name,
-        "config": json.dumps(flags.to_dict(model.config)),
+        "config": flags.to_dict(model.config),
         "sha256": digest(weights),
         "command": command,
     }
     with files.replacing(path) as file:
-        file.write(packed(weights, metadata=about))
+        # safetensors orders its entries at random. With one entry, equal networks are equal files.
+        file.write(packed(weights, metadata={"about": json.dumps(about)}))
 
 
 def digest(weights: dict[str, Tensor]) -> str:
@@ -89,42 +90,52 @@ def open_network(path, kind: Kind, device: str | torch.device) -> Any:
     """The network in a file of this kind. Raises UserError if it is missing, broken or foreign."""
     path = files.existing(path, f"{kind.name} from {kind.tool}", f"run python -m {kind.tool}")
     weights, about = read(path, kind)
-    wrong = UserError(
+    wrong = broken(path, kind)
+    if about.get("kind") != kind.name or about.get("sha256") != digest(weights):
+        raise wrong
+    try:
+        config = flags.from_dict(kind.config, about["config"], str(path))
+        if not is_within_reason(config, weights):
+            raise wrong
+        model = kind.network(config)
+        model.load_state_dict({name: value.float() for name, value in weights.items()})
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise wrong from error
+    return quick(model.to(device)).eval()
+
+
+def broken(path: Path, kind: Kind) -> UserError:
+    """The error for a file that holds something else."""
+    return UserError(
         f"{path}, which is damaged or no {kind.name} of this project",
         f"a file that {kind.tool} wrote",
         "choose such a file, or copy it again",
     )
-    if about.get("kind") != kind.name or about.get("sha256") != digest(weights):
-        raise wrong
-    try:
-        config = flags.from_dict(kind.config, json.loads(about["config"]), str(path))
-        with torch.device("meta"):  # a wrong width must not ask for all memory
-            expected = kind.network(config).state_dict()
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise wrong from error
-    shapes = {name: value.shape for name, value in weights.items()}
-    if shapes != {name: value.shape for name, value in expected.items()}:
-        raise wrong
-    model = kind.network(config)
-    model.load_state_dict({name: value.float() for name, value in weights.items()})
-    return quick(model.to(device)).eval()
 
 
-def read(path: Path, kind: Kind) -> tuple[dict[str, Tensor], dict[str, str]]:
+def is_within_reason(config: Any, weights: dict[str, Tensor]) -> bool:
+    """Whether the file has at least the weights of the residual blocks that its config names.
+
+    A file of a few kB must not make its reader ask for all memory.
+    """
+    values = sum(value.numel() for value in weights.values())
+    return 2 * 9 * config.blocks * config.width**2 <= values
+
+
+def read(path: Path, kind: Kind) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the metadata of a safetensors file. Raises UserError if it is none."""
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     try:
         with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-        return load_file(path), about
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}, which is damaged or no {kind.name} of this project",
-            f"a file that {kind.tool} wrote",
-            "choose such a file, or copy it again",
-        ) from error
+            about = json.loads(file.metadata()["about"])
+        weights = load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise broken(path, kind) from error
+    if not isinstance(about, dict):
+        raise broken(path, kind)
+    return weights, about
 
 
 def quick(model: Any) -> Any:

@@ -51,9 +51,10 @@ class PictureCodesConfig:
             found = f"--side {self.side} --width {self.width}"
             raise UserError(found, "multiples of 8 and of 4", "choose other sizes")
         numbers = flags.numbers("levels", self.levels)
-        if min(numbers) < 2 or math.prod(numbers) > 65_535:  # tokens are stored as uint16
+        # Two levels have no shift: its atanh would be of a number above 1.
+        if min(numbers) < 3 or math.prod(numbers) > 65_535:  # tokens are stored as uint16
             found = f"--levels {self.levels}"
-            raise UserError(found, "at least 2 levels each, 65,535 codes at most", "choose others")
+            raise UserError(found, "at least 3 levels each, 65,535 codes at most", "choose others")
 
     @property
     def numbers(self) -> list[int]:

@@ -36,7 +36,9 @@ CAPTION, NAME = (
     "<img src=x onerror=\"document.title='owned'\">",
     "<script>document.title='owned'<!-- & \"'.jpg",
 )
-FLAGS = re.compile(r"--(checkpoint|init_from|denoiser|grounding|judge|twin|resume|tokenizer)\b")
+FLAGS = re.compile(
+    r"--(checkpoint|codes|init_from|denoiser|grounding|judge|reader|twin|resume|tokenizer)\b"
+)
 
 
 class Bomb:
@@ -110,6 +112,10 @@ CASES = {
     ): "--checkpoint {w}/painter/best.pt --data_dir {w}/pictures --reader {w}/reader.safetensors --twin {bad}",
     ("tools.train_encoder", "init_from"): "--data_dir {w}/captions --out {t}/x --init_from {bad}",
     ("tools.train_encoder", "resume"): "--data_dir {w}/captions --out {run} --resume",
+    ("prep_image_tokens", "codes"): "--out {t}/x --codes {bad}",
+    ("tools.train_picture_codes", "reader"): "--data_dir {t}/d --out {t}/x --reader {bad}",
+    ("tools.train_picture_codes", "resume"): "--data_dir {t}/d --out {run} --resume",
+    ("tools.train_picture_reader", "resume"): "--data_dir {t}/d --out {run} --resume",
     ("train_grounding", "resume"): "--data_dir {w}/robots --out {run} --resume",
     ("train_policy", "grounding"): "--data_dir {w}/robots --out {t}/x --grounding {bad}",
     ("train_policy", "resume"): "--data_dir {w}/robots --out {run} --resume",
