@@ -10,7 +10,7 @@ On a laptop:
     python generate_image.py --image picture.png --change "there is no star" --box 0,0,0.5,0.5
 For real, with a page and an independent judge:
     python generate_image.py --prompt "a red star above a blue circle" --num_samples 16 \\
-        --steps 64 --guidance 2 --reader reader.safetensors --html pictures.html
+        --steps 64 --reader runs/picture_reader/reader.safetensors --html pictures.html
 
 A change needs the caption of the old picture: --prompt, or the network writes one first. Without
 --box the network finds the places that the change affects. All other tokens and pixels stay.
@@ -39,7 +39,7 @@ class Options:
     """What is painted or changed, and where it goes."""
 
     checkpoint: str | None = setting(None, "a network; none: the newest below this folder")
-    data_dir: str = setting("data_pictures", "its folder of picture tokens", metavar="FOLDER")
+    data_dir: str = setting("data_image_tokens", "its folder of picture tokens", metavar="FOLDER")
     prompt: str | None = setting(None, "what to paint; with --image, the old picture in words")
     caption: str | None = setting(None, "a picture to put into words", metavar="FILE")
     image: str | None = setting(None, "a picture to change", metavar="FILE")

@@ -1,6 +1,6 @@
 """Train one network of words and pictures, or its autoregressive twin, on picture tokens.
 
-Reads   data_pictures/ (--data_dir): a folder of drawn scenes as picture tokens
+Reads   data_image_tokens/ (--data_dir): a folder of drawn scenes as picture tokens
 Writes  checkpoints_image/ (--out): config.json, log.jsonl, best.pt, last.pt, resume.pt, samples/
 
 A trial on a laptop:
@@ -35,7 +35,7 @@ ROOM = 4  # words that a prompt may be longer than the longest training caption
 class ImageStart:
     """Data and start."""
 
-    data_dir: str = setting("data_pictures", "folder of picture tokens", metavar="FOLDER")
+    data_dir: str = setting("data_image_tokens", "folder of picture tokens", metavar="FOLDER")
     model_config: str = setting("image", "named size", choices=config.NAMED_SIZES)
     init_from: str | None = setting(
         None, "start from this checkpoint's weights of the same tokens", metavar="FILE"

@@ -83,7 +83,7 @@ def row_bounds(
 class ImageScoring:
     """How a network of words and pictures is scored."""
 
-    data_dir: str = setting("data_pictures", "folder of picture tokens", metavar="FOLDER")
+    data_dir: str = setting("data_image_tokens", "folder of picture tokens", metavar="FOLDER")
     splits: str = setting("val", "splits with commas between them")
     images: int = setting(0, "score only the first pictures of a split; 0 means all", at_least=0)
     draws: int = setting(

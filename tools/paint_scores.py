@@ -6,10 +6,10 @@ Writes  a table on the screen; with --json FILE all figures
 
 On a laptop:
     python -m tools.paint_scores --checkpoint checkpoints_image/best.pt --prompts 20 --edits 10 \\
-        --reader reader.safetensors --step_counts 8
+        --reader runs/picture_reader/reader.safetensors --step_counts 8
 For real, all prompts of three splits, next to the twin:
     python -m tools.paint_scores --checkpoint checkpoints_image/best.pt \\
-        --twin checkpoints_image_ar/best.pt --reader reader.safetensors --json scores.json
+        --twin checkpoints_image_ar/best.pt --json scores.json
 
 The reader is not perfect. So its figures on true pictures, and on true pictures that went through
 the tokens, stand above the figures of painted pictures: they are the ceiling.
@@ -44,8 +44,10 @@ class Options:
 
     checkpoint: str | None = setting(None, "a network; none: the newest below this folder")
     twin: str | None = setting(None, "its twin, which is scored too", metavar="FILE")
-    reader: str = setting("reader.safetensors", "the independent reader", metavar="FILE")
-    data_dir: str = setting("data_pictures", "folder of picture tokens", metavar="FOLDER")
+    reader: str = setting(
+        "runs/picture_reader/reader.safetensors", "the independent reader", metavar="FILE"
+    )
+    data_dir: str = setting("data_image_tokens", "folder of picture tokens", metavar="FOLDER")
     splits: str = setting("val,held_pair,held_relation", "splits with commas between them")
     prompts: int = setting(100, "prompts of each split: first captions; 0: all", at_least=0)
     step_counts: str = setting("8,16,64", "calls of the network: numbers with commas")
