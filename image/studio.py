@@ -55,6 +55,11 @@ class Studio:
         return self.saved["objective"]
 
     @property
+    def directions(self) -> str:
+        """What the network was trained for: both, to_picture or to_words."""
+        return self.saved.get("flags", {}).get("directions", "both")
+
+    @property
     def side(self) -> int:
         """Places on a side of the grid."""
         return self.model.side
@@ -78,7 +83,16 @@ class Studio:
     def paint(
         self, prompts: list[str], brush: Brush, *, start: Tensor | None = None, first: int = 0
     ) -> Painting:
-        """A picture for each prompt, or the missing tokens of `start` (B, P)."""
+        """A picture for each prompt, or the missing tokens of `start` (B, P).
+
+        Raises UserError for a network that paints nothing.
+        """
+        if self.directions == "to_words":
+            raise UserError(
+                "a picture from a network that only writes words",
+                "a network of both directions, or --directions to_picture",
+                "name another --checkpoint",
+            )
         ids = [writer.check_prompt(self.model, self.vocabulary, prompt) for prompt in prompts]
         return writer.paint(
             self.model,
@@ -95,8 +109,7 @@ class Studio:
 
     def describe(self, tokens: Tensor, lengths: int = 8, seed: int = 0) -> list[writer.Said]:
         """A caption for each picture (B, P). Raises UserError for a network that writes none."""
-        directions = self.saved.get("flags", {}).get("directions", "both")
-        if self.objective == "ar" or directions == "to_picture":
+        if self.objective == "ar" or self.directions == "to_picture":
             raise UserError(
                 "a caption from a network that writes none",
                 "a diffusion network of both directions",

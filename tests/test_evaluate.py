@@ -170,7 +170,7 @@ def test_refusals(text_runs, tmp_path, monkeypatch):
             )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        UserError, match="no text or caption or conditional checkpoint below this folder"
+        UserError, match="no text or caption or conditional or image checkpoint below this folder"
     ):
         evaluate.main(["--data_dir", str(text_runs.data)])
 

@@ -61,3 +61,10 @@ def test_who_writes_no_captions(painted):
     twin = studio.open_studio(painted.twin, str(painted.data), "cpu")
     with pytest.raises(UserError, match="writes none"):
         twin.describe(torch.zeros(1, 9, dtype=torch.long))
+
+
+def test_who_paints_nothing(opened):
+    saved = opened.saved | {"flags": {"directions": "to_words"}}
+    writes = studio.Studio(opened.model, opened.vocabulary, saved, opened.codes)
+    with pytest.raises(UserError, match="only writes words"):
+        writes.paint([OLD], BRUSH)
