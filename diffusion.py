@@ -271,6 +271,30 @@ def bound_estimates(
     return estimates
 
 
+@torch.no_grad()
+def bounds_of_one_length(
+    denoise: Denoise, tokens: Tensor, free: Tensor, mask_id: int, draws: int, seed: int
+) -> Tensor:
+    """The bound of each row of tokens (m, L), over `draws` noise levels: (m,) float64 on the CPU.
+
+    free: (1, L) bool, the positions that are masked and counted. The levels are stratified: one in
+    each of `draws` equal parts of [0, 1], all shifted by the same random number. All rows meet the
+    same levels and masks, so that they can be compared.
+    """
+    rows = len(tokens)
+    rng = torch.Generator().manual_seed(seed)
+    shift = torch.rand(1, generator=rng, dtype=torch.float64)
+    result = torch.zeros(rows, dtype=torch.float64)
+    for draw in range(draws):
+        corrupted = corrupt(free, (draw + shift) / draws, rng)
+        masked = corrupted.masked.expand(rows, -1)
+        share = corrupted.share.expand(rows)
+        nats, _ = masked_losses(denoise, tokens, masked, share, mask_id)
+        per_row = nats.view(rows, -1).sum(1).double()
+        result += (per_row * corrupted.weight / draws).cpu()
+    return result
+
+
 def sum_by_row(values: Tensor, where: Tensor) -> Tensor:
     """Sum the values (M,) of the positions `where` (B, L) by row: (B,) float64 on the CPU."""
     row = where.nonzero()[:, 0].cpu()
@@ -287,6 +311,8 @@ def guide(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise
     def denoise(tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
         c = conditional(tokens, share, select).log_softmax(-1)
         u = unconditional(tokens, share, select).log_softmax(-1)
-        return (u + scale * (c - u)).log_softmax(-1)  # normalised again
+        # What can never be written is at minus infinity under both, and stays there.
+        change = (c - u).masked_fill(u == -math.inf, 0.0)
+        return (u + scale * change).log_softmax(-1)  # normalised again
 
     return denoise

@@ -35,9 +35,10 @@ from base.jobs import Group, Job, add_jobs, refuse_foreign
 from caption import dialogue_scores as answers
 from caption import results
 from caption import scores as captions
+from image import bounds
 from loop import checkpoint, distributed, hardware
 from show import curves, ratings
-from text import fill_scores
+from text import fill_scores as blanks
 from text import scores as text_scores
 
 
@@ -100,9 +101,8 @@ def score_ratings(options: Ratings, run: Run) -> dict:
 def draw_curves(options: Curves, run: Run) -> None:
     """The learning curves of run folders, as a PNG."""
     if not options.picture:
-        raise UserError(
-            "--curves without --picture", "a file to draw into", "add --picture curves.png"
-        )
+        found = "--curves without --picture"
+        raise UserError(found, "a file to draw into", "add --picture curves.png")
     names = options.figures.split(",") if options.figures else []
     curves.learning_curves(options.picture, options.curves, names)
 
@@ -125,9 +125,8 @@ TRAINED = {
     "text": job_of("text", text_scores.TextScoring, text_scores.score, {}),
     "caption": job_of("caption", captions.CaptionScoring, captions.score, config.CAPTIONS),
     "dialogue": job_of("dialogue", answers.DialogueScoring, answers.score, config.CAPTIONS),
-    "conditional": job_of(
-        "conditional", fill_scores.FillScoring, fill_scores.score, fill_scores.SAMPLING
-    ),
+    "conditional": job_of("conditional", blanks.FillScoring, blanks.score, blanks.SAMPLING),
+    "image": Job("image", (Group(Trained), Group(bounds.ImageScoring)), bounds.score),
 }
 GIVEN = {
     "hypotheses": Job("caption files", (Group(results.FileScoring),), results.score),
@@ -197,10 +196,10 @@ def score_trained(arguments, run: Run) -> dict:
     saved = opened[2]
     job = TRAINED[saved["kind"]]
     # The kind is known only now: a flag of another kind would be ignored without a word.
-    refuse_foreign(arguments, [job], EVERY_JOB, f"for a {saved['kind']} checkpoint")
+    refuse_foreign(arguments, [job], EVERY_JOB, f"for a checkpoint of kind {saved['kind']}")
     distributed.say(f"{path}: {checkpoint.describe(saved)}")
-    _, options, settings = job.settings(arguments)
-    return {"checkpoint": str(path), **job.work(opened, options, settings, run.seed)}
+    _, *settings = job.settings(arguments)
+    return {"checkpoint": str(path), **job.work(opened, *settings, run.seed)}
 
 
 def main(argv=None):

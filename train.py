@@ -58,7 +58,7 @@ def parse_args(argv):
     parser.add_settings(
         ModelConfig,
         # The tokenizer and the objective decide the first three. The others are for captioners.
-        skip=("vocab_size", "output_size", "causal", *config.OF_CAPTIONERS),
+        skip=("vocab_size", "output_size", "causal", *config.OF_CAPTIONERS, *config.OF_PAINTERS),
     )
     parser.add_settings(TrainConfig)
     return parser.parse_args(argv)

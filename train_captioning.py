@@ -76,9 +76,7 @@ def parse_args(argv):
     parser.add_settings(CaptionStart)
     parser.add_settings(CaptionRun)
     # The tokenizer, the objective and the image encoder decide what is skipped.
-    parser.add_settings(
-        ModelConfig, skip=("vocab_size", "output_size", "causal", "condition_width", "block_sizes")
-    )
+    parser.add_settings(ModelConfig, skip=config.NOT_OF_CAPTIONERS)
     parser.add_settings(TrainConfig, eval_every=500, save_every=500)
     return parser.parse_args(argv)
 

@@ -33,6 +33,7 @@ from caption.dialogue_objective import (
     statistics_of,
 )
 from loop import checkpoint, distributed, fit, hardware, recipe
+from net import adapters
 
 PAD_COMPILED = 16  # --compile: row lengths are multiples of it, so that few shapes are compiled
 # The data, the objective and the image encoder decide these; the rest is for other networks.
@@ -108,6 +109,7 @@ def main(argv=None):
     setup = recipe.read_run(args, kinds=("dialogue",))
     start, own, cfg = setup.own(DialogueStart), setup.own(DialogueRun), setup.train_config()
     model_config, train, held_out = read_data(setup, start, own)
+    adapters.check_start(model_config, bool(start.init_from or setup.resume))
     device = recipe.begin(setup, cfg, own, model_config, cfg)
 
     model, before = start_model(setup, start, model_config, train, device)

@@ -1,28 +1,20 @@
-"""Settings that several commands share: dataclasses, the named sizes, and their defaults (no
-torch).
+"""Settings that several commands share: dataclasses and their defaults (no torch).
+
+The architecture's settings stand in architecture.py, and are read from here.
 """
 
 import re
 from dataclasses import dataclass
 
+from base.architecture import LENGTH_HIDDEN as LENGTH_HIDDEN
+from base.architecture import NAMED_SIZES as NAMED_SIZES
+from base.architecture import NOT_OF_CAPTIONERS as NOT_OF_CAPTIONERS
+from base.architecture import OF_CAPTIONERS as OF_CAPTIONERS
+from base.architecture import OF_PAINTERS as OF_PAINTERS
+from base.architecture import ModelConfig as ModelConfig
+from base.architecture import named_size as named_size
 from base.files import UserError
-from base.flags import check, numbers, setting, unknown
-
-# name: (d_model, heads, layers). `caption` is xlarge's width with half of its layers (+ cross-
-# attention).
-NAMED_SIZES = {
-    "tiny": (256, 4, 4),
-    "small": (384, 6, 6),
-    "medium": (512, 8, 8),
-    "large": (640, 10, 10),
-    "xlarge": (768, 12, 12),
-    "xxlarge": (1024, 16, 16),
-    "caption": (768, 12, 6),
-}
-
-# Width of the head for captions' lengths. A linear head gets the length wrong, and with it the
-# structure of the caption (docs/log/captions.md).
-LENGTH_HIDDEN = 256
+from base.flags import check, setting
 
 OBJECTIVES = ("diffusion", "ar")
 ESTIMATORS = ("count", "linear", "cosine", "polynomial")
@@ -44,136 +36,9 @@ SAMPLERS = (
 # Their order is fixed before a token is drawn, so several tokens can be guessed and then checked.
 SPECULATIVE = ("first_hitting", "left_to_right", "confidence", "margin", "entropy")
 
-# Settings of ModelConfig that a text model does not have.
-OF_CAPTIONERS = ("condition_width", "length_hidden", "quality_layers")
 # Settings of SampleConfig for networks with a quality head, which only captioners have.
 RECHECKING = ("recheck", "doubt", "doubtful")
 SPECIAL = ("carry", *RECHECKING)  # and for networks with soft masks
-
-
-@dataclass
-class ModelConfig:
-    """The architecture. Stored in every checkpoint, which is the only place that readers take it
-    from.
-    """
-
-    vocab_size: int = setting(8192, "tokens in the vocabulary V, special ones included", at_least=2)
-    output_size: int = setting(
-        8189,
-        "ids below this can be emitted; [PAD], [BOS] and [MASK] lie at or above it",
-        at_least=1,
-    )
-    max_length: int = setting(256, "longest sequence L, in tokens", at_least=2)
-    d_model: int = setting(256, "width D of the residual stream", at_least=8)
-    heads: int = setting(4, "attention heads H; they divide the width", at_least=1)
-    layers: int = setting(4, "transformer blocks", at_least=1)
-    # Both kinds are about as fast; their quality was not compared (docs/log/scaling.md).
-    mlp: str = setting(
-        "swiglu", "feed-forward kind; both have about 8·D² parameters", choices=("swiglu", "gelu")
-    )
-    causal: bool = setting(False, "attend to the left only: the autoregressive twin")
-    time_conditioning: str = setting(
-        "none", "tell the network the masked share", choices=("none", "sinusoidal")
-    )
-    condition_width: int = setting(
-        0, "width of the condition (B, P, width) for cross-attention; 0 means none", at_least=0
-    )
-    length_hidden: int = setting(
-        0,
-        "hidden width of the head for captions' lengths; 0: a linear map of the mean patch",
-        at_least=0,
-    )
-    dropout: float = setting(0.0, "dropout on the residual branches", at_least=0.0, below=1.0)
-    block_sizes: str = setting(
-        "",
-        "train for these block sizes, such as 1,16,256; empty: a plain denoiser",
-        metavar="SIZES",
-    )
-    soft_masks: bool = setting(
-        False, "a masked place carries the belief of an earlier pass (net/soft_masks.py)"
-    )
-    quality_layers: int = setting(
-        0,
-        "blocks of a head that says how likely each token is right; 0: no head (net/quality.py)",
-        at_least=0,
-    )
-
-    lora_rank: int = setting(
-        0,
-        "train adapters of this rank, and no matrix itself (net/adapters.py); 0: no adapters",
-        at_least=0,
-    )
-    lora_alpha: float = setting(16.0, "adapters count alpha / rank times", above=0.0)
-    lora_targets: str = setting(
-        "", "matrices with adapters, such as query,value; empty: all of the blocks", metavar="NAMES"
-    )
-    lora_root: bool = setting(False, "adapters count alpha / sqrt(rank) times: rsLoRA")
-    lora_norm: bool = setting(False, "a length of its own for each row of a matrix: DoRA")
-
-    def __post_init__(self):
-        check(self)
-        self.check_block_sizes()
-        self.check_parts()
-        # Rotary positions turn the channels of a head in pairs.
-        if self.d_model % (2 * self.heads):
-            raise UserError(
-                f"d_model {self.d_model} with {self.heads} heads",
-                "an even number of channels per head",
-                "choose --d_model divisible by twice --heads",
-            )
-
-    @property
-    def trained_sizes(self) -> list[int]:
-        """The block sizes that the network is trained for, ascending; none: a plain denoiser."""
-        return sorted(set(numbers("block_sizes", self.block_sizes))) if self.block_sizes else []
-
-    def check_block_sizes(self) -> None:
-        """Raise UserError for sizes that do not fit the length, or for a model without blocks."""
-        if self.trained_sizes and self.trained_sizes[-1] > self.max_length:
-            raise UserError(
-                f"--block_sizes {self.block_sizes} with --max_length {self.max_length}",
-                f"sizes of at most {self.max_length} tokens",
-                f"leave out {self.trained_sizes[-1]}, or raise --max_length",
-            )
-        if self.trained_sizes and self.causal:
-            raise UserError(
-                f"--block_sizes {self.block_sizes} for a twin",
-                "a denoiser: block size 1 is as exact as a twin",
-                "leave out --objective ar or --block_sizes",
-            )
-        if self.trained_sizes and self.time_conditioning != "none":
-            raise UserError(
-                f"--block_sizes {self.block_sizes} with --time_conditioning "
-                f"{self.time_conditioning}",
-                "a network that is not told the masked share",
-                "leave out --time_conditioning",
-            )
-
-    def check_parts(self) -> None:
-        """Raise UserError for soft masks or a quality head where they have no use."""
-        others = {
-            "a twin": self.causal,
-            "--block_sizes": bool(self.block_sizes),
-            "--time_conditioning": self.time_conditioning != "none",
-        }
-        quality = f"--quality_layers {self.quality_layers}"
-        parts = {
-            "--soft_masks": others if self.soft_masks else {},
-            # The head reads a network that does not change, so it has no use for dropout.
-            quality: others
-            | {
-                "--soft_masks": self.soft_masks,
-                "--dropout": self.dropout > 0,
-                "--lora_rank": self.lora_rank > 0,
-            }
-            if self.quality_layers
-            else {},
-        }
-        for part, refused in parts.items():
-            for other in [name for name, given in refused.items() if given]:
-                raise UserError(
-                    f"{part} with {other}", "a plain denoiser", "leave out one of the two"
-                )
 
 
 @dataclass
@@ -368,13 +233,6 @@ CAPTIONS = {
     "steps": 64,
     "temperature": 0.0,
 }
-
-
-def named_size(name: str) -> dict:
-    """The settings of a named size. Raises UserError with the names that exist."""
-    if name not in NAMED_SIZES:
-        raise unknown(f"--model_config {name}", name, list(NAMED_SIZES))
-    return dict(zip(("d_model", "heads", "layers"), NAMED_SIZES[name], strict=True))
 
 
 def read_shard(text: str | None) -> tuple[int, int]:

@@ -259,33 +259,11 @@ def bounds(
         image = same // captions_per_image
         theirs = condition and [(key[image], value[image]) for key, value in condition]
         denoise = model.bind(None, theirs)
-        nats = bounds_of_one_length(
+        nats = diffusion.bounds_of_one_length(
             denoise, tokens[same, :length], free[same[:1], :length], tokenizer.mask, draws, seed
         )
         result[same.cpu()] = nats.cpu()
     return result.numpy()
-
-
-def bounds_of_one_length(
-    denoise, tokens: Tensor, free: Tensor, mask_id: int, draws: int, seed: int
-) -> Tensor:
-    """The bound of each row of tokens (m, L), over `draws` noise levels: (m,) float64.
-
-    free: (1, L) bool, the positions that are masked and counted. The levels are stratified: one in
-    each of `draws` equal parts of [0, 1], all shifted by the same random number.
-    """
-    rows = len(tokens)
-    rng = torch.Generator().manual_seed(seed)
-    shift = torch.rand(1, generator=rng, dtype=torch.float64)
-    result = torch.zeros(rows, dtype=torch.float64)
-    for draw in range(draws):
-        corrupted = diffusion.corrupt(free, (draw + shift) / draws, rng)
-        masked = corrupted.masked.expand(rows, -1)
-        share = corrupted.share.expand(rows)
-        nats, _ = diffusion.masked_losses(denoise, tokens, masked, share, mask_id)
-        per_row = nats.view(rows, -1).sum(1).double()
-        result += (per_row * corrupted.weight / draws).cpu()
-    return result
 
 
 # ---- the best of several captions -------------------------------------------------------------

@@ -112,6 +112,7 @@ KINDS = {
     "caption": Kind(build_denoiser, "train_captioning.py"),
     "conditional": Kind(build_conditional, "train_conditional.py"),
     "dialogue": Kind(build_dialogue, "train_dialogue.py"),
+    "image": Kind(build_denoiser, "train_image.py"),
 }
 
 

@@ -6,7 +6,7 @@ What they are: `net.draws.draw_tokens` draws them from the denoiser's logits at 
 
     ancestral      each masked token with probability (alpha_s - alpha_t)/(1 - alpha_t)  (MDLM)
     first_hitting  random positions, by the schedule; exact one by one (arXiv 2409.02908)
-    left_to_right  the leftmost, by the schedule
+    left_to_right  the leftmost, or the first in a given order, by the schedule
     confidence, margin, entropy   the surest, by the schedule (MaskGIT; Dream; LLaDA)
     threshold      all of at least this probability (Fast-dLLM, arXiv 2505.22618)
     factor         the largest n with (n + 1)(1 - confidence of the n-th surest) < `factor`
@@ -80,13 +80,14 @@ class Progress:
     """Where each row stands in its block.
 
     masked, free: (B, L) bool, masked now and masked at the start. step, steps: (B,) this call's
-    number from 0, and the calls allowed.
+    number from 0, and the calls allowed. turn: for left_to_right, as `sample` takes it.
     """
 
     masked: Tensor
     free: Tensor
     step: Tensor
     steps: Tensor
+    turn: Tensor | None = None
 
 
 class Choice(NamedTuple):
@@ -141,16 +142,18 @@ def rank(
     masked: Tensor,
     sampler: str,
     rngs: list[torch.Generator],
+    turn: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """A score of each masked position, the best is revealed first: (B, L) float64, -inf elsewhere.
 
-    Also the logits of the masked positions, if the score comes from them.
+    turn: for left_to_right, as `sample` takes it. Also the logits of the masked positions, if the
+    score comes from them.
     """
     logits = None
     if sampler == "first_hitting":
         score = draw_uniforms(masked, rngs)
     elif sampler == "left_to_right":
-        position = torch.arange(tokens.shape[1], device=tokens.device)
+        position = torch.arange(tokens.shape[1], device=tokens.device) if turn is None else turn
         score = -position.double().expand(tokens.shape)
     else:
         logits = denoise(tokens, share, masked)  # (M, V')
@@ -174,7 +177,8 @@ def choose(
     needs_call = config.sampler in ("confidence", "margin", "entropy")
     if needs_call and not paced(progress, Schedule(config.schedule)).any():
         return Choice(none, none, None)  # the schedule reveals nothing, so nothing is ranked
-    score, logits = rank(denoise, tokens, share, progress.masked, config.sampler, rngs)
+    masked, turn = progress.masked, progress.turn
+    score, logits = rank(denoise, tokens, share, masked, config.sampler, rngs, turn)
     best = score.sort(dim=1, descending=True, stable=True)
     count = how_many(best.values, progress, config)
     number = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
@@ -209,9 +213,11 @@ class Writing:
         rngs: list[torch.Generator],
         target: Tensor | None,
         keep_frames: bool,
+        turn: Tensor | None = None,
     ):
         self.denoise, self.config, self.mask_id = denoise, config, mask_id
         self.rngs, self.target, self.keep_frames = rngs, target, keep_frames
+        self.turn = turn
         self.tokens = tokens.clone()
         self.free = tokens == mask_id  # what may be written
         self.total = self.free.sum(1).clamp(min=1)
@@ -241,7 +247,8 @@ class Writing:
             if not active.any():
                 break
             now = torch.where(active, step, allowed - 1)
-            self.take_step(Progress(masked, block & active[:, None], now, allowed))
+            progress = Progress(masked, block & active[:, None], now, allowed, self.turn)
+            self.take_step(progress)
 
     def calls_until(self, end: int) -> Tensor:
         """The part of config.steps for the free positions before `end`: (B,), rounded up."""
@@ -348,6 +355,7 @@ def sample(
     eos: int | None = None,
     pad: int | None = None,
     keep_frames: bool = False,
+    turn: Tensor | None = None,
 ) -> Sample:
     """Fill every [MASK] of `tokens` (B, L) int64. All other tokens are given and never change.
 
@@ -357,9 +365,10 @@ def sample(
     target: (B, L) tokens to "draw". The trace is then the likelihood of `target` under this
         sampler's order, exact for orders that draw nothing (left_to_right to entropy_bound).
         Nothing is revised or rechecked.
+    turn: (B, L) int64, with left_to_right the order in which positions are revealed, 0 first.
     eos, pad: what is free behind a drawn [EOS] becomes [PAD], after each block.
     """
-    writing = Writing(denoise, tokens, config, mask_id, rngs, target, keep_frames)
+    writing = Writing(denoise, tokens, config, mask_id, rngs, target, keep_frames, turn)
     length = tokens.shape[1]
     size = config.block_size or length
     for left in range(0, length, size):

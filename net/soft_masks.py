@@ -32,7 +32,7 @@ from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from diffusion import Denoise
 from model import Denoiser, KeysValues
-from net import adapters, quality
+from net import adapters, painter, quality
 
 LIKELIEST = 3  # tokens of a belief
 # At the start: lam is below 0.1, and half of that at an entropy of 1 nat.
@@ -180,7 +180,10 @@ def build(config: ModelConfig) -> Denoiser:
     """The denoiser, or the twin, that a configuration describes, with its adapters."""
     if config.quality_layers:
         return quality.QualityDenoiser(config)
-    model = SoftDenoiser(config) if config.soft_masks else Denoiser(config)
+    if config.picture_side:
+        model: Denoiser = painter.Painter(config)
+    else:
+        model = SoftDenoiser(config) if config.soft_masks else Denoiser(config)
     adapters.adapt(model, config)
     return model
 

@@ -105,6 +105,7 @@ class Speculation:
             self.order = random_order(block & (writing.tokens == writing.mask_id), writing.rngs)
         elif self.sampler == "left_to_right":
             position = torch.arange(block.shape[1], device=block.device)
+            position = position if writing.turn is None else writing.turn
             self.order = -position.double().expand(block.shape)
 
     def fill(self) -> None:

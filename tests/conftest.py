@@ -94,6 +94,28 @@ def captioner_twin(scene_folder):
     return run / "best.pt"
 
 
+@dataclass(frozen=True)
+class Painted:
+    """A folder of picture tokens, a reader that learnt nothing, a painter and its twin, four steps old."""
+
+    data: Path
+    reader: Path
+    painter: Path
+    twin: Path
+
+
+@pytest.fixture(scope="session")
+def painted(tmp_path_factory) -> Painted:
+    from tests.making.painted import make_pictures, make_reader, train
+
+    root = tmp_path_factory.mktemp("painted")
+    make_pictures(root / "data")
+    make_reader(root / "reader.safetensors")
+    painter = train(root / "data", root / "painter")
+    twin = train(root / "data", root / "twin", "--objective", "ar")
+    return Painted(root / "data", root / "reader.safetensors", painter, twin)
+
+
 @pytest.fixture(scope="session")
 def dialogue_folder(tmp_path_factory):
     """A folder of dialogues with the embedded encoder's features: 12 in train, 3 per split."""

@@ -47,6 +47,15 @@ SMALL = {
     "prep_caption_synthetic": {"--num_train": 24, "--num_val": 6, "--workers": 1},
     "prep_caption_video": {"--num_train": 12, "--num_val": 4, "--workers": 1},
     "prep_caption_photos": {"--workers": 1},
+    "prep_image_tokens": {"--num_train": 24, "--num_val": 6, "--workers": 1, "--threads": 1},
+    "tools.train_picture_codes": {
+        **{"--max_steps": 4, "--batch_size": 4, "--width": 16, "--pictures": 16},
+        **{"--held_back": 8, "--threads": 1, "--workers": 1},
+    },
+    "tools.train_picture_reader": {
+        **{"--max_steps": 4, "--batch_size": 4, "--width": 16, "--pictures": 16},
+        **{"--held_back": 8, "--threads": 1, "--workers": 1},
+    },
     "generate": {"--steps": 4, "--num_samples": 1},
     "generate_conditional": {"--steps": 4, "--num_samples": 1},
     "generate_caption": {"--steps": 4, "--num_samples": 2},

@@ -26,6 +26,7 @@ from caption import data as caption_data
 from caption import photos, results
 from loop import checkpoint
 from show import pages, ratings
+from tests.making import painted
 from tests.making.captioned import by_hand, make_captioner, make_captions
 from tests.making.paired import make_world
 from tests.making.sources import COMMANDS, SOURCES
@@ -36,7 +37,7 @@ CAPTION, NAME = (
     "<script>document.title='owned'<!-- & \"'.jpg",
 )
 FLAGS = re.compile(
-    r"--(adapter|checkpoint|init_from|denoiser|grounding|judge|twin|resume|tokenizer)\b"
+    r"--(adapter|checkpoint|codes|init_from|denoiser|grounding|judge|reader|twin|resume|tokenizer)\b"
 )
 
 
@@ -63,6 +64,9 @@ def world(tmp_path_factory):
     make_captions(root / "captions")
     make_captioner(root / "captions", root / "captioner")
     by_hand(root / "talks", [spoken("train"), spoken("val")])
+    painted.make_pictures(root / "pictures")
+    painted.make_reader(root / "reader.safetensors")
+    painted.train(root / "pictures", root / "painter")
     (root / "hostile").mkdir()
     torch.save(
         {"format": 1, "kind": "text", "weights": Bomb(root / "ran")}, root / "hostile" / "zip.pt"
@@ -105,8 +109,23 @@ CASES = {
     ("train_dialogue", "init_from"): "--data_dir {w}/talks --out {t}/x --init_from {bad}",
     ("train_dialogue", "resume"): "--data_dir {w}/talks --out {run} --resume",
     ("chat", "checkpoint"): "--checkpoint {bad} --image {w}/captions/images/val/000000.png",
+    ("train_image", "init_from"): "--data_dir {w}/pictures --out {t}/x --init_from {bad}",
+    ("train_image", "resume"): "--data_dir {w}/pictures --out {run} --resume",
+    ("generate_image", "checkpoint"): "--checkpoint {bad} --data_dir {w}/pictures --prompt star",
+    (
+        "tools.paint_scores",
+        "checkpoint",
+    ): "--checkpoint {bad} --data_dir {w}/pictures --reader {w}/reader.safetensors",
+    (
+        "tools.paint_scores",
+        "twin",
+    ): "--checkpoint {w}/painter/best.pt --data_dir {w}/pictures --reader {w}/reader.safetensors --twin {bad}",
     ("tools.train_encoder", "init_from"): "--data_dir {w}/captions --out {t}/x --init_from {bad}",
     ("tools.train_encoder", "resume"): "--data_dir {w}/captions --out {run} --resume",
+    ("prep_image_tokens", "codes"): "--out {t}/x --codes {bad}",
+    ("tools.train_picture_codes", "reader"): "--data_dir {t}/d --out {t}/x --reader {bad}",
+    ("tools.train_picture_codes", "resume"): "--data_dir {t}/d --out {run} --resume",
+    ("tools.train_picture_reader", "resume"): "--data_dir {t}/d --out {run} --resume",
     ("train_grounding", "resume"): "--data_dir {w}/robots --out {run} --resume",
     ("train_policy", "grounding"): "--data_dir {w}/robots --out {t}/x --grounding {bad}",
     ("train_policy", "resume"): "--data_dir {w}/robots --out {run} --resume",

@@ -15,6 +15,7 @@ FLOORS = {
     "text": 5,
     "caption": 5,
     "robot": 5,
+    "image": 5,
     "edge": 6,
     "tools": 7,
 }

@@ -1,0 +1,193 @@
+"""The architecture of a network as settings, and the named sizes (no torch)."""
+
+from dataclasses import dataclass
+
+from base.files import UserError
+from base.flags import check, numbers, setting, unknown
+
+# name: (d_model, heads, layers). `caption` is xlarge's width with half of its layers (+ cross-
+# attention).
+NAMED_SIZES = {
+    "tiny": (256, 4, 4),
+    "small": (384, 6, 6),
+    "medium": (512, 8, 8),
+    "large": (640, 10, 10),
+    "xlarge": (768, 12, 12),
+    "xxlarge": (1024, 16, 16),
+    "caption": (768, 12, 6),
+    "image": (256, 4, 5),
+}
+
+# Width of the head for captions' lengths. A linear head gets the length wrong, and with it the
+# structure of the caption (docs/log/captions.md).
+LENGTH_HIDDEN = 256
+
+# Settings of ModelConfig that a text model does not have.
+OF_CAPTIONERS = ("condition_width", "length_hidden", "quality_layers")
+# Settings of ModelConfig that only networks of words and pictures have (net/painter.py).
+OF_PAINTERS = ("picture_side", "picture_codes")
+# Settings that a captioner's trainer has no flags for: the data and the objective decide them.
+NOT_OF_CAPTIONERS = (
+    "vocab_size",
+    "output_size",
+    "causal",
+    "condition_width",
+    "block_sizes",
+    *OF_PAINTERS,
+)
+
+
+@dataclass
+class ModelConfig:
+    """The architecture. Stored in every checkpoint, which is the only place that readers take it
+    from.
+    """
+
+    vocab_size: int = setting(8192, "tokens in the vocabulary V, special ones included", at_least=2)
+    output_size: int = setting(
+        8189,
+        "ids below this can be emitted; [PAD], [BOS] and [MASK] lie at or above it",
+        at_least=1,
+    )
+    max_length: int = setting(256, "longest sequence L, in tokens", at_least=2)
+    d_model: int = setting(256, "width D of the residual stream", at_least=8)
+    heads: int = setting(4, "attention heads H; they divide the width", at_least=1)
+    layers: int = setting(4, "transformer blocks", at_least=1)
+    # Both kinds are about as fast; their quality was not compared (docs/log/scaling.md).
+    mlp: str = setting(
+        "swiglu", "feed-forward kind; both have about 8·D² parameters", choices=("swiglu", "gelu")
+    )
+    causal: bool = setting(False, "attend to the left only: the autoregressive twin")
+    time_conditioning: str = setting(
+        "none", "tell the network the masked share", choices=("none", "sinusoidal")
+    )
+    condition_width: int = setting(
+        0, "width of the condition (B, P, width) for cross-attention; 0 means none", at_least=0
+    )
+    length_hidden: int = setting(
+        0,
+        "hidden width of the head for captions' lengths; 0: a linear map of the mean patch",
+        at_least=0,
+    )
+    dropout: float = setting(0.0, "dropout on the residual branches", at_least=0.0, below=1.0)
+    block_sizes: str = setting(
+        "",
+        "train for these block sizes, such as 1,16,256; empty: a plain denoiser",
+        metavar="SIZES",
+    )
+    soft_masks: bool = setting(
+        False, "a masked place carries the belief of an earlier pass (net/soft_masks.py)"
+    )
+    quality_layers: int = setting(
+        0,
+        "blocks of a head that says how likely each token is right; 0: no head (net/quality.py)",
+        at_least=0,
+    )
+    picture_side: int = setting(
+        0, "side S of a picture's grid of S·S tokens; 0: no pictures (net/painter.py)", at_least=0
+    )
+    picture_codes: int = setting(
+        0, "codes of a picture's tokens: the ids below the words' ids", at_least=0
+    )
+
+    lora_rank: int = setting(
+        0,
+        "train adapters of this rank, and no matrix itself (net/adapters.py); 0: no adapters",
+        at_least=0,
+    )
+    lora_alpha: float = setting(16.0, "adapters count alpha / rank times", above=0.0)
+    lora_targets: str = setting(
+        "", "matrices with adapters, such as query,value; empty: all of the blocks", metavar="NAMES"
+    )
+    lora_root: bool = setting(False, "adapters count alpha / sqrt(rank) times: rsLoRA")
+    lora_norm: bool = setting(False, "a length of its own for each row of a matrix: DoRA")
+
+    def __post_init__(self):
+        check(self)
+        self.check_block_sizes()
+        self.check_parts()
+        self.check_pictures()
+        # Rotary positions turn the channels of a head in pairs.
+        if self.d_model % (2 * self.heads):
+            raise UserError(
+                f"d_model {self.d_model} with {self.heads} heads",
+                "an even number of channels per head",
+                "choose --d_model divisible by twice --heads",
+            )
+
+    @property
+    def trained_sizes(self) -> list[int]:
+        """The block sizes that the network is trained for, ascending; none: a plain denoiser."""
+        return sorted(set(numbers("block_sizes", self.block_sizes))) if self.block_sizes else []
+
+    def check_block_sizes(self) -> None:
+        """Raise UserError for sizes that do not fit the length, or for a model without blocks."""
+        if self.trained_sizes and self.trained_sizes[-1] > self.max_length:
+            raise UserError(
+                f"--block_sizes {self.block_sizes} with --max_length {self.max_length}",
+                f"sizes of at most {self.max_length} tokens",
+                f"leave out {self.trained_sizes[-1]}, or raise --max_length",
+            )
+        if self.trained_sizes and self.causal:
+            raise UserError(
+                f"--block_sizes {self.block_sizes} for a twin",
+                "a denoiser: block size 1 is as exact as a twin",
+                "leave out --objective ar or --block_sizes",
+            )
+        if self.trained_sizes and self.time_conditioning != "none":
+            raise UserError(
+                f"--block_sizes {self.block_sizes} with --time_conditioning "
+                f"{self.time_conditioning}",
+                "a network that is not told the masked share",
+                "leave out --time_conditioning",
+            )
+
+    def check_parts(self) -> None:
+        """Raise UserError for soft masks or a quality head where they have no use."""
+        others = {
+            "a twin": self.causal,
+            "--block_sizes": bool(self.block_sizes),
+            "--time_conditioning": self.time_conditioning != "none",
+        }
+        quality = f"--quality_layers {self.quality_layers}"
+        parts = {
+            "--soft_masks": others if self.soft_masks else {},
+            # The head reads a network that does not change, so it has no use for dropout.
+            quality: others
+            | {
+                "--soft_masks": self.soft_masks,
+                "--dropout": self.dropout > 0,
+                "--lora_rank": self.lora_rank > 0,
+            }
+            if self.quality_layers
+            else {},
+        }
+        for part, refused in parts.items():
+            for other in [name for name, given in refused.items() if given]:
+                raise UserError(
+                    f"{part} with {other}", "a plain denoiser", "leave out one of the two"
+                )
+
+    def check_pictures(self) -> None:
+        """Raise UserError for pictures that leave no room, or in a network of another kind."""
+        if not self.picture_side and not self.picture_codes:
+            return
+        places = self.picture_side**2
+        if not 0 < places < self.max_length or not 0 < self.picture_codes < self.output_size:
+            raise UserError(
+                f"pictures of {places} tokens of {self.picture_codes} codes in rows of "
+                f"{self.max_length} tokens of {self.output_size} ids",
+                "a picture, and room for words",
+                "raise --max_length",
+            )
+        timed = self.time_conditioning != "none"
+        if self.block_sizes or timed or self.soft_masks or self.condition_width:
+            found = "pictures with blocks, time, soft masks or a condition"
+            raise UserError(found, "a plain denoiser", "leave out their flags")
+
+
+def named_size(name: str) -> dict:
+    """The settings of a named size. Raises UserError with the names that exist."""
+    if name not in NAMED_SIZES:
+        raise unknown(f"--model_config {name}", name, list(NAMED_SIZES))
+    return dict(zip(("d_model", "heads", "layers"), NAMED_SIZES[name], strict=True))

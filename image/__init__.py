@@ -1,0 +1,1 @@
+"""Pictures as tokens: data, tokenisers, scores."""

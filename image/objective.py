@@ -1,0 +1,171 @@
+"""A network of words and pictures while it trains: its loss, its score on val, rows to read."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+import diffusion
+from base import config, flags
+from base.config import SampleConfig
+from base.files import UserError
+from base.flags import setting
+from diffusion import weigh
+from image import bounds, writer
+from image.rows import Pairs, to_device
+from net import twin
+
+DIRECTIONS = ("both", "to_picture", "to_words")
+DRAWS = 4  # noise levels per row at an evaluation
+PREVIEWS = 4  # rows in a file of samples/
+
+
+@dataclass
+class ImageRun:
+    """The loss and its evaluation. A resumed run keeps these."""
+
+    objective: str = setting(
+        "diffusion",
+        "what to train; ar is the autoregressive twin: words, then the picture row by row",
+        choices=config.OBJECTIVES,
+    )
+    directions: str = setting(
+        "both",
+        "to_picture or to_words: a control network for one direction only",
+        choices=DIRECTIONS,
+    )
+    weight: str = setting(
+        "flat", "weights of the loss; bound is the likelihood's own", choices=config.WEIGHTS
+    )
+    share_words: float = setting(
+        0.25, "share of rows that learn words, given the picture", at_least=0, at_most=1
+    )
+    share_both: float = setting(
+        0.15, "share of rows that learn words and picture together", at_least=0, at_most=1
+    )
+    share_absent: float = setting(
+        0.1, "share of rows without the other segment, for guidance", at_least=0, below=1
+    )
+    word_weight: float = setting(
+        4.0, "what a word counts in the loss, where a picture token counts 1", above=0
+    )
+    eval_images: int = setting(100, "val images at each evaluation", at_least=1)
+
+    def __post_init__(self):
+        flags.check(self)
+        if self.share_words + self.share_both + self.share_absent > 1:
+            raise UserError(
+                f"shares of {self.share_words:g}, {self.share_both:g} and {self.share_absent:g}",
+                "at most 1 together: the rest learns pictures, given the words",
+                "lower one of them",
+            )
+
+    def shares(self) -> dict[str, float]:
+        """{way: share of the rows}, of `image.rows.WAYS`."""
+        absent = self.share_absent
+        if self.directions == "to_picture":
+            return {"picture": 1 - absent, "picture_alone": absent}
+        if self.directions == "to_words":
+            return {"words": 1 - absent, "words_alone": absent}
+        if self.objective == "ar":  # a causal row learns both segments in any case
+            return {"both": 1 - absent, "picture_alone": absent}
+        return {
+            "picture": 1 - self.share_words - self.share_both - absent,
+            "words": self.share_words,
+            "both": self.share_both,
+            "picture_alone": absent / 2,
+            "words_alone": absent / 2,
+        }
+
+    def ways(self) -> list[str]:
+        """What the network is scored on, the first of them alone decides with one direction."""
+        ways = {"to_picture": ["picture"], "to_words": ["words"], "both": ["picture", "words"]}
+        # The twin reads words before it sees the picture.
+        return ["picture"] if self.objective == "ar" else ways[self.directions]
+
+    def check_twin(self) -> None:
+        """Raise UserError for a twin that would write the words of a picture."""
+        if self.objective == "ar" and self.directions == "to_words":
+            raise UserError(
+                "--objective ar with --directions to_words",
+                "both or to_picture: the twin reads the words first",
+                "change one of them",
+            )
+
+
+def make_loss(own: ImageRun, mask_id: int, codes: int):
+    """loss_fn for `fit`: nats per free token, words weighted by --word_weight."""
+
+    def loss_fn(model, batch, rng):
+        tokens, lengths, words, free = to_device(batch, model.device)
+        if own.objective == "ar":
+            nats, hits = twin.token_losses(partial(model, words=words), tokens, free)
+            where, token_weight = free, torch.ones_like(nats)
+        else:
+            noise = diffusion.corrupt(free, batch["uniform"], rng)
+            denoise = model.bind_rows(lengths, words)
+            where = noise.masked
+            nats, hits = diffusion.masked_losses(denoise, tokens, where, noise.share, mask_id)
+            token_weight = noise.token_weight().float()
+        is_word = tokens[where] >= codes
+        factor = torch.where(is_word, own.word_weight, 1.0)
+        weight = "bound" if own.objective == "ar" else own.weight
+        value, _ = weigh(nats * factor, token_weight, free.sum(), weight)
+        _, report = weigh(nats.detach(), token_weight, free.sum(), "bound")
+        return value, report | by_segment(nats.detach(), hits, is_word)
+
+    return loss_fn
+
+
+def by_segment(nats: Tensor, hits: Tensor, is_word: Tensor) -> dict[str, float]:
+    """Cross-entropy and accuracy of the masked tokens of each segment; 0 where there are none."""
+    figures = {}
+    for name, where in (("word", is_word), ("picture", ~is_word)):
+        count = max(1, int(where.sum()))
+        figures[f"{name}_cross_entropy"] = float(nats[where].sum()) / count
+        figures[f"{name}_accuracy"] = float(hits[where].sum()) / count
+    return figures
+
+
+def make_eval(own: ImageRun, held_out: Pairs, statistics: dict):
+    """eval_fn for `fit`: nats per token of val's pictures given words, and words given pictures."""
+
+    def eval_fn(model):
+        result, nats, tokens = {}, 0.0, 0.0
+        for way in own.ways():
+            figures = bounds.split_bounds(
+                model, own.objective, held_out, way, statistics, images=own.eval_images, draws=DRAWS
+            )
+            nats += figures["nats"].sum()
+            tokens += figures["tokens"].sum()
+            result[f"{way}_nats_per_token"] = figures["nats"].sum() / figures["tokens"].sum()
+        return {"nats_per_token": nats / tokens, **result}
+
+    return eval_fn
+
+
+def make_preview(own: ImageRun, seed: int, held_out: Pairs, statistics: dict):
+    """preview_fn for `fit`: what the network says of val's first pictures, and their captions.
+
+    The twin and a network to pictures write no words. Their preview is the share of tokens that a
+    painted picture has in common with the true picture, which grows with the plain background.
+    """
+
+    def preview_fn(model):
+        count = min(PREVIEWS, len(held_out))
+        pictures, vocabulary = held_out.pictures[:count], held_out.vocabulary
+        if own.objective == "diffusion" and own.directions != "to_picture":
+            said = writer.describe(
+                model, vocabulary, pictures, statistics["row_lengths"], lengths=4, seed=seed
+            )
+            pairs = zip(said, held_out.texts, strict=False)
+            return "\n".join(f"{caption.text}   | {texts[0]}" for caption, texts in pairs)
+        prompts = [captions[0] for captions in held_out.captions[:count]]
+        settings = SampleConfig(**writer.PICTURES)
+        drawn = writer.paint(model, vocabulary, own.objective, prompts, settings, seed=seed)
+        same = (drawn.tokens == pictures).double().mean(1)
+        pairs = zip(same.tolist(), held_out.texts, strict=False)
+        return "\n".join(f"{share:.2f}   | {texts[0]}" for share, texts in pairs)
+
+    return preview_fn

@@ -1,0 +1,198 @@
+"""Rows of words and a picture: one vocabulary for both, what is free in a row, the batches.
+
+What is masked and learnt in a row, its way:
+
+    picture        the picture, given the words
+    words          the words, given the picture
+    both           words and picture together
+    picture_alone  the picture; the words are absent, for guidance
+    words_alone    the words; the picture is absent, for guidance
+
+The layout of a row stands in net/painter.py. [BOS] is always given, [EOS] belongs to the words.
+The denoiser is told how many words there are, so it pays for this number where words are free:
+`length_nats`.
+
+Shapes: B rows, L positions, P picture tokens of a picture, n words of a row with [BOS] and [EOS].
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from base.tokenizer import Tokenizer
+from loop import distributed
+
+WAYS = ("picture", "words", "both", "picture_alone", "words_alone")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The ids of a network of words and pictures: codes of pictures first, words behind them."""
+
+    tokenizer: Tokenizer
+    codes: int
+
+    @property
+    def size(self) -> int:
+        return self.codes + self.tokenizer.vocab_size
+
+    @property
+    def output_size(self) -> int:
+        return self.codes + self.tokenizer.output_size
+
+    @property
+    def bos(self) -> int:
+        return self.codes + self.tokenizer.bos
+
+    @property
+    def eos(self) -> int:
+        return self.codes + self.tokenizer.eos
+
+    @property
+    def pad(self) -> int:
+        return self.codes + self.tokenizer.pad
+
+    @property
+    def mask(self) -> int:
+        return self.codes + self.tokenizer.mask
+
+    def words(self, text: str) -> list[int]:
+        """The ids of a text, with [BOS] and [EOS]."""
+        ids = self.tokenizer.encode(text).tolist()
+        return [self.bos, *(self.codes + int(id) for id in ids), self.eos]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of ids of words; special tokens are left out."""
+        return self.tokenizer.decode([id - self.codes for id in ids]).strip()
+
+
+def rows_of(
+    vocabulary: Vocabulary, captions: list[list[int]], pictures: Tensor, ways: Sequence[str]
+) -> dict:
+    """Rows of captions and pictures (B, P) int64, each of the way that `ways` says.
+
+    captions: B lists of ids, as `Vocabulary.words` gives them. Returns tokens (B, L) int64,
+    lengths (B,), words (B,) int64, and free (B, L) bool: what is masked and counted.
+    """
+    rows, free = [], []
+    for caption, picture, way in zip(captions, pictures.tolist(), ways, strict=True):
+        words = caption[:1] if way == "picture_alone" else caption
+        seen = [] if way == "words_alone" else picture
+        rows.append(words + seen)
+        writes_words = way in ("words", "both", "words_alone")
+        writes_picture = way in ("picture", "both", "picture_alone")
+        free.append([False] + [writes_words] * (len(words) - 1) + [writes_picture] * len(seen))
+    lengths = torch.tensor([len(row) for row in rows])
+    kept = [1 if way == "picture_alone" else len(c) for c, way in zip(captions, ways, strict=True)]
+    width = int(lengths.max())
+    tokens = torch.full((len(rows), width), vocabulary.pad)
+    is_free = torch.zeros(tokens.shape, dtype=torch.bool)
+    for number, (row, flags) in enumerate(zip(rows, free, strict=True)):
+        tokens[number, : len(row)] = torch.tensor(row)
+        is_free[number, : len(row)] = torch.tensor(flags)
+    return {"tokens": tokens, "lengths": lengths, "words": torch.tensor(kept), "free": is_free}
+
+
+def to_device(rows: dict, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Rows on their device: tokens (B, L), lengths (B,) or None without padding, words, free."""
+    has_padding = int(rows["lengths"].min()) < rows["tokens"].shape[1]
+    lengths = rows["lengths"].to(device) if has_padding else None
+    return rows["tokens"].to(device), lengths, rows["words"].to(device), rows["free"].to(device)
+
+
+def length_nats(histogram: Sequence[int], words: Tensor) -> Tensor:
+    """-log p(number of words) under the training captions', add-one smoothed: (B,) float64.
+
+    histogram: how many training captions have 0, 1, 2, … words. Longer captions count as none.
+    """
+    total = sum(histogram) + len(histogram)
+    counts = [histogram[n] if n < len(histogram) else 0 for n in words.tolist()]
+    nats = [math.log(total) - math.log(count + 1) for count in counts]
+    return torch.tensor(nats, dtype=torch.float64)
+
+
+class Pairs:
+    """The captions and pictures of a split, as ids.
+
+    captions: for each picture, its captions. pictures: (N, P) int64. longest: words of the longest
+    caption. scenes: the true scene of each picture.
+    """
+
+    def __init__(self, data, split: str):
+        self.vocabulary = Vocabulary(data.tokenizer, data.codes)
+        records = data.records(split)
+        self.captions = [
+            [self.vocabulary.words(text) for text in record["captions"]] for record in records
+        ]
+        self.scenes = [record["scene"] for record in records]
+        self.texts = [record["captions"] for record in records]
+        self.pictures = torch.from_numpy(np.asarray(data.tokens(split)).astype(np.int64))
+        self.longest = max(len(words) for captions in self.captions for words in captions)
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def histogram(self) -> list[int]:
+        """How many captions have 0, 1, 2, … words."""
+        sizes = [len(words) for captions in self.captions for words in captions]
+        return np.bincount(sizes).tolist()
+
+    def rows(self, numbers: Sequence[int], which: Sequence[int], ways: Sequence[str]) -> dict:
+        """Rows of pictures `numbers` with their captions `which`, as `rows_of` makes them."""
+        pairs = zip(numbers, which, strict=True)
+        captions = [self.captions[number][index] for number, index in pairs]
+        pictures = self.pictures[torch.as_tensor(list(numbers), dtype=torch.long)]
+        return rows_of(self.vocabulary, captions, pictures, ways)
+
+
+class PairBatches:
+    """batches(step): the micro-batches of a step for this process, a pure function of (seed, step).
+
+    Each epoch shows every picture once, with one of its captions, drawn at random. shares: {way:
+    share of the rows}. batch_size: rows per step, over all `accumulate` micro-batches.
+    """
+
+    def __init__(
+        self, pairs: Pairs, shares: dict[str, float], batch_size: int, accumulate: int, seed: int
+    ):
+        self.pairs, self.shares, self.seed = pairs, shares, seed
+        self.accumulate = accumulate
+        self.rows_per_step = min(batch_size, len(pairs))
+        self.epoch_steps = max(1, len(pairs) // self.rows_per_step)
+        self.epoch = -1
+        self.order = np.empty(0, dtype=np.int64)
+
+    def __call__(self, step: int) -> list[dict]:
+        numbers = self.numbers_of(step)
+        # The order of an epoch is drawn from (seed, epoch); the 1 keeps these draws apart.
+        rng = np.random.default_rng([self.seed, 1, step])
+        which = np.array([rng.integers(len(self.pairs.captions[number])) for number in numbers])
+        ways = self.draw_ways(len(numbers), rng)
+        parts = np.array_split(np.arange(len(numbers)), min(self.accumulate, len(numbers)))
+        result = []
+        for part, share_of_step in distributed.deal(parts):
+            rows = self.pairs.rows(numbers[part], which[part], [ways[index] for index in part])
+            rows["weight"] = float(rows["free"].sum())
+            result.append(rows | share_of_step)
+        return result
+
+    def draw_ways(self, count: int, rng: np.random.Generator) -> list[str]:
+        """The way of each of `count` rows, in proportion to the shares as nearly as it can be."""
+        names = list(self.shares)
+        upper = np.cumsum([self.shares[name] for name in names])
+        level = (rng.permutation(count) + rng.random()) / count * upper[-1]
+        index = np.searchsorted(upper, level, side="right").clip(max=len(names) - 1)
+        return [names[i] for i in index]
+
+    def numbers_of(self, step: int) -> np.ndarray:
+        """The numbers of the pictures of a step: (rows per step,) int64."""
+        epoch, index = divmod(step, self.epoch_steps)
+        if epoch != self.epoch:
+            rng = np.random.default_rng([self.seed, epoch])
+            self.epoch, self.order = epoch, rng.permutation(len(self.pairs))
+        first = index * self.rows_per_step
+        return self.order[first : first + self.rows_per_step]

@@ -1,0 +1,219 @@
+"""What paints and edits: a network of words and pictures, its picture codes, pixels in and out.
+
+An edit changes the tokens of some places and keeps all other tokens. The decoder sees a few places
+around each token, so pixels outside of the places would change a little. So only the pixels of the
+places are pasted into the picture; all other pixels stay as they are.
+
+Shapes: B pictures, P picture tokens, S side of the grid, X side of a picture in pixels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from base import files, images
+from base.config import SampleConfig
+from base.files import UserError
+from image import bounds, tokenisers, writer
+from image.rows import Vocabulary
+from image.writer import Painting
+from loop import checkpoint
+from net.painter import Painter
+from worlds import changes
+from worlds.changes import Changed
+from worlds.reader import Ungrammatical
+
+GRAMMAR = (
+    "a change such as: the star is green | the red star is now a blue circle | there is no star"
+)
+
+
+@dataclass
+class Brush:
+    """How pictures are drawn."""
+
+    settings: SampleConfig
+    guidance: float = 2.0
+    raster: bool = False
+    seed: int = 0
+
+
+@dataclass
+class Studio:
+    """A network, its vocabulary and its checkpoint, and the picture codes of its tokens."""
+
+    model: Painter
+    vocabulary: Vocabulary
+    saved: dict
+    codes: tokenisers.PictureCodes
+
+    @property
+    def objective(self) -> str:
+        return self.saved["objective"]
+
+    @property
+    def directions(self) -> str:
+        """What the network was trained for: both, to_picture or to_words."""
+        return self.saved.get("flags", {}).get("directions", "both")
+
+    @property
+    def side(self) -> int:
+        """Places on a side of the grid."""
+        return self.model.side
+
+    def pixels(self, tokens: Tensor) -> np.ndarray:
+        """Tokens (B, P) int64 -> pictures (B, X, X, 3) uint8."""
+        return tokenisers.to_images(self.codes.decode(tokens.to(self.codes.device)))
+
+    def tokens(self, pictures: np.ndarray) -> Tensor:
+        """Pictures (B, X, X, 3) uint8 -> tokens (B, P) int64."""
+        return self.codes.encode(tokenisers.to_pixels(pictures, self.codes.device)).cpu()
+
+    def open_picture(self, path: str) -> tuple[Image.Image, Tensor]:
+        """The centre square of an image, and its tokens (P,). Raises UserError if it is none."""
+        image = images.open_image(path)
+        side = min(image.size)
+        square = Image.fromarray(images.resize_crop(image, side))
+        small = images.resize_crop(square, self.codes.config.side)
+        return square, self.tokens(small[None])[0]
+
+    def paint(
+        self, prompts: list[str], brush: Brush, *, start: Tensor | None = None, first: int = 0
+    ) -> Painting:
+        """A picture for each prompt, or the missing tokens of `start` (B, P).
+
+        Raises UserError for a network that paints nothing.
+        """
+        if self.directions == "to_words":
+            raise UserError(
+                "a picture from a network that only writes words",
+                "a network of both directions, or --directions to_picture",
+                "name another --checkpoint",
+            )
+        ids = [writer.check_prompt(self.model, self.vocabulary, prompt) for prompt in prompts]
+        return writer.paint(
+            self.model,
+            self.vocabulary,
+            self.objective,
+            ids,
+            brush.settings,
+            start=start,
+            guidance=brush.guidance,
+            spread=not brush.raster,
+            seed=brush.seed,
+            first=first,
+        )
+
+    def describe(self, tokens: Tensor, lengths: int = 8, seed: int = 0) -> list[writer.Said]:
+        """A caption for each picture (B, P). Raises UserError for a network that writes none."""
+        if self.objective == "ar" or self.directions == "to_picture":
+            raise UserError(
+                "a caption from a network that writes none",
+                "a diffusion network of both directions",
+                "name another --checkpoint, or give the caption with --prompt",
+            )
+        histogram = self.saved["statistics"]["row_lengths"]
+        return writer.describe(
+            self.model, self.vocabulary, tokens, histogram, lengths=lengths, seed=seed
+        )
+
+    def fallen(self, tokens: Tensor, old: str, new: str, finding: "Finding", seed: int) -> Tensor:
+        """The places (P,) bool whose tokens fit the new words less than the old words."""
+        words = [writer.check_prompt(self.model, self.vocabulary, text) for text in (old, new)]
+        score = writer.fall(
+            self.model, self.vocabulary, tokens, *words, draws=finding.draws, seed=seed
+        )
+        return writer.affected(score, self.side, finding.threshold, finding.top_share, finding.grow)
+
+    def edit(self, tokens: Tensor, where: Tensor, words: str, brush: Brush, first: int) -> Painting:
+        """Draw the places `where` (P,) bool of a picture (P,) again. Other tokens stay."""
+        start = torch.where(where, self.vocabulary.mask, tokens)
+        return self.paint([words], brush, start=start[None], first=first)
+
+
+@dataclass
+class Finding:
+    """How the places that a change affects are found."""
+
+    threshold: float = 0.5
+    top_share: float | None = None
+    grow: int = 1
+    draws: int = 16
+
+
+def open_studio(path, data_dir: str, device) -> Studio:
+    """A network of words and pictures with the picture codes of its folder.
+
+    Raises UserError if the folder is not the one that the network was trained on.
+    """
+    model, tokenizer, saved = checkpoint.open_model(path, device, kinds=("image",))
+    assert isinstance(model, Painter)
+    data = bounds.open_data(data_dir, saved)
+    codes = tokenisers.open_codes(data.codes_file, device)
+    return Studio(model, Vocabulary(tokenizer, model.codes), dict(saved), codes)
+
+
+# ---- Changes and places
+
+
+def read_change(caption: str, change: str) -> Changed:
+    """The caption after a change in words. Raises UserError if one of them is not understood."""
+    try:
+        return changes.change_caption(caption, changes.read(change))
+    except Ungrammatical as error:
+        raise UserError(
+            f"--change {change!r} of {caption!r} ({error})", GRAMMAR, "write it in this grammar"
+        ) from error
+    except changes.Impossible as error:
+        raise UserError(
+            f"--change {change!r} of {caption!r}: {error}",
+            "a change of a thing that the caption names once",
+            "name the thing with its colour, or give the old caption with --prompt",
+        ) from error
+
+
+def read_box(text: str) -> tuple[float, float, float, float]:
+    """ "0,0,0.5,1" -> left, top, right, bottom. Raises UserError unless it is in the picture."""
+    try:
+        left, top, right, bottom = (float(word) for word in text.split(","))
+        fits = 0 <= left < right <= 1 and 0 <= top < bottom <= 1
+    except ValueError:
+        fits = False
+    if not fits:
+        raise UserError(
+            f"--box {text}",
+            "left,top,right,bottom as shares of the side, 0 to 1",
+            "for example --box 0,0,0.5,0.5, the top left quarter",
+        )
+    return left, top, right, bottom
+
+
+def places_of(box: tuple[float, float, float, float], side: int) -> Tensor:
+    """The places of the grid that a box touches: (P,) bool."""
+    left, top, right, bottom = (value * side for value in box)
+    place = torch.arange(side)
+    across = (place + 1 > left) & (place < right)
+    down = (place + 1 > top) & (place < bottom)
+    return (down[:, None] & across[None, :]).flatten()
+
+
+def paste(original: Image.Image, painted: np.ndarray, where: Tensor, side: int) -> Image.Image:
+    """The original with the pixels of some places from another picture.
+
+    original: a square. painted: (X, X, 3) uint8. where: (P,) bool. All other pixels stay.
+    """
+    size = original.size
+    grid = (where.view(side, side).numpy() * 255).astype(np.uint8)
+    # NEAREST: a pixel belongs to a single place, wholly.
+    mask = Image.fromarray(grid).resize(size, Image.Resampling.NEAREST)
+    new = Image.fromarray(painted).resize(size, Image.Resampling.BICUBIC)
+    return Image.composite(new, original, mask)
+
+
+def save_image(path, image: Image.Image) -> None:
+    """Write a PNG, whole or not at all."""
+    with files.replacing(path) as file:
+        image.save(file, "PNG")

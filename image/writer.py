@@ -1,0 +1,310 @@
+"""A network of words and pictures at work: it paints words, repaints places, and writes captions.
+
+A picture without words is a row of [BOS] and the picture; guidance steers away from it. The length
+of a caption comes from the training captions: the network writes captions of several lengths, and
+the likeliest is kept.
+
+Shapes: B rows, L positions, P picture tokens, S side of the grid, n words with [BOS] and [EOS].
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import diffusion
+from base.config import CAPTIONS, SampleConfig
+from base.files import UserError
+from image.rows import Vocabulary, length_nats, rows_of, to_device
+from model import Cache
+from net import twin
+from net.painter import Painter, spread_order
+from net.samplers import row_generators, sample
+
+# How pictures are drawn unless a flag says otherwise: nothing here was tuned.
+PICTURES = {"sampler": "left_to_right", "steps": 16, "schedule": "cosine"}
+SHORTEST = 3  # words: [BOS], a word, [EOS]
+
+
+@dataclass
+class Painting:
+    """Painted pictures. tokens: (B, P) int64. step: (B, P), the call that wrote each token, 0 if it
+    was given. probability: (B, P), of the token when it was drawn. calls: (B,) calls of the
+    network.
+    """
+
+    tokens: Tensor
+    step: Tensor
+    probability: Tensor
+    calls: Tensor
+
+
+@dataclass
+class Said:
+    """A caption of a picture. nats: its bound given the picture, and the cost of its length."""
+
+    text: str
+    nats: float
+    words: int
+
+
+def check_prompt(model, vocabulary: Vocabulary, text: str) -> list[int]:
+    """The ids of a prompt. Raises UserError if it is empty or too long for the network."""
+    words = vocabulary.words(text)
+    room = model.config.max_length - model.side**2
+    if not SHORTEST <= len(words) <= room:
+        raise UserError(
+            f"a prompt of {len(words) - 2} tokens ({text[:40]!r})",
+            f"1 to {room - 2} tokens",
+            "write a shorter sentence",
+        )
+    return words
+
+
+# ---- Painting
+
+
+def picture_part(words: Tensor, count: int, rows: int) -> Tensor:
+    """The positions of the picture in each of `rows` rows: (rows, P) int64."""
+    words = words.repeat_interleave(rows // len(words), 0)
+    return words[:, None] + torch.arange(count, device=words.device)
+
+
+def without_words(model: Painter, words: Tensor, bos: int) -> diffusion.Denoise:
+    """A denoiser of the same rows that sees [BOS] and the picture, and no words."""
+    count = model.side**2
+
+    def denoise(tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
+        where = picture_part(words, count, len(tokens))
+        first = torch.full((len(tokens), 1), bos, device=tokens.device)
+        alone = torch.cat([first, tokens.gather(1, where)], 1)  # (B, 1 + P)
+        chosen = torch.cat([torch.zeros_like(first, dtype=torch.bool), select.gather(1, where)], 1)
+        one = torch.ones(len(tokens), dtype=torch.long, device=tokens.device)
+        return model(alone, select=chosen, words=one)
+
+    return denoise
+
+
+def without_picture(model: Painter, words: Tensor) -> diffusion.Denoise:
+    """A denoiser of the same rows that sees the words alone."""
+    width = int(words.max())
+
+    def denoise(tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
+        left = words.repeat_interleave(len(tokens) // len(words), 0)
+        chosen = select[:, :width]
+        return model(tokens[:, :width], select=chosen, lengths=left, words=left)
+
+    return denoise
+
+
+@torch.no_grad()
+def paint(
+    model: Painter,
+    vocabulary: Vocabulary,
+    objective: str,
+    prompts: list[list[int]],
+    settings: SampleConfig,
+    *,
+    start: Tensor | None = None,
+    guidance: float = 1.0,
+    spread: bool = True,
+    seed: int = 0,
+    first: int = 0,
+) -> Painting:
+    """A picture for each prompt, or the missing tokens of `start`.
+
+    prompts: ids with [BOS] and [EOS]. start: (B, P) int64 with [MASK] where the network paints;
+    None: everywhere. spread: reveal places that are far apart first, in place of the sampler's
+    order. first: the number of the first row, so that a row draws the same in any batch.
+    Raises UserError for what the twin cannot do.
+    """
+    count = model.side**2
+    rngs = row_generators(seed, len(prompts), first)
+    if start is None:
+        start = torch.full((len(prompts), count), vocabulary.mask)
+    if objective == "ar":
+        if (start != vocabulary.mask).any():
+            found = "a twin that is to repaint a part of a picture"
+            raise UserError(found, "the diffusion network", "name another --checkpoint")
+        return paint_twin(model, vocabulary, prompts, settings, guidance, rngs)
+    rows = rows_of(vocabulary, prompts, start, ["picture"] * len(prompts))
+    tokens, lengths, words, _ = to_device(rows, model.device)
+    denoise: diffusion.Denoise = model.bind_rows(lengths, words)
+    if guidance != 1.0:
+        denoise = diffusion.guide(denoise, without_words(model, words, vocabulary.bos), guidance)
+    where = picture_part(words, count, len(tokens))
+    turn = None
+    if spread:
+        turn = torch.zeros_like(tokens)
+        turn.scatter_(1, where, spread_order(model.side).to(tokens.device).expand(len(tokens), -1))
+    drawn = sample(denoise, tokens, settings, mask_id=vocabulary.mask, rngs=rngs, turn=turn)
+    where = where.cpu()
+    step = drawn.step.gather(1, where)
+    probability = drawn.log_prob.gather(1, where).exp()
+    return Painting(drawn.tokens.cpu().gather(1, where), step, probability, drawn.used)
+
+
+class GuidedTwin:
+    """The twin with guidance: each step reads the row with its words and the row without."""
+
+    def __init__(self, model: Painter, bos: int, words: int, guidance: float):
+        self.model, self.bos, self.guidance = model, bos, guidance
+        self.words = words
+        self.alone = Cache()
+
+    def __call__(self, unread: Tensor, *, select: Tensor, cache: Cache, condition: None) -> Tensor:
+        rows = torch.full((len(unread),), self.words, device=unread.device)
+        logits = self.model(unread, select=select, cache=cache, words=rows)
+        if self.guidance == 1.0:
+            return logits
+        if not self.alone.length:  # the words were read; the other row has [BOS] in their place
+            unread = torch.full_like(unread[:, :1], self.bos)
+        last = torch.ones_like(unread, dtype=torch.bool)
+        other = self.model(unread, select=last, cache=self.alone, words=torch.ones_like(rows))
+        guided = diffusion.guide(lambda *_: logits, lambda *_: other, self.guidance)
+        return guided(unread, rows, last)
+
+
+def paint_twin(
+    model: Painter,
+    vocabulary: Vocabulary,
+    prompts: list[list[int]],
+    settings: SampleConfig,
+    guidance: float,
+    rngs: list[torch.Generator],
+) -> Painting:
+    """Pictures of the twin, token by token. Prompts of one length are drawn together."""
+    count = model.side**2
+    tokens = torch.zeros(len(prompts), count, dtype=torch.long)
+    log_prob = torch.zeros(len(prompts), count)
+    for length in sorted({len(prompt) for prompt in prompts}):
+        same = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
+        drawn = twin.sample(
+            GuidedTwin(model, vocabulary.bos, length, guidance),  # type: ignore[arg-type]
+            torch.tensor([prompts[row] for row in same], device=model.device),
+            length + count,
+            eos=vocabulary.eos,
+            pad=vocabulary.pad,
+            rngs=[rngs[row] for row in same],
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        )
+        tokens[same] = drawn.tokens[:, length:].cpu()
+        log_prob[same] = drawn.log_prob[:, length:]
+    step = torch.arange(1, count + 1).expand(len(prompts), -1)
+    return Painting(tokens, step, log_prob.exp(), torch.full((len(prompts),), count))
+
+
+# ---- Captions
+
+
+def likely_lengths(histogram: list[int], count: int) -> list[int]:
+    """`count` numbers of words, at equal quantiles of the training captions', ascending."""
+    sizes = [n for n, times in enumerate(histogram) for _ in range(times) if n >= SHORTEST]
+    picks = {sizes[int((index + 0.5) / count * len(sizes))] for index in range(count)}
+    return sorted(picks)
+
+
+@torch.no_grad()
+def describe(
+    model: Painter,
+    vocabulary: Vocabulary,
+    pictures: Tensor,
+    histogram: list[int],
+    *,
+    settings: SampleConfig | None = None,
+    lengths: int = 8,
+    draws: int = 8,
+    guidance: float = 1.0,
+    seed: int = 0,
+    first: int = 0,
+) -> list[Said]:
+    """A caption for each picture (B, P) int64: the likeliest of several lengths.
+
+    histogram: of the training captions' numbers of words. lengths: how many of them are tried.
+    """
+    settings = settings or SampleConfig(**CAPTIONS)
+    chosen: list[Said | None] = [None] * len(pictures)
+    for number, size in enumerate(likely_lengths(histogram, lengths)):
+        blank = [vocabulary.bos, *[vocabulary.mask] * (size - 2), vocabulary.eos]
+        rows = rows_of(vocabulary, [blank] * len(pictures), pictures, ["words"] * len(pictures))
+        tokens, _, words, free = to_device(rows, model.device)
+        denoise: diffusion.Denoise = model.bind_rows(None, words)
+        guided = denoise
+        if guidance != 1.0:
+            guided = diffusion.guide(denoise, without_picture(model, words), guidance)
+        rngs = row_generators(seed + number, len(pictures), first)
+        drawn = sample(guided, tokens, settings, mask_id=vocabulary.mask, rngs=rngs)
+        nats = diffusion.bounds_of_one_length(
+            denoise, drawn.tokens, free[:1], vocabulary.mask, draws, seed
+        )
+        nats = nats + length_nats(histogram, words)
+        for row, value in enumerate(nats.tolist()):
+            best = chosen[row]
+            if best is None or value < best.nats:
+                text = vocabulary.text(drawn.tokens[row, :size].tolist())
+                chosen[row] = Said(text, value, size)
+    return [said for said in chosen if said is not None]
+
+
+# ---- Which places the words decide
+
+
+@torch.no_grad()
+def fall(
+    model: Painter,
+    vocabulary: Vocabulary,
+    picture: Tensor,
+    old: list[int],
+    new: list[int],
+    *,
+    draws: int = 16,
+    seed: int = 0,
+) -> Tensor:
+    """How far each token's log-probability falls when the words change from old to new: (P,).
+
+    picture: (P,) int64. The mean over `draws` random masks of half of the picture or more: with all
+    neighbours in sight the words would decide nothing, with none in sight they tell little of
+    where a thing is. Both captions meet the same masks.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    free = torch.ones(draws, len(picture), dtype=torch.bool)
+    counts = (len(picture) * (0.5 + 0.5 * diffusion.stratified(draws, rng))).ceil().long()
+    masked = diffusion.mask_exactly(free, counts, rng)
+    said = []
+    for words in (old, new):
+        rows = rows_of(vocabulary, [words] * draws, picture.expand(draws, -1), ["picture"] * draws)
+        tokens, _, number, _ = to_device(rows, model.device)
+        hidden = torch.zeros_like(tokens, dtype=torch.bool)
+        hidden[:, len(words) :] = masked.to(tokens.device)
+        share = counts.to(tokens.device) / len(picture)
+        nats, _ = diffusion.masked_losses(
+            model.bind_rows(None, number), tokens, hidden, share, vocabulary.mask
+        )
+        sums = torch.zeros(draws, len(picture))
+        sums[masked] = nats.float().cpu()
+        said.append(sums.sum(0))
+    return (said[1] - said[0]) / masked.sum(0).clamp(min=1)
+
+
+def affected(
+    score: Tensor, side: int, threshold: float, top_share: float | None, grow: int = 1
+) -> Tensor:
+    """The places whose tokens are drawn again: (P,) bool, at least one.
+
+    score: (P,) from `fall`, smoothed here over 3 × 3 places. threshold: nats. top_share: the share
+    of places with the largest fall, in place of the threshold. grow: places around them, added.
+    """
+    grid = score.view(1, 1, side, side)
+    pool = torch.nn.functional.avg_pool2d(grid, 3, 1, 1, count_include_pad=False)
+    smooth = pool.flatten()
+    least = threshold
+    if top_share is not None:
+        wanted = max(1, round(top_share * len(smooth)))
+        least = float(smooth.topk(wanted).values[-1])
+    chosen = smooth >= min(least, float(smooth.max()))
+    if grow:
+        wide = chosen.float().view(1, 1, side, side)
+        size = 2 * grow + 1
+        chosen = torch.nn.functional.max_pool2d(wide, size, 1, grow).flatten() > 0
+    return chosen

@@ -1,0 +1,136 @@
+"""One network for words and pictures: rows of words, then the tokens of a picture.
+
+    [BOS] a red star above a blue circle [EOS]  17 902 902 511 …  [PAD] [PAD]
+    segment 0, n words                          segment 1, P = S·S picture tokens, row by row
+
+The picture follows the words at once, so that padding is at the end of the row, for the denoiser
+and the causal twin alike. A segment that is absent is not in the row: without words the row is
+[BOS] and the picture, without a picture it ends with the words. So nobody attends to it.
+
+One vocabulary holds both: the codes of pictures are the ids 0 .. C - 1, a word's id is C plus its
+id in the tokenizer. So [PAD], [BOS] and [MASK] are still the last ids, and are never written. Where
+a place is in the other segment, the logit is minus infinity.
+
+The network is told the number of words, `words`, and takes the rest of a row for its picture. A
+picture's place is added to its token: a learned vector of its row, and one of its column. They
+start larger than the tokens' embeddings: without a strong place code captions learn no relations
+(docs/log/captions.md). Each segment has a vector too.
+
+Shapes: B rows, L positions, D width, P places of a picture, S its side, M selected, V' ids.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from base.config import ModelConfig
+from model import WEIGHT_STD, Cache, Denoiser, KeysValues
+
+PLACE_STD = 4 * WEIGHT_STD  # of a row's or a column's vector at the start
+
+
+class Painter(Denoiser):
+    """Rows of words and a picture -> logits over the ids of each place's own segment."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config)
+        self.side, self.codes = config.picture_side, config.picture_codes
+        self.row = nn.Embedding(self.side, config.d_model)
+        self.column = nn.Embedding(self.side, config.d_model)
+        self.segment = nn.Embedding(2, config.d_model)
+        for code in (self.row, self.column):
+            nn.init.normal_(code.weight, std=PLACE_STD)
+        nn.init.normal_(self.segment.weight, std=WEIGHT_STD)
+
+    def places(self, length: int, words: Tensor, first: int = 0) -> Tensor:
+        """Each position's place in its picture; below 0 for words: (B, length) int64.
+
+        words: (B,) number of words of each row. first: the position of the first column.
+        """
+        position = torch.arange(first, first + length, device=words.device)
+        return position - words[:, None]
+
+    def inputs_of(self, tokens: Tensor, place: Tensor) -> Tensor:
+        """What the blocks read: tokens, their segment, and at picture places where they are.
+
+        tokens, place: (B, L) -> (B, L, D).
+        """
+        is_picture = place >= 0
+        # Padding behind a picture has a place too far; it is never attended to.
+        inside = place.clamp(0, self.side**2 - 1)
+        where = self.row(inside // self.side) + self.column(inside % self.side)
+        x = self.embedding(tokens) + self.segment(is_picture.long())
+        return x + where * is_picture[..., None]
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        lengths: Tensor | None = None,
+        share: Tensor | None = None,
+        condition: list[KeysValues] | None = None,
+        select: Tensor | None = None,
+        cache: Cache | None = None,
+        attend: Tensor | None = None,
+        inputs: Tensor | None = None,
+        words: Tensor | None = None,
+    ) -> Tensor:
+        """As `Denoiser.forward`. words: (B,) or (B / n,) words of each row; None: all are words.
+
+        Returns float32 logits (B, L, V') or (M, V'), minus infinity outside of the segment. The
+        twin's logits are of the next position, so they are of the next position's segment.
+        """
+        if words is None:
+            words = torch.full((len(tokens),), self.config.max_length, device=tokens.device)
+        words = words.repeat_interleave(len(tokens) // len(words), 0)
+        place = self.places(tokens.shape[1], words, cache.position if cache else 0)
+        if inputs is None:
+            inputs = self.inputs_of(tokens, place)
+        x = self.trunk(tokens, lengths, share, condition, cache, attend, inputs)  # (B, L, D)
+        of_picture = place + int(self.config.causal) >= 0
+        if select is not None:
+            x, of_picture = x[select], of_picture[select]
+        output = self.embedding.weight[: self.config.output_size]  # (V', D)
+        logits = (x @ output.T).float()
+        is_code = torch.arange(self.config.output_size, device=tokens.device) < self.codes
+        return logits.masked_fill(is_code != of_picture[..., None], -torch.inf)
+
+    def bind_rows(
+        self, lengths: Tensor | None, words: Tensor
+    ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """A `diffusion.Denoise` of rows with these numbers of tokens and of words, (B,) each."""
+
+        def denoise(tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
+            return self(tokens, share=share, select=select, lengths=lengths, words=words)
+
+        return denoise
+
+
+def spread_order(side: int) -> Tensor:
+    """The turn of each place of a picture, far apart places early: (P,) int64, 0 for the first.
+
+    Halton's points in bases 2 and 3 visit the places (arXiv 2503.17076). A place's turn is that of
+    the first point in it.
+    """
+    turn = torch.full((side * side,), -1)
+    number, count = 0, 0
+    while count < side * side:
+        number += 1
+        row = int(radical_inverse(number, 2) * side)
+        column = int(radical_inverse(number, 3) * side)
+        place = row * side + column
+        if turn[place] < 0:
+            turn[place] = count
+            count += 1
+    return turn
+
+
+def radical_inverse(number: int, base: int) -> float:
+    """The digits of a number mirrored at the point: 6 is 110 in base 2, so 0.011 = 0.375."""
+    result, digit = 0.0, 1.0 / base
+    while number:
+        number, rest = divmod(number, base)
+        result += rest * digit
+        digit /= base
+    return result

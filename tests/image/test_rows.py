@@ -1,0 +1,66 @@
+"""Rows of words and pictures: what stands where, what is free, shares of a step, a function of (seed, step)."""
+
+import collections
+import math
+
+import pytest
+import torch
+
+from image.rows import WAYS, PairBatches, Pairs, length_nats, rows_of
+from tests.making.painted import CODES, make_pictures
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return Pairs(make_pictures(tmp_path_factory.mktemp("rows")), "train")
+
+
+def test_a_row_of_each_way(pairs):
+    vocabulary, caption = pairs.vocabulary, pairs.captions[0][0]
+    rows = rows_of(vocabulary, [caption] * 5, pairs.pictures[:1].expand(5, -1), WAYS)
+    n, picture = len(caption), pairs.pictures[0].tolist()
+    assert rows["lengths"].tolist() == [n + 9, n + 9, n + 9, 10, n]
+    assert rows["words"].tolist() == [n, n, n, 1, n]
+    counted = {
+        "picture": 9,
+        "words": n - 1,
+        "both": n + 8,
+        "picture_alone": 9,
+        "words_alone": n - 1,
+    }
+    for number, way in enumerate(WAYS):
+        tokens, free = rows["tokens"][number], rows["free"][number]
+        words = [vocabulary.bos] if way == "picture_alone" else caption
+        expected = words + ([] if way == "words_alone" else picture)
+        assert tokens[: len(expected)].tolist() == expected
+        assert (tokens[len(expected) :] == vocabulary.pad).all() and not free[len(expected) :].any()
+        assert free.sum() == counted[way] and not free[0]
+    assert min(caption) >= CODES and vocabulary.text(caption) == pairs.texts[0][0]
+    assert vocabulary.mask == vocabulary.size - 1 and vocabulary.output_size == vocabulary.pad
+
+
+def test_steps_are_a_function_of_seed_and_step(pairs):
+    shares = {"picture": 0.5, "words": 0.25, "picture_alone": 0.25}
+    batches = PairBatches(pairs, shares, 8, 2, seed=3)
+    there = batches(5)
+    again = PairBatches(pairs, shares, 8, 2, seed=3)(5)
+    assert all(torch.equal(a["tokens"], b["tokens"]) for a, b in zip(there, again, strict=True))
+    assert [len(part["tokens"]) for part in there] == [4, 4]
+    assert there[0]["weight"] == there[0]["free"].sum()
+    drawn = sum((part["words"] == 1).sum().item() for part in there)
+    assert drawn == 2  # a quarter of 8 rows: shares are met as nearly as they can be
+
+
+def test_every_picture_once_an_epoch(pairs):
+    batches = PairBatches(pairs, {"both": 1.0}, 4, 1, seed=0)
+    seen = collections.Counter()
+    for step in range(batches.epoch_steps):
+        seen.update(batches.numbers_of(step).tolist())
+    assert set(seen.values()) == {1} and len(seen) == 12
+
+
+def test_a_length_costs_what_its_histogram_says():
+    assert torch.allclose(
+        length_nats([0, 3], torch.tensor([1, 9])),
+        torch.tensor([math.log(5 / 4), math.log(5)]).double(),
+    )

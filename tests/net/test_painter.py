@@ -1,0 +1,115 @@
+"""The painter: vocabularies apart, padding unseen, three chains that sum to 1, places far apart early."""
+
+import itertools
+
+import pytest
+import torch
+
+from base.config import ModelConfig
+from base.files import UserError
+from image.rows import Vocabulary
+from net import painter, samplers, soft_masks
+from net.painter import spread_order
+from tests.making.painted import make_painter
+
+
+class TinyTokenizer:
+    """Two words and the special tokens."""
+
+    vocab_size, output_size = 7, 4
+    eos, unk, pad, bos, mask = range(2, 7)
+
+
+TINY = Vocabulary(TinyTokenizer(), codes=2)  # codes 0, 1; words 2, 3; eos 4, unk 5, pad, bos, mask
+
+
+def tiny(causal: bool = False):
+    return make_painter(TINY, causal, picture_side=2, max_length=8)
+
+
+def test_each_place_has_its_own_vocabulary():
+    tokens = torch.tensor([[TINY.bos, 2, TINY.eos, 0, 1, TINY.mask, 0]])
+    words = torch.tensor([3])
+    logits = tiny()(tokens, words=words)[0]
+    assert logits.shape[1] == TINY.output_size  # no [PAD], [BOS] or [MASK] at all
+    assert torch.isfinite(logits[3:, :2]).all() and (logits[3:, 2:] == -torch.inf).all()
+    assert torch.isfinite(logits[:3, 2:]).all() and (logits[:3, :2] == -torch.inf).all()
+    ahead = tiny(causal=True)(tokens, words=words)[0]  # the twin's logits are of the next place
+    assert (ahead[2:, 2:] == -torch.inf).all() and (ahead[:2, :2] == -torch.inf).all()
+
+
+def test_a_row_alone_is_a_row_in_a_batch():
+    short, long = [TINY.bos, 2, TINY.eos, 0, 1, 1, 0], [TINY.bos, 2, 3, TINY.eos, 1, 0, 0, 1]
+    batch = torch.tensor([[*short, TINY.pad], long])
+    lengths, words = torch.tensor([7, 8]), torch.tensor([3, 4])
+    for causal in (False, True):
+        model = tiny(causal)
+        together = model(batch, lengths=lengths, words=words)[0, :7]
+        alone = model(torch.tensor([short]), words=words[:1])[0]
+        assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_a_place_is_seen():
+    """The same tokens at other places are another picture, and rows differ from columns."""
+    model, words = tiny(), torch.tensor([3])
+    select = torch.zeros(1, 7, dtype=torch.bool)
+    select[0, 1] = True
+    seen = []
+    for picture in ([1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]):
+        tokens = torch.tensor([[TINY.bos, TINY.mask, TINY.eos, *picture]])
+        seen.append(model(tokens, words=words, select=select))
+    for one, other in itertools.combinations(seen, 2):
+        assert not torch.allclose(one, other, atol=1e-3)
+
+
+@pytest.mark.parametrize("free", [[1, 3, 4, 5, 6], [3, 4, 5, 6], [1]], ids=["both", "paint", "say"])
+def test_a_chain_sums_to_one(free):
+    """Every filling of the free places, by the likelihood of one order: their sum is 1."""
+    choices = [range(2, 6) if place < 3 else range(2) for place in free]
+    rows = torch.tensor([[TINY.bos, 2, TINY.eos, 0, 1, 1, 0]]).repeat(
+        4 ** (1 in free) * 2 ** sum(p > 2 for p in free), 1
+    )
+    rows[:, free] = torch.tensor(list(itertools.product(*choices)))
+    start = rows.clone()
+    start[:, free] = TINY.mask
+    denoise = tiny().bind_rows(None, torch.full((len(rows),), 3))
+    drawn = samplers.sample(
+        denoise,
+        start,
+        samplers.SampleConfig(sampler="left_to_right", steps=len(free)),
+        mask_id=TINY.mask,
+        rngs=samplers.row_generators(0, len(rows)),
+        target=rows,
+    )
+    total = drawn.log_prob[:, free].double().sum(1).exp().sum()
+    assert abs(total.item() - 1) < 1e-4
+
+
+def test_spread_order():
+    turn = spread_order(12)
+    assert sorted(turn.tolist()) == list(range(144))
+    first = turn.argsort()[:8]
+    places = torch.stack([first // 12, first % 12], 1).double()
+    apart = torch.cdist(places, places) + 99 * torch.eye(8)
+    assert apart.min() > 2  # eight places in raster order would be neighbours
+
+
+def test_the_turn_decides_the_order():
+    row = torch.full((1, 9), 9)
+    turn = torch.tensor([[4, 3, 0, 8, 7, 1, 2, 6, 5]])
+    drawn = samplers.sample(
+        lambda tokens, share, select: torch.zeros(int(select.sum()), 9),
+        row,
+        samplers.SampleConfig(sampler="left_to_right", steps=9),
+        mask_id=9,
+        rngs=samplers.row_generators(0, 1),
+        turn=turn,
+    )
+    assert torch.equal(drawn.step, turn + 1)
+
+
+def test_the_checkpoint_decides():
+    config = make_painter(TINY, picture_side=2).config
+    assert isinstance(soft_masks.build(config), painter.Painter)
+    with pytest.raises(UserError, match="room for words"):
+        ModelConfig(max_length=9, picture_side=3, picture_codes=5)

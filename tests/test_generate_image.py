@@ -1,0 +1,71 @@
+"""Painting, captioning and editing as a user runs them; each picture is the same in any batch."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import generate_image
+from base.files import UserError
+
+
+def run(painted, out, *flags: str):
+    where = ["--checkpoint", str(painted.painter), "--data_dir", str(painted.data)]
+    more = ["--out", str(out), "--device", "cpu", "--threads", "1", "--steps", "3"]
+    generate_image.main([*where, *more, *flags])
+
+
+def pixels(path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_pictures_of_a_prompt(painted, tmp_path, capsys):
+    prompt = ["--prompt", "a red star above a blue circle"]
+    judged = ["--reader", str(painted.reader), "--html", str(tmp_path / "page.html")]
+    run(painted, tmp_path / "two", *prompt, "--num_samples", "2", *judged)
+    said = capsys.readouterr().out
+    assert said.count("(false)") == 2 and "not so: red star" in said
+    assert (tmp_path / "page.html").read_text().count("<article") == 2
+    run(painted, tmp_path / "one", *prompt)
+    first, second = (pixels(tmp_path / "two" / f"00{n}.png") for n in range(2))
+    assert first.shape == (24, 24, 3) and (first != second).any()
+    assert (pixels(tmp_path / "one" / "000.png") == first).all()
+    assert "not judged: no --reader" in capsys.readouterr().err
+
+
+def test_words_outside_of_the_grammar(painted, tmp_path, capsys):
+    run(painted, tmp_path, "--prompt", "a very red star", "--reader", str(painted.reader))
+    assert "outside of the grammar" in capsys.readouterr().out and (tmp_path / "000.png").exists()
+
+
+def test_an_edit_and_a_caption(painted, tmp_path, capsys):
+    picture = np.random.default_rng(0).integers(0, 255, (24, 24, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "x.png")
+    words = ["--prompt", "a red star above a blue circle", "--change", "the star is green"]
+    image = ["--image", str(tmp_path / "x.png")]
+    page = ["--html", str(tmp_path / "page.html")]
+    run(painted, tmp_path / "out", *image, *words, "--box", "0,0,0.3,0.3", *page)
+    after = pixels(tmp_path / "out" / "x_000.png")
+    assert (after[8:] == picture[8:]).all() and (after[:8, :8] != picture[:8, :8]).any()
+    assert "a green star above a blue circle" in capsys.readouterr().out
+    assert "drawn again" in (tmp_path / "page.html").read_text()
+    run(painted, tmp_path / "out", "--caption", str(tmp_path / "x.png"))
+    assert "nats/token" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "flags, problem",
+    [
+        ([], "nothing to do"),
+        (["--caption", "x.png", "--prompt", "a star"], "one job at a time"),
+        (["--prompt", "a star", "--change", "the star is green"], "add --image"),
+        (["--image", "x.png", "--prompt", "a star"], "without a change"),
+        (["--image", "x.png", "--change", "x", "--box", "0,0,3,3"], "as shares of the side"),
+        (["--caption", "missing.png"], "missing.png"),
+        (["--prompt", "star " * 200], "a prompt of"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_refusals(painted, tmp_path, flags, problem):
+    with pytest.raises(UserError, match=problem):
+        run(painted, tmp_path / "out", *flags)
+    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True

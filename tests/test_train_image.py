@@ -1,0 +1,60 @@
+"""Training on words and pictures: a run resumes to the bit, directions, refusals, evaluation of the result."""
+
+import pytest
+
+import evaluate
+import train_image
+from base.files import UserError
+from loop import checkpoint
+from net.painter import Painter
+from tests.making.painted import make_pictures, train
+from tests.making.runs import content
+
+
+def test_a_resumed_run_is_a_straight_run(painted, tmp_path):
+    train(painted.data, tmp_path / "straight", "--max_steps", "6")
+    with pytest.MonkeyPatch.context() as patch:
+        # Stopped after three steps, with the schedule of six.
+        patch.setattr("loop.run.Run.is_over", property(lambda run: run.step >= 3))
+        train(painted.data, tmp_path / "two", "--max_steps", "6")
+    train(painted.data, tmp_path / "two", "--max_steps", "6", "--resume")
+    for part in ("weights", "averaged"):
+        one, other = (content(tmp_path / name, "resume.pt")[part] for name in ("straight", "two"))
+        assert all((one[name] == other[name]).all() for name in one)
+
+
+def test_the_checkpoint_says_what_it_is(painted):
+    model, tokenizer, saved = checkpoint.open_model(painted.painter)
+    assert isinstance(model, Painter) and not model.config.causal and saved["kind"] == "image"
+    assert model.config.output_size == 9 + tokenizer.output_size
+    assert checkpoint.open_model(painted.twin)[0].config.causal
+
+
+def test_bounds_by_evaluate(painted, tmp_path, capsys):
+    words = ["--data_dir", str(painted.data), "--device", "cpu", "--threads", "1"]
+    evaluate.main(["--checkpoint", str(painted.painter), *words, "--images", "2", "--draws", "2"])
+    assert "p(words given picture)" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--samplers for a checkpoint of kind image"):
+        evaluate.main(["--checkpoint", str(painted.painter), *words, "--samplers", "margin"])
+
+
+def test_one_direction_and_a_start(painted, tmp_path, capsys):
+    flags = ["--directions", "to_words", "--init_from", str(painted.painter)]
+    run = train(painted.data, tmp_path / "words", *flags)
+    assert checkpoint.load(run)["flags"]["directions"] == "to_words"
+    assert "from" in capsys.readouterr().err
+
+
+def test_refusals(painted, tmp_path):
+    other = make_pictures(tmp_path / "other", count=6)
+    run = tmp_path / "run"
+    train(painted.data, run)
+    with pytest.raises(UserError, match="other pictures"):
+        train(other.folder, run, "--resume", "--max_steps", "8")
+    with pytest.raises(UserError, match="another model"):
+        train(painted.data, run, "--resume", "--layers", "2")
+    with pytest.raises(UserError, match="reads the words first"):
+        train(painted.data, tmp_path / "x", "--objective", "ar", "--directions", "to_words")
+    with pytest.raises(UserError, match="run prep_image_tokens.py"):
+        train_image.main(["--data_dir", str(tmp_path / "nothing"), "--out", str(tmp_path / "y")])
+    assert not (tmp_path / "x").exists() and not (tmp_path / "y").exists()

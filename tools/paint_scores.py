@@ -1,0 +1,237 @@
+"""Whether painted pictures show what their words say, and whether edits change what they should.
+
+Reads   checkpoints of train_image.py (--checkpoint, --twin), their folder of picture tokens, and an
+        independent reader, which was trained on true pictures alone
+Writes  a table on the screen; with --json FILE all figures
+
+On a laptop:
+    python -m tools.paint_scores --checkpoint checkpoints_image/best.pt --prompts 20 --edits 10 \\
+        --reader runs/picture_reader/reader.safetensors --step_counts 8
+For real, all prompts of three splits, next to the twin:
+    python -m tools.paint_scores --checkpoint checkpoints_image/best.pt \\
+        --twin checkpoints_image_ar/best.pt --json scores.json
+
+The reader is not perfect. So its figures on true pictures, and on true pictures that went through
+the tokens, stand above the figures of painted pictures: they are the ceiling.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from base import files, flags, images, metrics
+from base.config import RECHECKING, SampleConfig
+from base.flags import setting
+from image import drawn, studio, tokenisers, writer
+from image.data import PictureData
+from image.scores import claim_figures, seen_figures
+from image.studio import Brush, Finding, Studio
+from loop import checkpoint, hardware, progress
+from worlds import changes
+from worlds.judge import holds
+from worlds.reader import parse
+from worlds.scenes import Scene, scene_from_dict
+
+COLUMNS = ("truthful", "exact", "claims", "recall", "colour", "shape")
+
+
+@dataclass
+class Options:
+    """What is scored."""
+
+    checkpoint: str | None = setting(None, "a network; none: the newest below this folder")
+    twin: str | None = setting(None, "its twin, which is scored too", metavar="FILE")
+    reader: str = setting(
+        "runs/picture_reader/reader.safetensors", "the independent reader", metavar="FILE"
+    )
+    data_dir: str = setting("data_image_tokens", "folder of picture tokens", metavar="FOLDER")
+    splits: str = setting("val,held_pair,held_relation", "splits with commas between them")
+    prompts: int = setting(100, "prompts of each split: first captions; 0: all", at_least=0)
+    step_counts: str = setting("8,16,64", "calls of the network: numbers with commas")
+    edits: int = setting(100, "changes of val's pictures; 0: none", at_least=0)
+    guidance: float = setting(2.0, "away from a picture of no words; 1 means no guidance")
+    raster: bool = setting(False, "left_to_right: row by row, in place of far places first")
+    batch_size: int = setting(25, "pictures at one time; it does not change them", at_least=1)
+    json: str | None = setting(None, "write all figures here", metavar="FILE")
+    seed: int = setting(0, "decides the pictures", at_least=0)
+    device: str = setting("auto", "auto, cpu, cuda, mps")
+    threads: int = setting(0, "CPU threads; 0 means torch's own choice", at_least=0)
+
+    def __post_init__(self):
+        flags.check(self)
+        flags.numbers("step_counts", self.step_counts)
+
+
+def parse_args(argv):
+    parser = flags.Parser(__doc__)
+    parser.add_settings(Options)
+    skip = ("steps", "carry", "block_size", *RECHECKING)
+    parser.add_settings(SampleConfig, skip=skip, **sampling())
+    return parser.parse_args(argv)
+
+
+def sampling() -> dict:
+    """How pictures are drawn, without the number of calls."""
+    return {name: value for name, value in writer.PICTURES.items() if name != "steps"}
+
+
+class Eyes:
+    """The reader on pictures of any size."""
+
+    def __init__(self, path: str, device: torch.device):
+        self.reader = tokenisers.open_reader(path, device)
+
+    def read(self, pictures: np.ndarray | list) -> list[Scene]:
+        """Pictures (B, X, X, 3) uint8 -> the scenes that they show."""
+        side = self.reader.config.side
+        small = [images.resize_crop(Image.fromarray(np.asarray(p)), side) for p in pictures]
+        return self.reader.read(tokenisers.to_pixels(np.stack(small), self.reader.device))
+
+
+def figures(captions: list[str], seen: list[Scene], true: list[Scene]) -> dict:
+    """What the words claim of the scenes seen, and what was seen of the true scenes.
+
+    A painted picture need not be the true scene, so places are no error of it: `recall`, `colour`
+    and `shape` are meant for true pictures.
+    """
+    return claim_figures(captions, seen) | {"seen": seen_figures(seen, true)}
+
+
+def paint_all(opened: Studio, prompts: list[str], brush: Brush, size: int, name: str) -> np.ndarray:
+    """A picture for each prompt: (N, X, X, 3) uint8."""
+    painted = []
+    for first in progress.bar(range(0, len(prompts), size), name, unit="batch", leave=False):
+        drawing = opened.paint(prompts[first : first + size], brush, first=first)
+        painted.append(opened.pixels(drawing.tokens))
+    return np.concatenate(painted)
+
+
+def score_split(
+    opened: dict[str, Studio], data: PictureData, split: str, eyes: Eyes, options: Options, brush
+) -> dict[str, dict]:
+    """{source: figures} of a split: the ceilings, then each network at each number of calls."""
+    records = data.records(split)
+    count = options.prompts or len(records)
+    records = records[:count]
+    prompts = [record["captions"][0] for record in records]
+    true = [scene_from_dict(record["scene"]) for record in records]
+    first = next(iter(opened.values()))
+    tokens = torch.from_numpy(np.asarray(data.tokens(split)[:count]).astype(np.int64))
+    originals = np.stack([drawn.picture(scene, first.codes.config.side) for scene in true])
+    result = {"true pictures": figures(prompts, eyes.read(originals), true)}
+    result["true tokens"] = figures(prompts, eyes.read(first.pixels(tokens)), true)
+    for name, network in opened.items():
+        steps = flags.numbers("step_counts", options.step_counts)
+        if network.objective == "ar":  # one token per call
+            steps = [network.side**2]
+        for calls in steps:
+            own = replace(brush, settings=replace(brush.settings, steps=calls))
+            label = f"{name}, {calls} calls"
+            painted = paint_all(network, prompts, own, options.batch_size, f"{split}: {label}")
+            result[label] = figures(prompts, eyes.read(painted), true)
+    return result
+
+
+def score_edits(opened: Studio, data: PictureData, eyes: Eyes, options: Options, brush) -> dict:
+    """Changes of val's pictures, one each, by the places that the network finds.
+
+    changed: the changed claims are true. kept: all other claims are true. both. before: all claims
+    of the old caption were true of the old picture, by the same reader. same: of the tokens outside
+    of the places, the share that is unchanged. again: share of the tokens drawn again.
+    """
+    rng = np.random.default_rng(options.seed)
+    rows: dict[str, list[float]] = {}
+    records, tokens = data.records("val"), data.tokens("val")
+    for number in progress.bar(range(len(records)), "edits", leave=False):
+        if len(rows.get("both", [])) == options.edits:
+            break
+        caption = records[number]["captions"][0]
+        texts = changes.possible(caption, rng)
+        if not texts:
+            continue
+        changed = changes.change_caption(caption, changes.read(texts[0]))
+        row = torch.from_numpy(np.asarray(tokens[number]).astype(np.int64))
+        where = opened.fallen(row, caption, changed.new, Finding(), options.seed)
+        drawing = opened.edit(row, where, changed.new, brush, number)
+        scene = scene_from_dict(records[number]["scene"])
+        original = drawn.picture(scene, opened.codes.config.side)
+        painted = opened.pixels(drawing.tokens)[0]
+        after = studio.paste(Image.fromarray(original), painted, where, opened.side)
+        old, new = eyes.read([original, np.asarray(after)])
+        is_changed = all(holds(claim, new) for claim in changed.changed)
+        is_kept = all(holds(claim, new) for claim in changed.kept)
+        found = {
+            "changed": is_changed,
+            "kept": is_kept,
+            "both": is_changed and is_kept,
+            "before": all(holds(claim, old) for claim in parse(caption)),
+            "same": float((drawing.tokens[0] == row)[~where].double().mean()),
+            "again": float(where.double().mean()),
+        }
+        for name, value in found.items():
+            rows.setdefault(name, []).append(float(value))
+    return summary(rows)
+
+
+def summary(rows: dict[str, list[float]]) -> dict:
+    """The mean of each figure of the edits; of yes and no, its interval too."""
+    result: dict = {"edits": len(next(iter(rows.values()), []))}
+    for name, values in rows.items():
+        result[name] = float(np.mean(values))
+        if name in ("changed", "kept", "both", "before"):
+            result[f"{name}_ci95"] = metrics.share_interval(int(sum(values)), len(values))
+    return result
+
+
+def lines(result: dict) -> list[str]:
+    """What is printed: a table of each split in percent, and a line about the edits."""
+    table = [["split", "pictures", *COLUMNS]]
+    for split, sources in result["splits"].items():
+        for name, row in sources.items():
+            cells = []
+            for column in COLUMNS:
+                values = row if column in row else row["seen"]
+                is_true = name.startswith("true")
+                shown = column in row or is_true
+                cells.append(metrics.interval(values, column, scale=100, digits=1) if shown else "")
+            table.append([split, name, *cells])
+    printed = [metrics.markdown(table)]
+    if result.get("edits", {}).get("edits"):
+        edits = result["edits"]
+        parts = [f"{edits['edits']} edits"]
+        for name in ("changed", "kept", "both", "before", "same", "again"):
+            parts.append(f"{name} {metrics.interval(edits, name, scale=100, digits=1)}")
+        printed.append("  ".join(parts))
+    return printed
+
+
+def main(argv=None):
+    arguments = parse_args(argv)
+    options = flags.resolve(Options, arguments)
+    settings = flags.resolve(SampleConfig, arguments, sampling())
+    if options.json:
+        files.writable_folder(Path(options.json).parent)
+    torch.set_num_threads(options.threads or torch.get_num_threads())
+    device = hardware.choose_device(options.device)
+    path = options.checkpoint or checkpoint.newest(("image",))
+    opened = {"model": studio.open_studio(path, options.data_dir, device)}
+    if options.twin:
+        opened["twin"] = studio.open_studio(options.twin, options.data_dir, device)
+    data, eyes = PictureData(options.data_dir), Eyes(options.reader, device)
+    brush = Brush(settings, options.guidance, options.raster, options.seed)
+    result: dict = {"checkpoint": str(path), "settings": flags.to_dict(settings), "splits": {}}
+    for split in options.splits.split(","):
+        result["splits"][split] = score_split(opened, data, split, eyes, options, brush)
+    if options.edits and opened["model"].objective == "diffusion":
+        result["edits"] = score_edits(opened["model"], data, eyes, options, brush)
+    for line in lines(result):
+        print(line)
+    if options.json:
+        files.write_json(options.json, result)
+
+
+if __name__ == "__main__":
+    files.run(main)

@@ -1,0 +1,120 @@
+"""Train one network of words and pictures, or its autoregressive twin, on picture tokens.
+
+Reads   data_image_tokens/ (--data_dir): a folder of drawn scenes as picture tokens
+Writes  checkpoints_image/ (--out): config.json, log.jsonl, best.pt, last.pt, resume.pt, samples/
+
+A trial on a laptop:
+    python train_image.py --max_steps 100 --eval_every 50
+For real, a run that is fitted to 100 minutes:
+    python train_image.py --minutes 100
+The twin, which writes words first and then the picture, row by row:
+    python train_image.py --objective ar --out checkpoints_image_ar
+Control networks of one direction:
+    python train_image.py --directions to_picture --out runs/to_picture
+    python train_image.py --directions to_words --out runs/to_words
+
+The network paints a picture of words, writes the words of a picture, or both together.
+"""
+
+from dataclasses import dataclass, replace
+
+from base import config, files, flags
+from base.config import ModelConfig, TrainConfig
+from base.flags import setting
+from image.data import PictureData
+from image.objective import ImageRun, make_eval, make_loss, make_preview
+from image.rows import PairBatches, Pairs
+from loop import checkpoint, distributed, fit, hardware, recipe
+from loop.batches import with_noise
+from net import adapters, soft_masks
+
+ROOM = 4  # words that a prompt may be longer than the longest training caption
+
+
+@dataclass
+class ImageStart:
+    """Data and start."""
+
+    data_dir: str = setting("data_image_tokens", "folder of picture tokens", metavar="FOLDER")
+    model_config: str = setting("image", "named size", choices=config.NAMED_SIZES)
+    init_from: str | None = setting(
+        None, "start from this checkpoint's weights of the same tokens", metavar="FILE"
+    )
+
+    def __post_init__(self):
+        flags.check(self)
+
+
+def parse_args(argv):
+    parser = flags.Parser(__doc__)
+    parser.add_settings(recipe.RunFolder, out="checkpoints_image")
+    parser.add_settings(ImageStart)
+    parser.add_settings(ImageRun)
+    # The folder and the objective decide what is skipped.
+    skip = ("vocab_size", "output_size", "causal", "block_sizes", "soft_masks")
+    skip += ("time_conditioning", *config.OF_CAPTIONERS, *config.OF_PAINTERS)
+    parser.add_settings(ModelConfig, skip=skip)
+    parser.add_settings(TrainConfig, max_steps=1600, batch_size=32, eval_every=200, save_every=200)
+    return parser.parse_args(argv)
+
+
+def read_data(setup: recipe.Setup, start: ImageStart, own: ImageRun):
+    """The architecture, the folder and both splits.
+
+    Raises UserError if a resumed run had other data or another model.
+    """
+    data = PictureData(start.data_dir)
+    train = Pairs(data, "train")
+    size = {"max_length": train.longest + ROOM + train.pictures.shape[1]}
+    asked = setup.model_config(size | config.named_size(start.model_config))
+    model_config = replace(
+        asked,
+        vocab_size=train.vocabulary.size,
+        output_size=train.vocabulary.output_size,
+        causal=own.objective == "ar",  # the twin is the same class, run causally
+        picture_side=data.grid,
+        picture_codes=data.codes,
+    )
+    if setup.resume:
+        current, run = data.meta["fingerprint"], setup.resume["data"]["fingerprint"]
+        recipe.refuse_other_data(start.data_dir, "pictures", [current], [run])
+        recipe.refuse_other_model(setup.resume, model_config, own.objective)
+    return model_config, data, train, Pairs(data, "val")
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    setup = recipe.read_run(args, kinds=("image",))
+    start, own, cfg = setup.own(ImageStart), setup.own(ImageRun), setup.train_config()
+    own.check_twin()
+    model_config, data, train, held_out = read_data(setup, start, own)
+    adapters.check_start(model_config, bool(start.init_from or setup.resume))
+    device = recipe.begin(setup, cfg, own, model_config, cfg)
+    model = soft_masks.build(model_config).to(device)
+    if start.init_from and not setup.resume:
+        checkpoint.start_from(model, start.init_from, data.tokenizer.fingerprint)
+    statistics = {"row_lengths": train.histogram()}
+    about = recipe.about("image", own.objective, model_config, data, statistics, own)
+    batches = PairBatches(train, own.shares(), cfg.batch_size, cfg.accumulate, cfg.seed)
+    distributed.say(
+        f"data: {len(train):,} pictures of {data.grid} x {data.grid} tokens of {data.codes} codes, "
+        f"{batches.epoch_steps:,} steps per epoch"
+    )
+    with hardware.short_attention(device):
+        metrics = fit.fit(
+            model,
+            make_loss(own, train.vocabulary.mask, data.codes),
+            with_noise(batches, cfg.seed),
+            cfg,
+            setup.out,
+            about=about,
+            eval_fn=make_eval(own, held_out, statistics),
+            preview_fn=make_preview(own, cfg.seed, held_out, statistics),
+            resume=setup.resume,
+        )
+    words = ["--data_dir", start.data_dir, "--prompt", "a red star above a blue circle"]
+    recipe.end(setup.out, metrics, "generate_image.py", words)
+
+
+if __name__ == "__main__":
+    files.run(main)
