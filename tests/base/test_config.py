@@ -1,26 +1,13 @@
-"""Shared settings: named sizes, rules between fields, parts of a job."""
+"""Shared settings: rules between fields, parts of a job."""
 
 import pytest
 
 from base import config
-from base.config import CAPTIONS, NAMED_SIZES, ModelConfig, SampleConfig, TrainConfig
+from base.config import CAPTIONS, SampleConfig, TrainConfig
 from base.files import UserError
 
 
-@pytest.mark.parametrize("name", NAMED_SIZES)
-def test_every_named_size_is_a_model(name):
-    size = config.named_size(name)
-    assert ModelConfig(**size).layers == size["layers"]
-
-
-def test_a_misspelt_size_gets_a_suggestion():
-    with pytest.raises(UserError, match="expected tiny"):
-        config.named_size("tinny")
-
-
 def test_rules_between_fields():
-    with pytest.raises(UserError, match="d_model 100 with 8 heads"):
-        ModelConfig(d_model=100, heads=8)
     with pytest.raises(UserError, match="--batch_size 10 with --accumulate 3"):
         TrainConfig(batch_size=10, accumulate=3)
 
