@@ -66,7 +66,8 @@ def save(path, kind: Kind, model: nn.Module, command: str) -> None:
 
     weights = {}
     for name, value in model.state_dict().items():
-        weights[name] = value.detach().cpu().half().contiguous()
+        if value.is_floating_point():  # batch norm's counters are whole numbers, and unused
+            weights[name] = value.detach().cpu().half().contiguous()
     about = {
         "kind": kind.name,
         "config": flags.to_dict(model.config),
@@ -98,7 +99,11 @@ def open_network(path, kind: Kind, device: str | torch.device) -> Any:
         if not is_within_reason(config, weights):
             raise wrong
         model = kind.network(config)
-        model.load_state_dict({name: value.float() for name, value in weights.items()})
+        own = model.state_dict()
+        if {name for name in own if own[name].is_floating_point()} != weights.keys():
+            raise wrong
+        # Not strict: counters are not stored.
+        model.load_state_dict({name: weights[name].float() for name in weights}, strict=False)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise wrong from error
     return quick(model.to(device)).eval()

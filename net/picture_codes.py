@@ -173,6 +173,10 @@ class PictureCodes(nn.Module):
             *(Residual(wide) for _ in range(config.blocks)),
             ChannelNorm(wide),
             nn.Conv2d(wide, K, 1),
+            # Each number over many places has mean 0 and variance 1, so its levels are used from
+            # the first step on. Without it, a few codes served all places, and the pictures of 150
+            # steps stayed grey. In evaluation it is a fixed shift and scale.
+            nn.BatchNorm2d(K, affine=False, momentum=0.05),
         )
         self.decoder = nn.Sequential(
             nn.Conv2d(K, wide, 3, padding=1),
@@ -185,6 +189,10 @@ class PictureCodes(nn.Module):
             nn.Conv2d(narrow, 12, 3, padding=1),
             nn.PixelShuffle(2),
         )
+
+        # The first pictures are grey. Random ones have edges that cost more than all else, and the
+        # way to lose them is to ignore the codes.
+        nn.init.zeros_(self.decoder[-2].weight)  # type: ignore[arg-type]
 
     @property
     def device(self) -> torch.device:

@@ -51,7 +51,7 @@ SHOWN = 12  # pictures of --picture
 class CodesRun:
     """The loss, and the gate at the end."""
 
-    edge_weight: float = setting(1.0, "weight of the loss on edges", at_least=0)
+    edge_weight: float = setting(0.3, "weight of the loss on edges", at_least=0)
     reader: str | None = setting(None, "the reader of the gate; none: no gate", metavar="FILE")
     picture: str | None = setting(
         None, "write originals above reconstructions into this PNG", metavar="FILE"

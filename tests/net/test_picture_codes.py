@@ -67,6 +67,17 @@ def test_tokens_to_pixels_and_back_have_their_shapes():
     assert torch.allclose(model.decode(tokens[1:2]), remade[1:2], atol=1e-5)
 
 
+def test_untrained_codes_are_used_and_untrained_pictures_are_grey():
+    torch.manual_seed(0)
+    model = PictureCodes(SMALL)
+    found, tokens = model(torch.rand(16, 3, 32, 32))
+    assert usage(tokens, SMALL.codes)["perplexity"] > 40
+    assert (found - found.mean()).abs().max() < 0.2
+    with torch.no_grad():
+        z = model.encoder(torch.rand(16, 3, 32, 32) - 0.5)
+    assert torch.allclose(z.std((0, 2, 3)), torch.ones(4), atol=0.05)
+
+
 def test_the_default_has_the_size_that_is_documented():
     config = PictureCodesConfig()
     assert 1.7e6 < PictureCodes(config).num_parameters() < 2e6
