@@ -31,7 +31,7 @@ from base import config, files, flags, metrics
 from base.config import SampleConfig
 from base.files import UserError
 from base.flags import setting
-from base.jobs import Group, Job, add_jobs, refuse_foreign
+from base.jobs import Group, Job, add_jobs, for_kind, refuse_foreign
 from caption import dialogue_scores as answers
 from caption import results
 from caption import scores as captions
@@ -196,7 +196,7 @@ def score_trained(arguments, run: Run) -> dict:
     saved = opened[2]
     job = TRAINED[saved["kind"]]
     # The kind is known only now: a flag of another kind would be ignored without a word.
-    refuse_foreign(arguments, [job], EVERY_JOB, f"for a checkpoint of kind {saved['kind']}")
+    refuse_foreign(arguments, [job], EVERY_JOB, for_kind(saved["kind"]))
     distributed.say(f"{path}: {checkpoint.describe(saved)}")
     _, *settings = job.settings(arguments)
     return {"checkpoint": str(path), **job.work(opened, *settings, run.seed)}

@@ -91,3 +91,9 @@ def refuse_foreign(arguments, jobs: list[Job], every_job: list[Job], where: str)
                 f"flags of this job; --{name} is for {', '.join(takers)}",
                 f"drop --{name}, or score something else",
             )
+
+
+def for_kind(kind: str) -> str:
+    """Where a flag was given: "for a text checkpoint", "for an image checkpoint"."""
+    article = "an" if kind[0] in "aeiou" else "a"
+    return f"for {article} {kind} checkpoint"

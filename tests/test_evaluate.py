@@ -171,7 +171,8 @@ def test_refusals(text_runs, tmp_path, monkeypatch):
             )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        UserError, match="no text or caption or conditional or image checkpoint below this folder"
+        UserError,
+        match="no text or caption or dialogue or conditional or image checkpoint below this folder",
     ):
         evaluate.main(["--data_dir", str(text_runs.data)])
 
@@ -202,7 +203,7 @@ def test_pairs(conditional_world, tmp_path, capsys):
     for flags, message in (
         (("--twin", root / "cross" / "best.pt"), "--objective diffusion"),
         (("--judge", root / "denoiser" / "best.pt"), "--objective diffusion"),
-        (("--samples",), "--samples for a checkpoint of kind conditional"),
+        (("--samples",), "--samples for a conditional checkpoint"),
         (("--rerank", "2"), "--rerank for a conditional"),
         (("--estimator", "linear"), "--estimator for a conditional"),
         (("--data_dir", root / "data"), "kind 'text'"),

@@ -59,7 +59,7 @@ def test_an_export_that_fails_the_gate_leaves_nothing(bundled, monkeypatch, tmp_
     before = (made / "bundle.json").read_bytes()
     opened = inputs.open_trained(bundled.checkpoint)
     opened.model.blocks[0].attention.value.weight.data *= 1.01
-    monkeypatch.setattr(export_onnx, "open_trained", lambda path: opened)
+    monkeypatch.setattr(export_onnx, "open_trained", lambda path, adapter: opened)
     monkeypatch.setattr(
         onnx_files,
         "export",

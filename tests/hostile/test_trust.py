@@ -113,9 +113,17 @@ CASES = {
     ("train_image", "resume"): "--data_dir {w}/pictures --out {run} --resume",
     ("generate_image", "checkpoint"): "--checkpoint {bad} --data_dir {w}/pictures --prompt star",
     (
+        "generate_image",
+        "reader",
+    ): "--checkpoint {w}/painter/best.pt --data_dir {w}/pictures --prompt star --out {t}/x --reader {bad}",
+    (
         "tools.paint_scores",
         "checkpoint",
     ): "--checkpoint {bad} --data_dir {w}/pictures --reader {w}/reader.safetensors",
+    (
+        "tools.paint_scores",
+        "reader",
+    ): "--checkpoint {w}/painter/best.pt --data_dir {w}/pictures --reader {bad}",
     (
         "tools.paint_scores",
         "twin",

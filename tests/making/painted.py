@@ -23,6 +23,8 @@ def make_codes(path, side: int = SIDE) -> PictureCodes:
     torch.manual_seed(0)
     config = PictureCodesConfig(side=8 * side, levels="3,3", width=16, blocks=1)
     codes = PictureCodes(config)
+    # Untrained codes draw the same picture of all tokens, because this layer starts at zero.
+    torch.nn.init.normal_(codes.decoder[-2].weight)
     save_codes(path, codes, "a test")
     return codes
 

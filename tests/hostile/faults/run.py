@@ -149,11 +149,13 @@ def reporting(path: Path):
 class Stub:
     """An encoder that costs nothing: the picture's pixels in four rows."""
 
-    name, key, patches, width = "embedded", "stub", 4, 192
+    name, key, patches, width, frames = "embedded", "stub", 4, 192, 1
     preprocess, device = (
         image_encoders.Preprocess(16, "squash", (0.5,) * 3, (0.5,) * 3),
         torch.device("cpu"),
     )
+
+    blank = np.zeros((1, 16, 16, 3), np.uint8)
 
     def encode(self, pixels):
         time.sleep(0.004)
