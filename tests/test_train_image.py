@@ -34,7 +34,7 @@ def test_bounds_by_evaluate(painted, tmp_path, capsys):
     words = ["--data_dir", str(painted.data), "--device", "cpu", "--threads", "1"]
     evaluate.main(["--checkpoint", str(painted.painter), *words, "--images", "2", "--draws", "2"])
     assert "p(words given picture)" in capsys.readouterr().out
-    with pytest.raises(UserError, match="--samplers for a checkpoint of kind image"):
+    with pytest.raises(UserError, match="--samplers for an image checkpoint"):
         evaluate.main(["--checkpoint", str(painted.painter), *words, "--samplers", "margin"])
 
 
