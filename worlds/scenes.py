@@ -283,7 +283,7 @@ def sample_scene(
     """
     while True:
         if level == 1:
-            objects = sample_one(rng, pairs)
+            objects: list[Object] | None = sample_one(rng, pairs)
         elif level == 2:
             objects = sample_two(rng, pairs, relations, inside)
         else:
