@@ -121,7 +121,12 @@ def token_weights(masked: Tensor, weight: Tensor, size: int) -> Tensor:
 
 def noise_levels(free: Tensor, size: int, rng: torch.Generator) -> Tensor:
     """Stratified over all blocks with a free token, of all rows together: (B·N,) float64."""
-    to_noise = by_block(free, size).any(1).cpu()
+    return levels_of(by_block(free, size), rng)
+
+
+def levels_of(blocks: Tensor, rng: torch.Generator) -> Tensor:
+    """Stratified over the blocks with a free token, 0 for the others: (B·N, n) -> (B·N,)."""
+    to_noise = blocks.any(1).cpu()
     uniform = torch.zeros(len(to_noise), dtype=torch.float64)
     uniform[to_noise] = stratified(int(to_noise.sum()), rng)
     return uniform

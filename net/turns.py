@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 import diffusion
-from diffusion import stratified, sum_by_row, weigh
+from diffusion import sum_by_row, weigh
 from model import Denoiser, KeysValues
-from net.blocks import BlockDenoise, CleanCopy, masked_losses
+from net.blocks import BlockDenoise, CleanCopy, levels_of, masked_losses
 
 
 def masks(turn: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,10 +84,7 @@ def token_weights(masked: Tensor, turn: Tensor, weight: Tensor) -> Tensor:
 
 def noise_levels(free: Tensor, turn: Tensor, rng: torch.Generator) -> Tensor:
     """Stratified over all turns with a free token, of all rows together: (B·T,) float64."""
-    to_noise = by_turn(free, turn).any(1).cpu()
-    uniform = torch.zeros(len(to_noise), dtype=torch.float64)
-    uniform[to_noise] = stratified(int(to_noise.sum()), rng)
-    return uniform
+    return levels_of(by_turn(free, turn), rng)
 
 
 # ---- Loss and bound
