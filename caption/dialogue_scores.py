@@ -30,6 +30,7 @@ from caption.dialogue_writer import Answerer, answer_all
 from caption.scores import check_features, open_twin, splits_of
 from loop import distributed, progress
 from worlds import dialogues
+from worlds.consistency import contradiction
 from worlds.scenes import scene_from_dict
 from worlds.talk import FAMILIES
 
@@ -184,6 +185,11 @@ def figures(answered: Answered, turns: list[list[dict]]) -> dict:
     if asked.all():
         result["all_right"] = all_right / len(turns)
         result["all_right_ci95"] = metrics.share_interval(all_right, len(turns))
+    asking = [[turn["question"] for turn in row] for row in turns]
+    found = [contradiction(*pair) for pair in zip(asking, answered.answers, strict=True)]
+    contradicted = sum(turn is not None for turn in found)
+    result["contradictions"] = contradicted / len(turns)
+    result["contradictions_ci95"] = metrics.share_interval(contradicted, len(turns))
     result["families"] = {name: share(right, asked & (family == name)) for name in FAMILIES}
     result["distances"] = {}
     for name, (low, high) in DISTANCES.items():
@@ -280,10 +286,11 @@ def percent(figure: dict, name: str = "accuracy", interval: bool = False) -> str
 def lines(result: dict) -> list[str]:
     """What is printed: accuracy by family and by distance, then by round, in percent."""
     heads = [*FAMILIES, *(f"it {name}" for name in DISTANCES if name != "0")]
-    table = [["", "questions", "right", "all right", *heads, "calls"]]
+    table = [["", "questions", "right", "all right", "contradictory", *heads, "calls"]]
     rounds: list[list[str]] = []
     for name, each in named_rows(result):
-        cells = [percent(each, interval=True), percent(each, "all_right", interval=True)]
+        wholes = ("accuracy", "all_right", "contradictions")
+        cells = [percent(each, whole, interval=True) for whole in wholes]
         cells += [percent(each["families"][family]) for family in FAMILIES]
         cells += [percent(each["distances"][group]) for group in DISTANCES if group != "0"]
         table.append([name, str(each["questions"]), *cells, f"{each['calls']:.1f}"])

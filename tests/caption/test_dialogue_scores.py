@@ -19,8 +19,8 @@ def questions(dialogue_folder, answerer) -> Questions:
     return open_questions(checkpoint.open_model(answerer), str(dialogue_folder), "val", GREEDY, 0)
 
 
-def turn(family, distance):
-    return {"question": "?", "answer": "yes", "family": family, "distance": distance}
+def turn(family, distance, question="?"):
+    return {"question": question, "answer": "yes", "family": family, "distance": distance}
 
 
 def test_figures_count_what_was_asked():
@@ -38,6 +38,17 @@ def test_figures_count_what_was_asked():
     truths[1][1] = "no"
     result = figures(Answered(answers, truths, 1.5), turns)
     assert result["all_right"] == 0.5 and result["accuracy"] == 4 / 6
+
+
+def test_contradictory_dialogues_are_counted():
+    """The second dialogue says that there is no circle, and that there are two."""
+    asked = [
+        turn("exist", 0, "is there a circle ?"),
+        turn("count", 0, "how many circles are there ?"),
+    ]
+    answers = [["yes", "two"], ["no", "two"], ["no", "zero"], ["yes", "one"]]
+    result = figures(Answered(answers, answers, 1.0), [asked] * 4)
+    assert result["contradictions"] == 0.25 and result["accuracy"] == 1.0
 
 
 def test_intervals_are_over_dialogues():
