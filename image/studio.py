@@ -60,6 +60,15 @@ class Studio:
         return self.saved.get("flags", {}).get("directions", "both")
 
     @property
+    def paints(self) -> bool:
+        return self.directions != "to_words"
+
+    @property
+    def writes(self) -> bool:
+        """Whether it puts pictures into words. The twin reads the words first."""
+        return self.objective == "diffusion" and self.directions != "to_picture"
+
+    @property
     def side(self) -> int:
         """Places on a side of the grid."""
         return self.model.side
@@ -87,7 +96,7 @@ class Studio:
 
         Raises UserError for a network that paints nothing.
         """
-        if self.directions == "to_words":
+        if not self.paints:
             raise UserError(
                 "a picture from a network that only writes words",
                 "a network of both directions, or --directions to_picture",
@@ -107,9 +116,14 @@ class Studio:
             first=first,
         )
 
-    def describe(self, tokens: Tensor, lengths: int = 8, seed: int = 0) -> list[writer.Said]:
-        """A caption for each picture (B, P). Raises UserError for a network that writes none."""
-        if self.objective == "ar" or self.directions == "to_picture":
+    def describe(
+        self, tokens: Tensor, lengths: int = 8, seed: int = 0, first: int = 0
+    ) -> list[writer.Said]:
+        """A caption for each picture (B, P). Raises UserError for a network that writes none.
+
+        first: the number of the first picture. A picture's draws are those of its number.
+        """
+        if not self.writes:
             raise UserError(
                 "a caption from a network that writes none",
                 "a diffusion network of both directions",
@@ -117,7 +131,13 @@ class Studio:
             )
         histogram = self.saved["statistics"]["row_lengths"]
         return writer.describe(
-            self.model, self.vocabulary, tokens, histogram, lengths=lengths, seed=seed
+            self.model,
+            self.vocabulary,
+            tokens,
+            histogram,
+            lengths=lengths,
+            seed=seed,
+            first=first,
         )
 
     def fallen(self, tokens: Tensor, old: str, new: str, finding: "Finding", seed: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Whether painted pictures show what their words say, and whether edits change what they should.
+"""Whether painted pictures show what their words say, captions are true, and edits do their work.
 
 Reads   checkpoints of train_image.py (--checkpoint, --twin), their folder of picture tokens, and an
         independent reader, which was trained on true pictures alone
@@ -12,7 +12,9 @@ For real, all prompts of three splits, next to the twin:
         --twin checkpoints_image_ar/best.pt --json scores.json
 
 The reader is not perfect. So its figures on true pictures, and on true pictures that went through
-the tokens, stand above the figures of painted pictures: they are the ceiling.
+the tokens, stand above the figures of painted pictures: they are the ceiling. Captions of true
+pictures need no reader: they are judged on the scene itself. A network of one direction is scored
+on this direction alone.
 """
 
 from dataclasses import dataclass, replace
@@ -51,6 +53,7 @@ class Options:
     splits: str = setting("val,held_pair,held_relation", "splits with commas between them")
     prompts: int = setting(100, "prompts of each split: first captions; 0: all", at_least=0)
     step_counts: str = setting("8,16,64", "calls of the network: numbers with commas")
+    captions: int = setting(100, "captions of each split's true pictures; 0: none", at_least=0)
     edits: int = setting(100, "changes of val's pictures; 0: none", at_least=0)
     guidance: float = setting(2.0, "away from a picture of no words; 1 means no guidance")
     raster: bool = setting(False, "left_to_right: row by row, in place of far places first")
@@ -109,6 +112,16 @@ def paint_all(opened: Studio, prompts: list[str], brush: Brush, size: int, name:
     return np.concatenate(painted)
 
 
+def describe_all(opened: Studio, tokens: torch.Tensor, options: Options, name: str) -> list[str]:
+    """A caption for each picture (N, P)."""
+    said: list[str] = []
+    size = options.batch_size
+    for first in progress.bar(range(0, len(tokens), size), name, unit="batch", leave=False):
+        found = opened.describe(tokens[first : first + size], seed=options.seed, first=first)
+        said += [caption.text for caption in found]
+    return said
+
+
 def score_split(
     opened: dict[str, Studio], data: PictureData, split: str, eyes: Eyes, options: Options, brush
 ) -> dict[str, dict]:
@@ -124,6 +137,12 @@ def score_split(
     result = {"true pictures": figures(prompts, eyes.read(originals), true)}
     result["true tokens"] = figures(prompts, eyes.read(first.pixels(tokens)), true)
     for name, network in opened.items():
+        if options.captions and network.writes:
+            some = tokens[: options.captions]
+            said = describe_all(network, some, options, f"{split}: {name}, captions")
+            result[f"{name}, captions"] = claim_figures(said, true[: len(some)])
+        if not network.paints:
+            continue
         steps = flags.numbers("step_counts", options.step_counts)
         if network.objective == "ar":  # one token per call
             steps = [network.side**2]
@@ -193,9 +212,9 @@ def lines(result: dict) -> list[str]:
         for name, row in sources.items():
             cells = []
             for column in COLUMNS:
-                values = row if column in row else row["seen"]
                 is_true = name.startswith("true")
-                shown = column in row or is_true
+                values = row["seen"] if is_true and column not in row else row
+                shown = column in values
                 cells.append(metrics.interval(values, column, scale=100, digits=1) if shown else "")
             table.append([split, name, *cells])
     printed = [metrics.markdown(table)]
@@ -225,7 +244,7 @@ def main(argv=None):
     result: dict = {"checkpoint": str(path), "settings": flags.to_dict(settings), "splits": {}}
     for split in options.splits.split(","):
         result["splits"][split] = score_split(opened, data, split, eyes, options, brush)
-    if options.edits and opened["model"].objective == "diffusion":
+    if options.edits and opened["model"].objective == "diffusion" and opened["model"].paints:
         result["edits"] = score_edits(opened["model"], data, eyes, options, brush)
     for line in lines(result):
         print(line)

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from base.files import UserError
+from image.data import PictureData
+from image.writer import Said
 from tools import paint_scores
 
 
@@ -18,11 +20,19 @@ def test_a_table(painted, tmp_path, capsys):
     more = ["--twin", str(painted.twin), "--splits", "val", "--step_counts", "2,3", "--edits", "2"]
     paint_scores.main(flags_of(painted, *more, "--json", str(path), "--batch_size", "3"))
     result = json.loads(path.read_text())
-    names = ["true pictures", "true tokens", "model, 2 calls", "model, 3 calls", "twin, 9 calls"]
+    names = [
+        "true pictures",
+        "true tokens",
+        "model, captions",
+        "model, 2 calls",
+        "model, 3 calls",
+        "twin, 9 calls",
+    ]
     assert list(result["splits"]["val"]) == names
     for row in result["splits"]["val"].values():
         low, high = row["truthful_ci95"]
         assert low <= row["truthful"] <= high and row["captions"] == 4
+    assert "seen" not in result["splits"]["val"]["model, captions"]  # the true scene judges
     assert result["edits"]["edits"] == 2 and result["edits"]["same"] == 1
     printed = capsys.readouterr().out
     assert "| val | twin, 9 calls |" in printed and "2 edits" in printed
@@ -31,3 +41,29 @@ def test_a_table(painted, tmp_path, capsys):
 def test_a_split_that_is_not_there(painted):
     with pytest.raises(UserError, match="no split 'held'"):
         paint_scores.main(flags_of(painted, "--splits", "held", "--prompts", "0"))
+
+
+def test_captions_are_judged_on_the_true_scene(painted, monkeypatch, capsys):
+    """A stand-in that writes the true captions is always right, whatever the reader sees."""
+    captions = [record["captions"][0] for record in PictureData(str(painted.data)).records("val")]
+
+    def truth(opened, tokens, lengths=8, seed=0, first=0):
+        texts = captions[first : first + len(tokens)]
+        return [Said(text, 1.0, 3) for text in texts]
+
+    monkeypatch.setattr(paint_scores.Studio, "describe", truth)
+    more = ["--splits", "val", "--step_counts", "1", "--edits", "0", "--batch_size", "3"]
+    paint_scores.main(flags_of(painted, *more))
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "captions" in line]
+    assert row.split("|")[3].strip().startswith("100.0")
+
+
+@pytest.mark.parametrize(("direction", "rows"), [("to_words", 1), ("to_picture", 1)])
+def test_a_network_of_one_direction_is_scored_on_it(painted, monkeypatch, capsys, direction, rows):
+    monkeypatch.setattr(paint_scores.Studio, "directions", direction)
+    more = ["--splits", "val", "--step_counts", "1", "--edits", "1", "--prompts", "2"]
+    paint_scores.main(flags_of(painted, *more))
+    printed = capsys.readouterr().out
+    assert printed.count("| val | model, ") == rows
+    assert ("model, captions" in printed) == (direction == "to_words")
+    assert ("1 edits" in printed) == (direction == "to_picture")
