@@ -8,9 +8,11 @@ On a laptop:
     python generate_image.py --caption picture.png
     python generate_image.py --image picture.png --change "the star is green"
     python generate_image.py --image picture.png --change "there is no star" --box 0,0,0.5,0.5
-For real, with a page and an independent judge:
+For real, with a page:
     python generate_image.py --prompt "a red star above a blue circle" --num_samples 16 \\
-        --steps 64 --reader runs/picture_reader/reader.safetensors --html pictures.html
+        --steps 64 --html pictures.html
+
+An independent reader, which ships in assets/, judges each picture (--reader none: nobody does).
 
 A change needs the caption of the old picture: --prompt, or the network writes one first. Without
 --box the network finds the places that the change affects. All other tokens and pixels stay.
@@ -58,8 +60,8 @@ class Options:
     raster: bool = setting(
         False, "left_to_right: row by row, in place of places that are far apart first"
     )
-    reader: str | None = setting(
-        None, "an independent reader (tools.train_picture_reader) that judges", metavar="FILE"
+    reader: str = setting(
+        tokenisers.EMBEDDED, "the independent reader that judges; none: no reader", metavar="FILE"
     )
     out: str = setting("pictures", "folder for the pictures", metavar="FOLDER")
     html: str | None = setting(None, "write a page that plays the unmasking", metavar="FILE")
@@ -177,9 +179,7 @@ def main(argv=None):
         (said,) = opened.describe(tokens[None], seed=options.seed)
         print(f"{options.caption}: {said.text}   ({said.nats / (said.words - 1):.2f} nats/token)")
         return
-    reader = tokenisers.open_reader(options.reader, device) if options.reader else None
-    if reader is None:
-        print("not judged: no --reader", file=sys.stderr)
+    reader = None if options.reader == "none" else tokenisers.open_reader(options.reader, device)
     brush = Brush(settings, options.guidance, options.raster, options.seed)
     items = (change if options.image else paint)(opened, options, brush, reader)
     if options.html:

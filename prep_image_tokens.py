@@ -41,7 +41,9 @@ class Work:
 
     out: str = setting("data_image_tokens", "folder to write", metavar="FOLDER")
     codes: str = setting(
-        "runs/picture_codes/picture_codes.safetensors", "picture codes", metavar="FILE"
+        tokenisers.EMBEDDED,
+        "picture codes; embedded: the shipped codes",
+        metavar="FILE",
     )
     device: str = setting("auto", "what computes the tokens: auto, cpu, cuda, mps")
     threads: int = setting(0, "CPU threads; 0 means torch's own choice", at_least=0)
@@ -142,8 +144,9 @@ def main(argv=None):
     wanted, work = flags.resolve(Scenes, arguments), flags.resolve(Work, arguments)
     if work.threads:
         torch.set_num_threads(work.threads)
-    model = tokenisers.open_codes(work.codes, hardware.choose_device(work.device))
-    facts = {**wanted.facts(), "picture_codes": tokenisers.fingerprint(work.codes)}
+    codes = tokenisers.locate(work.codes, tokenisers.CODES)
+    model = tokenisers.open_codes(codes, hardware.choose_device(work.device))
+    facts = {**wanted.facts(), "picture_codes": tokenisers.fingerprint(codes)}
     out = files.claim(work.out)
     if is_there(out, facts):
         print(f"{out}: all tokens are there", file=sys.stderr)
@@ -156,7 +159,7 @@ def main(argv=None):
         tokenizer = Tokenizer.train(texts, wanted.vocab_size)
         data.write_folder(
             out,
-            *(records, tokens, work.codes, tokenizer),
+            *(records, tokens, codes, tokenizer),
             codes=model.config.codes,
             settings=facts,
         )

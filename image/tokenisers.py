@@ -2,7 +2,7 @@
 
 A file holds the weights as float16. Its metadata has one entry, `about`, which is JSON: `kind`,
 `config`, `sha256` of the weights, and `command`, which made the file. The file decides the sizes:
-no script that opens it takes a flag for them.
+no script that opens it takes a flag for them. The path `embedded` means the file in assets/.
 """
 
 import hashlib
@@ -20,19 +20,40 @@ from base.errors import UserError
 from net.picture_codes import PictureCodes, PictureCodesConfig
 from net.picture_reader import PictureReader, ReaderConfig
 
+EMBEDDED = "embedded"
+ASSETS = Path(__file__).parent.parent / "assets"
+
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: its name, its network, and the tool that trains the network."""
+    """A kind of file: its name, its network, the tool that trains the network, the shipped file."""
 
     name: str
     config: Any
     network: Any
     tool: str
+    asset: str
 
 
-CODES = Kind("picture codes", PictureCodesConfig, PictureCodes, "tools.train_picture_codes")
-READER = Kind("picture reader", ReaderConfig, PictureReader, "tools.train_picture_reader")
+CODES = Kind(
+    "picture codes",
+    PictureCodesConfig,
+    PictureCodes,
+    "tools.train_picture_codes",
+    "picture_codes.safetensors",
+)
+READER = Kind(
+    "picture reader",
+    ReaderConfig,
+    PictureReader,
+    "tools.train_picture_reader",
+    "picture_reader.safetensors",
+)
+
+
+def locate(path, kind: Kind) -> Path:
+    """The file that a path names: the shipped file for `embedded`."""
+    return ASSETS / kind.asset if str(path) == EMBEDDED else Path(path)
 
 
 def save_codes(path, model: PictureCodes, command: str) -> None:
@@ -89,6 +110,7 @@ def digest(weights: dict[str, Tensor]) -> str:
 
 def open_network(path, kind: Kind, device: str | torch.device) -> Any:
     """The network in a file of this kind. Raises UserError if it is missing, broken or foreign."""
+    path = locate(path, kind)
     path = files.existing(path, f"{kind.name} from {kind.tool}", f"run python -m {kind.tool}")
     weights, about = read(path, kind)
     wrong = broken(path, kind)

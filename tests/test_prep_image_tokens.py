@@ -26,7 +26,7 @@ def test_the_tokens_are_those_of_the_scenes(words, tmp_path, capsys):
     prep_image_tokens.main(words)
     read = PictureData(tmp_path / "out")
     wanted = Scenes(num_train=12, num_val=3, levels="1,2", vocab_size=300)
-    assert read.splits == wanted.sizes() and (read.grid, read.codes) == (4, 1000)
+    assert read.splits == wanted.sizes() and (read.grid, read.codes) == (4, 4096)
     model = tokenisers.open_codes(read.codes_file)
     for split in ("train", "swap"):
         for number, record in enumerate(read.records(split)):

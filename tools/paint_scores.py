@@ -6,7 +6,7 @@ Writes  a table on the screen; with --json FILE all figures
 
 On a laptop:
     python -m tools.paint_scores --checkpoint checkpoints_image/best.pt --prompts 20 --edits 10 \\
-        --reader runs/picture_reader/reader.safetensors --step_counts 8
+        --step_counts 8
 For real, all prompts of three splits, next to the twin:
     python -m tools.paint_scores --checkpoint checkpoints_image/best.pt \\
         --twin checkpoints_image_ar/best.pt --json scores.json
@@ -47,7 +47,7 @@ class Options:
     checkpoint: str | None = setting(None, "a network; none: the newest below this folder")
     twin: str | None = setting(None, "its twin, which is scored too", metavar="FILE")
     reader: str = setting(
-        "runs/picture_reader/reader.safetensors", "the independent reader", metavar="FILE"
+        tokenisers.EMBEDDED, "the independent reader; embedded: the shipped reader", metavar="FILE"
     )
     data_dir: str = setting("data_image_tokens", "folder of picture tokens", metavar="FOLDER")
     splits: str = setting("val,held_pair,held_relation", "splits with commas between them")

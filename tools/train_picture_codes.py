@@ -27,6 +27,7 @@ from PIL import Image
 
 from base import files, flags, metrics
 from base.config import TrainConfig
+from base.errors import UserError
 from base.flags import setting
 from image import drawn, scores, tokenisers
 from image.drawn import Drawing, Pictures
@@ -34,6 +35,7 @@ from image.tokenisers import to_images, to_pixels
 from image.training import PictureBatches, operations, refuse_other_sizes
 from loop import checkpoint, distributed, fit, recipe
 from net.picture_codes import (
+    STRIDE,
     PictureCodes,
     PictureCodesConfig,
     pixel_weights,
@@ -51,7 +53,10 @@ SHOWN = 12  # pictures of --picture
 class CodesRun:
     """The loss, and the gate at the end."""
 
-    edge_weight: float = setting(0.3, "weight of the loss on edges", at_least=0)
+    crop: int = setting(
+        48, "train on windows of this side, each around an object; 0: whole pictures", at_least=0
+    )
+    square_weight: float = setting(5.0, "weight of the squared error; L1 has 1", at_least=0)
     reader: str | None = setting(None, "the reader of the gate; none: no gate", metavar="FILE")
     picture: str | None = setting(
         None, "write originals above reconstructions into this PNG", metavar="FILE"
@@ -59,6 +64,13 @@ class CodesRun:
 
     def __post_init__(self):
         flags.check(self)
+
+    def check_crop(self, side: int) -> None:
+        """Raise UserError unless a window fits into a picture, and into the grid."""
+        if self.crop > side or self.crop % STRIDE:
+            found = f"--crop {self.crop} of pictures of side {side}"
+            expected = f"a multiple of {STRIDE}, at most the side"
+            raise UserError(found, expected, "choose another --crop; 0: whole pictures")
 
 
 def parse_args(argv):
@@ -69,9 +81,9 @@ def parse_args(argv):
     parser.add_settings(PictureCodesConfig)
     parser.add_settings(
         TrainConfig,
-        max_steps=2500,
-        batch_size=16,
-        optimizer="adamw",
+        max_steps=1500,
+        batch_size=64,
+        optimizer="muon",
         learning_rate=2e-3,
         warmup_steps=100,
         final_learning_rate=0.02,
@@ -83,33 +95,43 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def make_loss(edge_weight: float):
-    """loss_fn for `fit`: the weighted L1 of pixels and of edges."""
+def cut(maps: torch.Tensor, corners: torch.Tensor, side: int) -> torch.Tensor:
+    """The windows of maps (B, C, S, S) at corners (B, 2): (B, C, side, side)."""
+    windows = []
+    for row, (top, left) in zip(maps, corners.tolist(), strict=True):
+        windows.append(row[:, top : top + side, left : left + side])
+    return torch.stack(windows)
+
+
+def make_loss(square_weight: float):
+    """loss_fn for `fit`: the weighted L1 of pixels, and their squared error."""
 
     def loss_fn(model, batch, rng):
         pixels = batch["pixels"].to(model.device)
         found, _ = model(pixels)
-        weights = pixel_weights(batch["places"].to(model.device), pixels.shape[-1])
+        weights = pixel_weights(batch["places"].to(model.device), model.config.side)
+        if len(batch["corners"]):
+            weights = cut(weights, batch["corners"], pixels.shape[-1])
         losses = reconstruction_loss(found, pixels, weights)
-        total = losses["pixels"] + edge_weight * losses["edges"]
+        total = losses["pixels"] + square_weight * losses["squares"]
         return total, {name: value.item() for name, value in losses.items()}
 
     return loss_fn
 
 
-def make_eval(held_out: Pictures, edge_weight: float):
+def make_eval(held_out: Pictures, square_weight: float):
     """eval_fn for `fit`: the loss on val, which chooses best.pt, and the use of the codes."""
 
     @torch.no_grad()
     def eval_fn(model):
-        sums = {"loss": 0.0, "pixels": 0.0, "edges": 0.0}
+        sums = {"loss": 0.0, "pixels": 0.0, "squares": 0.0}
         tokens = []
         for first in range(0, len(held_out), EVAL_BATCH):
             pixels = to_pixels(held_out.pixels[first : first + EVAL_BATCH], model.device)
             places = torch.from_numpy(held_out.places[first : first + EVAL_BATCH]).to(model.device)
             found, codes = model(pixels)
             losses = reconstruction_loss(found, pixels, pixel_weights(places, pixels.shape[-1]))
-            losses["loss"] = losses["pixels"] + edge_weight * losses["edges"]
+            losses["loss"] = losses["pixels"] + square_weight * losses["squares"]
             for name, value in losses.items():
                 sums[name] += value.item() * len(pixels) / len(held_out)
             tokens.append(codes.cpu())
@@ -165,7 +187,7 @@ def finish(setup: recipe.Setup, own: CodesRun, size: PictureCodesConfig, held_ou
     # What is measured is the file, whose weights are rounded to float16.
     model = tokenisers.open_codes(path)
     print(f"done: {path}; fingerprint {tokenisers.fingerprint(path)}")
-    figures = make_eval(held_out, own.edge_weight)(model)
+    figures = make_eval(held_out, own.square_weight)(model)
     print("  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
     if own.picture:
         write_picture(own.picture, model, held_out)
@@ -181,6 +203,7 @@ def main(argv=None):
     reader = tokenisers.open_reader(own.reader) if own.reader else None  # first: it costs no time
     kept = setup.resume["model"] if setup.resume else {}
     size = flags.resolve(PictureCodesConfig, args, setup.file, kept)
+    own.check_crop(size.side)
     if setup.resume:
         refuse_other_sizes(setup.resume, size)
     meta = drawn.make(drawing, size.side)
@@ -198,10 +221,10 @@ def main(argv=None):
         "data": {"fingerprint": meta["fingerprint"]},
         "flags": flags.to_dict(own) | flags.to_dict(drawing),
     }
-    batches = PictureBatches([train], cfg.batch_size, cfg.accumulate, cfg.seed)
-    loss_fn = make_loss(own.edge_weight)
+    batches = PictureBatches([train], cfg.batch_size, cfg.accumulate, cfg.seed, own.crop)
+    loss_fn = make_loss(own.square_weight)
     distributed.say(f"{operations(model, loss_fn, batches) / 1e9:.1f} GFLOP per step")
-    eval_fn = make_eval(held_out, own.edge_weight)
+    eval_fn = make_eval(held_out, own.square_weight)
     fit.fit(
         model,
         *(loss_fn, batches, cfg, setup.out),

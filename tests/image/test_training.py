@@ -30,6 +30,28 @@ def test_the_symmetries_are_eight():
     assert len(found) == 8
 
 
+def test_a_window_shows_the_middle_of_an_object():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        places = np.zeros((5, 3))
+        places[:2, :2], places[:2, 2] = rng.random((2, 2)), 0.1
+        top, left = training.window(places, rng.random(3), 96, 48)
+        assert 0 <= top <= 48 and 0 <= left <= 48
+        middles = places[:2, :2] * 96 - (left, top)
+        assert ((middles >= -1) & (middles <= 49)).all(1).any()  # a corner is a whole pixel
+
+
+def test_windows_are_cut_out_of_the_turned_pictures(tmp_path):
+    wanted = Drawing(data_dir=str(tmp_path / "d"), pictures=8, held_back=2, workers=1)
+    source = [Pictures(tmp_path / "d", "train", drawn.make(wanted, 32))]
+    (whole,) = training.PictureBatches(source, 6, 1, seed=3)(5)
+    (cut,) = training.PictureBatches(source, 6, 1, seed=3, crop=16)(5)
+    assert len(whole["corners"]) == 0 and torch.equal(whole["places"], cut["places"])
+    for row, (top, left) in enumerate(cut["corners"].tolist()):
+        seen = whole["pixels"][row, :, top : top + 16, left : left + 16]
+        assert torch.equal(cut["pixels"][row], seen)
+
+
 def test_a_step_decides_its_batch(tmp_path):
     wanted = Drawing(data_dir=str(tmp_path / "d"), pictures=8, held_back=2, workers=1)
     meta = drawn.make(wanted, 32)

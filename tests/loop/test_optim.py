@@ -6,6 +6,7 @@ import torch
 from base.config import ModelConfig, TrainConfig
 from loop.optim import ROUNDS, Muon, learning_rate, make_optimizers, orthogonalize
 from model import Denoiser
+from net.picture_codes import PictureCodes, PictureCodesConfig
 
 
 def test_learning_rate():
@@ -61,6 +62,24 @@ def test_muon_is_torchs_muon():
         assert moved.norm() / expected.norm() == pytest.approx(
             1.07, abs=0.1
         )  # the five rounds leave a mean under 1
+
+
+def test_a_kernel_is_the_matrix_of_its_outputs_by_all_else():
+    torch.manual_seed(0)
+    start = torch.randn(6, 4, 3, 3)
+    kernel, matrix = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.flatten(1))
+    optimizers = [Muon([weight], lr=0.02) for weight in (kernel, matrix)]
+    for _ in range(2):
+        kernel.grad = torch.randn_like(kernel)
+        matrix.grad = kernel.grad.flatten(1)
+        for optimizer in optimizers:
+            optimizer.step()
+    assert torch.allclose(kernel.flatten(1), matrix, atol=1e-6)
+    model = PictureCodes(PictureCodesConfig(side=16, width=16, blocks=1))
+    adamw, muon = make_optimizers(model, TrainConfig(optimizer="muon"))
+    shapes = {weight.ndim for group in muon.param_groups for weight in group["params"]}
+    others = {weight.ndim for group in adamw.param_groups for weight in group["params"]}
+    assert shapes == {4} and others == {1}
 
 
 def test_muon_takes_the_blocks_matrices_and_nothing_else():

@@ -57,7 +57,7 @@ def test_tokens_to_pixels_and_back_have_their_shapes():
     pixels = torch.rand(3, 3, 32, 32)
     tokens = model.encode(pixels)
     assert tokens.shape == (3, 16) and tokens.dtype == torch.int64
-    assert tokens.min() >= 0 and tokens.max() < SMALL.codes == 1000
+    assert tokens.min() >= 0 and tokens.max() < SMALL.codes == 4096
     remade = model.decode(tokens)
     assert remade.shape == pixels.shape and remade.min() >= 0 and remade.max() <= 1
     found, again = model(pixels)
@@ -81,7 +81,7 @@ def test_untrained_codes_are_used_and_untrained_pictures_are_grey():
 def test_the_default_has_the_size_that_is_documented():
     config = PictureCodesConfig()
     assert 1.7e6 < PictureCodes(config).num_parameters() < 2e6
-    assert (config.grid, config.codes) == (12, 1000)
+    assert (config.grid, config.codes) == (12, 4096)
 
 
 def test_each_object_weighs_the_same_and_so_does_the_background():
@@ -94,14 +94,16 @@ def test_each_object_weighs_the_same_and_so_does_the_background():
     assert torch.isclose((small - 1) / (large - 1), torch.tensor(0.2**2 / 0.08**2), rtol=0.1)
 
 
-def test_the_loss_counts_pixels_and_edges():
+def test_the_loss_counts_distances_and_squares():
     weights = torch.ones(1, 1, 8, 8)
     pixels = torch.rand(1, 3, 8, 8)
     same = reconstruction_loss(pixels, pixels, weights)
     lighter = reconstruction_loss(pixels + 0.25, pixels, weights)
-    assert same["pixels"] == same["edges"] == 0
-    assert torch.isclose(lighter["pixels"], torch.tensor(0.25)) and lighter["edges"] < 1e-6
-    assert reconstruction_loss(pixels.flip(2), pixels, weights)["edges"] > 0.1
+    assert same["pixels"] == same["squares"] == 0
+    assert torch.isclose(lighter["pixels"], torch.tensor(0.25))
+    assert torch.isclose(lighter["squares"], torch.tensor(0.25**2))
+    twice = reconstruction_loss(pixels + 0.25, pixels, 2 * weights)
+    assert torch.isclose(twice["squares"], 2 * lighter["squares"])
 
 
 def test_usage_is_the_share_and_the_spread_of_codes():
