@@ -48,14 +48,10 @@ class Demo:
     num_train: int = setting(5000, "training images", at_least=10)
     num_val: int = setting(200, "images in each held-out split", at_least=10)
     max_steps: int = setting(700, "optimizer steps: 15 TFLOP of training", at_least=10)
-    minutes: float = setting(
-        0.0,
-        "fit the training to this time for the whole demo; 0: off, with --world 10",
-        at_least=0.0,
-    )
+    minutes: float = setting(0.0, "fit the training to this time for all; 0: off", at_least=0.0)
     seed: int = setting(0, "decides the scenes, the weights and the masks")
     robot: bool = setting(False, "train a policy that obeys words at a table, not a captioner")
-    world: bool = setting(False, "train all models of scenes, and show them on one page")
+    world: bool = setting(False, "train all models of scenes in --minutes (or 10): one page")
     codes: str | None = setting(None, "with --world: picture codes; none: those of assets/")
     reader: str | None = setting(None, "with --world: picture reader; none: that of assets/")
     quick: bool = setting(False, "with --robot or --world: a few steps, to see that it runs")
