@@ -174,7 +174,7 @@ def page(world: World) -> Command:
         painter=world.best("painter"),
         pictures_data=world.out / "data_pictures",
         reader=world.reader,
-        clips=world.best("clips"),
+        clip_captioner=world.best("clips"),
         clips_data=world.out / "data_clips",
         dialogue=world.best("dialogue"),
         dialogues_data=world.out / "data_dialogues",

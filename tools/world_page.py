@@ -1,7 +1,8 @@
 """One page of held-out scenes: captions, drawings, edits, clips, dialogues, marked true or false.
 
-Reads   checkpoints of train_captioning.py (--captioner, --clips), train_image.py (--painter) and
-        train_dialogue.py (--dialogue), the folders of their data, and the picture reader
+Reads   checkpoints of train_captioning.py (--captioner, --clip_captioner), train_image.py
+        (--painter) and train_dialogue.py (--dialogue), the folders of their data, and the picture
+        reader
 Writes  world.html (--out), a single page that loads nothing
 
 A page of two models on a laptop:
@@ -9,7 +10,7 @@ A page of two models on a laptop:
         --dialogue checkpoints_dialogue/best.pt
 For real, all models and more scenes:
     python -m tools.world_page --captioner checkpoints_caption_poc/best.pt \\
-        --painter checkpoints_image/best.pt --clips checkpoints_video/best.pt \\
+        --painter checkpoints_image/best.pt --clip_captioner checkpoints_video/best.pt \\
         --dialogue checkpoints_dialogue/best.pt --scored 200
 
 A section without a checkpoint says which command makes it. Captions, clips and dialogues are judged
@@ -55,7 +56,7 @@ class Options:
 
     captioner: str | None = setting(None, "a captioner of scenes", metavar="FILE")
     painter: str | None = setting(None, "a network of words and pictures", metavar="FILE")
-    clips: str | None = setting(None, "a captioner of clips", metavar="FILE")
+    clip_captioner: str | None = setting(None, "a captioner of clips", metavar="FILE")
     dialogue: str | None = setting(None, "a model of dialogues", metavar="FILE")
     reader: str = setting(
         stages.shown(stages.READER), "the reader that judges painted pictures", metavar="FILE"
@@ -312,7 +313,7 @@ SECTIONS = {
     "captions": Section("Captions", "captioner", captions, ("claims", "captions")),
     "drawings": Section("Drawings", "painter", drawings, ("claims", "painted pictures")),
     "edits": Section("Edits", "painter", edits, ("claims", "changed pictures")),
-    "clips": Section("Clips", "clips", clips, ("claims", "captions")),
+    "clips": Section("Clips", "clip_captioner", clips, ("claims", "captions")),
     "dialogues": Section("Dialogues", "dialogue", dialogues, ("answers", "dialogues")),
 }
 

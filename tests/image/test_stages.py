@@ -43,7 +43,7 @@ def test_every_stage_is_a_command_with_its_flags(tmp_path, quick):
         assert Path(commands.value_of(command, "--data_dir")) in written
         assert ("--minutes" in command) != quick
     page = parsed(made[-1])
-    for path in (page.captioner, page.painter, page.clips, page.dialogue):
+    for path in (page.captioner, page.painter, page.clip_captioner, page.dialogue):
         assert Path(path).parent in written and Path(path).name == "best.pt"
     for name in ("captions_data", "pictures_data", "clips_data", "dialogues_data"):
         assert Path(getattr(page, name)) in written

@@ -36,7 +36,7 @@ def test_a_page_of_all_models(
         tmp_path,
         *("--captioner", captioner, "--captions_data", scene_folder),
         *("--painter", painted.painter, "--pictures_data", painted.data),
-        *("--reader", painted.reader, "--clips", clips[1], "--clips_data", clips[0]),
+        *("--reader", painted.reader, "--clip_captioner", clips[1], "--clips_data", clips[0]),
         *("--dialogue", answerer, "--dialogues_data", dialogue_folder),
     )
     sections = [attributes["id"] for _, attributes, _ in page.all("section")]
@@ -99,7 +99,7 @@ def test_what_is_refused(tmp_path, scene_folder, captioner, painted, clips):
     with pytest.raises(UserError, match="--split train"):
         written(tmp_path, "--captioner", captioner, "--split", "train")
     with pytest.raises(UserError, match="without drawn clips|features of"):
-        written(tmp_path, "--clips", captioner, "--clips_data", scene_folder)
+        written(tmp_path, "--clip_captioner", captioner, "--clips_data", scene_folder)
     with pytest.raises(UserError, match="picture reader"):
         paint = ["--painter", painted.painter, "--pictures_data", painted.data]
         written(tmp_path, *paint, "--reader", tmp_path / "none")
