@@ -4,13 +4,16 @@ A command is one of the scripts with its flags, as a user would type it. Each ru
 its own, so its memory is its own too.
 """
 
+import contextlib
 import shlex
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 PAUSE = 0.2  # seconds between two looks at processes that run side by side
@@ -135,6 +138,20 @@ def stop(every: list[Running], told: bool) -> None:
         running.output.close()
 
 
+@contextlib.contextmanager
+def ending_with_sigterm() -> Iterator[None]:
+    """SIGTERM ends this process as an exception does, so that what it started can be stopped."""
+
+    def leave(number: int, frame: Any) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def run_side_by_side(queues: dict[str, list[Command]], folder: Path) -> None:
     """Run the commands of a queue one after another, and all queues at the same time.
 
@@ -146,14 +163,15 @@ def run_side_by_side(queues: dict[str, list[Command]], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     told = False
     try:
-        while running or any(waiting.values()):
-            for name, queue in waiting.items():
-                if queue and name not in running:
-                    running[name] = begin(resumed(queue.pop(0)), folder / f"{name}.txt")
-            time.sleep(PAUSE)
-            for name in list(running):
-                if running[name].process.poll() is not None:
-                    end(running.pop(name))
+        with ending_with_sigterm():
+            while running or any(waiting.values()):
+                for name, queue in waiting.items():
+                    if queue and name not in running:
+                        running[name] = begin(resumed(queue.pop(0)), folder / f"{name}.txt")
+                time.sleep(PAUSE)
+                for name in list(running):
+                    if running[name].process.poll() is not None:
+                        end(running.pop(name))
     except KeyboardInterrupt:
         told = True
         raise

@@ -1,6 +1,9 @@
 """Commands of a demo: their words, how they continue, and queues that run side by side."""
 
+import os
+import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -62,6 +65,27 @@ def test_a_failure_stops_the_others(tmp_path, monkeypatch, capsys):
         commands.run_side_by_side({"one": [long], "two": [bad, long]}, tmp_path)
     assert stop.value.code == 1 and time.perf_counter() - clock < 30
     assert "error: found x" in capsys.readouterr().err
+
+
+@pytest.mark.posix
+def test_sigterm_stops_what_was_started(tmp_path, monkeypatch):
+    """As `kill` sends it, to the demo alone."""
+    monkeypatch.setattr(commands, "PAUSE", 0.01)
+    started = []
+    begin = commands.begin
+
+    def watched(command, path):
+        started.append(begin(command, path))
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        return started[0]
+
+    monkeypatch.setattr(commands, "begin", watched)
+    long = script(tmp_path / "long.py", "import time; time.sleep(60)")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        commands.run_side_by_side({"one": [long]}, tmp_path)
+    assert stop.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+    assert started[0].process.poll() is not None
 
 
 def test_a_command_that_fails_ends_with_its_status(tmp_path, capfd):
