@@ -46,7 +46,7 @@ class World:
 
     def few(self, count: int) -> int:
         """A number of scenes or pictures; in a quick run a few."""
-        return min(count, 12) if self.quick else count
+        return min(count, 20) if self.quick else count
 
 
 def drawings(world: World) -> list[Command]:

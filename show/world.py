@@ -117,7 +117,7 @@ def card(item: dict) -> str:
             "marks": "" if is_dialogue else marks(item),
         },
         label=f"{item['name']}: {said}.{hint}",
-        wide="wide" if item["kind"] == "edits" else "",
+        wide={"edits": "wide", "dialogues": "talks"}.get(item["kind"], ""),
         name=item["name"],
     )
 
@@ -131,6 +131,7 @@ def section(told: dict) -> str:
         element("summary", "the full training"),
         element("pre", escape("\n".join(told["commands"]))),
         class_="commands",
+        open="",
     )
     return fill(
         "world_section.html",
