@@ -238,8 +238,10 @@ def edits(options: Options, path: str) -> tuple[list[dict], list[str]]:
     items: list[dict] = []
     records, tokens = paints.data.records(options.split), paints.data.tokens(options.split)
     for number in progress.bar(range(len(records)), "edits", unit="picture", leave=False):
+        if len(items) == options.scored:
+            break
         texts = changes.possible(records[number]["captions"][0], rng)
-        if texts and len(items) < options.scored:
+        if texts:
             row = torch.from_numpy(np.asarray(tokens[number]).astype(np.int64))
             item = named("edits", options, number, "")
             items.append(item | edit(paints, records[number], row, texts[0], number))
@@ -346,6 +348,7 @@ def section(name: str, options: Options) -> dict:
     if not is_there(path):
         found = f"no file {path}" if path else "no checkpoint"
         says = f"{lines[-1]} makes the checkpoint for --{about.flag}."
+        print(f"{name}: {found}", file=sys.stderr)
         return {**told, "of": f"{found}.", "says": [says]}
     items, says = about.make(options, path)
     told |= {"items": items[: options.shown], "says": says, "of": "no scene to score."}
