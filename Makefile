@@ -1,17 +1,20 @@
 # make demo: from a fresh clone to a page of captioned images. make robot: to a policy that acts.
-# make test: to green tests.
+# make world: to a page of captions, drawings, edits, clips and dialogues. make test: to green tests.
 # PYTHON=python3.13 make test uses another Python (3.11 to 3.13).
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo robot test test-long coverage lint types install clean
+.PHONY: demo robot world test test-long coverage lint types install clean
 
 demo: install
 	$(BIN)/python demo.py
 
 robot: install $(VENV)/.robot
 	$(BIN)/python demo.py --robot --out runs/robot
+
+world: install
+	$(BIN)/python demo.py --world --out runs/world
 
 # Two processes: each test runs on one thread, so two cores halve the time.
 test: install $(VENV)/.robot

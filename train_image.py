@@ -28,7 +28,7 @@ from loop import checkpoint, distributed, fit, hardware, recipe
 from loop.batches import with_noise
 from net import adapters, soft_masks
 
-ROOM = 4  # words that a prompt may be longer than the longest training caption
+ROOM = 4  # words that a prompt may be longer than the longest caption of train and val
 
 
 @dataclass
@@ -64,8 +64,10 @@ def read_data(setup: recipe.Setup, start: ImageStart, own: ImageRun):
     Raises UserError if a resumed run had other data or another model.
     """
     data = PictureData(start.data_dir)
-    train = Pairs(data, "train")
-    size = {"max_length": train.longest + ROOM + train.pictures.shape[1]}
+    train, held_out = Pairs(data, "train"), Pairs(data, "val")
+    # Few training captions may all be shorter than a caption of val.
+    longest = max(train.longest, held_out.longest)
+    size = {"max_length": longest + ROOM + train.pictures.shape[1]}
     asked = setup.model_config(size | config.named_size(start.model_config))
     model_config = replace(
         asked,
@@ -79,7 +81,7 @@ def read_data(setup: recipe.Setup, start: ImageStart, own: ImageRun):
         current, run = data.meta["fingerprint"], setup.resume["data"]["fingerprint"]
         recipe.refuse_other_data(start.data_dir, "pictures", [current], [run])
         recipe.refuse_other_model(setup.resume, model_config, own.objective)
-    return model_config, data, train, Pairs(data, "val")
+    return model_config, data, train, held_out
 
 
 def main(argv=None):

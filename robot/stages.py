@@ -2,15 +2,7 @@
 
 from pathlib import Path
 
-Command = list[str]
-
-
-def words(script: str, **flags: object) -> Command:
-    """A command line: the script, then --name value for each flag."""
-    command = [script]
-    for name, value in flags.items():
-        command += [f"--{name}", str(value)]
-    return command
+from loop.commands import Command, words
 
 
 def commands(out: Path, seed: int, quick: bool, page: bool) -> list[Command]:
@@ -21,7 +13,6 @@ def commands(out: Path, seed: int, quick: bool, page: bool) -> list[Command]:
     data, ground, policy = out / "data", out / "ground", out / "policy"
     few = 0.02 if quick else 1.0
     episodes = 2 if quick else 40
-    show: dict[str, object] = {"html": out / "index.html"} if page else {}
     return [
         words(
             "prep_robot_demos.py",
@@ -57,15 +48,6 @@ def commands(out: Path, seed: int, quick: bool, page: bool) -> list[Command]:
             episodes=episodes,
             json=out / "results.json",
             seed=seed + 1,
-            **show,
+            html=out / "index.html" if page else None,
         ),
     ]
-
-
-def resumed(command: Command) -> Command:
-    """The command; a training that was stopped continues at its last save."""
-    if command[0].startswith("train"):
-        run = Path(command[command.index("--out") + 1])
-        if (run / "resume.pt").exists():
-            return [*command, "--resume"]
-    return command

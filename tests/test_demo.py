@@ -10,6 +10,7 @@ import pytest
 
 import demo
 from base.files import UserError
+from loop import commands
 
 # The last of two equal flags counts: the demo's own flags are read, then made small.
 SMALL = {
@@ -34,14 +35,14 @@ def test_the_demo(tmp_path, capfd, monkeypatch):
     """The first stage is a process of its own, as all are; the others run here, which is faster."""
     out = tmp_path / "demo"
 
-    def stage(words):
-        script = Path(words[1]).stem
+    def stage(args):
+        script, words = Path(args[1]).stem, args
         if script == "prep_caption_synthetic":
             return subprocess.run(words)
         status = importlib.import_module(script).main(words[2:] + SMALL[script])
         return subprocess.CompletedProcess(words, status or 0)
 
-    monkeypatch.setattr(demo, "subprocess", SimpleNamespace(run=stage))
+    monkeypatch.setattr(commands, "subprocess", SimpleNamespace(run=stage))
     flags = ["--out", str(out), "--num_train", "30", "--num_val", "10", "--max_steps", "10"]
     demo.main(flags)
     found = json.loads((out / "results.json").read_text())

@@ -32,6 +32,7 @@ NOT_HERE = (
     *("--interactive", "tools.compare", "tools.house", "--camera", "--provider"),
     "--port /dev/",  # an arm
     "-m pytest",  # this suite itself
+    *("--world", "tools.world_page"),  # checkpoints of several pages
     *("--clip_score", "--ratings", "observation.environment_state"),
     *(() if importlib.util.find_spec("mujoco") else SIMULATED),
 )

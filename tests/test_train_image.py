@@ -5,6 +5,8 @@ import pytest
 import evaluate
 import train_image
 from base.files import UserError
+from image.data import PictureData, write_folder
+from image.rows import Pairs
 from loop import checkpoint
 from net.painter import Painter
 from tests.making.painted import make_pictures, train
@@ -43,6 +45,21 @@ def test_one_direction_and_a_start(painted, tmp_path, capsys):
     run = train(painted.data, tmp_path / "words", *flags)
     assert checkpoint.load(run)["flags"]["directions"] == "to_words"
     assert "from" in capsys.readouterr().err
+
+
+def test_a_caption_of_val_may_be_longer_than_all_of_training(painted, tmp_path):
+    data = PictureData(painted.data)
+    records = [*data.records("train"), *data.records("val")]
+    longer = " and ".join(["a small red star"] * 12)
+    records = [*records[:-1], {**records[-1], "captions": [longer]}]
+    (tmp_path / "data").mkdir()
+    how = {"codes": data.codes, "settings": {}}
+    write_folder(
+        tmp_path / "data", records, data.every_token, data.codes_file, data.tokenizer, **how
+    )
+    model, _, _ = checkpoint.open_model(train(tmp_path / "data", tmp_path / "run"))
+    longest = Pairs(PictureData(tmp_path / "data"), "val").longest
+    assert model.config.max_length == longest + train_image.ROOM + data.places
 
 
 def test_refusals(painted, tmp_path):

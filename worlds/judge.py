@@ -144,6 +144,18 @@ def tally(claims: list[Claim], mentions: list[Noun], scene: Scene) -> dict[str, 
     return tallies
 
 
+def marks(caption: str, scene: Scene) -> list[tuple[str, bool]]:
+    """(what is claimed, whether it is true) for each claim of a caption.
+
+    A caption that cannot be read has a single mark: the reason, and False.
+    """
+    try:
+        claims = parse(caption)
+    except Ungrammatical as error:
+        return [(str(error), False)]
+    return [(explain(claim), holds(claim, scene)) for claim in claims]
+
+
 def judge(caption: str, scene: Scene) -> dict:
     """Judge a caption of a scene.
 

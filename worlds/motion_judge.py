@@ -98,16 +98,43 @@ def align(told: Told, program: Program) -> Assignment:
 # --- captions ----------------------------------------------------------------------------------
 
 
-def explain(deed: Deed, event: Event | None, program: Program) -> str:
-    """A deed that is not so, in words, and what happens in its place."""
+def in_words(deed: Deed) -> str:
+    """A deed in words."""
     words = f"{' '.join(deed.noun.named().values())} {deed.verb}"
     if deed.verb == "passes":
         words += f" {' '.join(deed.other.named().values())}"
-    words += " and stops" * deed.stops
+    return words + " and stops" * deed.stops
+
+
+def explain(deed: Deed, event: Event | None, program: Program) -> str:
+    """A deed that is not so, in words, and what happens in its place."""
+    words = in_words(deed)
     if event is None:
         return words
     thing = program.objects[event.thing]
     return f"{words} (but: {thing.colour} {thing.shape} {event.verb})"
+
+
+def marks(caption: str, program: Program) -> list[tuple[str, bool]]:
+    """(what is claimed, whether it is true) for each deed and each order of a caption.
+
+    A caption that cannot be read has a single mark: the reason, and False.
+    """
+    try:
+        told = parse(caption)
+    except Ungrammatical as error:
+        return [(str(error), False)]
+    if len(told.deeds) > MOST_DEEDS:
+        return [(f"{len(told.deeds)} events", False)]
+    events = align(told, program)
+    found = []
+    for deed, event in zip(told.deeds, events, strict=True):
+        is_true = all(right for _, right in deed_claims(deed, event, program))
+        found.append((in_words(deed) if is_true else explain(deed, event, program), is_true))
+    for order in told.orders:
+        verbs = [told.deeds[number].verb for number in (order.first, order.second)]
+        found.append((f"{verbs[0]} {order.word} {verbs[1]}", order_claim(order, events)))
+    return found
 
 
 def refused(reason: str, program: Program) -> dict:

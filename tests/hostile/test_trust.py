@@ -37,7 +37,8 @@ CAPTION, NAME = (
     "<script>document.title='owned'<!-- & \"'.jpg",
 )
 FLAGS = re.compile(
-    r"--(adapter|checkpoint|codes|init_from|denoiser|grounding|judge|reader|twin|resume|tokenizer)\b"
+    r"--(adapter|captioner|checkpoint|clip_captioner|codes|denoiser|dialogue|grounding|init_from"
+    r"|judge|painter|reader|resume|tokenizer|twin)\b"
 )
 
 
@@ -130,6 +131,19 @@ CASES = {
     ): "--checkpoint {w}/painter/best.pt --data_dir {w}/pictures --reader {w}/reader.safetensors --twin {bad}",
     ("tools.train_encoder", "init_from"): "--data_dir {w}/captions --out {t}/x --init_from {bad}",
     ("tools.train_encoder", "resume"): "--data_dir {w}/captions --out {run} --resume",
+    ("demo", "codes"): "--world --out {t}/x --codes {bad}",
+    ("demo", "reader"): "--world --out {t}/x --codes {w}/pictures/codes.safetensors --reader {bad}",
+    ("tools.world_page", "captioner"): "--captioner {bad} --captions_data {w}/captions",
+    ("tools.world_page", "clip_captioner"): "--clip_captioner {bad} --clips_data {w}/captions",
+    ("tools.world_page", "dialogue"): "--dialogue {bad} --dialogues_data {w}/talks",
+    (
+        "tools.world_page",
+        "painter",
+    ): "--painter {bad} --pictures_data {w}/pictures --reader {w}/reader.safetensors",
+    (
+        "tools.world_page",
+        "reader",
+    ): "--painter {w}/painter/best.pt --pictures_data {w}/pictures --reader {bad}",
     ("prep_image_tokens", "codes"): "--out {t}/x --codes {bad}",
     ("tools.train_picture_codes", "reader"): "--data_dir {t}/d --out {t}/x --reader {bad}",
     ("tools.train_picture_codes", "resume"): "--data_dir {t}/d --out {run} --resume",

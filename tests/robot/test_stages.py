@@ -30,12 +30,3 @@ def test_every_stage_is_a_command_with_its_flags(tmp_path, quick):
 def test_without_opengl_there_is_no_page(tmp_path):
     *_, act = stages.commands(tmp_path, seed=0, quick=True, page=False)
     assert "--html" not in act
-
-
-def test_a_stopped_training_continues(tmp_path):
-    command = stages.words("train_policy.py", out=tmp_path)
-    assert stages.resumed(command) == command
-    (tmp_path / "resume.pt").touch()
-    assert stages.resumed(command) == [*command, "--resume"]
-    other = stages.words("run_policy.py", out=tmp_path)
-    assert stages.resumed(other) == other

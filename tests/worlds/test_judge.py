@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worlds import language, scenes
-from worlds.judge import align, explain, judge
+from worlds.judge import align, explain, judge, marks
 from worlds.reader import Claim, Noun, parse
 from worlds.scenes import Object, Scene, sample_scene
 
@@ -187,3 +187,13 @@ def test_claims_in_words(caption, words):
 def test_an_empty_scene_has_no_largest_object():
     assert not judge("the largest is a star", Scene())["truthful"]
     assert explain(Claim("total", number=3)) == "3 shapes in all"
+
+
+def test_a_mark_for_each_claim():
+    assert marks("a red circle right of a blue star", TWO) == [
+        ("red circle", True),
+        ("blue star", False),
+        ("red circle right of blue star", False),
+    ]
+    ((reason, is_true),) = marks("red red", TWO)
+    assert reason and not is_true

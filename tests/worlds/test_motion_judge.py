@@ -5,7 +5,7 @@ import pytest
 
 from worlds import motion, motion_language
 from worlds.motion import Event, Program
-from worlds.motion_judge import judge
+from worlds.motion_judge import judge, marks
 from worlds.motion_sampling import sample
 from worlds.scenes import Object
 
@@ -86,3 +86,15 @@ def test_a_caption_of_the_reversed_clip_is_false():
         texts = motion_language.several(motion.reverse(program), np.random.default_rng(0), 3)
         for text in texts:
             assert not judge(text, program)["exact"]
+
+
+def test_a_mark_for_each_deed_and_each_order():
+    assert marks("a green circle moves right after a blue square shrinks", PROGRAM) == [
+        ("green circle right (but: red circle right)", False),
+        ("blue square shrinks", True),
+        ("shrinks before right", False),
+    ]
+    assert [is_true for _, is_true in marks(" and ".join(["a red circle grows"] * 7), PROGRAM)] == [
+        False
+    ]
+    assert [is_true for _, is_true in marks("red red", PROGRAM)] == [False]
