@@ -83,7 +83,7 @@ class Captioner:
     saved: dict
     encoder: Encoder
     template: list[int] | None = None
-    store: store.Store | None = None
+    shelf: store.Store | None = None
 
     @property
     def objective(self) -> str:
@@ -125,7 +125,7 @@ def write_captions(
 ) -> list[Caption]:
     """A caption with its bound for each image. seen: features (B, P, width); first: row number."""
     model, tokenizer = captioner.model, captioner.tokenizer
-    seen = store.look_at(model, tokenizer, captioner.saved["statistics"], captioner.store, seen)
+    seen = store.look_at(model, tokenizer, captioner.saved["statistics"], captioner.shelf, seen)
     common = {"guidance": options.guidance, "seed": options.seed, "first": first}
     if options.rerank > 1 and captioner.template is None:
         common |= {"choose": options.choose, "penalty": options.penalty}
@@ -189,8 +189,8 @@ def main(argv=None):
     captioner = open_captioner(options)
     sources.check(found, source, captioner.encoder.frames, captioner.path)
     writing = {name: getattr(options, name) for name in WRITING}
-    if captioner.store is not None:  # old lines have no such entry, and stay valid
-        writing["store"] = captioner.store.fingerprint
+    if captioner.shelf is not None:  # old lines have no such entry, and stay valid
+        writing["store"] = captioner.shelf.fingerprint
     made = resumed.made_by(captioner.model, captioner.saved, settings, writing)
     # Only a folder is continued; otherwise an old --json is replaced.
     rows = resumed.read_rows(options.json, made) if source.image_dir else []

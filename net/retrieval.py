@@ -120,7 +120,7 @@ class RetrievingDenoiser(Denoiser):
         patches = torch.cat([seen.features, x.flatten(1, 2).to(seen.features.dtype)], 1)
         return patches, None if is_full else attend[:, None, None]
 
-    def keys_values(  # type: ignore[override]
+    def keys_values(
         self, condition: Tensor | Seen, attend: Tensor | None = None
     ) -> list[KeysValues]:
         """What every block reads of the images and their given captions.
@@ -136,7 +136,7 @@ class RetrievingDenoiser(Denoiser):
         patches, real = self.memory(condition)
         return super().keys_values(patches, real)
 
-    def length_logits(self, condition: Tensor | Seen) -> Tensor:  # type: ignore[override]
+    def length_logits(self, condition: Tensor | Seen) -> Tensor:
         """As `Denoiser.length_logits`: from the image alone."""
         features = condition.features if isinstance(condition, Seen) else condition
         return super().length_logits(features)
