@@ -199,11 +199,9 @@ def make_loss(own: CaptionRun, tokenizer, statistics: dict, reward: teach.Reward
         # Zeros are what a blind model sees when captions are written.
         features = features * kept.to(model.device)[:, None, None]
         visible = writer.hide(features, own.patch_dropout, rng)
-        if model.config.retrieve:
-            visible = store.see(model, tokenizer, visible, batch["texts"])
-            # The blind model reads no captions either.
+        if model.config.retrieve:  # the blind model reads no captions either
             kept &= torch.rand(len(features), generator=rng) >= own.given_dropout
-            visible.given = visible.given.where(kept)
+            visible = store.see(model, tokenizer, visible, batch["texts"], kept)
         condition = model.keys_values(visible)
         if own.objective == "ar":
             loss, figures = twin.loss(model, tokens, free, condition)

@@ -239,16 +239,12 @@ def report(
     result: dict = {"splits": {}, "steps": [], "objective": saved["objective"]}
     chosen = {name: getattr(options, name) for name in ("guidance", "rerank", "choose", "penalty")}
     result["settings"] = flags.to_dict(settings) | chosen
-    captioners = filter(None, (opened, twin))
-    loaded = store.open_splits(options, [*splits, "val"], seed, *captioners)
+    loaded = store.open_splits(options, [*splits, "val"], seed, *filter(None, (opened, twin)))
     val = loaded["val"]
     check_features(val, saved)
     if options.probe_steps and not val.records[0].get("scene"):
-        raise UserError(
-            f"--probe_steps {options.probe_steps} on photographs or clips",
-            "drawn scenes, whose objects are known",
-            "drop --probe_steps",
-        )
+        found = f"--probe_steps {options.probe_steps} on photographs or clips"
+        raise UserError(found, "drawn scenes, whose objects are known", "drop --probe_steps")
     encoder = saved["encoder"]["encoder"]
     more = more_figures(options.clip_score, options.meteor_spice, model.device, encoder)
     judged = Judge(options.data_dir, loaded, more)

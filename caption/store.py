@@ -189,9 +189,19 @@ def give(texts: list[list[str]], tokenizer: Tokenizer, slots: int, max_length: i
     return Given(ids, sizes)
 
 
-def see(model, tokenizer: Tokenizer, features: Tensor, texts: list[list[str]]) -> Seen:
-    """What a captioner with retrieval reads. features: (B, P, C), standardised."""
-    return Seen(features, give(texts, tokenizer, model.config.retrieve, model.config.max_length))
+def see(
+    model,
+    tokenizer: Tokenizer,
+    features: Tensor,
+    texts: list[list[str]],
+    kept: Tensor | None = None,
+) -> Seen:
+    """What a captioner with retrieval reads. features: (B, P, C), standardised.
+
+    kept: (B,) bool, the images that keep their texts in training; None: all.
+    """
+    given = give(texts, tokenizer, model.config.retrieve, model.config.max_length)
+    return Seen(features, given if kept is None else given.where(kept))
 
 
 def look(

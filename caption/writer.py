@@ -158,11 +158,10 @@ def write(
 ) -> list[Caption]:
     """A caption for each image, or for each of `lengths`.
 
-    features: (B, P, width), standardised; with retrieval, a `Seen`. lengths: (n·B,) tokens with
-    [BOS] and [EOS], the n captions of an image one after another; None asks the length head.
-    template: ids with [MASK] where the model writes, the same for all images; it fixes the length.
-    guidance: 1 means none. first: the number of the first row, so that a row draws the same in any
-    batch.
+    features: (B, P, width), standardised, or a `Seen`. lengths: (n·B,) tokens with [BOS] and
+    [EOS], the n captions of an image one after another; None asks the length head. template: ids
+    with [MASK] where the model writes, the same for all images; it fixes the length. guidance: 1
+    means none. first: the number of the first row, so that a row draws the same in any batch.
     Raises UserError for settings that the network cannot obey.
     """
     check(model, settings)
