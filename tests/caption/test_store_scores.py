@@ -45,7 +45,10 @@ def test_every_store_is_tried_and_the_first_comes_back(tmp_path):
     assert asked == [(f"{kind} store, val", kind) for kind in KINDS] and val.told is told
     assert found["oracle store"]["cider"] > found["nearest store"]["cider"]
     gains = {name: figures["cider_gain"] for name, figures in found.items()}
-    assert gains["oracle store"] < 0 < gains["empty store"]
+    nearest = found["nearest store"]["cider"]
+    for kind in ("empty", "shuffled", "oracle"):
+        other = found[f"{kind} store"]["cider"]
+        assert gains[f"{kind} store"] == pytest.approx(nearest - other)
     assert len({figures["nats_per_token"] for figures in found.values()}) == 4
     printed = store_scores.lines(found)
     assert len(printed) == 4 and "gained by the nearest store over the twin" in printed[0]
