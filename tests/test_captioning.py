@@ -112,7 +112,7 @@ def retriever(scene_folder, tmp_path_factory):
 def test_retrieval_as_a_user_runs_it(data, run, retriever, tmp_path, capsys):
     cpu = ["--threads", "1", "--device", "cpu"]
     flags = ["--checkpoint", str(retriever), "--data_dir", str(data), "--splits", "val", *cpu]
-    few = ["--step_counts", "1", "--steps", "2", "--infill", "--twin", str(run)]
+    few = ["--step_counts", "1", "--infill", "--twin", str(run)]
     with_store = ["--store", str(data)]
     evaluate.main([*flags, *few, *with_store, "--json", str(tmp_path / "r.json")])
     found = json.loads((tmp_path / "r.json").read_text())
