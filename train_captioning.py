@@ -210,6 +210,7 @@ def main(argv=None):
             resume=setup.resume,
         )
     words = ["--use_val_set", "--data_dir", start.data_dir, "--num_samples", "5"]
+    words += ["--store", start.data_dir] if model_config.retrieve else []
     recipe.end(setup.out, metrics, "generate_caption.py", words)
 
 
