@@ -192,9 +192,8 @@ def main(argv=None):
     encoder = {name: train.encoder[name] for name in ("encoder", "key", "patches", "width")}
     about = recipe.about("caption", own.objective, model_config, train, statistics, own)
     batches = make_batches(train, own, cfg, model_config, shelf)
-    reward = None
-    if own.self_critical:
-        reward = teach.Reward([record["captions"] for record in train.records])
+    humans = [record["captions"] for record in train.records]
+    reward = teach.Reward(humans) if own.self_critical else None
     # A caption has a few dozen tokens, which CPUs attend to faster without the fused attention.
     with hardware.short_attention(device):
         metrics = fit.fit(
