@@ -27,12 +27,11 @@ from base.config import SampleConfig
 from base.files import UserError
 from base.flags import setting
 from base.templates import template_row
-from caption import features, outputs, resumed, sources, writer
+from caption import features, outputs, resumed, sources, store, writer
 from caption.sources import Source
 from caption.writer import Caption
 from loop import checkpoint, hardware, progress
 from net.image_encoders import Encoder
-from show import pages
 
 # Several captions of a single image should differ.
 SEVERAL = {"temperature": 0.8}
@@ -45,6 +44,11 @@ class Options:
 
     checkpoint: str | None = setting(None, "a captioner; none: the newest below this folder")
     adapter: str | None = setting(None, "an adapter to merge into it", metavar="FILE")
+    store: str | None = setting(
+        None,
+        "for a captioner of --retrieve: folder whose training captions it reads",
+        metavar="FOLDER",
+    )
     template: str | None = setting(
         None, 'a caption with blanks, as in "a [MASK] red [MASK]"; [MASK*3] is three tokens'
     )
@@ -71,7 +75,7 @@ class Options:
 
 @dataclass
 class Captioner:
-    """A captioner, its checkpoint (path and content) and its image encoder."""
+    """A captioner, its checkpoint (path and content), its image encoder, its store if any."""
 
     path: Path
     model: torch.nn.Module
@@ -79,6 +83,7 @@ class Captioner:
     saved: dict
     encoder: Encoder
     template: list[int] | None = None
+    shelf: store.Store | None = None
 
     @property
     def objective(self) -> str:
@@ -107,11 +112,12 @@ def open_captioner(options: Options) -> Captioner:
     ):
         found = "--template, --guidance or --rerank for a twin"
         raise UserError(found, "none of them", "drop them: they are the diffusion model's")
-    encoder = features.open_encoder(saved, path, model.device)
+    shelf = store.open_store(options.store, (model, tokenizer, saved))
+    encoder = features.open_encoder(saved, path, model.device, has_store=shelf is not None)
     template = None  # read before any image, so that a wrong template costs no time
     if options.template:
         template = template_row(options.template, tokenizer, model.config.max_length)
-    return Captioner(path, model, tokenizer, saved, encoder, template)
+    return Captioner(path, model, tokenizer, saved, encoder, template, shelf)
 
 
 def write_captions(
@@ -119,7 +125,7 @@ def write_captions(
 ) -> list[Caption]:
     """A caption with its bound for each image. seen: features (B, P, width); first: row number."""
     model, tokenizer = captioner.model, captioner.tokenizer
-    seen = writer.standardise(seen, captioner.saved["statistics"], model.device)
+    seen = store.look_at(model, tokenizer, captioner.saved["statistics"], captioner.shelf, seen)
     common = {"guidance": options.guidance, "seed": options.seed, "first": first}
     if options.rerank > 1 and captioner.template is None:
         common |= {"choose": options.choose, "penalty": options.penalty}
@@ -130,21 +136,6 @@ def write_captions(
     ids = [caption.ids for caption in written]
     writer.set_bounds(written, writer.bounds(model, tokenizer, objective, seen, ids))
     return written
-
-
-def write_gallery(path: str, items: list[dict], captioner: Captioner, settings, guidance) -> None:
-    """The page that plays the unmasking, with the facts that the captions depend on."""
-    facts = {
-        "checkpoint": captioner.path.name,
-        "trained for": f"{captioner.saved['step']} steps",
-        "encoder": captioner.encoder.name,
-        "sampler": settings.sampler,
-        "steps": settings.steps,
-        "temperature": settings.temperature,
-        "guidance": guidance,
-    }
-    files.write_text(path, pages.gallery(items, facts))
-    print(f"wrote {path}", file=sys.stderr)
 
 
 def caption_all(
@@ -198,6 +189,8 @@ def main(argv=None):
     captioner = open_captioner(options)
     sources.check(found, source, captioner.encoder.frames, captioner.path)
     writing = {name: getattr(options, name) for name in WRITING}
+    if captioner.shelf is not None:  # old lines have no such entry, and stay valid
+        writing["store"] = captioner.shelf.fingerprint
     made = resumed.made_by(captioner.model, captioner.saved, settings, writing)
     # Only a folder is continued; otherwise an old --json is replaced.
     rows = resumed.read_rows(options.json, made) if source.image_dir else []
@@ -208,7 +201,7 @@ def main(argv=None):
     if options.coco:
         outputs.write_coco(options.coco, rows)
     if options.html:
-        write_gallery(options.html, items, captioner, settings, options.guidance)
+        outputs.write_gallery(options.html, items, captioner, settings, options.guidance)
     if skipped:
         names = ", ".join(Path(path).name for path in skipped)
         print(f"{len(skipped)} of {len(todo)} images skipped: {names}", file=sys.stderr)

@@ -15,6 +15,8 @@ The twin, on the same captions in the same order:
     python train_captioning.py --objective ar --out checkpoints_caption_ar
 Soft masks, which carry beliefs from one call to the next (net/soft_masks.py):
     python train_captioning.py --soft_masks --out runs/soft
+Retrieval, which reads captions of similar training images too (caption/store.py):
+    python train_captioning.py --retrieve 3 --out runs/retrieval
 A second phase, for few calls, on the captions that a captioner writes for the same images:
     python train_captioning.py --teacher runs/long/best.pt --init_from runs/long/best.pt \\
         --max_steps 700 --out runs/few
@@ -32,18 +34,23 @@ A second phase on the score by which photographs are judged:
 best.pt is chosen on the val split, never on a test split.
 """
 
-import dataclasses
 from dataclasses import dataclass, replace
 
 import torch
 
 from base import config, files, flags
 from base.config import ModelConfig, TrainConfig
-from base.files import UserError
 from base.flags import setting
-from caption import lengths, teach
+from caption import lengths, store, teach
 from caption.data import CaptionBatches, CaptionData
-from caption.objective import CaptionRun, make_eval, make_loss, make_preview, statistics_of
+from caption.objective import (
+    CaptionRun,
+    check_sizes,
+    make_eval,
+    make_loss,
+    make_preview,
+    statistics_of,
+)
 from loop import checkpoint, distributed, fit, hardware, recipe
 from loop.batches import MicroBatches, with_noise, with_soft_steps
 from net import adapters, quality, soft_masks
@@ -134,24 +141,10 @@ def start_model(
     return model, before
 
 
-def check_sizes(path: str, saved, model_config: ModelConfig) -> None:
-    """Raise UserError unless a checkpoint is a captioner of these sizes; its head may differ."""
-    # What is made again may differ. Dropout has no weights.
-    flag, new = "--length_only", {"length_hidden": 0, "dropout": 0.0}
-    if model_config.quality_layers:
-        flag, new = "--quality_layers", {"quality_layers": 0, "dropout": 0.0}
-    found = dataclasses.replace(checkpoint.model_config(saved), **new)
-    if saved["kind"] != "caption" or found != dataclasses.replace(model_config, **new):
-        raise UserError(
-            f"{flag} from {path}, a {saved['kind']} model ({saved['objective']}) "
-            "of other sizes or kind",
-            "a diffusion captioner of this --model_config",
-            "name one with --init_from, or its sizes",
-        )
-
-
-def make_batches(data: CaptionData, own: CaptionRun, cfg: TrainConfig, soft: bool) -> MicroBatches:
-    """The batches of a step, the captions of an image together. soft: with soft masks."""
+def make_batches(
+    data: CaptionData, own: CaptionRun, cfg: TrainConfig, model_config: ModelConfig, shelf
+) -> MicroBatches:
+    """The batches of a step, the captions of an image together. shelf: the store, or None."""
     pad_multiple = PAD_COMPILED if cfg.compile else 1
     batches = CaptionBatches(
         data, cfg.batch_size, cfg.accumulate, cfg.seed, own.captions_per_image, pad_multiple
@@ -160,7 +153,12 @@ def make_batches(data: CaptionData, own: CaptionRun, cfg: TrainConfig, soft: boo
         f"data: {len(data):,} images with {data.encoder['encoder']} features, "
         f"{batches.epoch_steps:,} steps per epoch"
     )
-    return with_soft_steps(batches, cfg.seed, own.soft_share) if soft else batches
+    if shelf is not None:
+        count = model_config.retrieve
+        return store.with_given(batches, shelf, data, cfg.seed, count, own.neighbours)
+    return (
+        with_soft_steps(batches, cfg.seed, own.soft_share) if model_config.soft_masks else batches
+    )
 
 
 def main(argv=None):
@@ -171,6 +169,7 @@ def main(argv=None):
     own.check_start(bool(start.init_from or setup.resume))
     own.check_batch(cfg)
     model_config, train, held_out = read_data(setup, start, own)
+    shelf = store.for_training(model_config.retrieve, own.neighbours, train, held_out)
     adapters.check_start(model_config, bool(start.init_from or setup.resume))
     if model_config.quality_layers:
         own.check_quality(bool(start.init_from or setup.resume))
@@ -192,10 +191,9 @@ def main(argv=None):
     statistics = statistics_of(train, before, only_head)
     encoder = {name: train.encoder[name] for name in ("encoder", "key", "patches", "width")}
     about = recipe.about("caption", own.objective, model_config, train, statistics, own)
-    batches = make_batches(train, own, cfg, model_config.soft_masks)
-    reward = None
-    if own.self_critical:
-        reward = teach.Reward([record["captions"] for record in train.records])
+    batches = make_batches(train, own, cfg, model_config, shelf)
+    humans = [record["captions"] for record in train.records]
+    reward = teach.Reward(humans) if own.self_critical else None
     # A caption has a few dozen tokens, which CPUs attend to faster without the fused attention.
     with hardware.short_attention(device):
         metrics = fit.fit(
@@ -211,6 +209,7 @@ def main(argv=None):
             resume=setup.resume,
         )
     words = ["--use_val_set", "--data_dir", start.data_dir, "--num_samples", "5"]
+    words += ["--store", start.data_dir] if model_config.retrieve else []
     recipe.end(setup.out, metrics, "generate_caption.py", words)
 
 

@@ -23,7 +23,7 @@ NAMED_SIZES = {
 LENGTH_HIDDEN = 256
 
 # Settings of ModelConfig that a text model does not have.
-OF_CAPTIONERS = ("condition_width", "length_hidden", "quality_layers")
+OF_CAPTIONERS = ("condition_width", "length_hidden", "quality_layers", "retrieve")
 # Settings of ModelConfig that only networks of words and pictures have (net/painter.py).
 OF_PAINTERS = ("picture_side", "picture_codes")
 # Settings that a captioner's trainer has no flags for: the data and the objective decide them.
@@ -81,6 +81,11 @@ class ModelConfig:
     quality_layers: int = setting(
         0,
         "blocks of a head that says how likely each token is right; 0: no head (net/quality.py)",
+        at_least=0,
+    )
+    retrieve: int = setting(
+        0,
+        "captions of similar images that a captioner reads; 0: the image alone (net/retrieval.py)",
         at_least=0,
     )
     picture_side: int = setting(
@@ -143,7 +148,7 @@ class ModelConfig:
             )
 
     def check_parts(self) -> None:
-        """Raise UserError for soft masks or a quality head where they have no use."""
+        """Raise UserError for soft masks, a quality head or retrieval where they do not fit."""
         others = {
             "a twin": self.causal,
             "--block_sizes": bool(self.block_sizes),
@@ -162,6 +167,13 @@ class ModelConfig:
             if self.quality_layers
             else {},
         }
+        if self.retrieve:
+            parts[f"--retrieve {self.retrieve}"] = {
+                "--soft_masks": self.soft_masks,
+                "--quality_layers": self.quality_layers > 0,
+                "--block_sizes": bool(self.block_sizes),
+                "pictures": self.picture_side > 0,
+            }
         for part, refused in parts.items():
             for other in [name for name, given in refused.items() if given]:
                 raise UserError(

@@ -18,6 +18,7 @@ A caption is [BOS] text [EOS], then padding that the model never sees.
 
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -220,13 +221,10 @@ class Texts:
         self.starts = self.lengths.cumsum() - self.lengths
         self.longest = int(self.lengths.max())
         counts = [len(captions) for captions in tokens]
-        self.first = np.cumsum([0, *counts])[
-            :-1
-        ]  # (images,) the index of each image's first caption
+        self.first = np.cumsum([0, *counts])[:-1]  # (images,) each image's first caption
 
     def rows(self, numbers: np.ndarray, which: np.ndarray) -> np.ndarray:
-        """The index, among all captions, of captions `which` (n, m) of images `numbers` (n,): (n,
-        m)."""
+        """The index of captions `which` (n, m) of images `numbers` (n,) among all: (n, m)."""
         return self.first[numbers][:, None] + which
 
     def batch(self, numbers, which, pad_multiple: int = 1) -> dict:
@@ -258,6 +256,7 @@ class CaptionData:
 
     records: its lines of captions.jsonl. rows: (images,) their rows in features.npy. texts: all
     captions as ids, with [BOS] and [EOS], cut to `max_length` tokens. encoder: features.json.
+    told: what a captioner with retrieval is given of these images (caption/store.py), or None.
     Raises UserError if a file is missing, damaged, or belongs to other captions.
     """
 
@@ -276,6 +275,7 @@ class CaptionData:
         self.records = [every[i] for i in self.rows]
         self.features, self.encoder = read_features(folder, self.meta)
         self.texts = Texts(self.tokenized(max_length or UNLIMITED), self.tokenizer.pad)
+        self.told: Callable[[np.ndarray, int], list[list[str]]] | None = None
 
     def read_tokenizer(self) -> Tokenizer:
         """tokenizer.json. Raises UserError if it is not the tokenizer that meta.json names."""

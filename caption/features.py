@@ -77,11 +77,15 @@ def check_encoder(name: str, key: str, saved: dict, path) -> None:
         )
 
 
-def open_encoder(saved: dict, path, device="cpu") -> AnyEncoder:
-    """The encoder of the captioner `saved`, from `path`.
+def open_encoder(saved: dict, path, device="cpu", *, has_store: bool = False) -> AnyEncoder:
+    """The encoder of the captioner `saved`, from `path`. has_store: the reader can retrieve.
 
-    Raises UserError if there is no such encoder, or its weights or preprocessing are others.
+    Raises UserError if there is no such encoder, its weights or preprocessing are others, or the
+    captioner reads captions that the reader cannot give.
     """
+    if saved.get("model", {}).get("retrieve") and not has_store:
+        found, do = f"{path}, a captioner of --retrieve", "train one without --retrieve"
+        raise UserError(found, "a captioner that reads the image alone", do)
     encoder = frame_encoder.load(saved["encoder"]["encoder"], frames_of(saved), device)
     check_encoder(encoder.name, encoder.key, saved, path)
     return encoder

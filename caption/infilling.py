@@ -10,10 +10,11 @@ from torch import Tensor
 
 from base import metrics
 from base.config import SampleConfig
-from caption import writer
+from caption import store
 from caption.data import CaptionData
 from loop import distributed
 from net import twin
+from net.retrieval import Seen
 from net.samplers import row_generators, sample
 
 SPANS = (1, 2, 4)  # hidden tokens; captions of scenes have about 12
@@ -38,8 +39,7 @@ def infilling(
             numbers.append(number)
             captions.append(ids)
             starts.append(int(rng.integers(1, len(ids) - length)))
-        features = data.features_of(numbers)
-        features = writer.standardise(features, saved["statistics"], model.device)
+        features = store.look(model, tokenizer, saved["statistics"], data, numbers)
         rngs = row_generators(seed, len(captions), first)
         written = fill(model, tokenizer, features, captions, starts, length, rngs)
         hidden = []
@@ -60,7 +60,7 @@ def infilling(
 def fill_between(
     model,
     tokenizer,
-    features: Tensor,
+    features: Tensor | Seen,
     captions: list[list[int]],
     starts: list[int],
     length: int,
@@ -68,7 +68,7 @@ def fill_between(
 ) -> list[list[int]]:
     """What the diffusion model writes into captions[i][starts[i] : starts[i] + length].
 
-    features: (B, P, width) standardised.
+    features: (B, P, width) standardised, or with retrieval a `Seen`.
     """
     sizes = torch.tensor([len(ids) for ids in captions], device=model.device)
     rows = torch.nn.utils.rnn.pad_sequence(
@@ -91,7 +91,7 @@ def fill_between(
 def fill_from_left(
     model,
     tokenizer,
-    features: Tensor,
+    features: Tensor | Seen,
     captions: list[list[int]],
     starts: list[int],
     length: int,

@@ -4,6 +4,7 @@ The caption's loss is masked diffusion's bound, the twin's likelihood, or the bo
 The length head's loss is added to it.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,11 +15,12 @@ from torch import Tensor
 
 import diffusion
 from base import config, flags, metrics
-from base.config import SampleConfig, TrainConfig
+from base.config import ModelConfig, SampleConfig, TrainConfig
 from base.files import UserError
 from base.flags import setting
-from caption import teach, writer
+from caption import store, teach, writer
 from caption.data import CaptionData
+from loop import checkpoint
 from loop.batches import to_device
 from net import quality, soft_masks, twin
 
@@ -47,6 +49,15 @@ class CaptionRun:
     )
     patch_dropout: float = setting(
         0.0, "share of an image's patches hidden in training", at_least=0, below=1
+    )
+    neighbours: int = setting(
+        7, "with --retrieve: similar images whose captions training draws from", at_least=1
+    )
+    given_dropout: float = setting(
+        0.1,
+        "with --retrieve: share of images trained without their given captions",
+        at_least=0,
+        below=1,
     )
     length_dropout: float = setting(
         0.0,
@@ -137,6 +148,22 @@ class CaptionRun:
             )
 
 
+def check_sizes(path: str, saved, model_config: ModelConfig) -> None:
+    """Raise UserError unless a checkpoint is a captioner of these sizes; its head may differ."""
+    # What is made again may differ. Dropout has no weights.
+    flag, new = "--length_only", {"length_hidden": 0, "dropout": 0.0}
+    if model_config.quality_layers:
+        flag, new = "--quality_layers", {"quality_layers": 0, "dropout": 0.0}
+    found = dataclasses.replace(checkpoint.model_config(saved), **new)
+    if saved["kind"] != "caption" or found != dataclasses.replace(model_config, **new):
+        raise UserError(
+            f"{flag} from {path}, a {saved['kind']} model ({saved['objective']}) "
+            "of other sizes or kind",
+            "a diffusion captioner of this --model_config",
+            "name one with --init_from, or its sizes",
+        )
+
+
 def make_loss(own: CaptionRun, tokenizer, statistics: dict, reward: teach.Reward | None = None):
     """loss_fn for `fit`: the caption's loss given its image, and the length head's.
 
@@ -171,7 +198,11 @@ def make_loss(own: CaptionRun, tokenizer, statistics: dict, reward: teach.Reward
         kept = torch.rand(len(features), generator=rng) >= own.image_dropout
         # Zeros are what a blind model sees when captions are written.
         features = features * kept.to(model.device)[:, None, None]
-        condition = model.keys_values(writer.hide(features, own.patch_dropout, rng))
+        visible = writer.hide(features, own.patch_dropout, rng)
+        if model.config.retrieve:  # the blind model reads no captions either
+            kept &= torch.rand(len(features), generator=rng) >= own.given_dropout
+            visible = store.see(model, tokenizer, visible, batch["texts"], kept)
+        condition = model.keys_values(visible)
         if own.objective == "ar":
             loss, figures = twin.loss(model, tokens, free, condition)
         else:
@@ -250,7 +281,7 @@ def make_eval(own: CaptionRun, held_out: CaptionData, statistics: dict):
             return quality_figures(own, model, held_out, statistics, numbers)
         nats = tokens = 0.0
         for batch in np.array_split(numbers, -(-len(numbers) // EVAL_BATCH)):
-            features = writer.standardise(held_out.features_of(batch), statistics, model.device)
+            features = store.look(model, held_out.tokenizer, statistics, held_out, batch)
             if own.length_only:
                 nats += length_nats(model, held_out, batch, features)
                 continue
@@ -273,7 +304,7 @@ def make_preview(own: CaptionRun, seed: int, held_out: CaptionData, statistics: 
     numbers = np.arange(min(PREVIEWS, own.eval_images, len(held_out)))
 
     def preview_fn(model):
-        features = writer.standardise(held_out.features_of(numbers), statistics, model.device)
+        features = store.look(model, held_out.tokenizer, statistics, held_out, numbers)
         settings = SampleConfig(**config.CAPTIONS)
         written = writer.write(
             model, held_out.tokenizer, own.objective, features, settings, seed=seed

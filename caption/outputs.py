@@ -9,6 +9,7 @@ from pathlib import Path
 from base import files, images
 from caption import truth
 from caption.writer import Caption
+from show import pages
 
 
 def row(path: str, record: dict, caption: Caption, tokenizer) -> dict:
@@ -105,3 +106,21 @@ def gallery_item(line: dict, record: dict, image) -> dict:
         "references": line["references"],
         "verdict": verdict,
     }
+
+
+def write_gallery(path: str, items: list[dict], captioner, settings, guidance) -> None:
+    """The page that plays the unmasking, with the facts that the captions depend on.
+
+    items: from `gallery_item`. captioner: has path, saved and encoder.
+    """
+    facts = {
+        "checkpoint": captioner.path.name,
+        "trained for": f"{captioner.saved['step']} steps",
+        "encoder": captioner.encoder.name,
+        "sampler": settings.sampler,
+        "steps": settings.steps,
+        "temperature": settings.temperature,
+        "guidance": guidance,
+    }
+    files.write_text(path, pages.gallery(items, facts))
+    print(f"wrote {path}", file=sys.stderr)

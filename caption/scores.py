@@ -12,21 +12,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from base import flags, metrics
+from base import flags
 from base.config import CAPTIONS, CHOOSE, SampleConfig
 from base.files import UserError
 from base.flags import check, numbers, setting, unknown
-from caption import coco, moving, probe, truth, writer
+from caption import coco, moving, probe, score_table, store, store_scores, writer
 from caption.data import CaptionData, Texts, image_path, read_meta
 from caption.infilling import infilling
 from caption.judging import Judge, by_objects, more_figures
-from caption.lengths import open_splits
 from caption.swaps import swap_scores
 from loop import checkpoint, distributed, progress
+from net import retrieval
 from show import plots, ratings
-
-PHOTO_COLUMNS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider", "distinct_captions")
-MORE_COLUMNS = ("meteor", "spice", "clip_score", "ref_clip_score")
 
 
 @dataclass
@@ -42,7 +39,7 @@ class Choosing:
 
 
 @dataclass
-class CaptionScoring(Choosing):
+class CaptionScoring(Choosing, store.StoreChoice):
     """How a captioner is scored."""
 
     data_dir: str = setting("data_captions_synthetic", "folder of a prep script", metavar="FOLDER")
@@ -94,7 +91,7 @@ def score(opened: tuple, options: CaptionScoring, settings: SampleConfig, seed: 
         shown = to_rate(opened, options, splits[0], settings, twin, seed)
         return ratings.write(options.rate, shown, seed) if distributed.leads() else {}
     result = report(opened, options, splits, settings, twin, seed)
-    for line in lines(result):
+    for line in score_table.lines(result):
         distributed.say(line, file=sys.stdout)
     if options.picture and distributed.leads():
         plots.caption_steps(options.picture, result)
@@ -165,12 +162,10 @@ def caption_all(
 
     def batch(first: int) -> list[tuple[str, int]]:
         numbers = np.arange(first, min(first + batch_size, len(data)))
-        features = data.features_of(numbers)
-        if orders is not None:
-            features = moving.reorder(features, orders(numbers))
-        features = writer.standardise(features, saved["statistics"], model.device)
-        # Zeros, as image dropout showed them in training.
-        features = features * (0.0 if blind else 1.0)
+        raw = None if orders is None else moving.reorder(data.features_of(numbers), orders(numbers))
+        features = store.look(model, tokenizer, saved["statistics"], data, numbers, raw)
+        if blind:
+            features = retrieval.blind(features)
         how = {"guidance": choosing.guidance, "seed": seed, "first": first}
         if choosing.rerank > 1 and saved["objective"] == "diffusion":
             how |= {"choose": choosing.choose, "penalty": choosing.penalty}
@@ -200,7 +195,7 @@ def to_rate(
 
     Each has its name, the path of its picture, its references, and the captions of model and twin.
     """
-    data = CaptionData(options.data_dir, split)
+    data = store.open_splits(options, [split], seed, *filter(None, (opened, twin)))[split]
     check_features(data, opened[2])
     # Drawn, not the first: neighbours in a folder of photographs may be alike.
     order = np.random.default_rng(seed).permutation(len(data))
@@ -237,22 +232,19 @@ def report(
 
     splits {split: figures}; steps, figures on val against calls; objective; settings; objects
     {split: {number: figures}}; twin {split: figures}; swap… of each such split; twin_swap…; blind;
-    controls {name: figures} of clips; infilling {span: figures}; twin_infilling; probe
-    {split: figures}.
+    controls {name: figures} of clips; stores {name: figures} with retrieval; infilling
+    {span: figures}; twin_infilling; probe {split: figures}.
     """
     model, _, saved = opened
     result: dict = {"splits": {}, "steps": [], "objective": saved["objective"]}
     chosen = {name: getattr(options, name) for name in ("guidance", "rerank", "choose", "penalty")}
     result["settings"] = flags.to_dict(settings) | chosen
-    loaded = open_splits(options.data_dir, [*splits, "val"], model, *(twin or ())[:1])
+    loaded = store.open_splits(options, [*splits, "val"], seed, *filter(None, (opened, twin)))
     val = loaded["val"]
     check_features(val, saved)
     if options.probe_steps and not val.records[0].get("scene"):
-        raise UserError(
-            f"--probe_steps {options.probe_steps} on photographs or clips",
-            "drawn scenes, whose objects are known",
-            "drop --probe_steps",
-        )
+        found = f"--probe_steps {options.probe_steps} on photographs or clips"
+        raise UserError(found, "drawn scenes, whose objects are known", "drop --probe_steps")
     encoder = saved["encoder"]["encoder"]
     more = more_figures(options.clip_score, options.meteor_spice, model.device, encoder)
     judged = Judge(options.data_dir, loaded, more)
@@ -263,6 +255,8 @@ def report(
     result["blind"] = judged(texts, "val")
     if writer.frames_of(saved) > 1:
         result["controls"] = without_time(opened, val, settings, seed)
+    if model.config.retrieve and options.store_kind == "nearest":
+        result["stores"] = with_stores(opened, val, settings, twin, seed)
     if saved["objective"] == "diffusion":
         result["steps"] = against_steps(opened, val, judged, settings, options, seed)
     if options.infill:
@@ -315,6 +309,20 @@ def without_time(opened: tuple, val: CaptionData, settings: SampleConfig, seed: 
     return moving.controls(write, val.records, writer.frames_of(opened[2]), seed)
 
 
+def with_stores(
+    opened: tuple, val: CaptionData, settings: SampleConfig, twin: tuple | None, seed: int
+) -> dict:
+    """Figures on val with each kind of store, from `store_scores.controls`."""
+    others = None
+    if twin:
+        others, _ = caption_all(twin, val, settings, seed=seed, name="twin, val")
+
+    def write(name: str) -> list[str]:
+        return caption_all(opened, val, settings, seed=seed, name=name)[0]
+
+    return store_scores.controls(opened, val, write, others)
+
+
 def against_steps(
     opened: tuple,
     val: CaptionData,
@@ -336,63 +344,3 @@ def against_steps(
         )
         rows.append({"steps": steps, "calls": calls, **judged(texts, "val")})
     return rows
-
-
-def named_rows(result: dict) -> list[tuple[str, dict]]:
-    """The rows of the table: a name and its figures."""
-    rows = list(result["splits"].items())
-    for split, sizes in result.get("objects", {}).items():
-        for size, figures in sizes.items():
-            if len(sizes) > 1:
-                rows.append((f"{split}, {plural(int(size), 'object')}", figures))
-    for name in ("twin", "probe"):
-        for split, figures in result.get(name, {}).items():
-            rows.append((f"{name}, {split}", figures))
-    rows.append(("blind, val", result["blind"]))
-    rows += [(f"{name}, val", figures) for name, figures in result.get("controls", {}).items()]
-    for figures in result["steps"]:
-        name = f"val, {plural(figures['steps'], 'step')}, {figures['calls']:.1f} calls"
-        rows.append((name, figures))
-    return rows
-
-
-def plural(count: int, noun: str) -> str:
-    """ "1 step", "4 steps"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def table(result: dict) -> list[list[str]]:
-    """The figures as rows of text, in percent; the first row is the header."""
-    # Only drawn scenes have a truth; photographs have references alone.
-    blind = result["blind"]
-    columns = list(truth.columns(blind) if "truthful" in blind else PHOTO_COLUMNS)
-    for name in MORE_COLUMNS:
-        if any(name in figures for figures in result["splits"].values()):
-            columns.append(name)
-    heads = [name.replace("_accuracy", "").replace("_", " ") for name in columns]
-    rows = [["", "images", *heads]]
-    for name, figures in named_rows(result):
-        cells = [f"{100 * figures[key]:.1f}" if key in figures else "" for key in columns]
-        rows.append([name, str(figures.get("images", "")), *cells])
-    return rows
-
-
-def lines(result: dict) -> list[str]:
-    """What is printed: the table, the signatures of its figures, swapped pairs, filled blanks."""
-    printed = [metrics.markdown(table(result)), *signatures(result)]
-    for key, scores in result.items():
-        if key.removeprefix("twin_").startswith("swap"):
-            figures = [f"{name} {100 * scores[name]:.1f}" for name in ("text", "image", "group")]
-            printed.append(f"{key}: " + "  ".join(figures))
-    for key in ("infilling", "twin_infilling"):
-        for span, row in result.get(key, {}).items():
-            exact, f1 = 100 * row["exact"], 100 * row["token_f1"]
-            printed.append(f"{key} of {span} tokens: exact {exact:.1f}  token F1 {f1:.1f}")
-    return printed
-
-
-def signatures(result: dict) -> list[str]:
-    """What the figures of photographs rest on, each signature once."""
-    rows = list(result["splits"].values()) + list(result.get("twin", {}).values())
-    rows += [result["blind"], *result["steps"]]
-    return list(dict.fromkeys(row["signature"] for row in rows if "signature" in row))

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from base import metrics
-from caption import writer
+from caption import store, writer
 from caption.data import CaptionData
 from loop import distributed
 
@@ -21,8 +21,7 @@ def swap_scores(
 
     def bounds(cell: tuple[int, int, np.ndarray]) -> np.ndarray:
         image, caption, pairs = cell
-        features = data.features_of(2 * pairs + image)
-        features = writer.standardise(features, saved["statistics"], model.device)
+        features = store.look(model, tokenizer, saved["statistics"], data, 2 * pairs + image)
         texts = []
         for pair in pairs:
             # From the text, because the data may have another tokenizer than the model.

@@ -23,7 +23,7 @@ import diffusion
 from base import config, files, folders
 from base.config import SampleConfig, TrainConfig
 from base.files import UserError
-from caption import coco, features, writer
+from caption import coco, features, store, writer
 from caption.data import UNLIMITED, CaptionData
 from caption.lengths import cut
 from loop import checkpoint, distributed, hardware, progress
@@ -47,16 +47,15 @@ def write_captions(
     does not depend on the batch that it is written in.
     """
 
-    def standardised(numbers: np.ndarray) -> Tensor:
-        features = split.features_of(numbers)
-        return writer.standardise(features, saved["statistics"], model.device)
+    def seen(numbers: np.ndarray):
+        return store.look(model, tokenizer, saved["statistics"], split, numbers)
 
     def captions(numbers: np.ndarray) -> list[str]:
         written = writer.write(
             model,
             tokenizer,
             saved["objective"],
-            standardised(numbers),
+            seen(numbers),
             settings,
             seed=seed,
             first=int(numbers[0]),
@@ -71,7 +70,7 @@ def write_captions(
         # Images whose captions have one length go together: hardly any padding is computed.
         lengths = []
         for part in np.array_split(numbers, -(-len(numbers) // LENGTH_ROWS)):
-            lengths.append(model.length_logits(standardised(part)).argmax(-1).cpu().numpy())
+            lengths.append(model.length_logits(seen(part)).argmax(-1).cpu().numpy())
         numbers = np.argsort(np.concatenate(lengths), kind="stable")
     rows = min(ROWS[model.device.type], -(-len(split) // distributed.world()))
     batches = [numbers[first : first + rows] for first in range(0, len(numbers), rows)]

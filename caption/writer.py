@@ -1,6 +1,7 @@
 """A captioner: image features in, captions and their confidence out.
 
-The captioner reads standardised features (B, P, width). All-zero features mean "no image": without
+The captioner reads standardised features (B, P, width), and with retrieval given captions too: then
+`features` is a `net.retrieval.Seen`. All-zero features mean "no image": without
 biases their keys and values are zero, so cross-attention adds nothing. That is the blind model, and
 guidance steers away from it. The length of a caption is no flood of [EOS]: a small head says
 p(length | image), and the likeliest length is taken.
@@ -23,6 +24,7 @@ from diffusion import guide
 from loop.batches import to_device
 from net import twin
 from net.image_encoders import POSITION_WAVES, patch_positions, waves
+from net.retrieval import Seen
 from net.samplers import row_generators, sample
 from net.soft_masks import check, writer_of
 
@@ -132,7 +134,7 @@ def hide(features: Tensor, share: float, rng: torch.Generator) -> Tensor:
     return features * kept.to(features.device)[..., None]
 
 
-def likeliest_lengths(model, features: Tensor) -> Tensor:
+def likeliest_lengths(model, features: Tensor | Seen) -> Tensor:
     """The likeliest caption length of each image, in tokens with [BOS] and [EOS]: (B,) int64."""
     return model.length_logits(features).argmax(-1).clamp(min=SHORTEST)
 
@@ -145,7 +147,7 @@ def write(
     model,
     tokenizer,
     objective: str,
-    features: Tensor,
+    features: Tensor | Seen,
     settings: SampleConfig,
     *,
     guidance: float = 1.0,
@@ -156,10 +158,10 @@ def write(
 ) -> list[Caption]:
     """A caption for each image, or for each of `lengths`.
 
-    features: (B, P, width), standardised. lengths: (n·B,) tokens with [BOS] and [EOS], the n
-    captions of an image one after another; None asks the length head. template: ids with [MASK]
-    where the model writes, the same for all images; it fixes the length. guidance: 1 means none.
-    first: the number of the first row, so that a row draws the same in any batch.
+    features: (B, P, width), standardised, or a `Seen`. lengths: (n·B,) tokens with [BOS] and
+    [EOS], the n captions of an image one after another; None asks the length head. template: ids
+    with [MASK] where the model writes, the same for all images; it fixes the length. guidance: 1
+    means none. first: the number of the first row, so that a row draws the same in any batch.
     Raises UserError for settings that the network cannot obey.
     """
     check(model, settings)
@@ -229,7 +231,7 @@ def bounds(
     model,
     tokenizer,
     objective: str,
-    features: Tensor | None,
+    features: Tensor | Seen | None,
     texts: list[list[int]],
     *,
     draws: int = 8,
@@ -257,7 +259,7 @@ def bounds(
     for length in lengths.unique().tolist():
         same = (lengths == length).nonzero()[:, 0]  # (m,) rows
         image = same // captions_per_image
-        theirs = condition and [(key[image], value[image]) for key, value in condition]
+        theirs = condition and [tuple(part[image] for part in parts) for parts in condition]
         denoise = model.bind(None, theirs)
         nats = diffusion.bounds_of_one_length(
             denoise, tokens[same, :length], free[same[:1], :length], tokenizer.mask, draws, seed
@@ -296,7 +298,7 @@ def similarity(mine: list, other: list) -> float:
 def best_of(
     model,
     tokenizer,
-    features: Tensor,
+    features: Tensor | Seen,
     settings: SampleConfig,
     candidates: int,
     *,

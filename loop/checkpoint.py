@@ -392,6 +392,8 @@ def describe(saved: Checkpoint) -> str:
         facts.insert(2, "free lengths")
     if size.get("quality_layers"):
         facts.insert(2, "quality head")
+    if size.get("retrieve"):
+        facts.insert(2, f"{size['retrieve']} retrieved captions")
     for name, value in (saved.get("metrics") or {}).items():
         if isinstance(value, float) and not name.startswith("block_"):
             facts.append(f"{name} {value:.4f}")

@@ -284,9 +284,10 @@ def spread(model: Any, loss_fn: LossFn, parallel: str) -> tuple[Any, nn.Module]:
     `model` itself.
     """
     if parallel == "ddp":
-        # A twin never hears of the time, and a plain step of a soft network of no belief.
+        # A twin never hears of the time, a plain step of a soft network of no belief, and a batch
+        # whose given captions are all dropped of no caption.
         is_deaf = bool(getattr(model, "time", None)) and model.config.causal
-        has_unused = is_deaf or hasattr(model, "w_s")
+        has_unused = is_deaf or hasattr(model, "w_s") or hasattr(model, "given_place")
         # No device_ids: they would move the batch to the GPU, and noise levels stay on the CPU.
         objective = DistributedDataParallel(
             Objective(model, loss_fn), find_unused_parameters=has_unused

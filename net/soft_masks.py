@@ -32,7 +32,7 @@ from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from diffusion import Denoise
 from model import Denoiser, KeysValues
-from net import adapters, painter, quality
+from net import adapters, painter, quality, retrieval
 
 LIKELIEST = 3  # tokens of a belief
 # At the start: lam is below 0.1, and half of that at an entropy of 1 nat.
@@ -182,6 +182,8 @@ def build(config: ModelConfig) -> Denoiser:
         return quality.QualityDenoiser(config)
     if config.picture_side:
         model: Denoiser = painter.Painter(config)
+    elif config.retrieve:
+        model = retrieval.RetrievingDenoiser(config)
     else:
         model = SoftDenoiser(config) if config.soft_masks else Denoiser(config)
     adapters.adapt(model, config)
