@@ -10,7 +10,7 @@ Only products with weights are quantised. With everything quantised, a captioner
 many captions (docs/log/edge.md).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +87,7 @@ def lower(
     modules: dict,
     feeds: list[dict],
     images: np.ndarray | None = None,
-    adapters: Iterable[dict] = (),
+    adapters: Sequence[dict] = (),
 ) -> dict:
     """Before the export: halve the products, or smooth them and measure what INT8 would cost.
 

@@ -5,7 +5,7 @@ moves into its weights. The inverse factor is folded into the module before it, 
 stays.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ def balance(largest: Tensor, *weights: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def smooth(network: nn.Module, feeds: list[dict], adapters: Iterable[dict] = ()) -> None:
+def smooth(network: nn.Module, feeds: list[dict], adapters: Sequence[dict] = ()) -> None:
     """Smooth every product of `networks.Network`, in place.
 
     The inverse factor goes into the norm's gain, the rows that make the values, or the ungated
