@@ -192,9 +192,9 @@ class Layout:
                 result |= self.named(name, paths, torch.cat(downs, 1), torch.stack(ups), gains)
         for name, weight in model.length_head.named_parameters():
             result[adapters.WHOLE + name] = weight.detach().clone()
-        result["feature_mean"] = torch.tensor(statistics["feature_mean"])
-        result["feature_scale"] = 1 / torch.tensor(statistics["feature_std"])
-        result["place_scale"] = torch.tensor([float(statistics.get("place_scale", 1.0))])
+        result["statistics.mean"] = torch.tensor(statistics["feature_mean"])
+        result["statistics.scale"] = 1 / torch.tensor(statistics["feature_std"])
+        result["statistics.place"] = torch.tensor([float(statistics.get("place_scale", 1.0))])
         return result
 
 

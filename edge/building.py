@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from base import bundle
 from base.runtime import Runner
 from edge import adapter_inputs, graphs, onnx_files, parity, quantization, tensorrt
@@ -49,6 +51,21 @@ def sizes_of(trained: Trained) -> graphs.Sizes:
     return sizes
 
 
+def calibrating(
+    variants: list[Variant], data_dir: str, count: int
+) -> tuple[list[dict], np.ndarray | None]:
+    """What INT8 is calibrated on: states of the base and of each adapter, and a captioner's images.
+
+    Of train: the gate judges on held-out inputs that INT8 has not seen.
+    """
+    material = real_inputs(variants[0].trained, data_dir, "train", count)
+    feeds: list[dict] = []
+    for variant in variants:
+        calls = states(variant.trained, material, factors=variant.network)
+        feeds += progress.bar(calls, "calibration", unit="call")
+    return feeds, material.images
+
+
 def write_graphs(
     variants: list[Variant],
     folder: Path,
@@ -67,19 +84,13 @@ def write_graphs(
     trained = variants[0].trained
     network, feeds, images = Network(trained.model), [], None
     modules = modules_of(trained, network)
-    # Calibrated on train: the gate judges on held-out inputs that INT8 has not seen.
     if facts["precision"] == "int8":
-        material = real_inputs(trained, data_dir, "train", calibration)
-        for variant in variants:
-            calls = states(variant.trained, material, factors=variant.network)
-            feeds += progress.bar(calls, "calibration", unit="call")
-        images = material.images
+        feeds, images = calibrating(variants, data_dir, calibration)
     if facts["precision"] != "fp32":
         own = [variant.network for variant in variants]
         facts["lowered"] = quantization.lower(network, modules, feeds, images, own)
-    about = {name: facts[name] for name in IN_EACH_GRAPH} | {
-        "format": facts.get("format", bundle.FORMAT)
-    }
+    about = {name: facts[name] for name in IN_EACH_GRAPH}
+    about["format"] = facts.get("format", bundle.FORMAT)
     sizes, opset = sizes_of(trained), facts["opset"]
     sizes.network, sizes.condition = variants[0].network, variants[0].condition
     for name, module in modules.items():

@@ -159,8 +159,8 @@ class ConditionGraph(nn.Module):
         """(B, P, width) -> keys (B, N, H, head, P), values (B, N, H, P, head), lengths (B,)."""
         scale, shift = self.scale, self.shift
         if factors:  # an adapter was trained with statistics of its own
-            scale = factors["feature_scale"]
-            shift = factors["place_scale"] * self.code - factors["feature_mean"] * scale
+            scale = factors["statistics.scale"]
+            shift = factors["statistics.place"] * self.code - factors["statistics.mean"] * scale
         seen = features * scale + shift
         keys = self.norm(self.split(self.of_blocks("key", seen, factors))).permute(0, 2, 3, 4, 1)
         values = self.split(self.of_blocks("value", seen, factors)).permute(0, 2, 3, 1, 4)
