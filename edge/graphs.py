@@ -131,7 +131,7 @@ class ConditionGraph(nn.Module):
         # Standardisation and the code of a patch's place, as caption.writer.standardise has them.
         self.register_buffer("scale", 1 / torch.tensor(statistics["feature_std"]))
         code = place_code(patches, model.config.condition_width)
-        self.register_buffer("code", code, persistent=False)
+        self.register_buffer("places", code, persistent=False)
         code = statistics.get("place_scale", 1.0) * code
         self.register_buffer("shift", code - torch.tensor(statistics["feature_mean"]) * self.scale)
 
@@ -160,7 +160,7 @@ class ConditionGraph(nn.Module):
         scale, shift = self.scale, self.shift
         if factors:  # an adapter was trained with statistics of its own
             scale = factors["statistics.scale"]
-            shift = factors["statistics.place"] * self.code - factors["statistics.mean"] * scale
+            shift = factors["statistics.place"] * self.places - factors["statistics.mean"] * scale
         seen = features * scale + shift
         keys = self.norm(self.split(self.of_blocks("key", seen, factors))).permute(0, 2, 3, 4, 1)
         values = self.split(self.of_blocks("value", seen, factors)).permute(0, 2, 3, 1, 4)

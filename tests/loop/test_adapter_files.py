@@ -120,7 +120,7 @@ def test_a_huge_rank_asks_for_no_memory(trained, text_runs, tmp_path):
         save_file({name: it.contiguous() for name, it in weights.items()}, path, adapter_of(claims))
         with Counted() as counted, pytest.raises(UserError, match="do not fit its own description"):
             checkpoint.open_model(text_runs.denoiser, adapter=path)
-        assert counted.largest <= largest
+        assert counted.largest <= largest * 4  # the bytes of a weight are counted too
     # A hole of 12 GB in a file takes no disk. Its weights have the rank that it claims.
     shapes = {}
     for name, weight in own.items():
@@ -129,7 +129,7 @@ def test_a_huge_rank_asks_for_no_memory(trained, text_runs, tmp_path):
     write_sparse(path, shapes, about | {"model": about["model"] | {"lora_rank": 10**8}})
     with Counted() as counted, pytest.raises(UserError, match="rank 100000000, wider than blocks"):
         checkpoint.open_model(text_runs.denoiser, adapter=path)
-    assert counted.largest <= largest
+    assert counted.largest <= largest * 4  # the bytes of a weight are counted too
 
 
 def adapter_of(about: dict) -> dict[str, str]:
