@@ -11,6 +11,8 @@ For a Jetson (docs/edge.md), for small CPUs, and as small as possible:
     python export_onnx.py --out bundle_fp16 --precision fp16 --tensorrt --inputs 500
     python export_onnx.py --out bundle_int8 --precision int8 --inputs 500
     python export_onnx.py --out bundle_small --precision int8 --compact
+With adapters to choose from when the bundle runs (docs/edge.md):
+    python export_onnx.py --adapter tales=tales/adapter.safetensors news=news/adapter.safetensors
 A policy that moves a robot (docs/robot.md):
     python export_onnx.py --checkpoint checkpoints_policy/best.pt --out bundle_policy
 
@@ -33,13 +35,13 @@ from base.files import UserError
 from base.flags import check, setting
 from base.runtime import Runner
 from edge import building, description, onnx_files, parity, policy_building, tensorrt
-from edge.inputs import Material, Trained, open_trained, real_inputs, states
+from edge.adapter_inputs import open_variants, parse
+from edge.inputs import Trained, open_trained, real_inputs
 from loop import checkpoint
 from net.chunks import ChunkConfig
 
 # Settings of samplers that the graphs do not have.
 NOT_IN_GRAPHS = ("top_p", "block_size", "factor", *config.SPECIAL, "remask", "remask_strength")
-RANGE_ROWS = 16  # rows whose states show the largest values inside a graph
 
 
 @dataclass
@@ -47,7 +49,9 @@ class Export:
     """The export: what goes in, what comes out, and what the gate compares."""
 
     checkpoint: str | None = setting(None, "default: the newest below this folder")
-    adapter: str | None = setting(None, "an adapter to merge into it", metavar="FILE")
+    adapter: list[str] | None = setting(
+        None, "an adapter to merge, or NAME=FILE of each to choose from later", metavar="FILE"
+    )
     out: str = setting("bundle", "folder to write")
     data_dir: str | None = setting(
         None,
@@ -124,20 +128,6 @@ def check_settings(export: Export, trained: Trained, settings: SampleConfig) -> 
         )
 
 
-def prove(trained: Trained, made: Path, facts: dict, material: Material, export: Export) -> None:
-    """Compare all graphs with torch, and note the report in `facts`."""
-    tensorrt.check_readable(made, facts["graphs"]["tensorrt"])
-    if trained.objective != "ar":
-        feeds = []
-        for state in states(trained, material.part(0, RANGE_ROWS)):
-            feeds.append({key: value.numpy() for key, value in state.items()})
-        half = export.precision == "fp16"
-        facts["ranges"] = tensorrt.check_ranges(made / "step.onnx", feeds, half=half)
-    bundle.seal(made, facts)  # the gate runs the bundle as a device would
-    facts["parity"] = parity.gate(trained, made, material, export.seed)
-    facts["scores"] = parity.scores(trained, Runner(made, check=False), material)
-
-
 def export_policy(path: Path, export: Export, arguments) -> None:
     """A policy's bundle. Raises UserError for flags that are of other kinds of models."""
     making = policy_building.making_of(arguments)
@@ -186,7 +176,9 @@ def main(argv=None):
     path = Path(export.checkpoint or checkpoint.newest(("caption", "text")))
     if checkpoint.kind_of(path) == "policy":
         return export_policy(path, export, arguments)
-    trained = open_trained(path, export.adapter)
+    merged, named = parse(export.adapter)
+    trained = open_trained(path, merged)
+    variants = open_variants(trained, named)
     print(f"{path}: {checkpoint.describe(trained.saved)}", file=sys.stderr)
     captions = trained.encoder is not None
     # Captions and texts have different best samplers (docs/log/captions.md, docs/log/text.md).
@@ -197,16 +189,18 @@ def main(argv=None):
     with bundle.being_made(out) as made:
         material = real_inputs(trained, data_dir, export.split, export.inputs)
         precision, opset = export.precision, export.opset
-        facts = description.describe(trained, path, settings, precision=precision, opset=opset)
-        building.write_graphs(trained, made, facts, data_dir, export.calibration, export.compact)
+        facts = description.describe(
+            trained, path, settings, precision=precision, opset=opset, adapters=named
+        )
+        building.write_graphs(variants, made, facts, data_dir, export.calibration, export.compact)
         files.write_text(made / "tokenizer.json", trained.tokenizer.to_json())
         if export.code:  # a device needs no checkout: the bundle carries the code that runs it
             bundle.copy_code(Path(__file__).parent, made)
         if export.tensorrt:
             files.write_text(made / "build_engines.sh", tensorrt.build_script(facts))
-        prove(trained, made, facts, material, export)
+        building.prove(variants, made, facts, material, export.seed)
         # After the gate: golden outputs of a refused bundle would be of no use.
-        description.write_golden(trained, made, material, settings)
+        description.write_golden(variants, made, material, settings)
         if export.compact:
             building.make_compact(made, facts)
         bundle.seal(made, facts)

@@ -9,6 +9,7 @@ In a bundle's folder, after pip install -r requirements-jetson.txt:
     python infer_onnx.py --bundle . --image x.jpg
     python infer_onnx.py --bundle . --image x.jpg --text "a [MASK] red [MASK]"
     python infer_onnx.py --bundle . --camera 0 --provider tensorrt
+    python infer_onnx.py --bundle . --image x.jpg --adapter photos
 A text model's bundle:
     python infer_onnx.py --bundle . --text "Once upon a time [MASK*40]" --temperature 0.8 --seed 3
 
@@ -41,13 +42,7 @@ BATCH = 8  # images at once; does not change the captions
 # No flags for these. entropy_bound is fixed when the bundle is made. The graphs do not have the
 # others: top_p would need a sort, which slows each step.
 NOT_IN_GRAPHS = (
-    "top_p",
-    "block_size",
-    "factor",
-    "entropy_bound",
-    *SPECIAL,
-    "remask",
-    "remask_strength",
+    *("top_p", "block_size", "factor", "entropy_bound", *SPECIAL, "remask", "remask_strength"),
 )
 
 
@@ -77,6 +72,7 @@ class Job:
     self_test: bool = setting(
         False, "compare checksums and golden outputs, measure speed and memory"
     )
+    adapter: str | None = setting(None, "one of the bundle's (default: none)", metavar="NAME")
     provider: str = setting("cpu", "what computes", choices=PROVIDERS)
     low_memory: bool = setting(False, "a fifth less memory, slower: weights are kept once")
     threads: int = setting(0, "CPU threads; 0: onnxruntime's own choice", at_least=0)
@@ -119,10 +115,10 @@ def check(job: Job, conditioned: bool) -> None:
 
 def test_policy(job: Job) -> int:
     """The self-test of a policy's bundle. Raises UserError for any other work."""
-    if not job.self_test:
+    if not job.self_test or job.adapter:
         raise UserError(
             f"{job.bundle}, a bundle of a policy",
-            "a captioner's or a text model's, or --self_test",
+            "a captioner's or a text model's, or --self_test alone",
             "let a policy act with run_policy.py --bundle",
         )
     return policy_runner.self_test(BundleMaker(job.bundle, job.provider, job.threads))
@@ -201,7 +197,9 @@ def main(argv=None):
     job = flags.resolve(Job, arguments)
     if bundle.read(job.bundle)["kind"] == "policy":
         return test_policy(job)
-    runner = Runner(Path(job.bundle), job.provider, job.threads, low_memory=job.low_memory)
+    runner = Runner(
+        job.bundle, job.provider, job.threads, low_memory=job.low_memory, adapter=job.adapter
+    )
     # A layer below the flags: the settings that the export tested, unless a flag differs.
     settings = flags.resolve(SampleConfig, arguments, runner.facts["sampling"])
     if job.self_test:

@@ -7,6 +7,7 @@ it.
     *.onnx           the graphs; the same facts are in their metadata
     tokenizer.json   the tokenizer
     golden.npz       inputs, with the outputs that the trained model gave for them
+    adapters/*.npz   the numbers of adapters to choose from, if there are any
     infer_onnx.py, drive_robot.py, requirements-jetson.txt, base/
                      the code that runs it, without torch
 
@@ -27,9 +28,10 @@ from base import files
 from base.files import UserError
 
 FORMAT = 1
+ADAPTED = 2  # the format of a bundle with adapters: older readers lack the inputs of its graphs
 # Copied from the project, `base` whole.
 CODE = ("infer_onnx.py", "drive_robot.py", "requirements-jetson.txt", "base")
-LARGEST = 1 << 30  # bytes of golden outputs once unpacked
+LARGEST = 1 << 30  # bytes of an npz file once unpacked
 AGAIN = "copy the bundle again, or export it again with export_onnx.py"
 ASIDE = ".old"  # the end of an older bundle's name while a new bundle takes its place
 LEFT_BEHIND = {"__pycache__", "engines"}
@@ -147,10 +149,10 @@ def read(folder) -> dict:
         "name its folder with --bundle",
     )
     facts = files.read_sealed(path, "a bundle's description", AGAIN)
-    if facts.get("format") != FORMAT:
+    if facts.get("format") not in (FORMAT, ADAPTED):
         raise UserError(
             f"{path} of format {facts.get('format')!r}",
-            f"format {FORMAT}",
+            f"format {FORMAT}, or {ADAPTED} with adapters",
             "use the version that wrote it (0.1.0 and 0.2.0 write format 1), or export again",
         )
     # `read_sealed` takes a file without a checksum as it is. Cutting the entry out must not help.
@@ -174,11 +176,26 @@ def wrong_entries(facts: dict) -> list[str]:
     wrong = [f"files: {name}" for name in files.unlisted(facts["files"])]
     if wrong:
         return wrong
+    if facts["format"] == ADAPTED:
+        wrong = wrong_adapters(facts)
     # A graph is opened only if its checksum was compared, so it must be in the list of files.
     for graphs in facts["graphs"].values():
         for name in graphs.values() if isinstance(graphs, dict) else [graphs]:
             if not isinstance(name, str) or name not in facts["files"]:
                 wrong.append(f"graphs: {name}")
+    return wrong
+
+
+def wrong_adapters(facts: dict) -> list[str]:
+    """The adapters of bundle.json whose file is not in its list of files."""
+    adapters = facts.get("adapters")
+    if not isinstance(adapters, dict) or not adapters:
+        return ["adapters"]
+    wrong = []
+    for name, about in adapters.items():
+        file = about.get("file") if isinstance(about, dict) else None
+        if not isinstance(file, str) or file not in facts["files"]:
+            wrong.append(f"adapters: {name}")
     return wrong
 
 
@@ -192,11 +209,16 @@ def check(folder, facts: dict) -> int:
 
 
 def golden(folder) -> dict[str, np.ndarray]:
-    """The arrays of golden.npz, by name.
+    """The arrays of golden.npz, by name. Raises UserError as `arrays` does."""
+    return arrays(Path(folder) / "golden.npz", "the bundle's golden outputs")
+
+
+def arrays(path: Path, what: str) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, by name.
 
     Raises UserError if the file is missing, damaged, or unpacks to more than 1 GiB.
     """
-    path = files.existing(Path(folder) / "golden.npz", "the bundle's golden outputs", AGAIN)
+    path = files.existing(path, what, AGAIN)
     try:
         with zipfile.ZipFile(path) as archive:
             # A small archive may unpack to more bytes than there is memory.
@@ -205,8 +227,8 @@ def golden(folder) -> dict[str, np.ndarray]:
                 raise UserError(
                     f"{path}, which unpacks to {size:,} bytes", f"at most {LARGEST:,}", AGAIN
                 )
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
+        with np.load(path, allow_pickle=False) as found:
+            return dict(found)
     except (UserError, PermissionError):
         raise
     except Exception as error:  # zipfile, zlib and numpy raise many kinds

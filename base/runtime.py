@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from base import bundle, decoding, speculation, system
+from base import adapter_inputs, bundle, decoding, speculation, system
 from base.config import SampleConfig
 from base.files import UserError
 from base.images import open_image, resize_crop
@@ -54,7 +54,7 @@ class Runner:
 
     check: hold every file to its checksum. for_tensorrt: use the graphs made for TensorRT and their
     driver, on whatever provider; None: where the provider is TensorRT. seconds: of the last call,
-    by stage.
+    by stage. adapter: a name that the bundle knows; None: the base.
     """
 
     folder: Path
@@ -63,6 +63,7 @@ class Runner:
     for_tensorrt: bool | None = None
     check: bool = True
     low_memory: bool = False
+    adapter: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -89,6 +90,7 @@ class Runner:
             ) from error
         if self.for_tensorrt is None:
             self.for_tensorrt = self.provider == "tensorrt"
+        self.choose(self.adapter)
         self.tokenizer = Tokenizer.load(self.folder / "tokenizer.json")
         self.sessions: dict = {}
         self.conditioned = self.facts["kind"] == "caption"
@@ -105,6 +107,11 @@ class Runner:
             )
         return self.sessions[name]
 
+    def choose(self, adapter: str | None) -> None:
+        """Write with this adapter from now on. Raises UserError if the bundle lacks it."""
+        self.factors = adapter_inputs.load(self.folder, self.facts, adapter)
+        self.adapter = adapter
+
     def graph_file(self, name: str) -> str:
         """The file of a graph. Raises UserError if the bundle was exported without it."""
         kind = "tensorrt" if self.for_tensorrt else "cpu"
@@ -120,8 +127,10 @@ class Runner:
     def run(self, name: str, inputs: dict, outputs: list[str] | None = None) -> list[np.ndarray]:
         """One call of a graph. Inputs that the graph does not have are left out."""
         session = self.session(name)
+        adapter_inputs.check_fits(session.get_inputs(), self.factors, self.graph_file(name))
+        given = {**self.factors, **inputs}
         # onnxruntime refuses an input that the graph does not have.
-        wanted = {node.name: inputs[node.name] for node in session.get_inputs()}
+        wanted = {node.name: given[node.name] for node in session.get_inputs()}
         clock = time.perf_counter()
         result = session.run(outputs, wanted)
         self.count_time(name, time.perf_counter() - clock)
@@ -343,6 +352,7 @@ def writes_alike(runner: Runner, golden: dict, name: str, changes: dict) -> bool
     """Whether enough texts equal the trained model's; changes: to the settings it ships with."""
     settings = SampleConfig(**{**runner.facts["sampling"], **changes})
     drawn = bool(settings.temperature)
+    name = adapter_inputs.golden_name(name, runner.adapter)
     expected = golden[name]
     texts = golden_texts(runner, golden, settings, len(expected))
     same = 0
@@ -371,9 +381,11 @@ def self_test(runner: Runner) -> int:
     print(f"files: {len(runner.facts['files'])} as exported")
     noisy = {"sampler": "confidence", "steps": 8, "temperature": 0.8}
     good = "picture" not in golden or decodes_alike(runner, golden)
-    # `&=`, not `and`: every check prints its line, also after a failure.
-    good &= writes_alike(runner, golden, "as_shipped", {})
-    good &= writes_alike(runner, golden, "with_noise", noisy)
+    for adapter in adapter_inputs.names(runner.facts) or [None]:
+        runner.choose(adapter)
+        # `&=`, not `and`: every check prints its line, also after a failure.
+        good &= writes_alike(runner, golden, "as_shipped", {})
+        good &= writes_alike(runner, golden, "with_noise", noisy)
     pixels = golden["images"][:1] if "images" in golden else None
     seconds = []
     for _ in range(12):

@@ -1,4 +1,4 @@
-"""All graphs of a bundle, written into its folder: built, lowered to a precision, exported, joined.
+"""All graphs of a bundle, written into its folder: built, lowered, exported, joined, proved.
 
 A compact bundle keeps only the graphs that write texts on a CPU. The gate judges all graphs first.
 """
@@ -7,13 +7,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from base import bundle
-from edge import graphs, onnx_files, quantization
-from edge.inputs import Trained, real_inputs, states
+from base.runtime import Runner
+from edge import adapter_inputs, graphs, onnx_files, parity, quantization, tensorrt
+from edge.adapter_inputs import Variant
+from edge.inputs import Material, Trained, as_arrays, real_inputs, states
 from edge.loop_graph import LoopGraph
 from edge.networks import Network
 from loop import progress
 
+RANGE_ROWS = 16  # rows whose states show the largest values inside a graph
 # What a CPU needs to write texts. The others serve TensorRT, --revise, and one-file pipelines.
 NEEDED = ("encoder", "condition", "loop", "next")
 # condition.onnx keeps its head for lengths in FP32: a wrong length ruins the caption.
@@ -46,36 +51,60 @@ def sizes_of(trained: Trained) -> graphs.Sizes:
     return sizes
 
 
-def write_graphs(
-    trained: Trained, folder: Path, facts: dict, data_dir: str, calibration: int, compact: bool
-) -> None:
-    """Write every graph into `folder`, at facts["precision"] and facts["opset"].
+def calibrating(
+    variants: list[Variant], data_dir: str, count: int
+) -> tuple[list[dict], np.ndarray | None]:
+    """What INT8 is calibrated on: states of the base and of each adapter, and a captioner's images.
 
+    Of train: the gate judges on held-out inputs that INT8 has not seen.
+    """
+    material = real_inputs(variants[0].trained, data_dir, "train", count)
+    feeds: list[dict] = []
+    for variant in variants:
+        calls = states(variant.trained, material, factors=variant.network)
+        feeds += progress.bar(calls, "calibration", unit="call")
+    return feeds, material.images
+
+
+def write_graphs(
+    variants: list[Variant],
+    folder: Path,
+    facts: dict,
+    data_dir: str,
+    calibration: int,
+    compact: bool,
+) -> None:
+    """Write every graph into `folder`, at facts["precision"] and facts["opset"], and the adapters.
+
+    variants: the base, whose weights the graphs hold, and the adapters.
     calibration: training inputs of `data_dir` that INT8 is calibrated on.
     compact: store all large weights as INT8 if the precision is INT8. Adds to `facts` the
     graphs by name, and what lowering the precision did.
     """
+    trained = variants[0].trained
     network, feeds, images = Network(trained.model), [], None
     modules = modules_of(trained, network)
-    # Calibrated on train: the gate judges on held-out inputs that INT8 has not seen.
     if facts["precision"] == "int8":
-        material = real_inputs(trained, data_dir, "train", calibration)
-        calls = progress.bar(states(trained, material), "calibration", unit="call")
-        feeds, images = list(calls), material.images
+        feeds, images = calibrating(variants, data_dir, calibration)
     if facts["precision"] != "fp32":
-        facts["lowered"] = quantization.lower(network, modules, feeds, images)
-    about = {name: facts[name] for name in IN_EACH_GRAPH} | {"format": bundle.FORMAT}
+        own = [variant.network for variant in variants]
+        facts["lowered"] = quantization.lower(network, modules, feeds, images, own)
+    about = {name: facts[name] for name in IN_EACH_GRAPH}
+    about["format"] = facts.get("format", bundle.FORMAT)
     sizes, opset = sizes_of(trained), facts["opset"]
+    sizes.network, sizes.condition = variants[0].network, variants[0].condition
     for name, module in modules.items():
         clock, path = time.perf_counter(), folder / f"{name}.onnx"
         onnx_files.export(module, name, path, sizes, opset, about)
         seconds = time.perf_counter() - clock
         print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, {seconds:.0f} s", file=sys.stderr)
     if feeds:
-        quantization.quantize(folder, network, modules, facts["lowered"], feeds, images)
+        conditions = [variant.condition for variant in variants]
+        quantization.quantize(folder, network, modules, facts["lowered"], feeds, images, conditions)
         if compact:
             for name in STORED & set(modules):
                 quantization.store_as_int8(folder / f"{name}.onnx")
+    adapter_inputs.write(variants, folder)  # after the smoothing, which changes them
     # captioner.onnx needs all three graphs at their final precision, so it is joined last.
     names = list(modules)
     if set(onnx_files.JOINED) <= set(names):
@@ -97,3 +126,33 @@ def make_compact(folder: Path, facts: dict) -> None:
         if path.name not in kept.values():
             path.unlink()
     facts["graphs"] = {"cpu": kept, "tensorrt": {}}
+
+
+def prove(
+    variants: list[Variant], folder: Path, facts: dict, material: Material, seed: int
+) -> None:
+    """Compare all graphs with torch, for the base and each adapter, and note it in `facts`.
+
+    Raises UserError if TensorRT would not read a graph, or a comparison is beyond its limit.
+    """
+    tensorrt.check_readable(folder, facts["graphs"]["tensorrt"])
+    if variants[0].trained.objective != "ar":
+        feeds = []
+        for variant in variants:
+            few = material.part(0, RANGE_ROWS)
+            for state in states(variant.trained, few, factors=variant.network):
+                feeds.append(as_arrays(state))
+        half = facts["precision"] == "fp16"
+        facts["ranges"] = tensorrt.check_ranges(folder / "step.onnx", feeds, half=half)
+    bundle.seal(folder, facts)  # the gate runs the bundle as a device would
+    facts["parity"], facts["scores"] = [], {}
+    for variant in variants:
+        adapter = variant.name if variant.network else None
+        rows = parity.gate(variant.trained, folder, material, seed, adapter)
+        runner = Runner(folder, check=False, adapter=adapter)
+        scores = parity.scores(variant.trained, runner, material)
+        if variant is not variants[0]:
+            rows = [{**row, "what": f"{adapter}: {row['what']}"} for row in rows]
+            scores = {f"{adapter}, {side}": judged for side, judged in scores.items()}
+        facts["parity"] += rows
+        facts["scores"] |= scores

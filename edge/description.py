@@ -11,10 +11,12 @@ import onnx
 import onnxruntime
 import torch
 
-from base import files, flags
+from base import bundle, files, flags
+from base.adapter_inputs import golden_name
 from base.config import SampleConfig
 from base.decoding import SAMPLERS
-from edge import parity
+from edge import adapter_inputs, parity
+from edge.adapter_inputs import Variant
 from edge.inputs import Material, Trained, with_holes
 from loop import checkpoint
 
@@ -33,9 +35,18 @@ SPECIAL = ("pad", "bos", "eos", "mask", "unk")
 
 
 def describe(
-    trained: Trained, path: Path, settings: SampleConfig, *, precision: str, opset: int
+    trained: Trained,
+    path: Path,
+    settings: SampleConfig,
+    *,
+    precision: str,
+    opset: int,
+    adapters: dict[str, str] | None = None,
 ) -> dict:
-    """The facts of bundle.json, without the graphs, the parity report and the checksums."""
+    """The facts of bundle.json, without the graphs, the parity report and the checksums.
+
+    adapters: files to choose from when the bundle runs, by their names.
+    """
     tokenizer, saved = trained.tokenizer, trained.saved
     facts = {
         "kind": saved["kind"],
@@ -58,6 +69,8 @@ def describe(
     if trained.encoder is not None:
         facts["encoder"] = saved["encoder"]
         facts["preprocess"] = describe_preprocess(trained.encoder.preprocess)
+    if adapters:
+        facts |= {"format": bundle.ADAPTED, "adapters": adapter_inputs.describe(adapters)}
     facts["versions"] = versions()
     # A name for this export. Every graph carries it, so graphs of two exports never mix.
     facts["build"] = files.sha256(repr(sorted(facts.items())).encode())
@@ -97,14 +110,14 @@ def padded(texts: parity.Texts, length: int, pad: int) -> np.ndarray:
 
 
 def golden_arrays(
-    trained: Trained, material: Material, settings: SampleConfig
+    variants: list[Variant], material: Material, settings: SampleConfig
 ) -> dict[str, np.ndarray]:
-    """Inputs, and torch's outputs for them as shipped and with noise.
+    """Inputs, and torch's outputs for them as shipped and with noise, of the base and each adapter.
 
     Of a captioner: images (n, S, S, 3) uint8, and picture, the bytes of the first image's file. Of
     a text model: tokens (n, L) with blanks, and lengths (n,). Of a twin: no inputs.
     """
-    few, arrays = material.part(0, GOLDEN), {}
+    trained, few, arrays = variants[0].trained, material.part(0, GOLDEN), {}
     captions = few.images is not None
     if captions:
         arrays["images"] = few.images
@@ -115,16 +128,18 @@ def golden_arrays(
     tried = parity.cases(settings, captions, trained.objective)
     length, pad = trained.model.config.max_length, trained.tokenizer.pad
     # Seed 0: `infer_onnx.py --self_test` draws the same random numbers.
-    for name in GOLDEN_CASES:
-        texts = parity.reference(trained, few, tried[name], 0)
-        arrays[name.replace(" ", "_")] = padded(texts, length, pad)
+    for variant in variants:
+        for name in GOLDEN_CASES:
+            texts = parity.reference(variant.trained, few, tried[name], 0)
+            key = golden_name(name.replace(" ", "_"), variant.name)
+            arrays[key] = padded(texts, length, pad)
     return arrays
 
 
 def write_golden(
-    trained: Trained, folder: Path, material: Material, settings: SampleConfig
+    variants: list[Variant], folder: Path, material: Material, settings: SampleConfig
 ) -> None:
     """Write golden.npz into a bundle's folder."""
-    arrays = golden_arrays(trained, material, settings)
+    arrays = golden_arrays(variants, material, settings)
     with files.replacing(folder / "golden.npz") as file:
         np.savez_compressed(file, **arrays)

@@ -19,21 +19,27 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from base.config import ModelConfig
 from caption.writer import place_code
-from edge.networks import HIDDEN, Network, Norm, linear, of_layer, turned
+from edge.networks import HIDDEN, Factors, Network, Norm, linear, of_block, of_layer, turned
 from model import Denoiser
+from net.adapters import WHOLE
 
 SHORTEST = 3  # tokens of a caption at least: [BOS], a word, [EOS]
 
 
 @dataclass
 class Input:
-    """An input of a graph: an example tensor, and the names of its free axes by their numbers."""
+    """An input of a graph: an example tensor, and the names of its free axes by their numbers.
+
+    factor: it reaches the torch module in the dict `factors`, under its name.
+    """
 
     example: Tensor
     free: dict[int, str] = field(default_factory=dict)
+    factor: bool = False
 
 
 Inputs = dict[str, Input]  # in the order of the graph's inputs
@@ -43,12 +49,15 @@ Inputs = dict[str, Input]  # in the order of the graph's inputs
 class Sizes:
     """What the shapes of a graph's inputs follow from.
 
-    image_size and patches are 0 for text models.
+    image_size and patches are 0 for text models. network, condition: the base's factors
+    (edge/adapted.py) of the graphs with that part; none if the bundle has no adapters to choose.
     """
 
     model: ModelConfig
     image_size: int = 0
     patches: int = 0
+    network: Factors = field(default_factory=dict)
+    condition: Factors = field(default_factory=dict)
 
     @property
     def head(self) -> int:
@@ -81,6 +90,11 @@ def condition_inputs(sizes: Sizes) -> Inputs:
         "keys": Input(torch.zeros(*before, sizes.head, sizes.patches), {0: "batch"}),
         "values": Input(torch.zeros(*before, sizes.patches, sizes.head), {0: "batch"}),
     }
+
+
+def factor_inputs(factors: Factors) -> Inputs:
+    """The inputs that an adapter fills, each of a fixed shape."""
+    return {name: Input(factor.clone(), factor=True) for name, factor in factors.items()}
 
 
 class EncoderGraph(nn.Module):
@@ -117,6 +131,7 @@ class ConditionGraph(nn.Module):
         # Standardisation and the code of a patch's place, as caption.writer.standardise has them.
         self.register_buffer("scale", 1 / torch.tensor(statistics["feature_std"]))
         code = place_code(patches, model.config.condition_width)
+        self.register_buffer("places", code, persistent=False)
         code = statistics.get("place_scale", 1.0) * code
         self.register_buffer("shift", code - torch.tensor(statistics["feature_mean"]) * self.scale)
 
@@ -132,19 +147,47 @@ class ConditionGraph(nn.Module):
 
     def example(self, sizes: Sizes) -> Inputs:
         features = torch.zeros(BATCH, sizes.patches, sizes.model.condition_width)
-        return {"features": Input(features, {0: "batch"})}
+        return {"features": Input(features, {0: "batch"}), **factor_inputs(sizes.condition)}
 
     def split(self, x: Tensor) -> Tensor:
         """(B, P, N*H*head) -> (B, P, N, H, head)."""
         return x.unflatten(-1, (self.layers, self.heads, -1))
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, factors: Factors | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(B, P, width) -> keys (B, N, H, head, P), values (B, N, H, P, head), lengths (B,)."""
-        seen = features * self.scale + self.shift
-        keys = self.norm(self.split(self.key(seen))).permute(0, 2, 3, 4, 1)
-        values = self.split(self.value(seen)).permute(0, 2, 3, 1, 4)
-        length = self.length_head(seen).argmax(-1).clamp(min=SHORTEST)
+        scale, shift = self.scale, self.shift
+        if factors:  # an adapter was trained with statistics of its own
+            scale = factors["statistics.scale"]
+            shift = factors["statistics.place"] * self.places - factors["statistics.mean"] * scale
+        seen = features * scale + shift
+        keys = self.norm(self.split(self.of_blocks("key", seen, factors))).permute(0, 2, 3, 4, 1)
+        values = self.split(self.of_blocks("value", seen, factors)).permute(0, 2, 3, 1, 4)
+        length = self.lengths(seen, factors).argmax(-1).clamp(min=SHORTEST)
         return keys, values, length.int()
+
+    def lengths(self, seen: Tensor, factors: Factors | None) -> Tensor:
+        """Logits of the lengths: (B, P, width) -> (B, lengths). An adapter has its own head."""
+        if not factors:
+            return self.length_head(seen)
+        own = {name: factors[WHOLE + name] for name, _ in self.length_head.named_parameters()}
+        return functional_call(self.length_head, own, (seen,))
+
+    def of_blocks(self, name: str, seen: Tensor, factors: Factors | None) -> Tensor:
+        """The keys or values of all blocks: (B, P, width) -> (B, P, N*H*head).
+
+        name.down (width, N*R) and name.up (N, R, H*head) are an adapter's, name.gain (N*H*head,)
+        is as in `networks.product`.
+        """
+        y = getattr(self, name)(seen)
+        if factors and f"{name}.down" in factors:
+            # A batch of N small products: as one matrix, `up` would be zeros but for its diagonal.
+            low = (seen @ factors[f"{name}.down"]).unflatten(-1, (self.layers, -1)).transpose(1, 2)
+            y = y + (low @ factors[f"{name}.up"]).transpose(1, 2).flatten(2)
+        if factors and f"{name}.gain" in factors:
+            y = y * factors[f"{name}.gain"]
+        return y
 
 
 class StepGraph(nn.Module):
@@ -160,7 +203,7 @@ class StepGraph(nn.Module):
         inputs = {**row_inputs(sizes), **condition_inputs(sizes)}
         if self.network.time is not None:
             inputs["share"] = Input(torch.zeros(BATCH), {0: "batch"})
-        return inputs
+        return inputs | factor_inputs(sizes.network)
 
     def forward(
         self,
@@ -169,9 +212,10 @@ class StepGraph(nn.Module):
         keys: Tensor | None = None,
         values: Tensor | None = None,
         share: Tensor | None = None,
+        factors: Factors | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """tokens (B, L) -> logits (B, L, V'), the likeliest token and its probability, (B, L)."""
-        logits = self.network(tokens, lengths, keys, values, share)
+        logits = self.network(tokens, lengths, keys, values, share, factors)
         confidence = logits.log_softmax(-1).amax(-1).exp()
         return logits, logits.argmax(-1).int(), confidence
 
@@ -198,6 +242,7 @@ class NextGraph(nn.Module):
             "past_keys": Input(torch.zeros(shape), {0: "batch"}),
             "past_values": Input(torch.zeros(shape), {0: "batch"}),
             **condition_inputs(sizes),
+            **factor_inputs(sizes.network),
         }
 
     def forward(
@@ -208,6 +253,7 @@ class NextGraph(nn.Module):
         past_values: Tensor,
         keys: Tensor | None = None,
         values: Tensor | None = None,
+        factors: Factors | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The token (B, 1) at `position` -> logits (B, V'), and the cache with this position."""
         net = self.network
@@ -218,11 +264,12 @@ class NextGraph(nn.Module):
         x = F.embedding(token, net.embedding)  # (B, 1, D)
         all_keys, all_values = [], []
         for layer, block in enumerate(net.blocks):
-            q, k, v = block.heads_of(x)
+            own = of_block(factors, layer)
+            q, k, v = block.heads_of(x, own)
             q, k = turned(q, cos, sin), turned(k, cos, sin)
             k = torch.where(here, k, past_keys[:, layer])
             v = torch.where(here, v, past_values[:, layer])
-            x = block.mix(x, q, k, v, bias, of_layer(keys, layer), of_layer(values, layer))
+            x = block.mix(x, q, k, v, bias, of_layer(keys, layer), of_layer(values, layer), own)
             all_keys.append(k)
             all_values.append(v)
         return net.head(net.norm(x))[:, 0], torch.stack(all_keys, 1), torch.stack(all_values, 1)

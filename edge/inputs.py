@@ -169,23 +169,34 @@ def with_holes(
 
 
 @torch.no_grad()
-def states(trained: Trained, material: Material, steps: int = 8) -> Iterator[dict]:
-    """Real states of the denoising at all noise levels: StepGraph's inputs, FEED rows each."""
+def states(
+    trained: Trained, material: Material, steps: int = 8, factors: dict | None = None
+) -> Iterator[dict]:
+    """Real states of the denoising at all noise levels: StepGraph's inputs, FEED rows each.
+
+    factors: what the graphs read of the adapter that `trained` has merged.
+    """
     model, tokenizer = trained.model, trained.tokenizer
     # The trace of a real run: the network is calibrated on the states that it will meet.
     settings = SampleConfig("confidence", steps, temperature=0.0)
     for first in range(0, len(material.rows), FEED):
         part = material.part(first, first + FEED)
         tokens, lengths = map(torch.from_numpy, with_holes(part.rows, tokenizer, 1.0))
-        condition, given = None, {}
+        condition, given = None, {"factors": factors} if factors else {}
         if part.images is not None:
             condition = model.keys_values(trained.standardised(trained.features(part.images)))
-            given = trained.graph_condition(condition)
+            given = {**given, **trained.graph_condition(condition)}
         denoise, calls = recorded(model.bind(lengths, condition))
         rngs = row_generators(0, len(part.rows))
         sample(denoise, tokens.long(), settings, mask_id=tokenizer.mask, rngs=rngs)
         for seen, share in calls:
             yield {"tokens": seen, "lengths": lengths.int(), "share": share, **given}
+
+
+def as_arrays(feed: dict) -> dict[str, np.ndarray]:
+    """What a network reads, as the inputs of its graph: an adapter's factors are inputs too."""
+    rest = {name: value for name, value in feed.items() if name != "factors"}
+    return {name: value.numpy() for name, value in {**rest, **feed.get("factors", {})}.items()}
 
 
 def recorded(denoise):

@@ -8,7 +8,16 @@ from torch import nn
 from torch._higher_order_ops.while_loop import while_loop
 
 from base.decoding import ENTROPY_BOUND, FIRST_HITTING, LEFT_TO_RIGHT
-from edge.graphs import BATCH, Input, Inputs, Sizes, condition_inputs, integers, row_inputs
+from edge.graphs import (
+    BATCH,
+    Input,
+    Inputs,
+    Sizes,
+    condition_inputs,
+    factor_inputs,
+    integers,
+    row_inputs,
+)
 from edge.networks import Network
 
 
@@ -42,6 +51,7 @@ class LoopGraph(nn.Module):
             "temperature": Input(torch.zeros(1)),
             "noise": Input(noise, {0: "batch", 1: "numbers"}),
             **condition_inputs(sizes),
+            **factor_inputs(sizes.network),
         }
 
     def forward(
@@ -55,6 +65,7 @@ class LoopGraph(nn.Module):
         noise,
         keys=None,
         values=None,
+        factors=None,
     ):
         tokens = tokens + 0  # the loop may not change a graph's input
         total = (tokens == self.mask_id).sum(1).int()
@@ -78,7 +89,9 @@ class LoopGraph(nn.Module):
         def body(*carried):
             state, fixed = carried[:count], carried[count:]
             # while_loop wants every input back, and none of them as the same tensor.
-            return (*self.advance(state, *fixed), *(tensor.clone() for tensor in fixed))
+            # The factors are no part of the state, so no call copies them.
+            after = self.advance(state, *fixed, factors=factors)
+            return (*after, *(tensor.clone() for tensor in fixed))
 
         out = while_loop(unfinished, body, (*state, *fixed))
         return out[1], out[2], out[3], out[6]
@@ -95,6 +108,7 @@ class LoopGraph(nn.Module):
         noise,
         keys=None,
         values=None,
+        factors=None,
     ):
         """One call of the network, and the state after it."""
         at, tokens, step, probability, used, cursor, calls = state
@@ -103,7 +117,8 @@ class LoopGraph(nn.Module):
         own_pace = (order == ENTROPY_BOUND) | (threshold <= 1)
         at, skipped, least = pace(now, total, schedule, at, own_pace)
 
-        logits = self.network(tokens, lengths, keys, values, now / total.clamp(min=1))
+        share = now / total.clamp(min=1)
+        logits = self.network(tokens, lengths, keys, values, share, factors)
         log_prob = logits.log_softmax(-1)  # (B, L, V')
         confidence = log_prob.amax(-1).exp()  # (B, L)
         entropy = -(log_prob * log_prob.exp()).sum(-1).double()  # (B, L) nats

@@ -4,6 +4,7 @@
 - Query, key and value are a single product, because they read the same input.
 - The gate of the cross-attention is folded into its output matrix.
 - RMSNorm is spelt with the operators that ONNX Runtime fuses into its own kernel.
+- Adapters are inputs, not weights (`product`): edge/adapted.py says why.
 
 Shapes: B batch, L length, D width, H heads, N blocks, P patches, V' emittable tokens; head = D / H.
 """
@@ -13,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import Block, Denoiser
+
+Factors = dict[str, Tensor]  # an adapter's numbers, by the names of edge/adapted.py
 
 # Added to the scores of padding. It is finite in float16 too, where -inf would become NaN.
 HIDDEN = -1e4
@@ -36,6 +39,19 @@ def linear(*weights: Tensor) -> nn.Linear:
     result = nn.Linear(joined.shape[1], joined.shape[0], bias=False)
     result.weight = nn.Parameter(joined.clone())
     return result
+
+
+def product(linear: nn.Linear, x: Tensor, factors: Factors | None, name: str) -> Tensor:
+    """x (B, L, in) -> (B, L, out): the product, with the adapter that `factors` hold for `name`.
+
+    name.down (in, R) and name.up (R, out) add x down up; name.gain (out,) multiplies the sum.
+    """
+    y = linear(x)
+    if factors and f"{name}.down" in factors:
+        y = y + x @ factors[f"{name}.down"] @ factors[f"{name}.up"]
+    if factors and f"{name}.gain" in factors:
+        y = y * factors[f"{name}.gain"]
+    return y
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -85,9 +101,12 @@ class EdgeBlock(nn.Module):
         self.up = linear(mlp.gate.weight, mlp.up.weight) if self.gated else linear(mlp.up.weight)
         self.down = linear(mlp.down.weight)
 
-    def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, L, D) -> queries, keys and values without positions, each (B, H, L, head)."""
-        parts = self.qkv(self.attention_norm(x)).chunk(3, -1)
+    def heads_of(self, x: Tensor, factors: Factors | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, L, D) -> queries, keys and values without positions, each (B, H, L, head).
+
+        factors: of this block, from `of_block`; None without an adapter.
+        """
+        parts = product(self.qkv, self.attention_norm(x), factors, "qkv").chunk(3, -1)
         q, k, v = (split_heads(part, self.heads) for part in parts)
         return (
             self.query_norm(q).transpose(1, 2),
@@ -105,29 +124,42 @@ class EdgeBlock(nn.Module):
         bias: Tensor,
         keys: Tensor | None,
         values: Tensor | None,
+        factors: Factors | None = None,
     ) -> Tensor:
         """The rest of the block: (B, L, D) -> (B, L, D).
 
         q, k, v: (B, H, L, head), with positions. bias: added to the scores.
         keys (B, H, head, P) and values (B, H, P, head): of the condition; None without one.
+        factors: as in `heads_of`.
         """
         y = (q @ k.transpose(-1, -2) + bias).softmax(-1) @ v  # (B, H, L, head)
-        x = x + self.out(y.transpose(1, 2).flatten(2))
+        x = x + product(self.out, y.transpose(1, 2).flatten(2), factors, "out")
         if keys is not None:
-            q = split_heads(self.cross_query(self.cross_norm(x)), self.heads)
+            asked = product(self.cross_query, self.cross_norm(x), factors, "cross_query")
+            q = split_heads(asked, self.heads)
             q = self.cross_query_norm(q).transpose(1, 2)
             y = (q @ keys).softmax(-1) @ values  # (B, H, L, head)
-            x = x + self.cross_out(y.transpose(1, 2).flatten(2))
-        hidden = self.up(self.mlp_norm(x))
+            x = x + product(self.cross_out, y.transpose(1, 2).flatten(2), factors, "cross_out")
+        hidden = product(self.up, self.mlp_norm(x), factors, "up")
         if self.gated:
             gate, hidden = hidden.chunk(2, -1)
-            return x + self.down(F.silu(gate) * hidden)
-        return x + self.down(F.gelu(hidden))
+            return x + product(self.down, F.silu(gate) * hidden, factors, "down")
+        return x + product(self.down, F.gelu(hidden), factors, "down")
 
 
 def of_layer(condition: Tensor | None, layer: int) -> Tensor | None:
     """The keys or values (B, N, H, ...) of one block: (B, H, ...); None without a condition."""
     return None if condition is None else condition[:, layer]
+
+
+def of_block(factors: Factors | None, layer: int) -> Factors:
+    """The factors of one block, by the names of its products."""
+    start = f"blocks.{layer}."
+    own = {}
+    for name, factor in (factors or {}).items():
+        if name.startswith(start):
+            own[name.removeprefix(start)] = factor
+    return own
 
 
 class Network(nn.Module):
@@ -150,9 +182,10 @@ class Network(nn.Module):
         keys: Tensor | None = None,
         values: Tensor | None = None,
         share: Tensor | None = None,
+        factors: Factors | None = None,
     ) -> Tensor:
         """tokens (B, L) int32 -> logits (B, L, V')."""
-        return self.head(self.trunk(tokens, lengths, keys, values, share))
+        return self.head(self.trunk(tokens, lengths, keys, values, share, factors))
 
     def trunk(
         self,
@@ -161,12 +194,14 @@ class Network(nn.Module):
         keys: Tensor | None = None,
         values: Tensor | None = None,
         share: Tensor | None = None,
+        factors: Factors | None = None,
     ) -> Tensor:
         """tokens (B, L) int32 -> (B, L, D), all but the output matrix.
 
         lengths (B,) int32: positions behind them are padding, and nobody attends to them.
         keys (B, N, H, head, P), values (B, N, H, P, head): from ConditionGraph; None without one.
         share (B,): the masked share, read with time conditioning alone.
+        factors: of an adapter; None: the base alone.
         """
         L = tokens.shape[1]
         x = F.embedding(tokens, self.embedding)  # (B, L, D)
@@ -176,7 +211,8 @@ class Network(nn.Module):
         bias = torch.where(position < lengths[:, None], 0.0, HIDDEN)[:, None, None]  # (B, 1, 1, L)
         cos, sin = self.cos[:L], self.sin[:L]
         for layer, block in enumerate(self.blocks):
-            q, k, v = block.heads_of(x)
+            own = of_block(factors, layer)
+            q, k, v = block.heads_of(x, own)
             q, k = turned(q, cos, sin), turned(k, cos, sin)
-            x = block.mix(x, q, k, v, bias, of_layer(keys, layer), of_layer(values, layer))
+            x = block.mix(x, q, k, v, bias, of_layer(keys, layer), of_layer(values, layer), own)
         return self.norm(x)

@@ -60,8 +60,8 @@ def export(graph: nn.Module, name: str, path, sizes: Sizes, opset: int, facts: d
     Raises UserError if the exporter fixed an axis that must be free.
     """
     inputs = graph.example(sizes)
-    examples = {key: entry.example for key, entry in inputs.items()}
-    free = free_axes(inputs, sizes.model.max_length)
+    examples = as_arguments(inputs, {key: entry.example for key, entry in inputs.items()})
+    free = as_arguments(inputs, free_axes(inputs, sizes.model.max_length))
     with quiet(), torch.no_grad():
         program = torch.export.export(graph.eval(), (), examples, dynamic_shapes=free)
         exported = torch.onnx.export(
@@ -69,13 +69,20 @@ def export(graph: nn.Module, name: str, path, sizes: Sizes, opset: int, facts: d
             kwargs=examples,
             dynamo=True,
             opset_version=opset,
-            input_names=list(examples),
+            input_names=list(inputs),
             output_names=list(graph.outputs),
             verbose=False,
         )
     proto = exported.model_proto  # the property builds the proto at each access: take it once
     name_axes(proto, inputs)
     write(proto, name, path, facts)
+
+
+def as_arguments(inputs: Inputs, values: dict) -> dict:
+    """Values of a graph's inputs as the arguments of its module: factors share a dict."""
+    own = {name: value for name, value in values.items() if not inputs[name].factor}
+    factors = {name: value for name, value in values.items() if inputs[name].factor}
+    return own | ({"factors": factors} if factors else {})
 
 
 def write(proto: onnx.ModelProto, name: str, path, facts: dict) -> None:
@@ -206,6 +213,8 @@ def join(folder: Path, special: dict, length: int, opset: int, facts: dict) -> N
     whole = compose.merge_models(whole, parts["loop"], wires, outputs=outputs)
     rename(whole.graph, "encoder/image", "image")
     rename(whole.graph, "condition/lengths", "lengths")
+    for value in whole.graph.input:  # an adapter's file has the names of condition.onnx
+        rename(whole.graph, value.name, value.name.removeprefix("condition/"))
     del whole.opset_import[:]  # merging lists the opset once per part
     whole.opset_import.append(helper.make_opsetid("", opset))
     write(whole, "captioner", folder / "captioner.onnx", facts)

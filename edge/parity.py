@@ -359,17 +359,22 @@ def judge(rows: list[dict]) -> None:
         )
 
 
-def gate(trained: Trained, folder: Path, material: Material, seed: int = 0) -> list[dict]:
-    """Every comparison of the bundle in `folder`. Raises UserError if one is beyond its limit."""
+def gate(
+    trained: Trained, folder: Path, material: Material, seed: int = 0, adapter: str | None = None
+) -> list[dict]:
+    """Every comparison of the bundle in `folder`. Raises UserError if one is beyond its limit.
+
+    adapter: the one that `trained` has merged; None: the base.
+    """
     threads = torch.get_num_threads()
-    runner = Runner(folder, for_tensorrt=False, threads=threads)
+    runner = Runner(folder, for_tensorrt=False, threads=threads, adapter=adapter)
     rows = compare_numbers(trained, runner, material)
     rows += compare_texts(trained, runner, material, seed=seed)
     graphs = runner.facts["graphs"]
     if "captioner" in graphs["cpu"]:
         rows.append(compare_single(trained, runner, material, seed))
     if trained.objective != "ar":
-        runner = Runner(folder, for_tensorrt=True, threads=threads)
+        runner = Runner(folder, for_tensorrt=True, threads=threads, adapter=adapter)
         stepwise = []
         # If both step graphs are the same file, its numbers were compared above.
         if graphs["tensorrt"].get("step") != graphs["cpu"].get("step"):

@@ -10,7 +10,7 @@ Only products with weights are quantised. With everything quantised, a captioner
 many captions (docs/log/edge.md).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from onnxruntime.quantization import (
 )
 from torch import nn
 
-from edge.inputs import FEED
+from edge.inputs import FEED, as_arrays
 from edge.onnx_files import quiet
 from edge.smoothing import call, costs, named_products, smooth, smooth_encoder, too_costly
 
@@ -83,11 +83,16 @@ def halve(module: nn.Module) -> None:
 
 
 def lower(
-    network: nn.Module, modules: dict, feeds: list[dict], images: np.ndarray | None = None
+    network: nn.Module,
+    modules: dict,
+    feeds: list[dict],
+    images: np.ndarray | None = None,
+    adapters: Sequence[dict] = (),
 ) -> dict:
     """Before the export: halve the products, or smooth them and measure what INT8 would cost.
 
     feeds: `inputs.states` for INT8, or none for float16. images: (n, S, S, 3) of a captioner.
+    adapters: the network's factors of each, which the smoothing changes in place.
     Returns what bundle.json says about it.
     """
     if not feeds:
@@ -95,7 +100,7 @@ def lower(
             halve(module)
         return {"fp32_parts": FP32_PARTS}
     # Smoothed first: the costs are of the products that INT8 will really see.
-    smooth(network, feeds)
+    smooth(network, feeds, adapters)
     some = feeds[:: max(1, len(feeds) // COST_FEEDS)]
     cost = costs(named_products(network), lambda: [call(network, state) for state in some])
     notes = {
@@ -328,21 +333,27 @@ def quantize(
     notes: dict,
     feeds: list[dict],
     images: np.ndarray | None,
+    conditions: Sequence[dict] = ({},),
 ) -> None:
     """Replace every graph in `folder` by its dynamic INT8 form.
 
     Of the graphs that TensorRT runs, NAME.tensorrt.onnx is written too: the static form.
-    notes: from `lower`. feeds, images: what `lower` had.
+    notes: from `lower`. feeds, images: what `lower` had. conditions: the condition's factors of
+    the base and of each adapter.
     """
     keep = kept_products(folder, network, modules, notes)
     calibration = {}
-    calibration["step"] = [{name: value.numpy() for name, value in feed.items()} for feed in feeds]
+    calibration["step"] = [as_arrays(feed) for feed in feeds]
     if images is not None:
         batches = [images[first : first + FEED] for first in range(0, len(images), FEED)]
         calibration["encoder"] = [{"image": batch} for batch in batches]
         # From the FP32 encoder: its file is replaced by the INT8 form only later.
         features = run_all(folder / "encoder.onnx", calibration["encoder"])
-        calibration["condition"] = [{"features": part} for part in features]
+        calibration["condition"] = [
+            as_arrays({"factors": factors}) | {"features": part}
+            for factors in conditions
+            for part in features
+        ]
     for name in ("encoder", "condition", "step", "loop", "next"):
         path = folder / f"{name}.onnx"
         if not path.exists():

@@ -58,7 +58,7 @@ def weight_bytes(weight: onnx.TensorProto) -> int:
 
 
 def work(path, **sizes: int) -> tuple[int, float]:
-    """Bytes of weights, and operations, of one call of a graph.
+    """Bytes of weights and of an adapter, and operations, of one call of a graph.
 
     sizes: of the free axes, as in work(path, batch=1, length=12). A multiplication and its addition
     are two operations. Products inside a Loop are not counted: use the step.
@@ -74,7 +74,19 @@ def work(path, **sizes: int) -> tuple[int, float]:
         # Each output sums over the left's last axis, or over a convolution's whole kernel.
         summed = np.prod(right[1:], dtype=float) if "Conv" in node.op_type else left[-1]
         operations += 2 * outputs * summed
-    return sum(map(weight_bytes, graph.initializer)), operations
+    size = sum(map(weight_bytes, graph.initializer))
+    return size + adapter_bytes(path), operations
+
+
+def adapter_bytes(path) -> int:
+    """The bytes of a graph's inputs of fixed shapes: an adapter's numbers are weights too."""
+    size = 0
+    for value in onnx.load(path, load_external_data=False).graph.input:
+        kind = value.type.tensor_type
+        if kind.elem_type == onnx.TensorProto.FLOAT:
+            # A free axis has no dim_value: 0.
+            size += 4 * int(np.prod([dim.dim_value for dim in kind.shape.dim]))
+    return size
 
 
 def seconds(size: float, operations: float, device: Device, precision: str) -> float:

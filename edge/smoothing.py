@@ -5,7 +5,7 @@ moves into its weights. The inverse factor is folded into the module before it, 
 stays.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -70,32 +70,37 @@ def balance(largest: Tensor, *weights: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def smooth(network: nn.Module, feeds: list[dict]) -> None:
+def smooth(network: nn.Module, feeds: list[dict], adapters: Sequence[dict] = ()) -> None:
     """Smooth every product of `networks.Network`, in place.
 
     The inverse factor goes into the norm's gain, the rows that make the values, or the ungated
-    rows.
+    rows. adapters: the factors of each (edge/adapter_inputs.py), which follow in place.
     """
     sizes = input_sizes(network, feeds)
 
-    def fold(name: str, product: nn.Linear, before: Tensor) -> None:
-        """before: a gain (in,), or the rows (in, any) that make this product's input."""
+    def fold(name: str, product: nn.Linear, before: Tensor, maker: str = "") -> None:
+        """before: a gain (in,), or the last rows (in, any) of `maker`, which make this input."""
         factor = balance(sizes[name], product.weight)
         product.weight *= factor
         # Rows of a matrix make the channels, so each row has its own factor.
         before /= factor if before.ndim == 1 else factor[:, None]
+        for adapter in adapters:
+            if f"{name}.down" in adapter:
+                adapter[f"{name}.down"] *= factor[:, None]
+            if f"{maker}.up" in adapter:
+                adapter[f"{maker}.up"][:, -len(factor) :] /= factor
 
     for number, block in enumerate(network.blocks):
         prefix = f"blocks.{number}."
         width = block.out.weight.shape[1]
         fold(prefix + "qkv", block.qkv, block.attention_norm.weight)
-        fold(prefix + "out", block.out, block.qkv.weight[2 * width :])
+        fold(prefix + "out", block.out, block.qkv.weight[2 * width :], prefix + "qkv")
         if block.crossed:
             fold(prefix + "cross_query", block.cross_query, block.cross_norm.weight)
         fold(prefix + "up", block.up, block.mlp_norm.weight)
         if block.gated:
             ungated = block.up.weight[block.down.weight.shape[1] :]
-            fold(prefix + "down", block.down, ungated)
+            fold(prefix + "down", block.down, ungated, prefix + "up")
     fold("head", network.head, network.norm.weight)
 
 

@@ -143,7 +143,10 @@ def check_ranges(path, feeds: list[dict], *, half: bool) -> dict:
 
 
 def shapes(facts: dict, name: str) -> dict[str, tuple[int, ...]]:
-    """The shape of each input of a graph at batch 1, from the facts of bundle.json."""
+    """The shape of each input with a free axis at batch 1, from the facts of bundle.json.
+
+    An adapter's inputs have fixed shapes, which trtexec reads in the graph.
+    """
     model, encoder = facts["model"], facts.get("encoder", {})
     if name == "encoder":
         side = facts["preprocess"]["size"]

@@ -33,6 +33,7 @@ from net import adapters
 FORMAT = 1
 NAME = "adapter.safetensors"
 SETTINGS = ("lora_rank", "lora_alpha", "lora_targets", "lora_root", "lora_norm")
+Shapes = dict[str, tuple[int, ...]]
 DO = "name a file that training with --lora_rank wrote"
 CLAIMS = ("model", "base", "tokenizer", "kind", "objective", "statistics")
 
@@ -71,30 +72,81 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises UserError if the file is missing, damaged, or no adapter.
     """
-    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
+    _, about = header(path)
+    return load_file(path), about
+
+
+def header(path: Path | str) -> tuple[Shapes, dict[str, Any]]:
+    """The shapes of an adapter's weights and what its metadata says; no weight is loaded.
+
+    Raises UserError as `read` does.
+    """
+    from safetensors import SafetensorError, safe_open
+
     path = files.existing(path, "an adapter", DO)
+    shapes: Shapes = {}
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})["adapter"])
+            for name in file.keys():  # noqa: SIM118 - it is no dict
+                shapes[name] = tuple(file.get_slice(name).get_shape())
         if about["format"] != FORMAT or any(name not in about for name in CLAIMS):
             raise ValueError("another format")
-        weights = load_file(path)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path}, which is damaged or no adapter", f"{NAME} of a run", DO
         ) from error
-    return weights, about
+    return shapes, about
+
+
+def check_shapes(model: Denoiser, config: ModelConfig, shapes: Shapes) -> None:
+    """Raise ValueError unless an adapter of this configuration has weights of these shapes.
+
+    A file of a few kB may name a rank for which there is no memory. So no adapter is made before.
+    """
+    wanted = {}
+    for name, weight in model.state_dict().items():
+        if adapters.is_own(name):  # the head for lengths, which an adapter holds whole
+            wanted[name] = tuple(weight.shape)
+    for path, matrix in adapters.targets(model, adapters.target_names(model, config)):
+        if config.lora_rank > max(matrix.weight.shape):
+            raise ValueError(f"rank {config.lora_rank}, wider than {path}")
+        wanted[f"{path}.{adapters.DOWN}"] = (config.lora_rank, matrix.in_features)
+        wanted[f"{path}.{adapters.UP}"] = (matrix.out_features, config.lora_rank)
+        if config.lora_norm:
+            wanted[f"{path}.{adapters.LENGTH}"] = (matrix.out_features,)
+    other = sorted(name for name in wanted | shapes if wanted.get(name) != shapes.get(name))
+    if other or not config.lora_rank:
+        raise ValueError(f"other weights: {other[:1]}")
+
+
+def check_statistics(found: dict[str, Any], base: dict[str, Any]) -> None:
+    """Raise ValueError unless an adapter's statistics are of the kinds that its base has."""
+    for name, value in base.items():
+        own = found.get(name)
+        numbers = (int, float)
+        same = isinstance(own, numbers if isinstance(value, numbers) else type(value))
+        if same and name.startswith("feature_"):  # a number for each channel
+            same = len(own) == len(value) and all(isinstance(item, numbers) for item in own)
+        if not same:
+            raise ValueError(f"other statistics: {name}")
 
 
 def apply(model: Denoiser, saved: Checkpoint, tokenizer: str, path: Path | str) -> None:
-    """Merge an adapter into the network that it was trained on, in place.
+    """Merge an adapter into the network that it was trained on, in place. As `attach`."""
+    attach(model, saved, tokenizer, path)
+    adapters.merge(model)
+
+
+def attach(model: Denoiser, saved: Checkpoint, tokenizer: str, path: Path | str) -> None:
+    """Give a network the adapter that was trained on it, in place, and do not merge it.
 
     saved: the rest of the network's checkpoint, whose statistics become the adapter's.
     Raises UserError if the adapter belongs to another network.
     """
-    weights, about = read(path)
+    shapes, about = header(path)
     own = [fingerprint(model.state_dict()), tokenizer, saved["kind"], saved["objective"]]
     wanted = [about[name] for name in ("base", "tokenizer", "kind", "objective")]
     if own != wanted:
@@ -105,11 +157,11 @@ def apply(model: Denoiser, saved: Checkpoint, tokenizer: str, path: Path | str) 
         )
     try:
         config = dataclasses.replace(plain(model.config), **about["model"])
+        check_shapes(model, config, shapes)
+        check_statistics(about["statistics"], saved["statistics"])
+        weights, _ = read(path)
         adapters.adapt(model, config)
-        left = model.load_state_dict(weights, strict=False)
-        missing = [name for name in left.missing_keys if ".lora_" in name]
-        if left.unexpected_keys or missing:
-            raise ValueError(f"other weights: {[*left.unexpected_keys, *missing][:1]}")
+        model.load_state_dict(weights, strict=False)
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         first_line = (str(error).splitlines() or [""])[0]
         raise UserError(
@@ -117,7 +169,6 @@ def apply(model: Denoiser, saved: Checkpoint, tokenizer: str, path: Path | str) 
             "a whole adapter",
             DO,
         ) from error
-    adapters.merge(model)
     saved["statistics"] = about["statistics"]
 
 

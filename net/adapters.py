@@ -70,6 +70,17 @@ class AdaptedLinear(nn.Linear):
         length = total.detach().norm(dim=1)
         return (self.lora_length / length)[:, None] * total
 
+    def factors(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """down (in, r), up (r, out) and gain (out,) in float64: y = gain (W x + x down up).
+
+        gain is None without lengths. With them it is m / |W + s B A|, which no input changes.
+        """
+        down, up = self.lora_down.detach().double().T, self.lora_up.detach().double().T * self.scale
+        if self.lora_length is None:
+            return down, up, None
+        total = self.weight.detach().double() + (down @ up).T
+        return down, up, self.lora_length.detach().double() / total.norm(dim=1)
+
     def merged(self) -> nn.Linear:
         """The plain linear map that does the same, computed in float64."""
         has_bias = self.bias is not None
@@ -107,9 +118,20 @@ def adapt(model: nn.Module, config: ModelConfig) -> nn.Module:
     """
     if not config.lora_rank:
         return model
+    found = list(targets(model, target_names(model, config)))
+    for path, module in found:
+        replace(model, path, AdaptedLinear(module, config))
+    freeze(model)
+    return model
+
+
+def target_names(model: nn.Module, config: ModelConfig) -> list[str]:
+    """The last names of the matrices that this configuration adapts.
+
+    Raises UserError if a name of --lora_targets is no matrix of the blocks.
+    """
     known = matrix_names(model)
     names = config.lora_targets.split(",") if config.lora_targets else sorted(known)
-    found = list(targets(model, names))
     missing = set(names) - known
     if missing:
         raise UserError(
@@ -117,10 +139,7 @@ def adapt(model: nn.Module, config: ModelConfig) -> nn.Module:
             "some of " + ", ".join(sorted(known)),
             "choose among these",
         )
-    for path, module in found:
-        replace(model, path, AdaptedLinear(module, config))
-    freeze(model)
-    return model
+    return names
 
 
 def matrix_names(model: nn.Module) -> set[str]:

@@ -70,6 +70,25 @@ def texts_bundled(shared_folder) -> tuple[Bundled, Bundled]:
 
 
 @pytest.fixture(scope="session")
+def adapted_texts(shared_folder) -> Path:
+    """A text denoiser, two adapters of it, and one bundle with both, in folders of one root."""
+    from tests.making import bundles
+
+    return bundles.made_once(shared_folder, "adapted_texts", bundles.make_adapted_texts)
+
+
+@pytest.fixture(scope="session")
+def adapted_captions(shared_folder, bundled) -> Path:
+    """Two adapters of the captioner of `bundled`, and one bundle with both, in folders of one root."""
+    from tests.making import bundles
+
+    def make(root):
+        bundles.make_adapted_captions(root, bundled.checkpoint, bundled.data)
+
+    return bundles.made_once(shared_folder, "adapted_captions", make)
+
+
+@pytest.fixture(scope="session")
 def scene_folder(tmp_path_factory):
     """A folder of captioned scenes with the embedded encoder's features: 40 in train, 8 per split."""
     from tests.making.captioned import make_captions

@@ -66,6 +66,22 @@ def test_refusals(bundled, tmp_path):
         export(bundled.checkpoint, bundled.data, bundled.data)
 
 
+def test_adapters_that_are_refused(adapted_texts, texts_bundled, tmp_path):
+    """Names that are equal, and an adapter of another network."""
+    _, twin = texts_bundled
+    one = adapted_texts / "one" / "adapter.safetensors"
+    path, data = adapted_texts / "run" / "best.pt", adapted_texts / "data"
+    for checkpoint, words, message in (
+        (path, [f"a={one}", f"a={one}"], "--adapter a twice"),
+        (path, [str(one), f"a={one}"], "a name for each"),
+        (path, [f"a={tmp_path / 'none'}", f"b={one}"], "no .*none"),
+        (twin.checkpoint, [f"a={one}", f"b={one}"], "the adapter of another network"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export(checkpoint, data, tmp_path / "out", "--adapter", *words)
+        assert not list(tmp_path.iterdir())
+
+
 def test_a_twin_stays_fp32(texts_bundled, tmp_path):
     _, twin = texts_bundled
     with pytest.raises(UserError, match="for a twin"):

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from PIL import Image
 
+import generate
 import generate_caption
 import infer_onnx
 from base.files import UserError
@@ -40,6 +41,39 @@ def test_it_writes_what_generate_caption_writes(bundled, capsys, more):
     # A hardly trained model may write line breaks.
     theirs, count = re.subn(r" {3}\([\d.]+ nats/token\)\n", "\n", capsys.readouterr().out)
     assert ours == theirs and count == 3
+
+
+def test_it_writes_what_generate_writes_with_each_adapter(adapted_texts, capsys):
+    """From one bundle: the base, one and two, each as generate.py with its --adapter."""
+    words = ["--text", "Ann had a [MASK*6]", "--sampler", "confidence", "--steps", "4"]
+    words += ["--temperature", "0.9", "--seed", "7", "--num_samples", "2"]
+    written = []
+    for name in (None, "one", "two"):
+        ours, theirs = [], []
+        if name:
+            ours = ["--adapter", name]
+            theirs = ["--adapter", str(adapted_texts / name / "adapter.safetensors")]
+        capsys.readouterr()
+        infer_onnx.main(["--bundle", str(adapted_texts / "bundle"), *words, *ours])
+        written.append(capsys.readouterr().out)
+        run = ["--checkpoint", str(adapted_texts / "run" / "best.pt"), "--device", "cpu"]
+        given = [word.replace("--text", "--template") for word in words]
+        generate.main([*run, *given, *theirs])
+        theirs_written = re.sub(r"--- sample \d+ ---", "", capsys.readouterr().out)
+        assert theirs_written.split() == written[-1].split()
+    assert len(set(written)) == 3
+    found = ["--bundle", str(adapted_texts / "bundle"), "--self_test", "--adapter", "two"]
+    assert infer_onnx.main([*found, "--threads", "1"]) == 0
+    assert "golden, as shipped.one: 6 of 6" in capsys.readouterr().out
+
+
+def test_an_adapter_that_the_bundle_lacks(adapted_texts, bundled):
+    words = ["--bundle", str(adapted_texts / "bundle"), "--text", "a [MASK]"]
+    with pytest.raises(UserError, match="--adapter tree; expected one of base, one, two"):
+        infer_onnx.main([*words, "--adapter", "tree"])
+    words = ["--bundle", str(bundled.bundle), "--image", str(image_of(bundled.data))]
+    with pytest.raises(UserError, match="--adapter one, and a bundle without adapters"):
+        infer_onnx.main([*words, "--adapter", "one"])
 
 
 def old_format(out, facts):

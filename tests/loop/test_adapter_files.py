@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 import export_onnx
 import generate
@@ -12,6 +13,7 @@ import train
 import train_captioning
 from base.files import UserError
 from loop import adapter_files, checkpoint
+from net import adapters
 from tests.making.corpus import make_run
 
 STEPS = ["--learning_rate", "0.05", "--eval_every", "4", "--lora_rank", "2"]
@@ -92,6 +94,82 @@ def test_bad_files_are_one_line(trained, text_runs, tmp_path):
     own.pop(next(iter(own)))
     save_file(own, path, {"adapter": json.dumps(about)})
     refused("do not fit its own description")
+
+
+class Counted(TorchFunctionMode):
+    """Notes the numbers of the largest tensor that is made."""
+
+    largest = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.largest = max(self.largest, made.numel())
+        return made
+
+
+def test_a_huge_rank_asks_for_no_memory(trained, text_runs, tmp_path):
+    """Small files that claim a rank of a billion, and a large one that has a rank of 100,000."""
+    path = tmp_path / "adapter.safetensors"
+    own, about = adapter_files.read(trained / adapter_files.NAME)
+    base = checkpoint.open_model(text_runs.denoiser)[0]
+    largest = max(weight.numel() for weight in base.state_dict().values())
+    wide = {name: torch.zeros(16, 1).expand(-1, 16) for name in own}
+    for weights, rank in ((own, 10**9), (own, 10**30), (own, 0), (wide, 17)):
+        claims = about | {"model": about["model"] | {"lora_rank": rank}}
+        save_file({name: it.contiguous() for name, it in weights.items()}, path, adapter_of(claims))
+        with Counted() as counted, pytest.raises(UserError, match="do not fit its own description"):
+            checkpoint.open_model(text_runs.denoiser, adapter=path)
+        assert counted.largest <= largest * 4  # the bytes of a weight are counted too
+    # A hole of 12 GB in a file takes no disk. Its weights have the rank that it claims.
+    shapes = {}
+    for name, weight in own.items():
+        rows, columns = weight.shape
+        shapes[name] = (10**8, columns) if name.endswith(adapters.DOWN) else (rows, 10**8)
+    write_sparse(path, shapes, about | {"model": about["model"] | {"lora_rank": 10**8}})
+    with Counted() as counted, pytest.raises(UserError, match="rank 100000000, wider than blocks"):
+        checkpoint.open_model(text_runs.denoiser, adapter=path)
+    assert counted.largest <= largest * 4  # the bytes of a weight are counted too
+
+
+def adapter_of(about: dict) -> dict[str, str]:
+    """The metadata of an adapter's file."""
+    return {"adapter": json.dumps(about)}
+
+
+def write_sparse(path, shapes: dict, about: dict) -> None:
+    """A safetensors file of float32 zeros that takes no room on the disk."""
+    header, end = {"__metadata__": adapter_of(about)}, 0
+    for name, (rows, columns) in shapes.items():
+        start, end = end, end + 4 * rows * columns
+        header[name] = {"dtype": "F32", "shape": [rows, columns], "data_offsets": [start, end]}
+    words = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(len(words).to_bytes(8, "little") + words)
+        file.truncate(8 + len(words) + end)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda own, about: own.update({"embedding.weight": torch.zeros(300, 16)}),
+        lambda own, about: about["model"].update(lora_norm=True),
+        lambda own, about: about["model"].update(lora_targets="query"),
+        lambda own, about: about["model"].update(lora_rank="2"),
+        lambda own, about: about.update(model=[]),
+        lambda own, about: about.update(statistics=[]),
+        lambda own, about: about.update(statistics={}),
+    ],
+    ids=["a weight of the base", "no lengths", "fewer", "a word", "no model", "a list", "nothing"],
+)
+def test_other_weights_than_it_says(trained, text_runs, tmp_path, change):
+    """One line, and no weight of the base is replaced."""
+    path = tmp_path / "adapter.safetensors"
+    own, about = adapter_files.read(trained / adapter_files.NAME)
+    change(own, about)
+    save_file(own, path, adapter_of(about))
+    with pytest.raises(UserError):
+        checkpoint.open_model(text_runs.denoiser, adapter=path)
 
 
 def test_training_refuses_what_it_cannot_adapt(text_runs, scene_folder, tmp_path):

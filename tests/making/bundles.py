@@ -7,16 +7,18 @@ and once for all processes of pytest-xdist.
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import torch
 
 import export_onnx
-from base import bundle, system
+from base import bundle, flags, system
 from caption import data as caption_data
 from edge import onnx_files
-from loop import checkpoint
+from loop import adapter_files, checkpoint
+from net import adapters
 from tests.making.captioned import make_captioner, make_captions
 from tests.making.corpus import make_data, make_run
 
@@ -83,6 +85,51 @@ def make_text_world(root: Path) -> None:
     few = ["--inputs", "6"]
     export(decisive(root / "run" / "best.pt"), data, root / "bundle", "--opset", "20", *few)
     export(decisive(root / "twin" / "best.pt"), data, root / "twin_bundle", *few)
+
+
+def make_adapter(path: Path, out: Path, seed: int, **settings) -> Path:
+    """An adapter of a checkpoint, in the file `out`: random numbers, as if it had been trained.
+
+    settings: of adapters, such as lora_rank=2.
+    """
+    model, tokenizer, saved = checkpoint.open_model(path)
+    adapters.adapt(model, replace(model.config, **settings))
+    adapters.begin(model)
+    rng = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        if adapters.is_own(name):
+            noise = torch.randn(weight.shape, generator=rng)
+            # Lengths of rows stay near their matrix's.
+            weight.data = weight * (1 + 0.1 * noise) if weight.ndim == 1 else weight + 0.1 * noise
+    saved["weights"] = model.state_dict()
+    saved["model"] = flags.to_dict(replace(model.config, **settings))
+    if "feature_mean" in saved["statistics"]:  # its own images have another mean
+        means = [value + 0.05 for value in saved["statistics"]["feature_mean"]]
+        saved["statistics"] = {**saved["statistics"], "feature_mean": means}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    adapter_files.write(out, saved, tokenizer.fingerprint)
+    return out
+
+
+def make_adapted_texts(root: Path) -> None:
+    """root/one, root/two: adapters of a text denoiser of two kinds; root/bundle: with both."""
+    data = make_data(root / "data")
+    path = decisive(make_run(data, root / "run") / "best.pt")
+    one = make_adapter(path, root / "one" / "adapter.safetensors", 1, lora_rank=2)
+    how = {"lora_rank": 3, "lora_targets": "query,up,down", "lora_norm": True}
+    two = make_adapter(path, root / "two" / "adapter.safetensors", 2, **how)
+    export(path, data, root / "bundle", "--inputs", "6", "--adapter", f"one={one}", f"two={two}")
+
+
+def make_adapted_captions(root: Path, made: Path, data: Path) -> None:
+    """root/one, root/two: adapters of a captioner of two kinds; root/bundle: with both.
+
+    made: the captioner's checkpoint. data: its folder.
+    """
+    one = make_adapter(made, root / "one" / "adapter.safetensors", 1, lora_rank=3)
+    how = {"lora_rank": 2, "lora_targets": "value,out,up", "lora_norm": True}
+    two = make_adapter(made, root / "two" / "adapter.safetensors", 2, **how)
+    export(made, data, root / "bundle", "--inputs", "6", "--adapter", f"one={one}", f"two={two}")
 
 
 def image_of(data: Path) -> Path:

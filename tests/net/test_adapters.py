@@ -66,6 +66,21 @@ def test_merging_changes_nothing(settings):
         assert (logits(adapted, dtype) - before).abs().max() < limit
 
 
+@pytest.mark.parametrize("settings", KINDS)
+def test_factors_are_the_matrix_as_inputs(settings):
+    """gain (W x + x down up) in float64 is what the merged matrix does."""
+    _, adapted = pair(**settings)
+    adapted.double()
+    shake(adapted)
+    module = adapted.blocks[0].attention.query
+    down, up, gain = module.factors()
+    x = torch.randn(5, 16, dtype=torch.float64)
+    found = x @ module.weight.T + x @ down @ up
+    found = found if gain is None else gain * found
+    torch.testing.assert_close(found, module.merged()(x), atol=1e-13, rtol=1e-13)
+    assert (gain is None) is not settings.get("lora_norm", False)
+
+
 def test_only_adapters_and_the_length_head_are_trained():
     _, adapted = pair()
     trained = {name for name, weight in adapted.named_parameters() if weight.requires_grad}
