@@ -381,7 +381,8 @@ def self_test(runner: Runner) -> int:
     print(f"files: {len(runner.facts['files'])} as exported")
     noisy = {"sampler": "confidence", "steps": 8, "temperature": 0.8}
     good = "picture" not in golden or decodes_alike(runner, golden)
-    for adapter in adapter_inputs.names(runner.facts) or [None]:
+    adapters: list[str | None] = [*adapter_inputs.names(runner.facts)]
+    for adapter in adapters or [None]:
         runner.choose(adapter)
         # `&=`, not `and`: every check prints its line, also after a failure.
         good &= writes_alike(runner, golden, "as_shipped", {})

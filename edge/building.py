@@ -94,10 +94,7 @@ def write_graphs(
     sizes, opset = sizes_of(trained), facts["opset"]
     sizes.network, sizes.condition = variants[0].network, variants[0].condition
     for name, module in modules.items():
-        clock, path = time.perf_counter(), folder / f"{name}.onnx"
-        onnx_files.export(module, name, path, sizes, opset, about)
-        seconds = time.perf_counter() - clock
-        print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, {seconds:.0f} s", file=sys.stderr)
+        export_graph(module, name, folder, sizes, opset, about)
     if feeds:
         conditions = [variant.condition for variant in variants]
         quantization.quantize(folder, network, modules, facts["lowered"], feeds, images, conditions)
@@ -117,6 +114,14 @@ def write_graphs(
         "cpu": {name: f"{name}.onnx" for name in names},
         "tensorrt": {name: name + ending for name in for_tensorrt},
     }
+
+
+def export_graph(module, name: str, folder: Path, sizes, opset: int, about: dict) -> None:
+    """Write a graph, and say its size and how long it took."""
+    clock, path = time.perf_counter(), folder / f"{name}.onnx"
+    onnx_files.export(module, name, path, sizes, opset, about)
+    seconds = time.perf_counter() - clock
+    print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, {seconds:.0f} s", file=sys.stderr)
 
 
 def make_compact(folder: Path, facts: dict) -> None:

@@ -128,7 +128,9 @@ def check_statistics(found: dict[str, Any], base: dict[str, Any]) -> None:
         own = found.get(name)
         numbers = (int, float)
         same = isinstance(own, numbers if isinstance(value, numbers) else type(value))
-        if same and name.startswith("feature_"):  # a number for each channel
+        if (
+            same and isinstance(own, list) and name.startswith("feature_")
+        ):  # a number for each channel
             same = len(own) == len(value) and all(isinstance(item, numbers) for item in own)
         if not same:
             raise ValueError(f"other statistics: {name}")
