@@ -42,6 +42,7 @@ from net.picture_codes import (
     reconstruction_loss,
     usage,
 )
+from net.picture_features import FeatureDistance
 
 KIND = "picture_codes"
 FILE = "picture_codes.safetensors"
@@ -57,6 +58,10 @@ class CodesRun:
         48, "train on windows of this side, each around an object; 0: whole pictures", at_least=0
     )
     square_weight: float = setting(5.0, "weight of the squared error; L1 has 1", at_least=0)
+    feature_weight: float = setting(
+        0.2, "weight of the distance for the encoder in assets/", at_least=0
+    )
+    init_from: str | None = setting(None, "start from these codes of equal sizes", metavar="FILE")
     reader: str | None = setting(None, "the reader of the gate; none: no gate", metavar="FILE")
     picture: str | None = setting(
         None, "write originals above reconstructions into this PNG", metavar="FILE"
@@ -103,8 +108,8 @@ def cut(maps: torch.Tensor, corners: torch.Tensor, side: int) -> torch.Tensor:
     return torch.stack(windows)
 
 
-def make_loss(square_weight: float):
-    """loss_fn for `fit`: the weighted L1 of pixels, and their squared error."""
+def make_loss(own: CodesRun, distance: FeatureDistance | None):
+    """loss_fn for `fit`: the weighted L1 of pixels, their squared error, and features' distance."""
 
     def loss_fn(model, batch, rng):
         pixels = batch["pixels"].to(model.device)
@@ -113,10 +118,24 @@ def make_loss(square_weight: float):
         if len(batch["corners"]):
             weights = cut(weights, batch["corners"], pixels.shape[-1])
         losses = reconstruction_loss(found, pixels, weights)
-        total = losses["pixels"] + square_weight * losses["squares"]
+        total = losses["pixels"] + own.square_weight * losses["squares"]
+        if distance is not None:
+            losses["features"] = distance(found, pixels)
+            total = total + own.feature_weight * losses["features"]
         return total, {name: value.item() for name, value in losses.items()}
 
     return loss_fn
+
+
+def open_start(path: str | None, size: PictureCodesConfig) -> PictureCodes | None:
+    """The codes of --init_from. Raises UserError if their sizes are others."""
+    if path is None:
+        return None
+    start = tokenisers.open_codes(path)
+    if start.config != size:
+        found = f"--init_from {path}, codes of {flags.to_dict(start.config)}"
+        raise UserError(found, f"codes of {flags.to_dict(size)}", "choose the sizes of the file")
+    return start
 
 
 def make_eval(held_out: Pictures, square_weight: float):
@@ -204,6 +223,7 @@ def main(argv=None):
     kept = setup.resume["model"] if setup.resume else {}
     size = flags.resolve(PictureCodesConfig, args, setup.file, kept)
     own.check_crop(size.side)
+    start = open_start(own.init_from, size)
     if setup.resume:
         refuse_other_sizes(setup.resume, size)
     meta = drawn.make(drawing, size.side)
@@ -213,6 +233,8 @@ def main(argv=None):
         recipe.refuse_other_data(drawing.data_dir, "pictures", [meta["fingerprint"]], before)
     device = recipe.begin(setup, cfg, own, drawing, size, cfg)
     model = tokenisers.quick(PictureCodes(size).to(device))
+    if start is not None and not setup.resume:
+        model.load_state_dict(start.state_dict())
     about = {
         "kind": KIND,
         "objective": "reconstruction",
@@ -222,7 +244,8 @@ def main(argv=None):
         "flags": flags.to_dict(own) | flags.to_dict(drawing),
     }
     batches = PictureBatches([train], cfg.batch_size, cfg.accumulate, cfg.seed, own.crop)
-    loss_fn = make_loss(own.square_weight)
+    distance = FeatureDistance(size.side, device) if own.feature_weight else None
+    loss_fn = make_loss(own, distance)
     distributed.say(f"{operations(model, loss_fn, batches) / 1e9:.1f} GFLOP per step")
     eval_fn = make_eval(held_out, own.square_weight)
     fit.fit(
