@@ -94,7 +94,8 @@ def header(path: Path | str) -> tuple[Shapes, dict[str, Any]]:
                 shapes[name] = tuple(file.get_slice(name).get_shape())
         if about["format"] != FORMAT or any(name not in about for name in CLAIMS):
             raise ValueError("another format")
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        # RuntimeError: JSON that is nested too deeply, or a file too large to be mapped.
         raise UserError(
             f"{path}, which is damaged or no adapter", f"{NAME} of a run", DO
         ) from error

@@ -160,7 +160,7 @@ def sizes(folder, *patterns: str) -> int:
     return sum(path.stat().st_size for what in patterns for path in folder.glob(what))
 
 
-@pytest.mark.parametrize("kind", ["texts", "captions"])
+@pytest.mark.parametrize("kind", ["texts", pytest.param("captions", marks=pytest.mark.long)])
 def test_one_bundle_holds_all(kind, request):
     """The gate compared each adapter with torch; all of them write, and write other texts."""
     root = request.getfixturevalue(f"adapted_{kind}")
@@ -183,6 +183,7 @@ def test_one_bundle_holds_all(kind, request):
     assert adapted < 2 * merged
 
 
+@pytest.mark.long  # the bundle takes a minute of a core
 def test_the_graphs_of_an_adapted_bundle(adapted_captions):
     """TensorRT reads them; the roofline counts the adapter; the loop copies no factor."""
     folder = adapted_captions / "bundle"
@@ -224,6 +225,7 @@ def test_smaller_numbers_with_adapters(adapted_texts, precision, monkeypatch, tm
     assert sum(weight.data_type == small and len(weight.dims) == 2 for weight in weights) >= 4
 
 
+@pytest.mark.long  # the bundle takes a minute of a core
 def test_a_runner_changes_its_adapter(adapted_captions):
     """In one session, and back."""
     runner = Runner(adapted_captions / "bundle", adapter="one")
