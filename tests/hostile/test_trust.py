@@ -146,6 +146,7 @@ CASES = {
     ): "--painter {w}/painter/best.pt --pictures_data {w}/pictures --reader {bad}",
     ("prep_image_tokens", "codes"): "--out {t}/x --codes {bad}",
     ("tools.train_picture_codes", "reader"): "--data_dir {t}/d --out {t}/x --reader {bad}",
+    ("tools.train_picture_codes", "init_from"): "--data_dir {t}/d --out {t}/x --init_from {bad}",
     ("tools.train_picture_codes", "resume"): "--data_dir {t}/d --out {run} --resume",
     ("tools.train_picture_reader", "resume"): "--data_dir {t}/d --out {run} --resume",
     ("train_grounding", "resume"): "--data_dir {w}/robots --out {run} --resume",

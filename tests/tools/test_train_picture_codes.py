@@ -33,6 +33,20 @@ def test_a_window_keeps_the_weights_of_its_pixels():
     assert torch.equal(found[0], maps[0, :, :3, 2:5]) and torch.equal(found[1], maps[1, :, 3:, 3:])
 
 
+def test_a_second_training_starts_from_the_first(tmp_path):
+    """A rate of zero keeps the weights, so the file is the same; other sizes are refused."""
+    words = ["--data_dir", str(tmp_path / "d"), *SETTINGS.split(), "--feature_weight", "0"]
+    train_picture_codes.main([*words, "--out", str(tmp_path / "first")])
+    first = str(tmp_path / "first" / "picture_codes.safetensors")
+    again = [*words, "--init_from", first, "--out", str(tmp_path / "again")]
+    with pytest.raises(UserError, match="--init_from .*'width': 16.*"):
+        train_picture_codes.main([*again, "--width", "32"])
+    train_picture_codes.main([*again, "--learning_rate", "1e-12"])
+    found = tokenisers.open_codes(tmp_path / "again" / "picture_codes.safetensors")
+    for name, weight in tokenisers.open_codes(first).named_parameters():
+        assert torch.equal(found.get_parameter(name), weight)
+
+
 @pytest.mark.parametrize("crop", ["12", "64"])
 def test_a_window_that_does_not_fit_is_refused(tmp_path, crop):
     words = ["--data_dir", str(tmp_path / "d"), "--out", str(tmp_path / "run"), *SETTINGS.split()]
