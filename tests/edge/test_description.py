@@ -3,7 +3,7 @@
 import numpy as np
 
 from base import bundle, files
-from edge import description, inputs
+from edge import adapter_inputs, description, inputs
 from edge.parity import SampleConfig
 
 
@@ -22,7 +22,8 @@ def test_golden_outputs_are_torchs(bundled):
     material = inputs.real_inputs(trained, bundled.data, "val", 64)
     settings = SampleConfig(**bundle.read(bundled.bundle)["sampling"])
     golden = bundle.golden(bundled.bundle)
-    again = description.golden_arrays(trained, material, settings)
+    variants = adapter_inputs.open_variants(trained, {})
+    again = description.golden_arrays(variants, material, settings)
     assert set(golden) == {"images", "picture", "as_shipped", "with_noise"} == set(again)
     for name, array in again.items():
         assert np.array_equal(golden[name], array), name
