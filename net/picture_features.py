@@ -5,6 +5,8 @@ trained to recognise things say more (arXiv 1603.08155, 1801.03924). The network
 encoder in assets/, which captioners read. It is not the reader that judges.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +23,7 @@ class FeatureDistance:
 
     def __init__(self, side: int, device: str | torch.device):
         self.encoder = image_encoders.load_embedded(device)
+        self.body: Any = self.encoder.model.body
         self.scale = self.encoder.preprocess.size / side
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
@@ -28,8 +31,7 @@ class FeatureDistance:
         seen = F.interpolate(pixels, scale_factor=self.scale, mode="bilinear", align_corners=False)
         seen = (seen - self.encoder.mean) / self.encoder.std
         seen = seen.contiguous(memory_format=torch.channels_last)
-        body = self.encoder.model.body
-        return list(body(pixel_values=seen, output_hidden_states=True).hidden_states)
+        return list(self.body(pixel_values=seen, output_hidden_states=True).hidden_states)
 
     def __call__(self, found: Tensor, pixels: Tensor) -> Tensor:
         with torch.no_grad():
