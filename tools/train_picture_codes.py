@@ -8,9 +8,12 @@ Writes  runs/picture_codes/ (--out): config.json, log.jsonl, best.pt, last.pt, r
 On a laptop, to see it work:
     python -m tools.train_picture_codes --data_dir data_few --pictures 400 --held_back 40
         --max_steps 30 --out runs/few_codes
-For real:
-    python -m tools.train_picture_codes --threads 1 --reader runs/picture_reader/reader.safetensors
-        --picture picture_codes.png
+For real, in two trainings (docs/pictures.md has their time and their gate):
+    python -m tools.train_picture_codes --threads 1 --max_steps 2000 --feature_weight 0
+        --out runs/picture_codes_first
+    python -m tools.train_picture_codes --threads 1 --max_steps 1500 --learning_rate 1e-3
+        --init_from runs/picture_codes_first/picture_codes.safetensors --warmup_steps 50
+        --reader runs/picture_reader/reader.safetensors --picture picture_codes.png
 The gate of a finished run, once a reader is there:
     python -m tools.train_picture_codes --resume --reader runs/picture_reader/reader.safetensors
 
