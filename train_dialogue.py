@@ -117,7 +117,9 @@ def main(argv=None):
     encoder = {name: train.encoder[name] for name in ("encoder", "key", "patches", "width")}
     about = recipe.about("dialogue", own.objective, model_config, train, statistics, own)
     pad_multiple = PAD_COMPILED if cfg.compile else 1
-    batches = DialogueBatches(train, cfg.batch_size, cfg.accumulate, cfg.seed, pad_multiple)
+    batches = DialogueBatches(
+        train, cfg.batch_size, cfg.accumulate, cfg.seed, pad_multiple, own.question_share
+    )
     distributed.say(
         f"data: {len(train):,} dialogues of {train.num_turns} turns, slots of {train.slot} tokens, "
         f"{batches.epoch_steps:,} steps per epoch"

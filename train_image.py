@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from base import config, files, flags
 from base.config import ModelConfig, TrainConfig
 from base.flags import setting
+from image import tokenisers
 from image.data import PictureData
 from image.objective import ImageRun, make_eval, make_loss, make_preview
 from image.rows import PairBatches, Pairs
@@ -58,6 +59,16 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
+def is_shifted(setup: recipe.Setup, start: ImageStart) -> bool:
+    """Whether the run started from a twin, or from a network that did."""
+    before = setup.resume
+    if not before and start.init_from:
+        before = checkpoint.load(start.init_from, kinds=("image",))
+    if not before:
+        return False
+    return before["objective"] == "ar" or before["model"].get("picture_shift", False)
+
+
 def read_data(setup: recipe.Setup, start: ImageStart, own: ImageRun):
     """The architecture, the folder and both splits.
 
@@ -76,6 +87,8 @@ def read_data(setup: recipe.Setup, start: ImageStart, own: ImageRun):
         causal=own.objective == "ar",  # the twin is the same class, run causally
         picture_side=data.grid,
         picture_codes=data.codes,
+        picture_levels=tokenisers.open_codes(data.codes_file).config.levels,
+        picture_shift=own.objective == "diffusion" and is_shifted(setup, start),
     )
     if setup.resume:
         current, run = data.meta["fingerprint"], setup.resume["data"]["fingerprint"]

@@ -1,5 +1,6 @@
 """The architecture of a network as settings, and the named sizes (no torch)."""
 
+import math
 from dataclasses import dataclass
 
 from base.files import UserError
@@ -25,7 +26,7 @@ LENGTH_HIDDEN = 256
 # Settings of ModelConfig that a text model does not have.
 OF_CAPTIONERS = ("condition_width", "length_hidden", "quality_layers", "retrieve")
 # Settings of ModelConfig that only networks of words and pictures have (net/painter.py).
-OF_PAINTERS = ("picture_side", "picture_codes")
+OF_PAINTERS = ("picture_side", "picture_codes", "picture_levels", "picture_shift")
 # Settings that a captioner's trainer has no flags for: the data and the objective decide them.
 NOT_OF_CAPTIONERS = (
     "vocab_size",
@@ -94,6 +95,14 @@ class ModelConfig:
     picture_codes: int = setting(
         0, "codes of a picture's tokens: the ids below the words' ids", at_least=0
     )
+    picture_levels: str = setting(
+        "",
+        "levels of each number of a code; empty: codes have no vectors of levels",
+        metavar="SIZES",
+    )
+    picture_shift: bool = setting(
+        False, "a place is predicted by the position before it, as in a twin (net/painter.py)"
+    )
 
     lora_rank: int = setting(
         0,
@@ -124,6 +133,11 @@ class ModelConfig:
     def trained_sizes(self) -> list[int]:
         """The block sizes that the network is trained for, ascending; none: a plain denoiser."""
         return sorted(set(numbers("block_sizes", self.block_sizes))) if self.block_sizes else []
+
+    @property
+    def picture_level_sizes(self) -> list[int]:
+        """How many levels each number of a code has; none: codes have no vectors of levels."""
+        return numbers("picture_levels", self.picture_levels) if self.picture_levels else []
 
     def check_block_sizes(self) -> None:
         """Raise UserError for sizes that do not fit the length, or for a model without blocks."""
@@ -192,6 +206,13 @@ class ModelConfig:
                 "a picture, and room for words",
                 "raise --max_length",
             )
+        sizes = self.picture_level_sizes
+        # Few levels each: a network reads a unit vector per level, of all codes, at each step.
+        fits = math.prod(sizes) == self.picture_codes and all(2 <= size <= 256 for size in sizes)
+        if sizes and not fits:
+            found = f"{self.picture_codes} codes of levels {self.picture_levels}"
+            expected = "2 to 256 levels each, whose product is the codes"
+            raise UserError(found, expected, "choose other picture codes")
         timed = self.time_conditioning != "none"
         if self.block_sizes or timed or self.soft_masks or self.condition_width:
             found = "pictures with blocks, time, soft masks or a condition"

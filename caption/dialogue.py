@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from base.files import UserError
 from base.tokenizer import Tokenizer
@@ -155,28 +156,49 @@ class DialogueData(CaptionData):
         return batch
 
 
+def turns_of(turn: Tensor) -> Tensor:
+    """Where questions and answers stand, without [BOS] and padding. turn, and this: (B, L)."""
+    is_said = turn >= 0
+    is_said[:, 0] = False
+    return is_said
+
+
 class DialogueBatches(CaptionBatches):
     """batches(step): the micro-batches of a step for this process, a pure function of (seed, step).
 
     Each epoch shows every dialogue once. Each micro-batch has `uniform` (B, T) float64: the noise
-    level of each answer, stratified over all answers of the step.
+    level of each turn, stratified over all turns of the step.
+
+    question_share: the share of the dialogues whose questions are free too.
     """
 
     data: DialogueData
 
-    def __init__(self, data, batch_size: int, accumulate: int, seed: int, pad_multiple: int = 1):
+    def __init__(
+        self,
+        data,
+        batch_size: int,
+        accumulate: int,
+        seed: int,
+        pad_multiple: int = 1,
+        question_share: float = 0.0,
+    ):
         super().__init__(data, batch_size, accumulate, seed, 1, pad_multiple)
+        self.question_share = question_share
 
     def __call__(self, step: int) -> list[dict]:
         numbers = self.images_of(step)
         turns = self.data.num_turns
         rng = step_generator(self.seed, step, NOISE_STREAM)
         levels = stratified(len(numbers) * turns, rng).view(-1, turns)
+        asks = torch.rand(len(numbers), generator=rng) < self.question_share
         # Short dialogues go together, because padding is wasted work.
         order = np.argsort(self.data.sizes[numbers], kind="stable")
         parts = np.array_split(order, min(self.accumulate, len(numbers)))
         result = []
         for part, where in distributed.deal(parts):
             batch = self.data.dialogues(numbers[part], self.pad_multiple)
+            batch["free"] = batch["free"] | (asks[part][:, None] & turns_of(batch["turn"]))
+            batch["weight"] = float(batch["free"].sum())
             result.append(batch | where | {"uniform": levels[part]})
         return result

@@ -36,6 +36,9 @@ class DialogueRun:
         at_least=0,
         below=1,
     )
+    question_share: float = setting(
+        0.0, "share of dialogues that learn their questions too", at_least=0, at_most=1
+    )
     eval_dialogues: int = setting(100, "val dialogues at each evaluation", at_least=1)
 
     def __post_init__(self):
@@ -43,7 +46,7 @@ class DialogueRun:
 
 
 def make_loss(own: DialogueRun, tokenizer, statistics: dict):
-    """loss_fn for `fit`: nats per token of all answers, given the image and the turns before."""
+    """loss_fn for `fit`: nats per free token, given the image and the turns before."""
 
     def loss_fn(model, batch, rng):
         tokens, free, turn = on_device(batch, model.device)

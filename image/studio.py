@@ -171,6 +171,7 @@ def open_studio(path, data_dir: str, device) -> Studio:
     """
     model, tokenizer, saved = checkpoint.open_model(path, device, kinds=("image",))
     assert isinstance(model, Painter)
+    model.fold()
     data = bounds.open_data(data_dir, saved)
     codes = tokenisers.open_codes(data.codes_file, device)
     return Studio(model, Vocabulary(tokenizer, model.codes), dict(saved), codes)

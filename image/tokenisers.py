@@ -146,7 +146,8 @@ def is_within_reason(config: Any, weights: dict[str, Tensor]) -> bool:
     A file of a few kB must not make its reader ask for all memory.
     """
     values = sum(value.numel() for value in weights.values())
-    return 2 * 9 * config.blocks * config.width**2 <= values
+    blocks = config.blocks + getattr(config, "encoder_blocks", 0)
+    return 2 * 9 * blocks * config.width**2 <= values
 
 
 def read(path: Path, kind: Kind) -> tuple[dict[str, Tensor], dict[str, Any]]:

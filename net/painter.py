@@ -16,18 +16,57 @@ picture's place is added to its token: a learned vector of its row, and one of i
 start larger than the tokens' embeddings: without a strong place code captions learn no relations
 (docs/log/captions.md). Each segment has a vector too.
 
-Shapes: B rows, L positions, D width, P places of a picture, S its side, M selected, V' ids.
+A code has its own vector, and a vector of its levels: near codes look alike in a picture, and a
+code that is rare in training learns from its neighbours (`LevelVectors`).
+
+Shapes: B rows, L positions, D width, P places of a picture, S its side, M selected, C codes, V ids,
+of which V' can be written.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from base.config import ModelConfig
 from model import WEIGHT_STD, Cache, Denoiser, KeysValues
 
 PLACE_STD = 4 * WEIGHT_STD  # of a row's or a column's vector at the start
+LEVELS_STD = 3 * WEIGHT_STD  # of a vector of levels at the start: more than a code's own vector
+LEVELS_HIDDEN = 256
+
+
+def levels_of(sizes: list[int]) -> Tensor:
+    """The levels of each code, each level as a unit vector: (C, sum of the sizes) float32.
+
+    sizes: the number of levels of each of a code's numbers, as in net/picture_codes.py.
+    """
+    codes = torch.arange(math.prod(sizes))
+    parts, basis = [], 1
+    for size in sizes:
+        parts.append(F.one_hot(codes // basis % size, size).float())
+        basis *= size
+    return torch.cat(parts, 1)
+
+
+class LevelVectors(nn.Module):
+    """A vector for each code, by a small network of its levels: (C, D)."""
+
+    levels: Tensor
+
+    def __init__(self, sizes: list[int], width: int):
+        super().__init__()
+        self.register_buffer("levels", levels_of(sizes), persistent=False)
+        self.up = nn.Linear(sum(sizes), LEVELS_HIDDEN)
+        self.down = nn.Linear(LEVELS_HIDDEN, width, bias=False)
+        # Each code has a level of each number, so the hidden units start with variance near 1.
+        nn.init.normal_(self.up.weight, std=len(sizes) ** -0.5)
+        nn.init.normal_(self.down.weight, std=LEVELS_STD / (0.6 * LEVELS_HIDDEN**0.5))
+
+    def forward(self) -> Tensor:
+        return self.down(F.silu(self.up(self.levels)))
 
 
 class Painter(Denoiser):
@@ -36,12 +75,27 @@ class Painter(Denoiser):
     def __init__(self, config: ModelConfig):
         super().__init__(config)
         self.side, self.codes = config.picture_side, config.picture_codes
+        sizes = config.picture_level_sizes
+        self.level_vectors = LevelVectors(sizes, config.d_model) if sizes else None
         self.row = nn.Embedding(self.side, config.d_model)
         self.column = nn.Embedding(self.side, config.d_model)
         self.segment = nn.Embedding(2, config.d_model)
         for code in (self.row, self.column):
             nn.init.normal_(code.weight, std=PLACE_STD)
         nn.init.normal_(self.segment.weight, std=WEIGHT_STD)
+
+    def vectors(self) -> Tensor:
+        """The vector of each id, for input and output: (V, D)."""
+        own = self.embedding.weight
+        if self.level_vectors is None:
+            return own
+        return torch.cat([own[: self.codes] + self.level_vectors(), own[self.codes :]])
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Add the vectors of levels to the codes' own vectors: equal logits, at less work."""
+        self.embedding.weight.copy_(self.vectors())
+        self.level_vectors = None
 
     def places(self, length: int, words: Tensor, first: int = 0) -> Tensor:
         """Each position's place in its picture; below 0 for words: (B, length) int64.
@@ -51,16 +105,16 @@ class Painter(Denoiser):
         position = torch.arange(first, first + length, device=words.device)
         return position - words[:, None]
 
-    def inputs_of(self, tokens: Tensor, place: Tensor) -> Tensor:
+    def inputs_of(self, tokens: Tensor, place: Tensor, vectors: Tensor) -> Tensor:
         """What the blocks read: tokens, their segment, and at picture places where they are.
 
-        tokens, place: (B, L) -> (B, L, D).
+        tokens, place: (B, L) -> (B, L, D). vectors: (V, D), of each id.
         """
         is_picture = place >= 0
         # Padding behind a picture has a place too far; it is never attended to.
         inside = place.clamp(0, self.side**2 - 1)
         where = self.row(inside // self.side) + self.column(inside % self.side)
-        x = self.embedding(tokens) + self.segment(is_picture.long())
+        x = F.embedding(tokens, vectors) + self.segment(is_picture.long())
         return x + where * is_picture[..., None]
 
     def forward(
@@ -85,13 +139,16 @@ class Painter(Denoiser):
             words = torch.full((len(tokens),), self.config.max_length, device=tokens.device)
         words = words.repeat_interleave(len(tokens) // len(words), 0)
         place = self.places(tokens.shape[1], words, cache.position if cache else 0)
+        vectors = self.vectors()
         if inputs is None:
-            inputs = self.inputs_of(tokens, place)
+            inputs = self.inputs_of(tokens, place, vectors)
         x = self.trunk(tokens, lengths, share, condition, cache, attend, inputs)  # (B, L, D)
         of_picture = place + int(self.config.causal) >= 0
+        if self.config.picture_shift:
+            x = x.roll(1, 1)
         if select is not None:
             x, of_picture = x[select], of_picture[select]
-        output = self.embedding.weight[: self.config.output_size]  # (V', D)
+        output = vectors[: self.config.output_size]  # (V', D)
         logits = (x @ output.T).float()
         is_code = torch.arange(self.config.output_size, device=tokens.device) < self.codes
         return logits.masked_fill(is_code != of_picture[..., None], -torch.inf)

@@ -14,8 +14,10 @@ Shapes: B pictures, S side in pixels, G = S / 8 side of the grid, P = G² places
 place, J objects.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +32,10 @@ EPS = 1e-3  # keeps tanh's limits inside the outer whole numbers
 # The weight of an object in the loss; the whole background weighs 1. An object of the smallest size
 # covers 2% of a picture, so without weights its loss would hardly count.
 OBJECT_WEIGHT = 0.25
+# The encoder repeats the outermost pixels beyond the picture: a plain background then has the same
+# token at the border and inside.
+Border = Literal["zeros", "replicate"]
+BORDER: Border = "replicate"
 
 
 @dataclass
@@ -45,7 +51,13 @@ class PictureCodesConfig:
     width: int = setting(
         128, "channels at the grid; half and a quarter of it before", at_least=16, at_most=1024
     )
-    blocks: int = setting(2, "residual blocks at the grid, on each side", at_least=1, at_most=32)
+    blocks: int = setting(2, "residual blocks at the grid that read tokens", at_least=1, at_most=32)
+    # Without blocks, a token sees two places on each side. A block adds two more. With two blocks,
+    # an object changed the tokens of half of the plain background, and painters had to learn these
+    # tokens (docs/log/pictures.md).
+    encoder_blocks: int = setting(
+        0, "residual blocks at the grid that make tokens", at_least=0, at_most=32
+    )
 
     def __post_init__(self):
         flags.check(self)
@@ -134,12 +146,13 @@ class ChannelNorm(nn.Module):
 class Residual(nn.Module):
     """x + two convolutions of its norm; the identity before training."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, border: Border = "zeros"):
         super().__init__()
         self.norm = ChannelNorm(channels)
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1, padding_mode=border)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, padding_mode=border)
         nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
@@ -148,7 +161,7 @@ class Residual(nn.Module):
 
 def halving(inputs: int, outputs: int) -> nn.Conv2d:
     """Half the side: (B, inputs, H, W) -> (B, outputs, H/2, W/2)."""
-    return nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)
+    return nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, padding_mode=BORDER)
 
 
 def doubling(inputs: int, outputs: int) -> nn.Sequential:
@@ -167,12 +180,12 @@ class PictureCodes(nn.Module):
         self.rounding = Rounding(config.numbers)
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(2),  # at full side, convolutions would cost most of the time
-            nn.Conv2d(12, narrow, 3, padding=1),
+            nn.Conv2d(12, narrow, 3, padding=1, padding_mode=BORDER),
             nn.SiLU(),
             halving(narrow, middle),
-            Residual(middle),
+            Residual(middle, BORDER),
             halving(middle, wide),
-            *(Residual(wide) for _ in range(config.blocks)),
+            *(Residual(wide, BORDER) for _ in range(config.encoder_blocks)),
             ChannelNorm(wide),
             nn.Conv2d(wide, K, 1),
             # Each number over many places has mean 0 and variance 1, so its levels are used from
@@ -202,6 +215,13 @@ class PictureCodes(nn.Module):
 
     def num_parameters(self) -> int:
         return sum(weight.numel() for weight in self.parameters())
+
+    def drop_encoder_blocks(self, kept: int) -> None:
+        """Leave out the encoder's last blocks at the grid, so that tokens see less."""
+        parts, count = list(self.encoder), self.config.encoder_blocks
+        first = next(i for i, part in enumerate(parts) if isinstance(part, ChannelNorm)) - count
+        self.encoder = nn.Sequential(*parts[: first + kept], *parts[first + count :])
+        self.config = dataclasses.replace(self.config, encoder_blocks=kept)
 
     def rounded(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, S, S) in [0, 1] -> the rounded middle (B, G, G, K)."""

@@ -17,7 +17,7 @@ CAPTIONER = ROOT / "assets" / "captioner"
 # bundle.json holds the checksum of every other file. docs/captions.md has the commands.
 CAPTIONER_SHA256 = "770c07fbe3725fcac7b7621ff15f39bbb53136ad06722d0b9c6560d672692780"
 PICTURE_FILES = {
-    "picture_codes.safetensors": "41ea66b6e7f49ad360185f4e55fd406c3ffc0f2ef3b1f58a4e05367e0c7a3855",
+    "picture_codes.safetensors": "3be3e94845a332264409890c61260d65b7ed53776b98071ee4ff7529caa0b5a0",
     "picture_reader.safetensors": "e67378cd93f348d0ac1bc57c77ca688b7dcb48e6ba4988437388483824d0c58f",
 }
 

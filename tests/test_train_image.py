@@ -25,6 +25,18 @@ def test_a_resumed_run_is_a_straight_run(painted, tmp_path):
         assert all((one[name] == other[name]).all() for name in one)
 
 
+def test_a_network_that_starts_from_its_twin_is_shifted(painted, tmp_path):
+    """So is a resumed run, and a network that starts from such a network."""
+    first = train(painted.data, tmp_path / "first", "--init_from", str(painted.twin))
+    model, _, saved = checkpoint.open_model(first)
+    assert model.config.picture_shift and not model.config.causal
+    assert saved["objective"] == "diffusion"
+    train(painted.data, tmp_path / "first", "--resume", "--max_steps", "5")
+    again = train(painted.data, tmp_path / "again", "--init_from", str(first))
+    assert checkpoint.open_model(again)[0].config.picture_shift
+    assert not checkpoint.open_model(painted.painter)[0].config.picture_shift
+
+
 def test_the_checkpoint_says_what_it_is(painted):
     model, tokenizer, saved = checkpoint.open_model(painted.painter)
     assert isinstance(model, Painter) and not model.config.causal and saved["kind"] == "image"

@@ -8,12 +8,9 @@ Writes  runs/picture_codes/ (--out): config.json, log.jsonl, best.pt, last.pt, r
 On a laptop, to see it work:
     python -m tools.train_picture_codes --data_dir data_few --pictures 400 --held_back 40
         --max_steps 30 --out runs/few_codes
-For real, in two trainings (docs/pictures.md has their time and their gate):
-    python -m tools.train_picture_codes --threads 1 --max_steps 2000 --feature_weight 0
-        --out runs/picture_codes_first
-    python -m tools.train_picture_codes --threads 1 --max_steps 1500 --learning_rate 1e-3
-        --init_from runs/picture_codes_first/picture_codes.safetensors --warmup_steps 50
-        --reader runs/picture_reader/reader.safetensors --picture picture_codes.png
+For real, in a single training (docs/pictures.md has the three trainings of the shipped codes):
+    python -m tools.train_picture_codes --threads 1 --reader runs/picture_reader/reader.safetensors
+        --picture picture_codes.png
 The gate of a finished run, once a reader is there:
     python -m tools.train_picture_codes --resume --reader runs/picture_reader/reader.safetensors
 
@@ -64,7 +61,11 @@ class CodesRun:
     feature_weight: float = setting(
         0.2, "weight of the distance for the encoder in assets/", at_least=0
     )
-    init_from: str | None = setting(None, "start from these codes of equal sizes", metavar="FILE")
+    init_from: str | None = setting(
+        None,
+        "start from these codes of equal sizes; they may have more encoder blocks",
+        metavar="FILE",
+    )
     reader: str | None = setting(None, "the reader of the gate; none: no gate", metavar="FILE")
     picture: str | None = setting(
         None, "write originals above reconstructions into this PNG", metavar="FILE"
@@ -131,10 +132,15 @@ def make_loss(own: CodesRun, distance: FeatureDistance | None):
 
 
 def open_start(path: str | None, size: PictureCodesConfig) -> PictureCodes | None:
-    """The codes of --init_from. Raises UserError if their sizes are others."""
+    """The codes of --init_from, without the encoder blocks that the new codes do not have.
+
+    Raises UserError if other sizes differ.
+    """
     if path is None:
         return None
     start = tokenisers.open_codes(path)
+    if start.config.encoder_blocks > size.encoder_blocks:
+        start.drop_encoder_blocks(size.encoder_blocks)
     if start.config != size:
         found = f"--init_from {path}, codes of {flags.to_dict(start.config)}"
         raise UserError(found, f"codes of {flags.to_dict(size)}", "choose the sizes of the file")

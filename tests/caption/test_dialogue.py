@@ -88,3 +88,18 @@ def test_lines_of_a_folder_are_the_turns_of_the_world(dialogue_folder):
     data = DialogueData(dialogue_folder, "long")
     assert [json.loads(lines[row])["turns"] for row in data.rows] == data.turns
     assert np.allclose(data.dialogues([1])["features"], data.features_of([1]))
+
+
+def test_some_dialogues_learn_their_questions(dialogue_folder):
+    """All tokens of a turn are free then, [BOS] and padding never; the weight counts them."""
+    data = DialogueData(dialogue_folder, "train")
+    batch = DialogueBatches(data, 4, 1, seed=3, question_share=1.0)(0)[0]
+    expected = (batch["tokens"] != data.tokenizer.pad) & (batch["tokens"] != data.tokenizer.bos)
+    assert torch.equal(batch["free"], expected)
+    assert batch["weight"] == batch["free"].sum()
+    answers = DialogueBatches(data, 4, 1, seed=3)(0)[0]
+    assert torch.equal(answers["tokens"], batch["tokens"])
+    assert not (answers["free"] & ~batch["free"]).any()
+    half = DialogueBatches(data, 4, 1, seed=3, question_share=0.5)(0)[0]["free"]
+    learns = (half == expected).all(1)
+    assert torch.equal(half[~learns], answers["free"][~learns]) and 0 < learns.sum() < 4

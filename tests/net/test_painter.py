@@ -9,7 +9,8 @@ from base.config import ModelConfig
 from base.files import UserError
 from image.rows import Vocabulary
 from net import painter, samplers, soft_masks
-from net.painter import spread_order
+from net.painter import levels_of, spread_order
+from net.picture_codes import Rounding
 from tests.making.painted import make_painter
 
 
@@ -113,3 +114,48 @@ def test_the_checkpoint_decides():
     assert isinstance(soft_masks.build(config), painter.Painter)
     with pytest.raises(UserError, match="room for words"):
         ModelConfig(max_length=9, picture_side=3, picture_codes=5)
+
+
+def test_a_code_is_its_levels():
+    """`levels_of` lists the same levels as the picture codes' rounding."""
+    sizes = [3, 4, 2]
+    rounding = Rounding(sizes)
+    digits = (rounding.values(torch.arange(24)) * rounding.scale).long() + rounding.scale
+    parts = [torch.nn.functional.one_hot(digits[:, i], size) for i, size in enumerate(sizes)]
+    assert torch.equal(levels_of(sizes), torch.cat(parts, 1).float())
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_levels_fold_into_the_codes_vectors(causal):
+    """Folded, a painter says the same, and has no more work than without levels."""
+    vocabulary = Vocabulary(TinyTokenizer(), codes=16)
+    model = make_painter(vocabulary, causal, picture_side=2, max_length=8, picture_levels="4,4")
+    tokens = torch.tensor([[vocabulary.bos, 16, vocabulary.eos, 3, 9, vocabulary.mask, 15]])
+    words = torch.tensor([3])
+    before = model(tokens, words=words)
+    assert not torch.equal(model.vectors(), model.embedding.weight)
+    model.fold()
+    assert model.level_vectors is None
+    assert torch.equal(model(tokens, words=words), before)
+
+
+@pytest.mark.parametrize("levels", ["4,5", "1,16", "17", "x", "4,,4"])
+def test_levels_that_are_not_of_the_codes_are_refused(levels):
+    with pytest.raises(UserError):
+        make_painter(Vocabulary(TinyTokenizer(), codes=16), picture_side=2, picture_levels=levels)
+
+
+def test_a_shifted_painter_predicts_from_the_position_before():
+    shifted = make_painter(TINY, picture_side=2, max_length=8, picture_shift=True)
+    plain = make_painter(TINY, picture_side=2, max_length=8)
+    tokens = torch.tensor([[TINY.bos, 2, TINY.eos, 0, 1, TINY.mask, 0]])
+    words = torch.tensor([3])
+    inputs = shifted.inputs_of(tokens, shifted.places(7, words), shifted.vectors())
+    inside = shifted.trunk(tokens, None, None, None, None, None, inputs)
+    logits = shifted(tokens, words=words)
+    for position in (3, 5):
+        expected = inside[0, position - 1] @ shifted.embedding.weight[: TINY.codes].T
+        assert torch.allclose(logits[0, position, : TINY.codes], expected, atol=1e-5)
+    assert torch.equal(torch.isfinite(logits), torch.isfinite(plain(tokens, words=words)))
+    select = tokens == TINY.mask
+    assert torch.allclose(shifted(tokens, words=words, select=select), logits[select], atol=1e-5)
