@@ -131,8 +131,7 @@ class MLP(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        width = config.d_model
-        hidden = 4 * width
+        width, hidden = config.d_model, 4 * config.d_model
         self.gate = None
         if config.mlp == "swiglu":
             hidden = 32 * max(1, round(8 * width / 3 / 32))  # multiples of 32 suit matrix units
@@ -148,8 +147,7 @@ class MLP(nn.Module):
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, L, D) -> (B, H, L, head)."""
-    B, L, _ = x.shape
-    return x.view(B, L, heads, -1).transpose(1, 2)
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 class SelfAttention(nn.Module):
@@ -159,8 +157,7 @@ class SelfAttention(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         width = config.d_model
-        self.heads = config.heads
-        self.causal = config.causal
+        self.heads, self.causal = config.heads, config.causal
         self.max_length = config.max_length
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(width, width, bias=False)
@@ -219,8 +216,7 @@ class CrossAttention(nn.Module):
         A condition of B / n rows serves n rows of x each, which are read as one query of n·L.
         """
         B, L, D = x.shape
-        keys, values = keys_values[:2]
-        attend = keys_values[2] if len(keys_values) > 2 else None
+        keys, values, attend = (*keys_values, None)[:3]
         q = self.query(x).view(len(keys), -1, self.heads, D // self.heads).transpose(1, 2)
         q = self.query_norm(q)  # (B / n, H, n·L, head)
         y = F.scaled_dot_product_attention(q, keys, values, attend)
@@ -341,10 +337,14 @@ class Denoiser(nn.Module):
         Returns float32 logits (B, L, V'), or (M, V') of the M selected positions, row by row.
         """
         x = self.trunk(tokens, lengths, share, condition, cache, attend, inputs)  # (B, L, D)
-        if select is not None:
-            x = x[select]  # (M, D): the output matrix is a third of a small model's work
+        x = self.outputs(x, select)
         output = self.embedding.weight[: self.config.output_size]  # (V', D)
         return (x @ output.T).float()
+
+    def outputs(self, x: Tensor, select: Tensor | None) -> Tensor:
+        """Of x (B, L, D), what predicts the selected positions, (M, D), or all positions."""
+        x = x.roll(1, 1) if self.config.logit_shift else x  # the position before, as in a twin
+        return x if select is None else x[select]  # the output matrix is a third of the work
 
     def trunk(
         self,
@@ -365,8 +365,8 @@ class Denoiser(nn.Module):
             attend = real_positions(lengths, tokens.shape[1])
             attend = attend.repeat_interleave(len(tokens) // len(lengths), 0)
         for layer, block in enumerate(self.blocks):
-            keys_values = condition[layer] if condition else None
-            x = block(x, self.rotary, attend, keys_values, cache, layer)
+            read = condition[layer] if condition else None
+            x = block(x, self.rotary, attend, read, cache, layer)
         if cache is not None:
             cache.advance(tokens.shape[1])
         return self.norm(x)

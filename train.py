@@ -25,7 +25,7 @@ from base import config, files, flags
 from base.config import ModelConfig, TrainConfig
 from base.files import UserError
 from base.flags import setting
-from loop import checkpoint, distributed, fit, recipe
+from loop import distributed, fit, recipe, starts
 from loop.batches import with_block_sizes, with_noise, with_soft_steps
 from net import adapters, soft_masks
 from text.data import Batches, TextData
@@ -121,7 +121,7 @@ def main(argv=None):
 
     model = soft_masks.build(model_config).to(device)
     if start.init_from and not setup.resume:  # a resumed run has weights of its own
-        checkpoint.start_from(model, start.init_from, train.tokenizer.fingerprint)
+        starts.start_from(model, start.init_from, train.tokenizer.fingerprint)
     pad_multiple = PAD_COMPILED if cfg.compile else 1
     batches = Batches(train, cfg.batch_size, cfg.accumulate, cfg.seed, pad_multiple)
     sizes = model_config.trained_sizes

@@ -51,7 +51,7 @@ from caption.objective import (
     make_preview,
     statistics_of,
 )
-from loop import checkpoint, distributed, fit, hardware, recipe
+from loop import distributed, fit, hardware, recipe, starts
 from loop.batches import MicroBatches, with_noise, with_soft_steps
 from net import adapters, quality, soft_masks
 
@@ -124,7 +124,7 @@ def start_model(
     """The model before its first step, and the checkpoint that it started from, or None."""
     model, before = soft_masks.build(model_config).to(device), setup.resume
     if start.init_from and not setup.resume:
-        before = checkpoint.start_from(model, start.init_from, data.tokenizer.fingerprint)
+        before = starts.start_from(model, start.init_from, data.tokenizer.fingerprint)
         if own.length_only or model_config.quality_layers:
             check_sizes(start.init_from, before, model_config)
     elif not setup.resume:

@@ -32,13 +32,13 @@ from caption.dialogue_objective import (
     make_preview,
     statistics_of,
 )
-from loop import checkpoint, distributed, fit, hardware, recipe
+from loop import checkpoint, distributed, fit, hardware, recipe, starts
 from net import adapters
 
 PAD_COMPILED = 16  # --compile: row lengths are multiples of it, so that few shapes are compiled
 # The data, the objective and the image encoder decide these; the rest is for other networks.
 SKIP = ("vocab_size", "output_size", "causal", "condition_width", "length_hidden", "block_sizes")
-SKIP += ("time_conditioning", "soft_masks", "quality_layers", "retrieve")
+SKIP += ("time_conditioning", "soft_masks", "quality_layers", "retrieve", "logit_shift")
 
 
 @dataclass
@@ -97,7 +97,7 @@ def start_model(setup: recipe.Setup, start: DialogueStart, model_config, data, d
     described = {"model": flags.to_dict(model_config)}
     model, before = checkpoint.build_dialogue(described).to(device), setup.resume
     if start.init_from and not setup.resume:
-        before = checkpoint.start_from(model, start.init_from, data.tokenizer.fingerprint)
+        before = starts.start_from(model, start.init_from, data.tokenizer.fingerprint)
     elif not setup.resume:
         for block in model.blocks:  # nothing is learnt yet that a closed gate would protect
             torch.nn.init.ones_(block.cross.gate)

@@ -5,10 +5,10 @@ Writes  checkpoints_image/ (--out): config.json, log.jsonl, best.pt, last.pt, re
 
 A trial on a laptop:
     python train_image.py --max_steps 100 --eval_every 50
-For real, a run that is fitted to 100 minutes:
-    python train_image.py --minutes 100
 The twin, which writes words first and then the picture, row by row:
-    python train_image.py --objective ar --out checkpoints_image_ar
+    python train_image.py --objective ar --minutes 30 --out checkpoints_image_ar
+For real, a run that starts from the twin's weights (docs/painting.md has its time and its scores):
+    python train_image.py --init_from checkpoints_image_ar/best.pt --logit_shift --minutes 70
 Control networks of one direction:
     python train_image.py --directions to_picture --out runs/to_picture
     python train_image.py --directions to_words --out runs/to_words
@@ -25,7 +25,7 @@ from image import tokenisers
 from image.data import PictureData
 from image.objective import ImageRun, make_eval, make_loss, make_preview
 from image.rows import PairBatches, Pairs
-from loop import checkpoint, distributed, fit, hardware, recipe
+from loop import distributed, fit, hardware, recipe, starts
 from loop.batches import with_noise
 from net import adapters, soft_masks
 
@@ -59,16 +59,6 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def is_shifted(setup: recipe.Setup, start: ImageStart) -> bool:
-    """Whether the run started from a twin, or from a network that did."""
-    before = setup.resume
-    if not before and start.init_from:
-        before = checkpoint.load(start.init_from, kinds=("image",))
-    if not before:
-        return False
-    return before["objective"] == "ar" or before["model"].get("picture_shift", False)
-
-
 def read_data(setup: recipe.Setup, start: ImageStart, own: ImageRun):
     """The architecture, the folder and both splits.
 
@@ -88,7 +78,6 @@ def read_data(setup: recipe.Setup, start: ImageStart, own: ImageRun):
         picture_side=data.grid,
         picture_codes=data.codes,
         picture_levels=tokenisers.open_codes(data.codes_file).config.levels,
-        picture_shift=own.objective == "diffusion" and is_shifted(setup, start),
     )
     if setup.resume:
         current, run = data.meta["fingerprint"], setup.resume["data"]["fingerprint"]
@@ -107,7 +96,7 @@ def main(argv=None):
     device = recipe.begin(setup, cfg, own, model_config, cfg)
     model = soft_masks.build(model_config).to(device)
     if start.init_from and not setup.resume:
-        checkpoint.start_from(model, start.init_from, data.tokenizer.fingerprint)
+        starts.start_from(model, start.init_from, data.tokenizer.fingerprint)
     statistics = {"row_lengths": train.histogram()}
     about = recipe.about("image", own.objective, model_config, data, statistics, own)
     batches = PairBatches(train, own.shares(), cfg.batch_size, cfg.accumulate, cfg.seed)

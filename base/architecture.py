@@ -26,7 +26,7 @@ LENGTH_HIDDEN = 256
 # Settings of ModelConfig that a text model does not have.
 OF_CAPTIONERS = ("condition_width", "length_hidden", "quality_layers", "retrieve")
 # Settings of ModelConfig that only networks of words and pictures have (net/painter.py).
-OF_PAINTERS = ("picture_side", "picture_codes", "picture_levels", "picture_shift")
+OF_PAINTERS = ("picture_side", "picture_codes", "picture_levels")
 # Settings that a captioner's trainer has no flags for: the data and the objective decide them.
 NOT_OF_CAPTIONERS = (
     "vocab_size",
@@ -76,6 +76,12 @@ class ModelConfig:
         "train for these block sizes, such as 1,16,256; empty: a plain denoiser",
         metavar="SIZES",
     )
+    # A twin's weights then keep their work (arXiv 2410.17891, section 3.2). The first position of a
+    # row is always given, so it needs no prediction.
+    logit_shift: bool = setting(
+        False,
+        "each position predicts the token behind it, as in a twin: for --init_from a twin",
+    )
     soft_masks: bool = setting(
         False, "a masked place carries the belief of an earlier pass (net/soft_masks.py)"
     )
@@ -99,9 +105,6 @@ class ModelConfig:
         "",
         "levels of each number of a code; empty: codes have no vectors of levels",
         metavar="SIZES",
-    )
-    picture_shift: bool = setting(
-        False, "a place is predicted by the position before it, as in a twin (net/painter.py)"
     )
 
     lora_rank: int = setting(
@@ -162,14 +165,21 @@ class ModelConfig:
             )
 
     def check_parts(self) -> None:
-        """Raise UserError for soft masks, a quality head or retrieval where they do not fit."""
+        """Raise UserError for parts of a network that do not fit together."""
         others = {
             "a twin": self.causal,
             "--block_sizes": bool(self.block_sizes),
             "--time_conditioning": self.time_conditioning != "none",
         }
         quality = f"--quality_layers {self.quality_layers}"
+        # Blocks read the text before them from a cache, which has no outputs.
+        shifted = {name: others[name] for name in ("a twin", "--block_sizes")} | {
+            "--soft_masks": self.soft_masks,
+            "--quality_layers": self.quality_layers > 0,
+            "--retrieve": self.retrieve > 0,
+        }
         parts = {
+            "--logit_shift": shifted if self.logit_shift else {},
             "--soft_masks": others if self.soft_masks else {},
             # The head reads a network that does not change, so it has no use for dropout.
             quality: others

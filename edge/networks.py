@@ -171,6 +171,7 @@ class Network(nn.Module):
         self.blocks = nn.ModuleList(EdgeBlock(block) for block in model.blocks)
         self.norm = Norm(model.norm)
         self.head = linear(model.embedding.weight[: model.config.output_size])
+        self.shifted = model.config.logit_shift
         self.time = model.time
         self.register_buffer("cos", model.rotary.cos.clone())
         self.register_buffer("sin", model.rotary.sin.clone())
@@ -185,7 +186,8 @@ class Network(nn.Module):
         factors: Factors | None = None,
     ) -> Tensor:
         """tokens (B, L) int32 -> logits (B, L, V')."""
-        return self.head(self.trunk(tokens, lengths, keys, values, share, factors))
+        x = self.trunk(tokens, lengths, keys, values, share, factors)
+        return self.head(x.roll(1, 1) if self.shifted else x)
 
     def trunk(
         self,

@@ -35,16 +35,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import nn
 
 from base import config, files, flags
 from base.files import UserError
-from base.folders import check_tokenizer
 from base.tokenizer import Tokenizer
-from loop import adapter_files, checksums, distributed, published
+from loop import adapter_files, checksums, published
 from loop.contracts import Checkpoint
 from model import Denoiser
-from net import adapters, soft_masks
+from net import soft_masks
 from net.free_lengths import FreeDenoiser
 from net.text_encoder import TextConditioned
 
@@ -288,40 +286,6 @@ def open_model(
     return model.to(device).eval(), tokenizer, saved
 
 
-def start_from(model: nn.Module, path: Path | str, fingerprint: str) -> Checkpoint:
-    """Copy every weight that fits from another checkpoint; new parts keep their own start.
-
-    fingerprint: of the tokenizer of `model`. Returns the rest of the other checkpoint.
-    Raises UserError if its tokenizer is another, or if no weight fits.
-    """
-    other, tokenizer, saved = open_model(path)
-    check_tokenizer(tokenizer.fingerprint, fingerprint, path)
-    own = model.state_dict()
-    fitting = {}
-    for name, weight in other.state_dict().items():
-        # strict=False allows missing weights, but not weights of another shape.
-        if name in own and own[name].shape == weight.shape:
-            fitting[name] = weight
-    if not fitting:
-        raise UserError(
-            f"{path}, no weight of which fits",
-            "a checkpoint of the same width",
-            "choose the same --model_config",
-        )
-    untrained = [name for name in own if name not in fitting and not adapters.is_own(name)]
-    if adapters.is_adapted(model) and untrained:
-        raise UserError(
-            f"{path}, in which {untrained[0]} has no weights that fit",
-            "a network of the same kind and size: --lora_rank trains none of its matrices",
-            "name another with --init_from, or leave out --lora_rank",
-        )
-    model.load_state_dict(fitting, strict=False)  # not strict: new parts keep their start
-    adapters.begin(model)
-    new = len(own) - len(fitting)
-    distributed.say(f"from {path}: {len(fitting)} of {len(own)} tensors; new: {new}")
-    return saved
-
-
 def read_tokenizer(path: str, do: str = "check --tokenizer") -> Tokenizer:
     """The tokenizer of a checkpoint (a file, a published folder, a hub name) or a tokenizer.json.
 
@@ -388,6 +352,8 @@ def describe(saved: Checkpoint) -> str:
         facts.insert(2, f"block sizes {size['block_sizes']}")
     if size.get("soft_masks"):
         facts.insert(2, "soft masks")
+    if size.get("logit_shift"):
+        facts.insert(2, "logit shift")
     if saved.get("free_lengths"):
         facts.insert(2, "free lengths")
     if size.get("quality_layers"):

@@ -169,7 +169,7 @@ class FreeDenoiser(Denoiser):
             None,
             self.embedding(tokens) + told,
         )
-        x = x[select.to(self.device)]  # (M, D)
+        x = self.outputs(x, select.to(self.device))  # (M, D)
         words = self.embedding.weight[: self.config.output_size]
         return (x @ torch.cat([words, self.edits]).T).float()
 

@@ -19,7 +19,10 @@ start larger than the tokens' embeddings: without a strong place code captions l
 A code has its own vector, and a vector of its levels: near codes look alike in a picture, and a
 code that is rare in training learns from its neighbours (`LevelVectors`).
 
-Shapes: B rows, L positions, D width, P places of a picture, S its side, M selected, C codes, V ids,
+A painter may start from the weights of its twin, with `logit_shift`. The twin learns sooner to read
+neighbours: it learns all tokens in each step, and the left neighbour is always there.
+
+Shapes: B rows, L positions, D width, P places of a picture, S its side, M selected, C codes. V ids,
 of which V' can be written.
 """
 
@@ -144,10 +147,9 @@ class Painter(Denoiser):
             inputs = self.inputs_of(tokens, place, vectors)
         x = self.trunk(tokens, lengths, share, condition, cache, attend, inputs)  # (B, L, D)
         of_picture = place + int(self.config.causal) >= 0
-        if self.config.picture_shift:
-            x = x.roll(1, 1)
+        x = self.outputs(x, select)
         if select is not None:
-            x, of_picture = x[select], of_picture[select]
+            of_picture = of_picture[select]
         output = vectors[: self.config.output_size]  # (V', D)
         logits = (x @ output.T).float()
         is_code = torch.arange(self.config.output_size, device=tokens.device) < self.codes

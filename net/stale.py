@@ -66,7 +66,9 @@ class StaleReader:
         left = first // self.size * self.size
         columns = slice(0, length)
         if left == self.left and last < left + self.size:
-            columns = slice(left, length if self.kind == "prefix" else left + self.size)
+            # With a logit shift, the block's first token is predicted by the position before it.
+            begin = max(0, left - int(self.model.config.logit_shift))
+            columns = slice(begin, length if self.kind == "prefix" else left + self.size)
         self.left = left if last < left + self.size else -1
         self.cache.columns = columns
         attend = None if self.lengths is None else real_positions(self.lengths, length)

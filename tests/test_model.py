@@ -5,6 +5,7 @@ import torch
 
 import diffusion
 from base.config import NAMED_SIZES, ModelConfig
+from base.files import UserError
 from model import Denoiser, Rotary
 
 PAD, BOS, MASK = 9, 10, 11  # of the toy vocabulary: ids below 9 can be emitted
@@ -213,3 +214,20 @@ def test_a_batch_can_be_learnt_by_heart():
         model.eval().bind(), tokens, free, mask_id=MASK, rng=rng, draws=30
     )
     assert sum(draw["nats"].sum().item() for draw in draws) / len(draws) / free.sum().item() < 0.05
+
+
+def test_a_logit_shift_moves_the_outputs_by_a_position():
+    """The output of each position predicts the token behind it, in selected rows too."""
+    plain, shifted = toy(), toy(logit_shift=True)
+    tokens = torch.randint(0, 12, (2, 8))
+    select = torch.rand(2, 8) < 0.5
+    found = shifted(tokens)
+    assert torch.equal(found[:, 1:], plain(tokens)[:, :-1])
+    assert torch.allclose(shifted(tokens, select=select), found[select], atol=1e-6)
+
+
+@pytest.mark.parametrize("other", ["causal", "block_sizes", "soft_masks", "quality_layers"])
+def test_a_logit_shift_is_for_plain_denoisers(other):
+    values = {"causal": True, "block_sizes": "1,4", "soft_masks": True, "quality_layers": 1}
+    with pytest.raises(UserError, match="logit_shift"):
+        ModelConfig(logit_shift=True, **{other: values[other]})

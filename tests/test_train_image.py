@@ -25,16 +25,20 @@ def test_a_resumed_run_is_a_straight_run(painted, tmp_path):
         assert all((one[name] == other[name]).all() for name in one)
 
 
-def test_a_network_that_starts_from_its_twin_is_shifted(painted, tmp_path):
-    """So is a resumed run, and a network that starts from such a network."""
-    first = train(painted.data, tmp_path / "first", "--init_from", str(painted.twin))
+def test_a_network_that_starts_from_its_twin(painted, tmp_path):
+    """Its resumed run keeps the logit shift, and a network that starts from it must have it."""
+    first = train(
+        painted.data, tmp_path / "first", "--init_from", str(painted.twin), "--logit_shift"
+    )
     model, _, saved = checkpoint.open_model(first)
-    assert model.config.picture_shift and not model.config.causal
+    assert model.config.logit_shift and not model.config.causal
     assert saved["objective"] == "diffusion"
     train(painted.data, tmp_path / "first", "--resume", "--max_steps", "5")
-    again = train(painted.data, tmp_path / "again", "--init_from", str(first))
-    assert checkpoint.open_model(again)[0].config.picture_shift
-    assert not checkpoint.open_model(painted.painter)[0].config.picture_shift
+    with pytest.raises(UserError, match="with a logit shift"):
+        train(painted.data, tmp_path / "again", "--init_from", str(first))
+    again = train(painted.data, tmp_path / "again", "--init_from", str(first), "--logit_shift")
+    assert checkpoint.open_model(again)[0].config.logit_shift
+    assert not checkpoint.open_model(painted.painter)[0].config.logit_shift
 
 
 def test_the_checkpoint_says_what_it_is(painted):

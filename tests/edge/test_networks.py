@@ -1,5 +1,6 @@
 """The rearranged network computes what model.py computes."""
 
+import pytest
 import torch
 
 from edge import graphs, parity
@@ -7,9 +8,11 @@ from edge.networks import Network, key_layout, linear
 from loop import checkpoint
 
 
-def test_it_equals_the_model(bundled):
+@pytest.mark.parametrize("shift", [False, True])
+def test_it_equals_the_model(bundled, shift):
     """Padding, time and a condition, on random ids."""
     model, _, saved = checkpoint.open_model(bundled.checkpoint)
+    model.config.logit_shift = shift
     features, lengths = torch.randn(3, 64, model.config.condition_width), torch.tensor([5, 9, 7])
     tokens, share = torch.randint(0, model.config.output_size, (3, 9)), torch.rand(3)
     with torch.no_grad():

@@ -80,23 +80,6 @@ def test_other_files_are_refused(tokenizer, tmp_path):
         checkpoint.load(tmp_path)
 
 
-def test_a_start_takes_what_fits(tokenizer, tmp_path, capsys):
-    checkpoint.save(tmp_path / "best.pt", content(tokenizer))
-    vocabulary = {"vocab_size": tokenizer.vocab_size, "output_size": tokenizer.output_size}
-    deeper = Denoiser(ModelConfig(**SIZE | {"layers": 2}, **vocabulary))
-    checkpoint.start_from(deeper, tmp_path / "best.pt", tokenizer.fingerprint)
-    expected = content(tokenizer)["weights"]["embedding.weight"]
-    assert torch.equal(deeper.embedding.weight, expected)
-    assert "tensors; new:" in capsys.readouterr().err
-    wider = Denoiser(ModelConfig(**SIZE | {"d_model": 32}, **vocabulary))
-    for model, fingerprint, message in (
-        (deeper, "another", "tokenizer another"),
-        (wider, tokenizer.fingerprint, "no weight of which fits"),
-    ):
-        with pytest.raises(UserError, match=message):
-            checkpoint.start_from(model, tmp_path / "best.pt", fingerprint)
-
-
 def test_the_newest_of_a_kind_is_found(tokenizer, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="run train.py first"):

@@ -146,7 +146,7 @@ def test_levels_that_are_not_of_the_codes_are_refused(levels):
 
 
 def test_a_shifted_painter_predicts_from_the_position_before():
-    shifted = make_painter(TINY, picture_side=2, max_length=8, picture_shift=True)
+    shifted = make_painter(TINY, picture_side=2, max_length=8, logit_shift=True)
     plain = make_painter(TINY, picture_side=2, max_length=8)
     tokens = torch.tensor([[TINY.bos, 2, TINY.eos, 0, 1, TINY.mask, 0]])
     words = torch.tensor([3])

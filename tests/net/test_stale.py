@@ -26,10 +26,12 @@ def write(denoise, tokens, first=0, **settings):
 
 
 @pytest.mark.parametrize("kind", ["prefix", "dual"])
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_one_layer_is_exact(kind, sampler):
+@pytest.mark.parametrize(
+    "sampler, shift", [*((name, False) for name in SAMPLERS), ("margin", True)]
+)
+def test_one_layer_is_exact(kind, sampler, shift):
     """Its keys come from the tokens alone, and outside of the block no token changes."""
-    model, tokens = toy(layers=1), blanks()
+    model, tokens = toy(layers=1, logit_shift=shift), blanks()
     stale = write(StaleReader(model, LENGTHS, 4, kind), tokens, sampler=sampler, revise=1)
     assert torch.equal(stale, write(model.bind(LENGTHS), tokens, sampler=sampler, revise=1))
 

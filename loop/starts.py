@@ -1,0 +1,61 @@
+"""The weights that a training starts from: those of another checkpoint that fit."""
+
+from pathlib import Path
+
+from torch import nn
+
+from base.config import ModelConfig
+from base.files import UserError
+from base.folders import check_tokenizer
+from loop import checkpoint, distributed
+from loop.contracts import Checkpoint
+from net import adapters
+
+
+def start_from(model: nn.Module, path: Path | str, fingerprint: str) -> Checkpoint:
+    """Copy every weight that fits from another checkpoint; new parts keep their own start.
+
+    fingerprint: of the tokenizer of `model`. Returns the rest of the other checkpoint.
+    Raises UserError if its tokenizer is another, or if no weight fits.
+    """
+    other, tokenizer, saved = checkpoint.open_model(path)
+    check_tokenizer(tokenizer.fingerprint, fingerprint, path)
+    check_shift(other.config, model.config, path)
+    own = model.state_dict()
+    fitting = {}
+    for name, weight in other.state_dict().items():
+        # strict=False allows missing weights, but not weights of another shape.
+        if name in own and own[name].shape == weight.shape:
+            fitting[name] = weight
+    if not fitting:
+        raise UserError(
+            f"{path}, no weight of which fits",
+            "a checkpoint of the same width",
+            "choose the same --model_config",
+        )
+    untrained = [name for name in own if name not in fitting and not adapters.is_own(name)]
+    if adapters.is_adapted(model) and untrained:
+        raise UserError(
+            f"{path}, in which {untrained[0]} has no weights that fit",
+            "a network of the same kind and size: --lora_rank trains none of its matrices",
+            "name another with --init_from, or leave out --lora_rank",
+        )
+    model.load_state_dict(fitting, strict=False)  # not strict: new parts keep their start
+    adapters.begin(model)
+    new = len(own) - len(fitting)
+    distributed.say(f"from {path}: {len(fitting)} of {len(own)} tensors; new: {new}")
+    return saved
+
+
+def check_shift(start: ModelConfig, wanted: ModelConfig, path: Path | str) -> None:
+    """Raise UserError unless the start's outputs stand where the network wants them.
+
+    A twin may start any network: without a shift, its weights serve too, and learn more anew.
+    """
+    if not start.causal and start.logit_shift != wanted.logit_shift:
+        with_or_not = "with" if start.logit_shift else "without"
+        raise UserError(
+            f"{path}, a network {with_or_not} a logit shift",
+            "the logit shift of the new network",
+            f"train {with_or_not} --logit_shift, or start from another checkpoint",
+        )

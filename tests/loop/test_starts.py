@@ -1,0 +1,53 @@
+"""Starts: what fits is taken, other tokenizers and other shifts are refused."""
+
+import pytest
+import torch
+
+from base.config import ModelConfig
+from base.files import UserError
+from base.tokenizer import Tokenizer
+from loop import checkpoint, starts
+from model import Denoiser
+from tests.loop.test_checkpoint import SIZE, content
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.train(["Ann had a cat."] * 5, 280)
+
+
+def test_a_start_takes_what_fits(tokenizer, tmp_path, capsys):
+    checkpoint.save(tmp_path / "best.pt", content(tokenizer))
+    vocabulary = {"vocab_size": tokenizer.vocab_size, "output_size": tokenizer.output_size}
+    deeper = Denoiser(ModelConfig(**SIZE | {"layers": 2}, **vocabulary))
+    starts.start_from(deeper, tmp_path / "best.pt", tokenizer.fingerprint)
+    expected = content(tokenizer)["weights"]["embedding.weight"]
+    assert torch.equal(deeper.embedding.weight, expected)
+    assert "tensors; new:" in capsys.readouterr().err
+    wider = Denoiser(ModelConfig(**SIZE | {"d_model": 32}, **vocabulary))
+    for model, fingerprint, message in (
+        (deeper, "another", "tokenizer another"),
+        (wider, tokenizer.fingerprint, "no weight of which fits"),
+    ):
+        with pytest.raises(UserError, match=message):
+            starts.start_from(model, tmp_path / "best.pt", fingerprint)
+
+
+@pytest.mark.parametrize(
+    "causal, shift, wanted, fits",
+    [
+        (True, False, False, True),
+        (True, False, True, True),
+        (False, True, True, True),
+        (False, False, True, False),
+        (False, True, False, False),
+    ],
+)
+def test_a_shift_stays_a_shift(causal, shift, wanted, fits):
+    """A twin starts both kinds; other networks start their own kind."""
+    start = ModelConfig(causal=causal, logit_shift=shift)
+    if fits:
+        starts.check_shift(start, ModelConfig(logit_shift=wanted), "best.pt")
+    else:
+        with pytest.raises(UserError, match="best.pt, a network with.* a logit shift"):
+            starts.check_shift(start, ModelConfig(logit_shift=wanted), "best.pt")
