@@ -228,8 +228,21 @@ def make(out: Path, codes, reader, *, minutes: float, seed: int, quick: bool) ->
 def full(section: str) -> list[Command]:
     """The commands of a training for real of a section of the page: data first, then training."""
     paint = [
-        words("prep_image_tokens.py", num_train=48000, num_val=1000, noise=1, codes=shown(CODES)),
-        words("train_image.py", minutes=100),
+        words(
+            "prep_image_tokens.py",
+            num_train=20000,
+            num_val=500,
+            levels="1,2",
+            noise=0,
+            codes=shown(CODES),
+        ),
+        words("train_image.py", objective="ar", minutes=30, out="checkpoints_image_ar"),
+        words(
+            "train_image.py",
+            init_from="checkpoints_image_ar/best.pt",
+            logit_shift=True,
+            minutes=70,
+        ),
     ]
     return {
         "captions": [
