@@ -187,7 +187,9 @@ class Network(nn.Module):
     ) -> Tensor:
         """tokens (B, L) int32 -> logits (B, L, V')."""
         x = self.trunk(tokens, lengths, keys, values, share, factors)
-        return self.head(x.roll(1, 1) if self.shifted else x)
+        if self.shifted:  # as Denoiser.outputs; TensorRT 10.3 does not read what `roll` becomes
+            x = torch.cat([x[:, -1:], x[:, :-1]], 1)
+        return self.head(x)
 
     def trunk(
         self,
