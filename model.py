@@ -67,8 +67,7 @@ class Rotary(nn.Module):
         """Turn x (B, H, L, head). where: its L positions, a slice or int64 numbers."""
         cos = self.cos[where].to(x.dtype)
         sin = self.sin[where].to(x.dtype)
-        # Channel i is paired with channel i + head/2. The order of the two terms decides the last
-        # bit of the norms' gradients.
+        # Channel i is paired with channel i + head/2. The order of terms decides the last bit.
         return x * cos + x.roll(x.shape[-1] // 2, -1) * sin
 
 
@@ -343,7 +342,8 @@ class Denoiser(nn.Module):
 
     def outputs(self, x: Tensor, select: Tensor | None) -> Tensor:
         """Of x (B, L, D), what predicts the selected positions, (M, D), or all positions."""
-        x = x.roll(1, 1) if self.config.logit_shift else x  # the position before, as in a twin
+        if self.config.logit_shift:  # the position before predicts, as in a twin
+            x = F.pad(x, (0, 0, 1, -1))
         return x if select is None else x[select]  # the output matrix is a third of the work
 
     def trunk(

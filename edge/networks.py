@@ -187,8 +187,8 @@ class Network(nn.Module):
     ) -> Tensor:
         """tokens (B, L) int32 -> logits (B, L, V')."""
         x = self.trunk(tokens, lengths, keys, values, share, factors)
-        if self.shifted:  # as Denoiser.outputs; TensorRT 10.3 does not read what `roll` becomes
-            x = torch.cat([x[:, -1:], x[:, :-1]], 1)
+        if self.shifted:  # as Denoiser.outputs, in operators that TensorRT 10.3 reads
+            x = F.pad(x, (0, 0, 1, 0))[:, :-1]
         return self.head(x)
 
     def trunk(
