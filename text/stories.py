@@ -8,7 +8,7 @@ from torch import Tensor
 
 from base.config import SampleConfig
 from base.files import UserError
-from net import block_writing, twin
+from net import block_writing, noise, twin
 from net.block_writing import Finished
 from net.samplers import Denoise, Sample, row_generators, sample
 from net.soft_masks import check, writer_of
@@ -89,6 +89,18 @@ def write(
             keep_frames=keep_frames,
         )
         lengths = (drawn.tokens != tokenizer.pad).sum(1)  # a text may have ended early
+    elif model.config.noise == "uniform":
+        drawn = noise.sample(
+            reader(model, lengths, tokens.shape[1], settings, stale),
+            tokens,
+            settings,
+            mask_id=tokenizer.mask,
+            writable=model.config.output_size,
+            rngs=rngs,
+            keep_frames=keep_frames,
+        )
+        if note:
+            note(0)
     else:
         denoise = reader(model, lengths, tokens.shape[1], settings, stale)
         drawn = unmask(denoise, tokenizer, settings, tokens, rngs, keep_frames, note)
