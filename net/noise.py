@@ -30,7 +30,6 @@ Shapes: B rows, L positions, M free positions of all rows, in row-major order, V
 
 import dataclasses
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -51,32 +50,32 @@ PIECE = 1024  # positions whose (PIECE, V) tables are in memory at once, outside
 # ---- Noise
 
 
-@dataclass
-class Noised:
-    """Noised rows. tokens: (B, L) int64. share: (B,) float64, the noise level t of each row.
-
-    at: (M,) float64, the level of each free position.
-    """
-
-    tokens: Tensor
-    share: Tensor
-    at: Tensor
-
-
 def corrupt(
     tokens: Tensor, free: Tensor, share: Tensor, rng: torch.Generator, writable: int
-) -> Noised:
+) -> Tensor:
     """Replace free tokens (B, L) by random ids below `writable`, with probability share (B,).
 
-    A token may be replaced by itself. Given positions keep their tokens.
+    A token may be replaced by itself. Given positions keep their tokens. share: on the CPU.
     """
     # Drawn on the CPU, so that a GPU trains on the same noise.
     coin = torch.rand(free.shape, generator=rng, dtype=torch.float64)
     other = torch.randint(writable, free.shape, generator=rng)
-    replaced = (coin < share.cpu()[:, None]).to(free.device) & free
-    noised = torch.where(replaced, other.to(tokens.device), tokens)
-    share = share.to(tokens.device)
-    return Noised(noised, share, share[free.nonzero()[:, 0]])
+    replaced = (coin < share[:, None]).to(free.device) & free
+    return torch.where(replaced, other.to(tokens.device), tokens)
+
+
+def at_places(values: Tensor, free: Tensor) -> Tensor:
+    """The value (B,) of the row of each free place: (M,)."""
+    return values.to(free.device)[free.nonzero()[:, 0]]
+
+
+def bound_levels(uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Levels t (B,) float64 from numbers in [0, 1), and what each counts, for the bound.
+
+    t = u² counts dt/du = 2 u. Near t = 0 a replaced token has a rate of about log(1/t) / t. With
+    levels that are uniform in t, the variance would grow without end as LEAST falls.
+    """
+    return uniform.square().clamp(min=LEAST), 2 * uniform
 
 
 # ---- Two read-outs
@@ -156,12 +155,15 @@ def loss(
         raise ValueError(f"weight {weight}")
     if uniform is None:
         uniform = stratified(len(tokens), rng)
-    rows = corrupt(tokens, free, uniform.clamp(min=LEAST), rng, writable)
-    given = tokens[free], rows.tokens[free], rows.at
-    logits = denoise(rows.tokens, rows.share, free)  # (M, V)
+    # The plain cross-entropy is no bound: its levels are uniform.
+    plain = uniform.clamp(min=LEAST), torch.ones_like(uniform)
+    share, counts = bound_levels(uniform) if weight == "bound" else plain
+    noised = corrupt(tokens, free, share, rng, writable)
+    given = tokens[free], noised[free], at_places(share, free)
+    logits = denoise(noised, share.to(tokens.device), free)  # (M, V)
     # The figure that is not minimised needs no gradient, which is as large as the logits.
     with torch.set_grad_enabled(torch.is_grad_enabled() and weight == "bound"):
-        bound = rates(logits, *given).mean()
+        bound = (rates(logits, *given) * at_places(counts, free).to(logits.dtype)).mean()
     with torch.set_grad_enabled(torch.is_grad_enabled() and weight == "flat"):
         nats, hits = posterior_losses(logits, *given)
     flat = nats.mean()
@@ -184,28 +186,28 @@ def bound_estimates(
 ) -> list[dict[str, Tensor]]:
     """`draws` estimates of every row's continuous bound, with stratified levels in each row.
 
-    Returns a dict per draw, as `diffusion.bound_estimates`: here every free token is counted as
-    guessed, and `cross_entropy` and `hits` are of the posterior read-out.
+    Returns a dict per draw, as `diffusion.bound_estimates`. Here every free token is guessed, by
+    the posterior read-out, and counts 2 u: then the means are those of uniform levels.
     """
     shift = torch.rand(len(tokens), generator=rng, dtype=torch.float64)
     estimates = []
     for draw in range(draws):
-        share = ((draw + shift) / draws).clamp(min=LEAST)
-        rows = corrupt(tokens, free, share, rng, writable)
-        logits = denoise(rows.tokens, rows.share, free)
+        share, counts = bound_levels((draw + shift) / draws)
+        noised = corrupt(tokens, free, share, rng, writable)
+        logits = denoise(noised, share.to(tokens.device), free)
         nats, cross_entropy, hits = [], [], []
-        table = (logits, tokens[free], rows.tokens[free], rows.at)
+        table = (logits, tokens[free], noised[free], at_places(share, free))
         for piece in zip(*(part.split(PIECE) for part in table), strict=True):
             nats.append(rates(*piece))
             losses, right = posterior_losses(*piece)
             cross_entropy.append(losses)
             hits.append(right)
         estimate = {
-            "nats": sum_by_row(torch.cat(nats), free),
-            "share": rows.share.cpu(),
-            "masked": free.sum(1).cpu(),
-            "cross_entropy": sum_by_row(torch.cat(cross_entropy), free),
-            "hits": sum_by_row(torch.cat(hits), free),
+            "nats": sum_by_row(torch.cat(nats), free) * counts,
+            "share": share,
+            "masked": free.sum(1).cpu() * counts,
+            "cross_entropy": sum_by_row(torch.cat(cross_entropy), free) * counts,
+            "hits": sum_by_row(torch.cat(hits), free) * counts,
         }
         estimates.append(estimate)
     return estimates
@@ -263,10 +265,11 @@ def step_bounds(
     total = torch.zeros(len(tokens), dtype=torch.float64)
     for draw in range(draws):
         number = torch.floor((draw + shift) / draws * steps).clamp(max=steps - 1)
-        rows = corrupt(tokens, free, (number + 1) / steps, rng, writable)
-        before = (number / steps).to(tokens.device)[free.nonzero()[:, 0]]
-        logits = denoise(rows.tokens, rows.share, free).double()
-        table = (logits, tokens[free], rows.tokens[free], before, rows.at)
+        share = (number + 1) / steps
+        noised = corrupt(tokens, free, share, rng, writable)
+        logits = denoise(noised, share.to(tokens.device), free).double()
+        times = at_places(number / steps, free), at_places(share, free)
+        table = (logits, tokens[free], noised[free], *times)
         nats = []
         for piece, clean, standing, earlier, now in zip(
             *(part.split(PIECE) for part in table), strict=True
@@ -343,8 +346,7 @@ def sample(
     network, the last text of a single place has the law of the data, whatever the steps. Several
     places are drawn independently in a call, so there more steps are closer to the law.
 
-    The network learnt on rows whose given tokens were [BOS] alone. It cannot see that other given
-    tokens are free of noise, so a text around them is an approximation.
+    The network cannot see that given tokens are no noise: text around them is an approximation.
 
     rngs: a CPU generator per row. In the trace, `step` is the last call that changed a place, and
     `log_prob` is the posterior's in the last call: its sum is no likelihood of the text.

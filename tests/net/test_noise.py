@@ -147,7 +147,7 @@ def table_network(text, share, select):
 def posterior_of(text, level: float) -> torch.Tensor:
     """p(x_i | z) of the network: (n, 2, 3), by Bayes' rule on its leave-one-out read-out."""
     every = torch.ones(len(text), 2, dtype=torch.bool)
-    share = torch.full((len(text),), level)
+    share = torch.full((len(text),), level, dtype=torch.float64)
     loo = table_network(text, share, every).view(-1, 2, 3).softmax(-1)
     weight = loo * q(torch.arange(3), text[..., None], level, 3)
     return weight / weight.sum(-1, keepdim=True)
@@ -157,7 +157,8 @@ def naive_rate(text: int, noised: int, level: float) -> float:
     """The integrand from its definition, term by term."""
     x, z = TEXTS[text], TEXTS[noised]
     every = torch.ones(1, 2, dtype=torch.bool)
-    guess = table_network(z[None], torch.tensor([level]), every).softmax(-1)
+    share = torch.tensor([level], dtype=torch.float64)
+    guess = table_network(z[None], share, every).softmax(-1)
     total = 0.0
     for i, y in itertools.product(range(2), range(3)):
         if y == z[i]:
@@ -213,7 +214,7 @@ def test_both_bounds_of_a_random_network_are_bounds():
     """exp(-bound) of all texts is no more than a law has. Many steps approach the continuous bound."""
     continuous_bound = enumerated_bounds()
     assert (-continuous_bound).exp().sum() < 1
-    for steps in (3, 200):
+    for steps in (3, 60):
         bounds = torch.zeros(9, dtype=torch.float64)
         chain = torch.full((9,), 1 / 9, dtype=torch.float64)
         for number in range(steps, 0, -1):
@@ -237,7 +238,7 @@ def test_both_bounds_of_a_random_network_are_bounds():
             assert (bounds > -chain.log() - 1e-12).all()
             exact = bounds
         else:
-            assert (bounds - continuous_bound).abs().max() < 0.03
+            assert (bounds - continuous_bound).abs().max() < 0.1
     estimate = estimated_bounds(
         lambda *rows, **how: noise.step_bounds(table_network, *rows, steps=3, **how)
     )
@@ -259,7 +260,9 @@ def test_estimates_and_the_loss_have_the_mean_of_the_enumeration():
         rows = noise.bound_estimates(table_network, tokens, free, **how)
         return torch.stack([row["nats"] for row in rows]).mean(0)
 
-    assert (estimated_bounds(mean_of_draws) - exact).abs().max() < 0.1
+    # Standard errors: 0.08 of a text, and 0.03 of all.
+    apart = estimated_bounds(mean_of_draws) - exact
+    assert apart.abs().max() < 0.3 and apart.mean().abs() < 0.09
     tokens = TEXTS.repeat(3000, 1)
     rng = torch.Generator().manual_seed(1)
     free = torch.ones_like(tokens, dtype=torch.bool)
@@ -292,13 +295,13 @@ def test_noise_keeps_given_places_and_writes_writable_ids():
     tokens[:, 0], tokens[:, 1500:] = 6, 7  # [BOS] and [PAD] of a vocabulary of 5 ids
     free = tokens == 2
     share = torch.tensor([0.0, 0.25, 0.5, 1.0], dtype=torch.float64)
-    rows = noise.corrupt(tokens, free, share, torch.Generator().manual_seed(0), 5)
-    assert torch.equal(rows.tokens[~free], tokens[~free])
-    assert rows.tokens[free].max() < 5
+    noised = noise.corrupt(tokens, free, share, torch.Generator().manual_seed(0), 5)
+    assert torch.equal(noised[~free], tokens[~free])
+    assert noised[free].max() < 5
     # A random id is the old token in a fifth of the cases.
-    other = ((rows.tokens != tokens).sum(1) / 1499).tolist()
+    other = ((noised != tokens).sum(1) / 1499).tolist()
     assert other == pytest.approx([0.0, 0.2, 0.4, 0.8], abs=0.04)
-    assert rows.at.tolist() == share.repeat_interleave(1499).tolist()
+    assert noise.at_places(share, free).tolist() == share.repeat_interleave(1499).tolist()
 
 
 def network(seed: int = 0):
@@ -432,7 +435,7 @@ def test_old_checkpoints_know_masks(made, tmp_path):
         ({"retrieve": 2}, "--noise uniform with --retrieve"),
         ({"logit_shift": True}, "--noise uniform with --logit_shift"),
         ({"condition_width": 8}, "--noise uniform with pictures"),
-        ({"noise": "gaussian"}, "--noise gaussian; expected one of absorbing, uniform"),
+        ({"noise": "gaussian"}, "expected one of absorbing, uniform"),
     ],
 )
 def test_parts_that_do_not_fit(values, message):
