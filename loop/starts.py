@@ -19,7 +19,7 @@ def start_from(model: nn.Module, path: Path | str, fingerprint: str) -> Checkpoi
     fingerprint: of the tokenizer of `model`. Returns the rest of the other checkpoint.
     Raises UserError if its tokenizer is another, or if no weight fits.
     """
-    wanted: ModelConfig = model.config  # type: ignore[assignment]
+    wanted: ModelConfig = model.config
     # A network that knows masks may learn uniform noise. One that never met [MASK] serves no mask.
     noises = config.NOISES if wanted.noise == "uniform" else ("absorbing",)
     other, tokenizer, saved = checkpoint.open_model(path, noises=noises)
