@@ -158,11 +158,8 @@ def check(arguments, mode: str | None) -> None:
     jobs = [GIVEN[mode]] if mode else list(TRAINED.values())
     # The page is written before anybody has rated, so there are no figures yet.
     if arguments.rate and (arguments.json or arguments.ratings):
-        raise UserError(
-            f"--rate with --{'ratings' if arguments.ratings else 'json'}",
-            "the page alone: figures come with --ratings",
-            "drop one",
-        )
+        found = f"--rate with --{'ratings' if arguments.ratings else 'json'}"
+        raise UserError(found, "the page alone: figures come with --ratings", "drop one")
     where = f"with --{mode}" if mode else f"without --{' or --'.join(GIVEN)}"
     refuse_foreign(arguments, jobs, EVERY_JOB, where)
     # Resolved here only for its errors: a value out of range ends before a model is opened.
@@ -192,7 +189,9 @@ def score_trained(arguments, run: Run) -> dict:
     # Not the newest of all kinds: an encoder of tools.train_encoder has no score here.
     path = arguments.checkpoint or checkpoint.newest(tuple(TRAINED))
     device = distributed.own_gpu(hardware.choose_device(run.device))
-    opened = checkpoint.open_model(path, device, kinds=tuple(TRAINED), adapter=arguments.adapter)
+    opened = checkpoint.open_model(
+        path, device, kinds=tuple(TRAINED), adapter=arguments.adapter, noises=config.NOISES
+    )
     saved = opened[2]
     job = TRAINED[saved["kind"]]
     # The kind is known only now: a flag of another kind would be ignored without a word.

@@ -27,7 +27,7 @@ from base.config import SampleConfig
 from base.files import UserError
 from base.flags import setting
 from loop import checkpoint, hardware, progress
-from net import blocks, stale
+from net import blocks, noise, stale
 from show import pages, terminal
 from text import stories
 from text.story_rows import make_rows
@@ -186,10 +186,11 @@ def main(argv=None):
     path = Path(story.checkpoint) if story.checkpoint else checkpoint.newest()
     device = hardware.choose_device(story.device)
     model, tokenizer, saved = checkpoint.open_model(
-        path, device, kinds=("text",), adapter=story.adapter
+        path, device, kinds=("text",), adapter=story.adapter, noises=config.NOISES
     )
     print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
     note_ignored(arguments, saved["objective"])  # no error: the samples are right without them
+    settings = noise.settings_of(model.config, settings, flags.given(SampleConfig, arguments))
     size = block_size_of(model, settings, story)
     rows = make_rows(story, tokenizer, saved, model.config.max_length, size)
     clock = time.perf_counter()  # opening the checkpoint is no part of the speed

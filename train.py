@@ -17,6 +17,8 @@ Few texts, read many times (tools/few_data.py compares both sides there):
     python train.py --unique_tokens 300000 --dropout 0.1 --patience 6 --out checkpoints_few
 Soft masks, which carry beliefs from one call to the next (net/soft_masks.py):
     python train.py --soft_masks --out checkpoints_soft
+Random tokens as noise, in place of masks (net/noise.py):
+    python train.py --noise uniform --time_conditioning sinusoidal --out checkpoints_uniform
 """
 
 from dataclasses import dataclass, replace
@@ -29,7 +31,7 @@ from loop import distributed, fit, recipe, starts
 from loop.batches import with_block_sizes, with_noise, with_soft_steps
 from net import adapters, soft_masks
 from text.data import Batches, TextData
-from text.objective import TextRun, check_blocks, make_eval, make_loss, make_preview
+from text.objective import TextRun, check_blocks, check_noise, make_eval, make_loss, make_preview
 
 PAD_COMPILED = 64  # --compile: row lengths are multiples of it, so that few shapes are compiled
 
@@ -83,6 +85,7 @@ def read_data(setup: recipe.Setup, start: TextStart, own: TextRun):
         causal=own.objective == "ar",
     )
     check_blocks(own, model_config)
+    check_noise(own, model_config)
     adapters.check_start(model_config, bool(start.init_from or setup.resume))
     if setup.resume:
         fingerprint, saved = train.meta["fingerprint"], setup.resume["data"]["fingerprint"]

@@ -38,7 +38,7 @@ from net import adapters
 PAD_COMPILED = 16  # --compile: row lengths are multiples of it, so that few shapes are compiled
 # The data, the objective and the image encoder decide these; the rest is for other networks.
 SKIP = ("vocab_size", "output_size", "causal", "condition_width", "length_hidden", "block_sizes")
-SKIP += ("time_conditioning", "soft_masks", "quality_layers", "retrieve", "logit_shift")
+SKIP += ("time_conditioning", "noise", "soft_masks", "quality_layers", "retrieve", "logit_shift")
 
 
 @dataclass

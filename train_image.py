@@ -53,7 +53,7 @@ def parse_args(argv):
     parser.add_settings(ImageRun)
     # The folder and the objective decide what is skipped.
     skip = ("vocab_size", "output_size", "causal", "block_sizes", "soft_masks")
-    skip += ("time_conditioning", *config.OF_CAPTIONERS, *config.OF_PAINTERS)
+    skip += ("time_conditioning", "noise", *config.OF_CAPTIONERS, *config.OF_PAINTERS)
     parser.add_settings(ModelConfig, skip=skip)
     parser.add_settings(TrainConfig, max_steps=1600, batch_size=32, eval_every=200, save_every=200)
     return parser.parse_args(argv)

@@ -25,6 +25,9 @@ LENGTH_HIDDEN = 256
 
 # Settings of ModelConfig that a text model does not have.
 OF_CAPTIONERS = ("condition_width", "length_hidden", "quality_layers", "retrieve")
+# What hides the tokens of a text: [MASK], or random tokens (net/noise.py).
+NOISES = ("absorbing", "uniform")
+
 # Settings of ModelConfig that only networks of words and pictures have (net/painter.py).
 OF_PAINTERS = ("picture_side", "picture_codes", "picture_levels")
 # Settings that a captioner's trainer has no flags for: the data and the objective decide them.
@@ -34,6 +37,7 @@ NOT_OF_CAPTIONERS = (
     "causal",
     "condition_width",
     "block_sizes",
+    "noise",
     *OF_PAINTERS,
 )
 
@@ -61,6 +65,11 @@ class ModelConfig:
     causal: bool = setting(False, "attend to the left only: the autoregressive twin")
     time_conditioning: str = setting(
         "none", "tell the network the masked share", choices=("none", "sinusoidal")
+    )
+    noise: str = setting(
+        "absorbing",
+        "what hides tokens: absorbing writes [MASK], uniform random tokens (net/noise.py)",
+        choices=NOISES,
     )
     condition_width: int = setting(
         0, "width of the condition (B, P, width) for cross-attention; 0 means none", at_least=0
@@ -123,6 +132,7 @@ class ModelConfig:
         check(self)
         self.check_block_sizes()
         self.check_parts()
+        self.check_noise()
         self.check_pictures()
         # Rotary positions turn the channels of a head in pairs.
         if self.d_model % (2 * self.heads):
@@ -203,6 +213,33 @@ class ModelConfig:
                 raise UserError(
                     f"{part} with {other}", "a plain denoiser", "leave out one of the two"
                 )
+
+    def check_noise(self) -> None:
+        """Raise UserError for parts that read [MASK], in a network of uniform noise."""
+        if self.noise == "absorbing":
+            return
+        refused = {
+            "a twin": self.causal,
+            "--block_sizes": bool(self.block_sizes),
+            "--soft_masks": self.soft_masks,
+            "--quality_layers": self.quality_layers > 0,
+            "--retrieve": self.retrieve > 0,
+            "pictures": self.picture_side > 0 or self.condition_width > 0,
+            "--logit_shift": self.logit_shift,
+        }
+        for other in [name for name, given in refused.items() if given]:
+            raise UserError(
+                f"--noise {self.noise} with {other}",
+                "a plain denoiser of text",
+                "leave out one of the two",
+            )
+        # Masks show how many they are. Random tokens do not show that they are random.
+        if self.time_conditioning != "sinusoidal":
+            raise UserError(
+                f"--noise {self.noise} with --time_conditioning {self.time_conditioning}",
+                "a network that is told the share of noise",
+                "add --time_conditioning sinusoidal",
+            )
 
     def check_pictures(self) -> None:
         """Raise UserError for pictures that leave no room, or in a network of another kind."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from base.architecture import LENGTH_HIDDEN as LENGTH_HIDDEN
 from base.architecture import NAMED_SIZES as NAMED_SIZES
+from base.architecture import NOISES as NOISES
 from base.architecture import NOT_OF_CAPTIONERS as NOT_OF_CAPTIONERS
 from base.architecture import OF_CAPTIONERS as OF_CAPTIONERS
 from base.architecture import OF_PAINTERS as OF_PAINTERS

@@ -246,6 +246,19 @@ def check_shapes(saved: dict[str, Any], path: Path | str, do: str) -> None:
             )
 
 
+def check_noise(saved: Checkpoint, path: Path | str, noises: tuple[str, ...]) -> None:
+    """Raise UserError for a checkpoint whose network was not trained with one of `noises`."""
+    # Checkpoints from before there was a choice have no such key.
+    noise = saved["model"].get("noise", "absorbing")
+    if noise not in noises or (noise != "absorbing" and saved["kind"] != "text"):
+        raise UserError(
+            f"{path}, a network of {noise} noise",
+            "a network that fills [MASK]s",
+            "name a checkpoint of --noise absorbing; train.py, generate.py and evaluate.py read "
+            "the other",
+        )
+
+
 def open_model(
     path: Path | str,
     device: str | torch.device = "cpu",
@@ -253,14 +266,17 @@ def open_model(
     averaged: bool = True,
     kinds: tuple[str, ...] = tuple(KINDS),
     adapter: Path | str | None = None,
+    noises: tuple[str, ...] = ("absorbing",),
 ) -> tuple[Denoiser, Tokenizer, Checkpoint]:
     """The model in evaluation mode, its tokenizer, and the rest of the checkpoint.
 
     averaged: take the averaged weights if there are any. adapter: a file to merge into the model;
-    its own adapters are merged anyway. Raises UserError as `load` does, and if the weights do not
-    fit the description, or the adapter does not fit the model.
+    its own adapters are merged anyway. noises: what the caller can do with; most know masks alone.
+    Raises UserError as `load` does, for another noise, and if the weights do not fit the
+    description, or the adapter does not fit the model.
     """
     saved = load(path, kinds=kinds)
+    check_noise(saved, path, noises)
     try:
         if saved["objective"] not in config.OBJECTIVES or not is_within_reason(saved):
             raise ValueError(f"a model of {saved['model']} from fewer weights")
@@ -350,6 +366,8 @@ def describe(saved: Checkpoint) -> str:
     ]
     if size.get("block_sizes"):
         facts.insert(2, f"block sizes {size['block_sizes']}")
+    if size.get("noise", "absorbing") != "absorbing":
+        facts.insert(2, f"{size['noise']} noise")
     if size.get("soft_masks"):
         facts.insert(2, "soft masks")
     if size.get("logit_shift"):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
+from base import config
 from base.config import ModelConfig
 from base.files import UserError
 from base.folders import check_tokenizer
@@ -18,7 +19,10 @@ def start_from(model: nn.Module, path: Path | str, fingerprint: str) -> Checkpoi
     fingerprint: of the tokenizer of `model`. Returns the rest of the other checkpoint.
     Raises UserError if its tokenizer is another, or if no weight fits.
     """
-    other, tokenizer, saved = checkpoint.open_model(path)
+    wanted: ModelConfig = model.config
+    # A network that knows masks may learn uniform noise. One that never met [MASK] serves no mask.
+    noises = config.NOISES if wanted.noise == "uniform" else ("absorbing",)
+    other, tokenizer, saved = checkpoint.open_model(path, noises=noises)
     check_tokenizer(tokenizer.fingerprint, fingerprint, path)
     check_shift(other.config, model.config, path)
     own = model.state_dict()

@@ -134,6 +134,7 @@ def test_compiled_blocks_train_alike(data_dir, tmp_path):
         ["--block_sizes", "1,4,48", "--accumulate", "2"],
         ["--unique_tokens", "500", "--eval_growth", "2"],
         ["--soft_masks", "--soft_share", "0.5", "--accumulate", "2", "--dropout", "0.1"],
+        ["--noise", "uniform", "--time_conditioning", "sinusoidal", "--weight", "flat"],
     ],
 )
 def test_a_resumed_run_keeps_its_objective(flags, data_dir, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from base.randomness import row_seed
 from loop import distributed
 from loop.batches import to_device
 from net import blocks, twin
+from net import noise as uniform_noise
 from text.data import TextData, evaluation_batches
 
 LEVELS = 4  # quarters of the masked share, for the figures by noise level
@@ -140,9 +141,14 @@ def bound_estimates(
 ) -> list[dict[str, Tensor]]:
     """Estimates of the bound of rows (tokens, lengths, free), as a whole or in blocks.
 
-    noise: mask_id, rng and draws of `diffusion.bound_estimates`.
+    noise: mask_id, rng and draws of `diffusion.bound_estimates`. A network of uniform noise takes
+    its own bound, without masks and estimator.
     """
     tokens, lengths, free = rows
+    if model.config.noise == "uniform":
+        drawn = {"rng": noise["rng"], "draws": noise["draws"]}
+        denoise, writable = model.bind(lengths), model.config.output_size
+        return uniform_noise.bound_estimates(denoise, tokens, free, writable=writable, **drawn)
     if not block_size:
         denoise = model.bind(lengths)
         return diffusion.bound_estimates(denoise, tokens, free, estimator=estimator, **noise)

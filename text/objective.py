@@ -10,7 +10,7 @@ from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from base.flags import setting
 from loop.batches import to_device
-from net import block_writing, blocks, soft_masks, twin
+from net import block_writing, blocks, noise, soft_masks, twin
 from net.samplers import row_generators, sample
 from text import scores
 from text.data import TextData
@@ -68,6 +68,27 @@ def check_blocks(own: TextRun, model_config: ModelConfig) -> None:
         raise UserError(f"{flag} with --complementary", "a mask per block", "drop --complementary")
 
 
+def check_noise(own: TextRun, model_config: ModelConfig) -> None:
+    """Raise UserError for a loss of masks, for a network of uniform noise."""
+    if model_config.noise == "absorbing":
+        return
+    flag = f"--noise {model_config.noise}"
+    if own.estimator != "count":
+        raise UserError(
+            f"{flag} with --estimator {own.estimator}",
+            "the noise of alpha(t) = 1 - t, which needs no estimator",
+            "leave out --estimator",
+        )
+    if own.complementary:
+        raise UserError(f"{flag} with --complementary", "no masks", "leave out --complementary")
+    if own.weight == "clipped":
+        raise UserError(
+            f"{flag} with --weight clipped",
+            "bound, or flat: the cross-entropy of the posterior read-out",
+            "choose one of these",
+        )
+
+
 def make_loss(own: TextRun, model_config: ModelConfig, mask_id: int):
     """loss_fn for `fit`: the first token of a row is given, and padding is not language."""
 
@@ -75,6 +96,16 @@ def make_loss(own: TextRun, model_config: ModelConfig, mask_id: int):
         tokens, lengths, free = to_device(batch, model.device)
         if own.objective == "ar":
             return twin.loss(model, tokens, free)  # padding behind a causal row is never seen
+        if model_config.noise == "uniform":
+            return noise.loss(
+                model.bind(lengths),
+                tokens,
+                free,
+                writable=model_config.output_size,
+                rng=rng,
+                weight=own.weight,
+                uniform=batch["uniform"],
+            )
         if model_config.trained_sizes:
             size = batch["block_size"]
             value, figures = blocks.loss(
@@ -134,6 +165,15 @@ def make_preview(own: TextRun, seed: int, tokenizer, model_config: ModelConfig):
             by_block = SampleConfig(steps=model_config.max_length)
             drawn = block_writing.sample(
                 model, prompt, by_block, size=size, mask_id=mask_id, rngs=rngs, **ends
+            )
+        elif model_config.noise == "uniform":
+            drawn = noise.sample(
+                model.bind(),
+                prompt,
+                noise.settings_of(model_config, settings),
+                mask_id=mask_id,
+                writable=model_config.output_size,
+                rngs=rngs,
             )
         else:
             drawn = sample(model.bind(), prompt, settings, mask_id=mask_id, rngs=rngs)

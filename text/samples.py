@@ -16,7 +16,7 @@ from base.config import SampleConfig
 from base.files import UserError
 from base.templates import blank_rows
 from loop import distributed, progress
-from net import block_writing, blocks, twin
+from net import block_writing, blocks, noise, twin
 from net.samplers import row_generators, sample
 from net.soft_masks import check, writer_of
 from text.data import TextData
@@ -141,7 +141,13 @@ def draw(
         )
         return [row[row != tokenizer.pad].cpu().numpy() for row in drawn.tokens], drawn.calls
     denoise = writer_of(model, settings, size)
-    drawn = sample(denoise, tokens, settings, mask_id=tokenizer.mask, rngs=rngs)
+    if model.config.noise == "uniform":
+        writable = model.config.output_size
+        drawn = noise.sample(
+            denoise, tokens, settings, mask_id=tokenizer.mask, writable=writable, rngs=rngs
+        )
+    else:
+        drawn = sample(denoise, tokens, settings, mask_id=tokenizer.mask, rngs=rngs)
     rows = zip(drawn.tokens, lengths, strict=True)
     return [row[:length].cpu().numpy() for row, length in rows], drawn.calls
 

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from base import metrics
-from base.config import ESTIMATORS, SampleConfig
+from base.config import ESTIMATORS, ModelConfig, SampleConfig
 from base.files import UserError
 from base.flags import check, numbers, setting
 from base.folders import check_tokenizer
 from loop import checkpoint, distributed
+from net import noise
 from show import plots
 from text import samples
 from text.data import TextData, from_text
@@ -73,6 +74,7 @@ def score(opened: tuple, options: TextScoring, settings: SampleConfig, seed: int
             "add --samples --judge checkpoints_ar/best.pt, or --curves RUN RUN",
         )
     held_out = open_data(options, tokenizer, saved, model.config.max_length)
+    check_estimator(model.config, options.estimator)
     if not options.samples:
         sizes = model.config.trained_sizes
         score_all = block_line if sizes else likelihood
@@ -81,9 +83,15 @@ def score(opened: tuple, options: TextScoring, settings: SampleConfig, seed: int
             print("\n".join((block_lines if sizes else likelihood_lines)(result)))
         return result
     judge = open_judge(options.judge, tokenizer, model.device) if options.judge else None
+    samplers = options.samplers
+    if model.config.noise == "uniform":
+        # The grid is of samplers that reveal masks. Another choice is the user's, and is refused.
+        samplers = "ancestral" if samplers == GRID else samplers
     cells = samples.cells(
-        saved["objective"], settings, options.samplers, numbers("step_counts", options.step_counts)
+        saved["objective"], settings, samplers, numbers("step_counts", options.step_counts)
     )
+    for cell in cells:
+        noise.settings_of(model.config, cell, ["sampler"])
     rows = samples.grid(
         opened, held_out, judge, cells, options.num_samples, options.min_tokens, seed
     )
@@ -92,6 +100,23 @@ def score(opened: tuple, options: TextScoring, settings: SampleConfig, seed: int
         if options.picture:
             plots.sampler_grid(options.picture, rows)
     return {"samples": rows, "seed": seed, "num_samples": options.num_samples}
+
+
+def check_estimator(model_config: ModelConfig, estimator: str) -> None:
+    """Raise UserError for a way to draw masks, for a network without masks."""
+    if model_config.noise == "uniform" and estimator != "count":
+        raise UserError(
+            f"--estimator {estimator} for a network of uniform noise",
+            "its own bound, which has no masks",
+            "leave out --estimator",
+        )
+
+
+def guessing(model, objective: str) -> str:
+    """What comes before `cross_entropy` and `accuracy` in the names of figures."""
+    if objective == "ar":
+        return ""  # the twin masks nothing
+    return "posterior_" if model.config.noise == "uniform" else "masked_"
 
 
 def open_data(options: TextScoring, tokenizer, saved: dict, max_length: int) -> TextData:
@@ -141,7 +166,7 @@ def summary(
         return block_summary(model, data, statistics, documents, draws)
     scores = score_documents(model, objective, data, statistics, documents=documents, draws=draws)
     figures = scores.figures()
-    masked = "masked_" if objective == "diffusion" else ""  # the twin masks nothing
+    masked = guessing(model, objective)
     return {
         "nats_per_token": float(figures["nats_per_token"]),
         "bits_per_byte": float(scores.nats.sum() / np.log(2) / max(1.0, scores.bytes.sum())),
@@ -211,6 +236,15 @@ def likelihood(
     # (docs/log/text.md). So a mean over all levels hides much.
     if saved["objective"] == "diffusion" and not block_size:
         result["by_masked_share"] = by_masked_share(scores.by_level.sum(1))
+    if model.config.noise == "uniform":
+        # These figures are of all free tokens at a share of noise: another name, so that nobody
+        # compares them with those of masked tokens.
+        names = {"masked_cross_entropy", "masked_accuracy", "by_masked_share"}
+        renamed = {name: result.pop(name) for name in list(result) if name in names}
+        result["noise"] = "uniform"
+        result["posterior_cross_entropy"] = renamed["masked_cross_entropy"]
+        result["posterior_accuracy"] = renamed["masked_accuracy"]
+        result["by_noise_share"] = renamed["by_masked_share"]
     return result
 
 
@@ -275,6 +309,10 @@ def likelihood_lines(result: dict) -> list[str]:
     names = ("bound", "perplexity bound", "masked tokens")
     if not bound:
         names = ("likelihood", "perplexity", "next tokens")
+    kind, levels = "masked", result.get("by_masked_share", [])
+    if "noise" in result:
+        names = ("bound", "perplexity bound", "tokens under noise")
+        kind, levels = "posterior", result["by_noise_share"]
     low, high = result["bits_per_byte_ci95"]
     lines = [
         f"{result['num_documents']} documents, {result['num_tokens']:,} tokens, "
@@ -283,12 +321,13 @@ def likelihood_lines(result: dict) -> list[str]:
         f"  ({result['length_nats_per_token']:.4f} of it for lengths)",
         f"{'':<22}{result['bits_per_byte']:.4f} bits per byte   [{low:.4f}, {high:.4f}]",
         f"{names[1]:<22}{result['perplexity_bound']:.3f} per token",
-        f"{names[2]:<22}{result['masked_cross_entropy']:.4f} nats  "
-        f"{100 * result['masked_accuracy']:.1f}% right",
+        f"{names[2]:<22}{result[f'{kind}_cross_entropy']:.4f} nats  "
+        f"{100 * result[f'{kind}_accuracy']:.1f}% right",
     ]
-    for row in result.get("by_masked_share", []):
+    how = "noise " if "noise" in result else "masked"
+    for row in levels:
         lines.append(
-            f"  masked {row['share']:<14}{row['cross_entropy']:.4f} nats  "
+            f"  {how} {row['share']:<14}{row['cross_entropy']:.4f} nats  "
             f"{100 * row['accuracy']:.1f}% right"
         )
     return lines

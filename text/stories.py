@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from base.config import SampleConfig
+from base.config import ModelConfig, SampleConfig
 from base.files import UserError
-from net import block_writing, twin
+from net import block_writing, noise, twin
 from net.block_writing import Finished
 from net.samplers import Denoise, Sample, row_generators, sample
 from net.soft_masks import check, writer_of
@@ -91,7 +91,7 @@ def write(
         lengths = (drawn.tokens != tokenizer.pad).sum(1)  # a text may have ended early
     else:
         denoise = reader(model, lengths, tokens.shape[1], settings, stale)
-        drawn = unmask(denoise, tokenizer, settings, tokens, rngs, keep_frames, note)
+        drawn = unmask(model.config, denoise, tokenizer, settings, tokens, rngs, keep_frames, note)
     return samples_of(drawn, lengths)
 
 
@@ -176,6 +176,7 @@ def reader(model, lengths: Tensor, width: int, settings: SampleConfig, stale: st
 
 
 def unmask(
+    size: ModelConfig,
     denoise: Denoise,
     tokenizer,
     settings: SampleConfig,
@@ -184,7 +185,19 @@ def unmask(
     keep_frames: bool,
     note: Callable[[int], None] | None = None,
 ) -> Sample:
-    """The plain denoiser's samples of tokens (B, L)."""
+    """The plain denoiser's samples of tokens (B, L), from masks or from uniform noise."""
+    if size.noise == "uniform":
+        if note:
+            note(0)  # no call leaves a mask
+        return noise.sample(
+            denoise,
+            tokens,
+            settings,
+            mask_id=tokenizer.mask,
+            writable=size.output_size,
+            rngs=rngs,
+            keep_frames=keep_frames,
+        )
     if note:
         denoise = noted(denoise, tokenizer.mask, len(tokens), note)
     return sample(
