@@ -1,10 +1,13 @@
 """Experts as they run at the edge: net/experts.py by comparisons and products alone.
 
-TensorRT 10.3 has no Scatter and no NonZero, and a sort is no product. So a token's rank among the
-tokens of its row is counted, and a matrix of zeros and ones carries an expert's tokens to its slots
-and back. In a twin every expert reads every token, and the router's weight of most of them is 0.
+TensorRT 10.3 has no NonZero, and the number of tokens that an expert takes follows from the length
+of a row, which torch.export does not resolve. So every expert reads every token, and the weight of
+a token that it did not take is 0. The choice counts each token's rank among the tokens of its row.
 
-Shapes: B batch, L length, D width, E experts, K slots of an expert in a row.
+A graph therefore multiplies E / c times as much in its experts as training does. It holds the same
+weights.
+
+Shapes: B batch, L length, D width, E experts.
 """
 
 import torch
@@ -55,30 +58,19 @@ class EdgeExperts(nn.Module):
         """x: (B, L, D) -> (B, L, D). bias: (B, 1, 1, L), 0 at real tokens, below 0 at padding."""
         probability = (x @ self.router).softmax(-1)  # (B, L, E)
         if self.by_token:
-            return self.choose_by_token(x, probability)
-        return self.choose_by_row(x, probability, bias[:, 0] >= 0)
-
-    def choose_by_row(self, x: Tensor, probability: Tensor, real: Tensor) -> Tensor:
-        """As `experts.Experts.choose_by_row`. real: (B, 1, L) bool."""
-        share, L = self.share, x.shape[1]
-        score = probability.transpose(1, 2)  # (B, E, L)
-        rank = before(torch.where(real, score, experts.NEVER))
-        slot = torch.arange(experts.slots(share, L)).float()
-        length = real.float().sum(-1, keepdim=True)  # (B, 1, 1)
-        # slot < ceil(share · length), in whole numbers, which float32 holds
-        counts = slot * share.denominator < length * share.numerator  # (B, 1, K)
-        carried = (rank[..., None, :] == slot[:, None]) & counts[..., None]  # (B, E, K, L)
-        y = torch.zeros_like(x)
-        for number, expert in enumerate(self.experts):
-            to_slots = carried[:, number].float()  # (B, K, L)
-            out = expert(to_slots @ x) * (to_slots @ probability[..., number, None])
-            y = y + to_slots.transpose(1, 2) @ out
-        return y
-
-    def choose_by_token(self, x: Tensor, probability: Tensor) -> Tensor:
-        """As `experts.Experts.choose_by_token`, through every expert."""
-        weight = torch.where(before(probability) < self.each, probability, 0.0)
+            chosen = before(probability) < self.each
+        else:
+            chosen = self.by_row(probability, bias[:, 0] >= 0)
+        weight = torch.where(chosen, probability, 0.0)
         y = torch.zeros_like(x)
         for number, expert in enumerate(self.experts):
             y = y + expert(x) * weight[..., number, None]
         return y
+
+    def by_row(self, probability: Tensor, real: Tensor) -> Tensor:
+        """Which tokens each expert takes: (B, L, E) bool. real: (B, 1, L) bool."""
+        score = torch.where(real, probability.transpose(1, 2), experts.NEVER)  # (B, E, L)
+        length = real.float().sum(-1, keepdim=True)  # (B, 1, 1)
+        # rank < ceil(share · length), in whole numbers, which float32 holds
+        chosen = before(score) * self.share.denominator < length * self.share.numerator
+        return chosen.transpose(1, 2)
