@@ -61,7 +61,7 @@ def test_a_bundle_of_experts_passes_the_gate(tmp_path, capsys):
     with pytest.raises(UserError, match="--precision int8, a network of 3 experts"):
         export(path, data, tmp_path / "small", "--precision", "int8")
     assert not (tmp_path / "small").exists()
-    bundle = export(path, data, tmp_path / "bundle", "--inputs", "4")
+    bundle = export(path, data, tmp_path / "bundle", "--inputs", "2")
     table = capsys.readouterr().out
     assert "100.0%" in table
     runner = Runner(bundle)
