@@ -39,6 +39,7 @@ from edge.adapter_inputs import open_variants, parse
 from edge.inputs import Trained, open_trained, real_inputs
 from loop import checkpoint
 from net.chunks import ChunkConfig
+from net.experts import refuse
 
 # Settings of samplers that the graphs do not have.
 NOT_IN_GRAPHS = ("top_p", "block_size", "factor", *config.SPECIAL, "remask", "remask_strength")
@@ -114,6 +115,8 @@ def check_settings(export: Export, trained: Trained, settings: SampleConfig) -> 
             "fp32",
             "drop it: the twin is exported for comparisons only",
         )
+    if export.precision != "fp32":
+        refuse(trained.model.config, f"--precision {export.precision}", "leave out --precision")
     if settings.sampler not in SAMPLERS:
         raise UserError(
             f"--sampler {settings.sampler}",

@@ -125,7 +125,7 @@ class TimeEmbedding(nn.Module):
 class MLP(nn.Module):
     """Feed-forward: SwiGLU (arXiv 2002.05202) with 8/3 D hidden units, or GELU with 4 D.
 
-    Three matrices, or two of GELU's: both have about 8 D² parameters.
+    Three matrices, or two of GELU's: both have about 8 D² parameters. `attend` is for experts.
     """
 
     def __init__(self, config: ModelConfig):
@@ -138,7 +138,7 @@ class MLP(nn.Module):
         self.up = nn.Linear(width, hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, attend: Tensor | None = None) -> Tensor:
         if self.gate is None:
             return self.down(F.gelu(self.up(x)))
         return self.down(F.silu(self.gate(x)) * self.up(x))
@@ -250,7 +250,7 @@ class Block(nn.Module):
         if keys_values is not None:
             assert self.cross_norm is not None and self.cross is not None
             x = x + self.dropout(self.cross(self.cross_norm(x), keys_values))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+        return x + self.dropout(self.mlp(self.mlp_norm(x), attend))
 
 
 class LengthHead(nn.Module):

@@ -62,6 +62,13 @@ class ModelConfig:
     mlp: str = setting(
         "swiglu", "feed-forward kind; both have about 8·D² parameters", choices=("swiglu", "gelu")
     )
+    experts: int = setting(
+        0, "experts E of each block's feed-forward part (net/experts.py); 0: dense", at_least=0
+    )
+    expert_capacity: float = setting(1.0, "experts c that an average token passes", above=0.0)
+    expert_hidden: int = setting(
+        0, "hidden units of each expert; 0: as many as a dense network has", at_least=0
+    )
     causal: bool = setting(False, "attend to the left only: the autoregressive twin")
     time_conditioning: str = setting(
         "none", "tell the network the masked share", choices=("none", "sinusoidal")
@@ -133,6 +140,7 @@ class ModelConfig:
         self.check_block_sizes()
         self.check_parts()
         self.check_noise()
+        self.check_experts()
         self.check_pictures()
         # Rotary positions turn the channels of a head in pairs.
         if self.d_model % (2 * self.heads):
@@ -226,6 +234,7 @@ class ModelConfig:
             "--retrieve": self.retrieve > 0,
             "pictures": self.picture_side > 0 or self.condition_width > 0,
             "--logit_shift": self.logit_shift,
+            "--experts": self.experts > 0,
         }
         for other in [name for name, given in refused.items() if given]:
             raise UserError(
@@ -239,6 +248,32 @@ class ModelConfig:
                 f"--noise {self.noise} with --time_conditioning {self.time_conditioning}",
                 "a network that is told the share of noise",
                 "add --time_conditioning sinusoidal",
+            )
+
+    def check_experts(self) -> None:
+        """Raise UserError for experts that cannot share the tokens, or in a network of parts."""
+        if not self.experts:
+            if self.expert_capacity != 1.0 or self.expert_hidden:
+                found = "--expert_capacity or --expert_hidden without --experts"
+                raise UserError(found, "experts", "add --experts, or leave out the other flags")
+            return
+        found = f"--expert_capacity {self.expert_capacity:g} of {self.experts} experts"
+        if self.expert_capacity > self.experts:
+            do = "lower --expert_capacity"
+            raise UserError(found, "at most all experts for an average token", do)
+        if self.causal and self.expert_capacity != int(self.expert_capacity):
+            expected = "a whole number: in a twin each token passes as many experts"
+            raise UserError(found + " in a twin", expected, "round --expert_capacity")
+        refused = {
+            # Experts choose from whole rows, and a block must not know the blocks behind it.
+            "--block_sizes": bool(self.block_sizes),
+            "--quality_layers": self.quality_layers > 0,
+            "--retrieve": self.retrieve > 0,
+            "--lora_rank": self.lora_rank > 0,
+        }
+        for other in [name for name, given in refused.items() if given]:
+            raise UserError(
+                f"--experts {self.experts} with {other}", "one of the two", "leave out the other"
             )
 
     def check_pictures(self) -> None:

@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edge.experts import EdgeExperts
 from model import Block, Denoiser
+from net.experts import Experts
 
 Factors = dict[str, Tensor]  # an adapter's numbers, by the names of edge/adapted.py
 
@@ -81,7 +83,7 @@ class EdgeBlock(nn.Module):
         attention, mlp = block.attention, block.mlp
         self.heads = attention.heads
         self.crossed = block.cross is not None
-        self.gated = mlp.gate is not None
+        self.has_experts = isinstance(mlp, Experts)
 
         self.attention_norm = Norm(block.attention_norm)
         self.query_norm = Norm(attention.query_norm)
@@ -98,6 +100,10 @@ class EdgeBlock(nn.Module):
             self.cross_out = linear(block.cross.gate.detach() * block.cross.out.weight)
 
         self.mlp_norm = Norm(block.mlp_norm)
+        if self.has_experts:
+            self.experts = EdgeExperts(mlp)
+            return
+        self.gated = mlp.gate is not None
         self.up = linear(mlp.gate.weight, mlp.up.weight) if self.gated else linear(mlp.up.weight)
         self.down = linear(mlp.down.weight)
 
@@ -140,6 +146,8 @@ class EdgeBlock(nn.Module):
             q = self.cross_query_norm(q).transpose(1, 2)
             y = (q @ keys).softmax(-1) @ values  # (B, H, L, head)
             x = x + product(self.cross_out, y.transpose(1, 2).flatten(2), factors, "cross_out")
+        if self.has_experts:
+            return x + self.experts(self.mlp_norm(x), bias)
         hidden = product(self.up, self.mlp_norm(x), factors, "up")
         if self.gated:
             gate, hidden = hidden.chunk(2, -1)

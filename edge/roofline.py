@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from net.experts import idle_parameters
+
 PRODUCTS = ("MatMul", "Gemm", "MatMulInteger", "Conv", "ConvInteger")
 
 
@@ -120,6 +122,7 @@ def executed_flops(model, length: int) -> float:
     for name, weight in model.named_parameters():
         if weight.ndim == 2 and name.startswith("blocks."):
             blocks += weight.numel()
+    blocks -= idle_parameters(model)
     config = model.config
     # k of L tokens are masked, k uniform on 1 … L: (L + 1) / 2 on average.
     head = config.output_size * config.d_model * (length + 1) / (2 * length)

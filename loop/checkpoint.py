@@ -370,6 +370,8 @@ def describe(saved: Checkpoint) -> str:
         facts.insert(2, f"{size['noise']} noise")
     if size.get("soft_masks"):
         facts.insert(2, "soft masks")
+    if size.get("experts"):
+        facts.insert(2, f"{size['experts']} experts")
     if size.get("logit_shift"):
         facts.insert(2, "logit shift")
     if saved.get("free_lengths"):

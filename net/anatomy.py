@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model import Block, Denoiser
+from net.experts import idle_parameters, refuse
 
 # Two runs, of different rows B and lengths L. A size that follows them is shown as a letter.
 FIRST, SECOND = (3, 1), (5, 2)
@@ -91,8 +92,12 @@ def shapes_of_run(
 
 
 def describe(model: Denoiser, shapes: dict[str, str]) -> tuple[dict, list[dict]]:
-    """The figures of a model, and of the parts of its blocks: plain values for the diagrams."""
+    """The figures of a model, and of the parts of its blocks: plain values for the diagrams.
+
+    Raises UserError for experts: a diagram has one feed-forward part in each block.
+    """
     config = model.config
+    refuse(config, "a diagram", "name a checkpoint without --experts")
     sight = "to the left only" if config.causal else "both directions"
     block = blocks_of(model)[0]
     titles = {
@@ -173,11 +178,13 @@ def counts_of(model: Denoiser) -> dict[str, int]:
 def training_flops(model: Denoiser, length: int, patches: int = 0, rows: int = 1) -> float:
     """Operations to train on one token: 6·N + 12·layers·(L + P)·D, every position's logits
     included (arXiv 2204.02311, appendix B). `rows` rows share the keys of P patches.
+    Of experts, N counts those that an average token passes.
     """
     per_position = 12 * model.config.layers * model.config.d_model
     read = patches + length / (2 if model.config.causal else 1)
     once = per_position * model.config.condition_width if patches else 0
-    matrices = 6 * model.num_parameters() + once * (patches / (length * rows) - 1)
+    active = model.num_parameters() - idle_parameters(model)
+    matrices = 6 * active + once * (patches / (length * rows) - 1)
     return matrices + per_position * read
 
 

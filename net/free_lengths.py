@@ -38,6 +38,7 @@ from torch import Tensor, nn
 
 from base.config import ModelConfig
 from model import Denoiser
+from net.experts import refuse
 
 KNOWN, FRESH, GREW, SHRANK = range(4)
 # The labels behind the V' words.
@@ -175,7 +176,11 @@ class FreeDenoiser(Denoiser):
 
 
 def with_edits(denoiser: Denoiser) -> FreeDenoiser:
-    """A network with all weights of a plain denoiser, which can expand and delete."""
+    """A network with all weights of a plain denoiser, which can expand and delete.
+
+    Raises UserError for a denoiser of experts.
+    """
+    refuse(denoiser.config, "--free_lengths", "name another --denoiser")
     model = FreeDenoiser(denoiser.config)
     model.load_state_dict(denoiser.state_dict(), strict=False)  # the new parts stay at 0
     return model.to(denoiser.device)

@@ -32,7 +32,7 @@ from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from diffusion import Denoise
 from model import Denoiser, KeysValues
-from net import adapters, painter, quality, retrieval
+from net import adapters, experts, painter, quality, retrieval
 
 LIKELIEST = 3  # tokens of a belief
 # At the start: lam is below 0.1, and half of that at an entropy of 1 nat.
@@ -177,7 +177,7 @@ class Carried:
 
 
 def build(config: ModelConfig) -> Denoiser:
-    """The denoiser, or the twin, that a configuration describes, with its adapters."""
+    """The denoiser, or the twin, that a configuration describes, with its experts and adapters."""
     if config.quality_layers:
         return quality.QualityDenoiser(config)
     if config.picture_side:
@@ -186,6 +186,7 @@ def build(config: ModelConfig) -> Denoiser:
         model = retrieval.RetrievingDenoiser(config)
     else:
         model = SoftDenoiser(config) if config.soft_masks else Denoiser(config)
+    experts.install(model, config)
     adapters.adapt(model, config)
     return model
 

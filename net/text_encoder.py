@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from base.config import ModelConfig
 from model import Block, Denoiser, KeysValues, Norm, real_positions
+from net.experts import refuse
 
 
 class TextConditioned(Denoiser):
     """A denoiser with cross-attention, and the encoder of the text that it attends to."""
 
     def __init__(self, config: ModelConfig, encoder_layers: int):
+        refuse(config, "--form cross", "name another --denoiser")
         super().__init__(dataclasses.replace(config, condition_width=config.d_model))
         self.length_head = None  # lengths come from the training pairs' histogram
         without_condition = dataclasses.replace(config, condition_width=0)
