@@ -356,30 +356,32 @@ def candidates() -> Iterator[Path]:
     yield from sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
+def special_parts(saved: Checkpoint) -> list[str]:
+    """What sets a checkpoint's network apart from a plain denoiser."""
+    size = saved["model"]
+    noise = size.get("noise", "absorbing")
+    parts = {
+        f"{size.get('retrieve')} retrieved captions": size.get("retrieve"),
+        "quality head": size.get("quality_layers"),
+        "free lengths": saved.get("free_lengths"),
+        "logit shift": size.get("logit_shift"),
+        f"{size.get('experts')} experts": size.get("experts"),
+        "soft masks": size.get("soft_masks"),
+        f"{noise} noise": noise != "absorbing",
+        f"block sizes {size.get('block_sizes')}": size.get("block_sizes"),
+    }
+    return [name for name, there in parts.items() if there]
+
+
 def describe(saved: Checkpoint) -> str:
     """One line: kind, objective, size, step and metrics of a checkpoint."""
     size = saved["model"]
     facts = [
         f"{saved['kind']} {saved['objective']}",
         f"{size['layers']} layers × {size['d_model']}",
+        *special_parts(saved),
         f"step {saved.get('step')}",
     ]
-    if size.get("block_sizes"):
-        facts.insert(2, f"block sizes {size['block_sizes']}")
-    if size.get("noise", "absorbing") != "absorbing":
-        facts.insert(2, f"{size['noise']} noise")
-    if size.get("soft_masks"):
-        facts.insert(2, "soft masks")
-    if size.get("experts"):
-        facts.insert(2, f"{size['experts']} experts")
-    if size.get("logit_shift"):
-        facts.insert(2, "logit shift")
-    if saved.get("free_lengths"):
-        facts.insert(2, "free lengths")
-    if size.get("quality_layers"):
-        facts.insert(2, "quality head")
-    if size.get("retrieve"):
-        facts.insert(2, f"{size['retrieve']} retrieved captions")
     for name, value in (saved.get("metrics") or {}).items():
         if isinstance(value, float) and not name.startswith("block_"):
             facts.append(f"{name} {value:.4f}")
