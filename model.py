@@ -190,8 +190,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        width = config.d_model
-        self.heads = config.heads
+        width, self.heads = config.d_model, config.heads
         self.query = nn.Linear(width, width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(config.condition_width, width, bias=False)
@@ -215,7 +214,8 @@ class CrossAttention(nn.Module):
         A condition of B / n rows serves n rows of x each, which are read as one query of n·L.
         """
         B, L, D = x.shape
-        keys, values, attend = (*keys_values, None)[:3]
+        keys, values = keys_values[:2]
+        attend = keys_values[2] if len(keys_values) > 2 else None
         q = self.query(x).view(len(keys), -1, self.heads, D // self.heads).transpose(1, 2)
         q = self.query_norm(q)  # (B / n, H, n·L, head)
         y = F.scaled_dot_product_attention(q, keys, values, attend)

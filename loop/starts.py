@@ -2,18 +2,17 @@
 
 from pathlib import Path
 
-from torch import nn
-
 from base import config
 from base.config import ModelConfig
 from base.files import UserError
 from base.folders import check_tokenizer
 from loop import checkpoint, distributed
 from loop.contracts import Checkpoint
+from model import Denoiser
 from net import adapters
 
 
-def start_from(model: nn.Module, path: Path | str, fingerprint: str) -> Checkpoint:
+def start_from(model: Denoiser, path: Path | str, fingerprint: str) -> Checkpoint:
     """Copy every weight that fits from another checkpoint; new parts keep their own start.
 
     fingerprint: of the tokenizer of `model`. Returns the rest of the other checkpoint.
