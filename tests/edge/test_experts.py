@@ -53,6 +53,7 @@ def test_the_next_token_of_the_twin():
     assert torch.allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.long  # 47 CPU seconds: two graphs and their gate
 def test_a_bundle_of_experts_passes_the_gate(tmp_path, capsys):
     """The gate compares logits within a tolerance, and texts token for token."""
     data = make_data(tmp_path / "data")
