@@ -53,7 +53,7 @@ class PictureCodesConfig:
     )
     blocks: int = setting(2, "residual blocks at the grid that read tokens", at_least=1, at_most=32)
     # Without blocks, a token sees two places on each side. A block adds two more. With two blocks,
-    # an object changed the tokens of half of the plain background, and painters had to learn these
+    # an object changed many tokens of the plain background, and painters had to learn these
     # tokens (docs/log/pictures.md).
     encoder_blocks: int = setting(
         0, "residual blocks at the grid that make tokens", at_least=0, at_most=32
