@@ -17,9 +17,9 @@ from base.flags import check, setting
 from base.folders import check_tokenizer
 from loop import checkpoint, distributed, progress
 from text import fillings, length_scores
+from text.judge import check_twin
 from text.pair_bounds import Bounds, LeftReader, Reader
 from text.pairs import KINDS, PairData
-from text.scores import check_twin
 
 # How prompts are continued unless a flag says otherwise.
 SAMPLING = {"temperature": 0.8}

@@ -20,8 +20,7 @@ from net import block_writing, blocks, noise, twin
 from net.samplers import row_generators, sample
 from net.soft_masks import check, writer_of
 from text.data import TextData
-
-JUDGED = 16  # texts per batch of the judge
+from text.judge import Judge
 
 
 def bar_of(unit: str) -> Callable:
@@ -69,7 +68,7 @@ def whole_texts(held_out: TextData, count: int, min_tokens: int) -> list[np.ndar
 def grid(
     opened: tuple,
     held_out: TextData,
-    judge,
+    judge: Judge | None,
     cells: list[SampleConfig],
     num_samples: int,
     min_tokens: int,
@@ -86,7 +85,7 @@ def grid(
     def figures(texts: list[np.ndarray]) -> dict:
         judged = {}
         if judge:
-            judged["judge_nats_per_token"] = judge_texts(judge, texts, tokenizer.pad)
+            judged["judge_nats_per_token"] = judge.nats_per_token(texts, tokenizer)
         return judged | metrics.variety(texts)
 
     def cell(settings: SampleConfig) -> dict:
@@ -150,25 +149,6 @@ def draw(
         drawn = sample(denoise, tokens, settings, mask_id=tokenizer.mask, rngs=rngs)
     rows = zip(drawn.tokens, lengths, strict=True)
     return [row[:length].cpu().numpy() for row, length in rows], drawn.calls
-
-
-def judge_texts(judge, texts: list[np.ndarray], pad: int) -> float:
-    """Mean nats per token of texts under the twin, each given its [BOS]."""
-    # A low figure alone proves little: dull, repeated text is likely too. So the table shows
-    # entropy and repetition as well.
-    nats = count = 0.0
-    for first in range(0, len(texts), JUDGED):
-        batch = texts[first : first + JUDGED]
-        lengths = torch.tensor([len(ids) for ids in batch], device=judge.device)
-        tokens = torch.full((len(batch), int(lengths.max())), pad, device=judge.device)
-        for row, ids in zip(tokens, batch, strict=True):
-            row[: len(ids)] = torch.as_tensor(ids.astype(np.int64))
-        free = torch.arange(tokens.shape[1], device=judge.device) < lengths[:, None]
-        # [BOS] is given, never predicted.
-        free[:, 0] = False
-        nats += float(twin.likelihoods(judge, tokens, free).sum())
-        count += int(free.sum())
-    return nats / count
 
 
 def table(rows: list[dict]) -> list[list[str]]:

@@ -12,19 +12,19 @@ import tempfile
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from base import metrics
 from base.config import ESTIMATORS, ModelConfig, SampleConfig
 from base.files import UserError
 from base.flags import check, numbers, setting
 from base.folders import check_tokenizer
-from loop import checkpoint, distributed
+from loop import distributed
 from net import noise
 from show import plots
 from text import samples
 from text.data import TextData, from_text
 from text.document_scores import LEVELS, score_documents
+from text.judge import open_judge
 
 # The samplers of the grid in docs/log/text.md, so that a new run has the same rows.
 GRID = "ancestral,first_hitting,confidence,entropy_bound,threshold,remask"
@@ -82,7 +82,7 @@ def score(opened: tuple, options: TextScoring, settings: SampleConfig, seed: int
         if distributed.leads():
             print("\n".join((block_lines if sizes else likelihood_lines)(result)))
         return result
-    judge = open_judge(options.judge, tokenizer, model.device) if options.judge else None
+    judge = open_judge(options.judge, model.device) if options.judge else None
     samplers = options.samplers
     if model.config.noise == "uniform":
         # The grid is of samplers that reveal masks. Another choice is the user's, and is refused.
@@ -132,24 +132,6 @@ def open_data(options: TextScoring, tokenizer, saved: dict, max_length: int) -> 
             f"note: this model was not trained on {options.data_dir}; its split may differ"
         )
     return held_out
-
-
-def open_judge(path: str, tokenizer, device) -> torch.nn.Module:
-    """The text twin that judges samples. Raises UserError if it is no twin or has other tokens."""
-    judge, its_tokenizer, saved = checkpoint.open_model(path, device, kinds=("text",))
-    check_tokenizer(its_tokenizer.fingerprint, tokenizer.fingerprint, path)
-    check_twin(path, saved)
-    return judge
-
-
-def check_twin(path: str, saved: dict) -> None:
-    """Raise UserError unless a checkpoint is autoregressive."""
-    if saved["objective"] != "ar":
-        raise UserError(
-            f"{path} trained with --objective {saved['objective']}",
-            "an autoregressive twin",
-            "train one with --objective ar",
-        )
 
 
 def summary(

@@ -34,6 +34,7 @@ from loop import checkpoint, hardware, progress
 from show import plots
 from text import samples, scores, stories
 from text.data import TextData
+from text.judge import Judge, open_judge
 
 
 @dataclass
@@ -95,7 +96,7 @@ def open_beside(path: str, name: str, objective: str, tokenizer, device) -> Side
     return Side(name, opened, 0)
 
 
-def open_all(options: BlockLine, device: torch.device) -> tuple[list[Side], torch.nn.Module | None]:
+def open_all(options: BlockLine, device: torch.device) -> tuple[list[Side], Judge | None]:
     """The block model at each of its sizes, the models beside it, and the judge.
 
     Raises UserError for a checkpoint of another kind, or of another tokenizer.
@@ -109,7 +110,7 @@ def open_all(options: BlockLine, device: torch.device) -> tuple[list[Side], torc
     if options.twin:
         beside.append(open_beside(options.twin, "twin", "ar", tokenizer, device))
     if options.judge:
-        judge = scores.open_judge(options.judge, tokenizer, device)
+        judge = open_judge(options.judge, device)
     sizes = opened[0].config.trained_sizes
     if not sizes:
         raise UserError(
@@ -141,7 +142,7 @@ def measure_samples(side: Side, lengths: list[int], judge, options: BlockLine) -
         )
         row = {"steps": steps, "calls": calls, **metrics.variety(texts)}
         if judge is not None:
-            row["judge_nats_per_token"] = samples.judge_texts(judge, texts, tokenizer.pad)
+            row["judge_nats_per_token"] = judge.nats_per_token(texts, tokenizer)
         side.found["samples"].append(row)
 
 
@@ -226,7 +227,7 @@ def main(argv=None):
     lengths = [len(text) for text in whole]
     human = metrics.variety(whole)
     if judge is not None:
-        human["judge_nats_per_token"] = samples.judge_texts(judge, whole, tokenizer.pad)
+        human["judge_nats_per_token"] = judge.nats_per_token(whole, tokenizer)
     for side in progress.bar(sides, "sides", unit="side"):
         measure_likelihood(side, held_out, options)
         measure_samples(side, lengths, judge, options)

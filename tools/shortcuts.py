@@ -37,8 +37,9 @@ from caption import judging, writer
 from caption.data import CaptionData
 from loop import checkpoint, hardware, progress
 from net import stale
-from text import samples, scores, stories
+from text import stories
 from text.data import TextData
+from text.judge import open_judge
 from tools import speed
 
 AT_ONCE = 64  # texts that are written together for their quality
@@ -132,7 +133,7 @@ def open_stories(opened: tuple, options: Shortcuts) -> tuple[Write, Callable]:
             f"--texts {options.texts} of them",
             "lower --texts or --min_tokens",
         )
-    twin = scores.open_judge(options.judge, tokenizer, model.device) if options.judge else None
+    twin = open_judge(options.judge, model.device) if options.judge else None
     blank = [
         [tokenizer.bos, *[tokenizer.mask] * (len(text) - 2), tokenizer.eos]
         for text in whole[: options.texts]
@@ -148,7 +149,7 @@ def open_stories(opened: tuple, options: Shortcuts) -> tuple[Write, Callable]:
         texts = [ids[ids != tokenizer.pad] for ids in texts]  # blocks may end early
         found = metrics.variety(texts)
         if twin is not None:
-            found["judge_nats_per_token"] = samples.judge_texts(twin, texts, tokenizer.pad)
+            found["judge_nats_per_token"] = twin.nats_per_token(texts, tokenizer)
         return found
 
     return write, judge

@@ -1,13 +1,8 @@
 """Samples over a grid: each cell is judged as human text is, and the twin has one cell."""
 
-import numpy as np
-import pytest
-
 from base.config import SampleConfig
-from loop import checkpoint
 from tests.making.scored import scored
 from text import samples
-from text.data import TextData
 
 FEW = ("--num_samples", 3, "--min_tokens", 10)
 
@@ -32,15 +27,6 @@ def test_sample_grid(text_runs, tmp_path, capsys):
     assert "| human text | 0 |" in capsys.readouterr().out
     own = scored(text_runs.twin, text_runs.data, tmp_path, *words)["samples"]
     assert [row["sampler"] for row in own] == ["human text", "left_to_right"]
-
-
-def test_the_judge_of_held_out_text_is_the_twins_likelihood(text_runs):
-    model, tokenizer, _ = checkpoint.open_model(text_runs.twin)
-    texts = list(TextData(text_runs.data, "val", 48).whole_rows())
-    alone = [samples.judge_texts(model, [ids], tokenizer.pad) * (len(ids) - 1) for ids in texts]
-    predicted = np.mean([len(ids) - 1 for ids in texts])
-    together = samples.judge_texts(model, texts, tokenizer.pad) * predicted
-    assert np.mean(alone) == pytest.approx(together, rel=1e-5)
 
 
 def test_cells_are_samplers_times_steps():
