@@ -156,8 +156,7 @@ class SelfAttention(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         width = config.d_model
-        self.heads, self.causal = config.heads, config.causal
-        self.max_length = config.max_length
+        self.heads, self.causal, self.max_length = config.heads, config.causal, config.max_length
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width, bias=False)
@@ -214,11 +213,10 @@ class CrossAttention(nn.Module):
         A condition of B / n rows serves n rows of x each, which are read as one query of n·L.
         """
         B, L, D = x.shape
-        keys, values = keys_values[:2]
-        attend = keys_values[2] if len(keys_values) > 2 else None
+        keys, values, *attend = keys_values
         q = self.query(x).view(len(keys), -1, self.heads, D // self.heads).transpose(1, 2)
         q = self.query_norm(q)  # (B / n, H, n·L, head)
-        y = F.scaled_dot_product_attention(q, keys, values, attend)
+        y = F.scaled_dot_product_attention(q, keys, values, *attend)
         return self.gate * self.out(y.transpose(1, 2).reshape(B, L, D))
 
 
@@ -336,15 +334,17 @@ class Denoiser(nn.Module):
         Returns float32 logits (B, L, V'), or (M, V') of the M selected positions, row by row.
         """
         x = self.trunk(tokens, lengths, share, condition, cache, attend, inputs)  # (B, L, D)
-        x = self.outputs(x, select)
-        output = self.embedding.weight[: self.config.output_size]  # (V', D)
-        return (x @ output.T).float()
+        return self.logits(self.outputs(x, select))
 
     def outputs(self, x: Tensor, select: Tensor | None) -> Tensor:
         """Of x (B, L, D), what predicts the selected positions, (M, D), or all positions."""
         if self.config.logit_shift:  # the position before predicts, as in a twin
             x = F.pad(x, (0, 0, 1, -1))
         return x if select is None else x[select]  # the output matrix is a third of the work
+
+    def logits(self, x: Tensor) -> Tensor:
+        """What `outputs` returns, (M, D) or (B, L, D), times the output matrix: float32 logits."""
+        return (x @ self.embedding.weight[: self.config.output_size].T).float()
 
     def trunk(
         self,

@@ -190,8 +190,8 @@ class ModelConfig:
             "--time_conditioning": self.time_conditioning != "none",
         }
         quality = f"--quality_layers {self.quality_layers}"
-        # Blocks read the text before them from a cache, which has no outputs.
-        shifted = {name: others[name] for name in ("a twin", "--block_sizes")} | {
+        shifted = {
+            "a twin": self.causal,
             "--soft_masks": self.soft_masks,
             "--quality_layers": self.quality_layers > 0,
             "--retrieve": self.retrieve > 0,

@@ -12,6 +12,9 @@ a single pass (the idea of S2D2, arXiv 2603.25702; here every token is checked).
        A guess is kept with probability min(1, Q / P). The first that fails is drawn from
        max(0, Q - P), and the round ends. If all are kept, one more token is drawn.
 
+With `logit_shift`, the token before a place gives its law, as in a twin, and no [MASK] is alone:
+step 1 reads the finished text and the block, and step 2 the new token and the guesses.
+
 So two calls write at least two tokens, and at most k + 2. The tokens have the law of --block_size 1
 without guesses (arXiv 2211.17192, theorem 1), whatever the guesses are worth. A row is read alone,
 because rows keep different numbers of guesses.
@@ -82,7 +85,7 @@ class Row:
         return distribution(logits, self.config.temperature, self.config.top_p)
 
     def ask(self, clean: Tensor, masks: Tensor, together: int) -> Tensor:
-        """One call: logits (M, V') of M [MASK]s.
+        """One call: (C + M, D), which `Denoiser.logits` turns into logits.
 
         clean: (C,) int64, tokens of the text that are read, from the cache's end on. masks: (M,)
         their places. The last `together` of them are a block and see each other; the others are
@@ -104,15 +107,11 @@ class Row:
         in_block = number >= len(clean) + alone
         sees_mask = number[:, None] == number[len(clean) :]
         sees_mask |= in_block[:, None] & in_block[len(clean) :]
-        select = number[None] >= len(clean)
         given = torch.full((len(masks),), self.mask_id, device=device)
         self.calls += 1
-        return self.model(
-            torch.cat([clean, self.block_tokens(given, masks, alone)])[None],
-            select=select,
-            cache=self.cache,
-            attend=torch.cat([sees_text, sees_mask], 1)[None, None],
-        )
+        tokens = torch.cat([clean, self.block_tokens(given, masks, alone)])[None]
+        attend = torch.cat([sees_text, sees_mask], 1)[None, None]
+        return self.model.trunk(tokens, None, None, None, self.cache, attend)[0]
 
     def block_tokens(self, given: Tensor, masks: Tensor, alone: int) -> Tensor:
         """[MASK]s, but in the block the words that the text already has."""
@@ -130,14 +129,36 @@ class Row:
         ahead = min(self.config.speculate, end - left - 1)
         device = self.tokens.device
         block = torch.arange(left, left + ahead + 1, device=device)
-        masks = torch.cat([block[:1], block]) if ahead else block
-        unread = self.tokens[0, self.cache.position : left]
-        logits = self.ask(unread, masks, together=len(block) if ahead else 0)
-        self.cache.keep(len(unread))
-        token = pick(self.weigh(logits[:1]), self.uniform(1).to(device))
-        self.put(left, int(token), logits[:1])
+        law, guesses = self.look_ahead(self.tokens[0, self.cache.position : left], block)
+        self.cache.keep(left - self.cache.position)
+        token = pick(self.weigh(law), self.uniform(1).to(device))
+        self.put(left, int(token), law)
         if ahead:
-            self.check(left, end, self.weigh(logits[2:]))
+            self.check(left, end, self.weigh(guesses))
+
+    def look_ahead(self, unread: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
+        """One call: logits of the law at the first place of the block, and of guesses behind it.
+
+        unread: (C,) int64, the text that the cache does not hold. block: (k + 1,) places. Returns
+        (1, V') and (k, V').
+        """
+        ahead, read = len(block) - 1, len(unread)
+        together = len(block) if ahead else 0
+        if self.model.config.logit_shift:
+            x = self.ask(unread, block[:together], together)
+            return self.model.logits(x[read - 1 : read]), self.model.logits(x[read : read + ahead])
+        masks = torch.cat([block[:1], block]) if ahead else block
+        logits = self.model.logits(self.ask(unread, masks, together)[read:])
+        return logits[:1], logits[2:]
+
+    def laws(self, text: Tensor, places: Tensor) -> Tensor:
+        """One call: the logits (M, V') of the law at each of M places.
+
+        text: (C,) int64, the new token and the guesses. Each place lies behind a token of the text.
+        """
+        if self.model.config.logit_shift:
+            return self.model.logits(self.ask(text, places[:0], 0)[: len(places)])
+        return self.model.logits(self.ask(text, places, 0)[len(text) :])
 
     def check(self, left: int, end: int, guessed: Tensor) -> None:
         """Guess the tokens behind `left`, check them in one call, and write what is kept.
@@ -151,7 +172,7 @@ class Row:
         guess = torch.where(free, pick(guessed, self.uniform(ahead).to(device)), known)
         text = torch.cat([self.tokens[0, left : left + 1], guess])
         masks = torch.arange(left + 1, min(left + 2 + ahead, end), device=device)
-        logits = self.ask(text, masks, together=0)
+        logits = self.laws(text, masks)
         law = self.weigh(logits)
         drawn, checked = (all_.gather(1, guess[:, None])[:, 0] for all_ in (guessed, law[:ahead]))
         coin = keeps(self.uniform(ahead).to(device), drawn, checked) | ~free

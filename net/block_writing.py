@@ -3,7 +3,8 @@
 A finished block never changes, so its keys and values are computed once. They cost no call of their
 own: the first call of the next block carries [finished block ; next block]. Within that call the
 finished block sees itself and all earlier blocks, as in training. Later calls carry their block
-alone.
+alone. In a network with `logit_shift`, the last finished token predicts the first of the block: its
+output of the first call is kept.
 
 A text may be longer than the rows of the training: the oldest tokens are forgotten, so that no call
 sees more than `max_length` tokens. Positions keep growing. Rotary products depend on distances, so
@@ -88,6 +89,7 @@ class CachedReader:
         self.model, self.size, self.pad = model, size, pad
         self.cache = WindowCache()
         self.unread = torch.empty(0)
+        self.before: Tensor | None = None  # (B, D), of the last finished token
 
     def begin(self, text: Tensor, left: int) -> None:
         self.cache.forget(first_in_sight(left, self.size, self.model.config.max_length))
@@ -98,14 +100,20 @@ class CachedReader:
         finished = self.unread.shape[1]
         attend = self.in_sight(tokens)
         self.cache.final = finished
-        logits = self.model(
-            torch.cat([self.unread, tokens], 1) if finished else tokens,
-            select=torch.nn.functional.pad(select, (finished, 0)),
-            cache=self.cache,
-            attend=attend,
-        )
-        self.unread = self.unread[:, finished:]  # it is in the cache now
-        return logits
+        seen = torch.cat([self.unread, tokens], 1) if finished else tokens
+        x = self.model.trunk(seen, None, None, None, self.cache, attend)
+        if finished:
+            self.unread = self.unread[:, finished:]  # it is in the cache now
+            self.before = x[:, finished - 1]
+        return self.model.logits(self.outputs(x[:, finished:], select))
+
+    def outputs(self, x: Tensor, select: Tensor) -> Tensor:
+        """Of the block's x (B, n, D), what predicts the selected positions: (M, D)."""
+        outputs = self.model.outputs(x, None)
+        if self.model.config.logit_shift and self.before is not None:
+            neighbours = len(x) // len(self.before)
+            outputs[:, 0] = self.before.repeat_interleave(neighbours, 0)
+        return outputs[select]
 
     def in_sight(self, tokens: Tensor) -> Tensor:
         """Which keys the queries of a call see: (B, 1, queries, keys) bool."""

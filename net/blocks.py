@@ -12,6 +12,11 @@ and all earlier blocks; its keys and values stay. Then the noised copy, where a 
 noised block and the clean keys of all earlier blocks. This is the function of the usual single pass
 over [noised ; clean], with a smaller mask. The clean copy has no loss of its own.
 
+With `logit_shift` a position predicts the token behind it, as in a twin. Then the last token of a
+clean block predicts the first token of the next block. So with blocks of one token, a network with
+the weights of a twin is the twin, and the noised copy is not needed. Larger blocks are learnt on
+top of it. The other networks predict a token at its own [MASK].
+
 Blocks are counted from position 0. The first token of a row is given, so the first block has a free
 token less. A row's last block may be shorter: its padding is neither attended to nor counted.
 
@@ -60,6 +65,11 @@ def block_numbers(length: int, size: int, device: torch.device) -> Tensor:
     return torch.arange(length, device=device) // size
 
 
+def ends_block(length: int, size: int, device: torch.device) -> Tensor:
+    """Whether a position is the last of its block: (L, 1) bool."""
+    return (torch.arange(1, length + 1, device=device) % size == 0)[:, None]
+
+
 def masks(length: int, size: int, lengths: Tensor | None, device) -> tuple[Tensor, Tensor]:
     """What the clean copy sees, (·, 1, L, L), and the noised copy, (·, 1, L, 2L) bool.
 
@@ -86,9 +96,13 @@ def bind(model: Denoiser, size: int, lengths: Tensor | None = None) -> BlockDeno
             return model(noised, select=select, lengths=lengths)
         from_clean, from_noised = masks(length, size, lengths, noised.device)
         copy = CleanCopy()
-        # The trunk alone: the clean copy predicts nothing.
-        model.trunk(clean, None, None, None, copy, from_clean)
-        return model(noised, select=select, cache=copy, attend=from_noised)
+        x = model.trunk(clean, None, None, None, copy, from_clean)  # (B, L, D)
+        if not model.config.logit_shift:  # the clean copy predicts nothing
+            return model(noised, select=select, cache=copy, attend=from_noised)
+        if size > 1:
+            inside = model.trunk(noised, None, None, None, copy, from_noised)
+            x = torch.where(ends_block(length, size, x.device), x, inside)
+        return model.logits(model.outputs(x, select))
 
     return denoise
 

@@ -226,8 +226,8 @@ def test_a_logit_shift_moves_the_outputs_by_a_position():
     assert torch.allclose(shifted(tokens, select=select), found[select], atol=1e-6)
 
 
-@pytest.mark.parametrize("other", ["causal", "block_sizes", "soft_masks", "quality_layers"])
+@pytest.mark.parametrize("other", ["causal", "soft_masks", "quality_layers"])
 def test_a_logit_shift_is_for_plain_denoisers(other):
-    values = {"causal": True, "block_sizes": "1,4", "soft_masks": True, "quality_layers": 1}
+    values = {"causal": True, "soft_masks": True, "quality_layers": 1}
     with pytest.raises(UserError, match="logit_shift"):
         ModelConfig(logit_shift=True, **{other: values[other]})

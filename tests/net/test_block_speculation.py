@@ -16,19 +16,19 @@ EOS = 8
 SIZE = 2  # tokens that a text may hold here: the other logits are put out of reach
 
 
-def small(length: int = 5):
+def small(length: int = 5, shift: bool = False):
     """A random network over two tokens, in double precision."""
     torch.manual_seed(1)
-    model = toy(max_length=length, block_sizes="1,4").double()
+    model = toy(max_length=length, block_sizes="1,4", logit_shift=shift).double()
     torch.nn.init.normal_(model.embedding.weight, std=0.7)
-    forward = model.forward
+    all_logits = model.logits
 
-    def two(*arguments, **options):
-        logits = forward(*arguments, **options).double()
+    def two(x):
+        logits = all_logits(x).double()
         logits[..., SIZE:] = -1e9
         return 3 * logits
 
-    model.forward = two
+    model.logits = two
     return model
 
 
@@ -108,17 +108,22 @@ def distance(one: dict, other: dict) -> float:
 
 
 @pytest.mark.parametrize("ahead, length", [(1, 5), (2, 4), (3, 4)])
-@pytest.mark.parametrize("draws", [{}, {"temperature": 0.7, "top_p": 0.8}], ids=["plain", "top_p"])
-def test_the_law_is_that_of_blocks_of_one_token(monkeypatch, ahead, length, draws):
-    model, tokens = small(), blank(length)
+@pytest.mark.parametrize(
+    "draws, shift",
+    [({}, False), ({}, True), ({"temperature": 0.7, "top_p": 0.8}, False)],
+    ids=["plain", "shift", "top_p"],
+)
+def test_the_law_is_that_of_blocks_of_one_token(monkeypatch, ahead, length, draws, shift):
+    model, tokens = small(length, shift), blank(length)
     config = SampleConfig(speculate=ahead, **draws)
     law = law_with_guesses(monkeypatch, model, config, tokens)
     assert sum(law.values()) == pytest.approx(1.0, abs=1e-12)
     assert distance(law, law_from_left_to_right(model, config, tokens)) < 1e-12
 
 
-def test_given_words_stay(monkeypatch):
-    model, tokens = small(), blank(4)
+@pytest.mark.parametrize("shift", [False, True])
+def test_given_words_stay(monkeypatch, shift):
+    model, tokens = small(shift=shift), blank(4)
     tokens[0, 2] = 1
     config = SampleConfig(speculate=3)
     law = law_with_guesses(monkeypatch, model, config, tokens)
@@ -141,9 +146,10 @@ def test_the_enumeration_finds_what_is_wrong(monkeypatch, wrong):
     assert distance(law, law_from_left_to_right(model, config, tokens)) > 0.005
 
 
-def test_at_temperature_0_the_text_is_the_same_in_fewer_calls():
+@pytest.mark.parametrize("shift", [False, True])
+def test_at_temperature_0_the_text_is_the_same_in_fewer_calls(shift):
     """Also beyond the model's length, where old tokens are forgotten, and behind [EOS]."""
-    model = toy(max_length=16, block_sizes="1,4")
+    model = toy(max_length=16, block_sizes="1,4", logit_shift=shift)
     for length, eos in itertools.product((16, 40), (EOS, 3)):
         tokens = torch.full((3, length), MASK)
         tokens[:, 0] = BOS
@@ -166,8 +172,9 @@ def test_at_temperature_0_the_text_is_the_same_in_fewer_calls():
         assert drawn.used.max() < length
 
 
-def test_frames_and_the_trace():
-    model, tokens = toy(max_length=16, block_sizes="1,4"), blank(9)
+@pytest.mark.parametrize("shift", [False, True])
+def test_frames_and_the_trace(shift):
+    model, tokens = toy(max_length=16, block_sizes="1,4", logit_shift=shift), blank(9)
     config, seen = SampleConfig(speculate=3), []
     drawn = block_speculation.sample(
         model,

@@ -65,10 +65,12 @@ def uncached(model, tokens, size, steps, eos=EOS, **settings):
     return writing.fill(size, None, False)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_the_cache_changes_nothing(sampler):
+@pytest.mark.parametrize(
+    "sampler, shift", [*((name, False) for name in SAMPLERS), ("confidence", True)]
+)
+def test_the_cache_changes_nothing(sampler, shift):
     """Token for token and call for call, with rows of several lengths and a row with a prompt."""
-    model, tokens = toy(), blanks([16, 11, 14, 16])
+    model, tokens = toy(logit_shift=shift), blanks([16, 11, 14, 16])
     tokens[3, 1:7] = torch.tensor([1, 2, 3, 4, 5, 6])
     for size, steps in ((1, 1), (4, 2), (8, 4)):
         cached = write(model, tokens, size, sampler=sampler)
@@ -86,10 +88,11 @@ def test_the_cache_changes_nothing(sampler):
         assert torch.equal(cached.rows, plain.rows)
 
 
+@pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("size, steps", [(1, 1), (4, 2), (8, 4)])
-def test_texts_longer_than_the_model(size, steps):
+def test_texts_longer_than_the_model(size, steps, shift):
     """The window slides, the positions grow, and the cache still changes nothing."""
-    model, tokens = toy(), blanks([40, 40])
+    model, tokens = toy(logit_shift=shift), blanks([40, 40])
     cached = write(model, tokens, size, eos=-1)
     assert torch.equal(cached.tokens, uncached(model, tokens, size, steps, eos=-1).tokens)
     assert (cached.tokens != MASK).all() and (cached.step[:, 1:] > 0).all()

@@ -10,6 +10,7 @@ from base.config import ModelConfig
 from base.files import UserError
 from model import Denoiser
 from net import blocks
+from net.twin import likelihoods
 from tests.making.toys import (
     MASK,
     STRINGS,
@@ -47,31 +48,38 @@ def writing_pass(model, clean, noised, size):
     return torch.cat(logits, 1)
 
 
+@pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("size", [1, 4, 8, LENGTH])
-def test_two_copies_equal_the_pass_that_writes(size):
-    model, (clean, noised) = toy(), texts()
+def test_two_copies_equal_the_pass_that_writes(size, shift):
+    model, (clean, noised) = toy(logit_shift=shift), texts()
     every = torch.ones_like(clean, dtype=torch.bool)
     both = blocks.bind(model, size)(noised, clean, every).view(*clean.shape, -1)
     assert torch.allclose(both, writing_pass(model, clean, noised, size), atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [1, 4, 8])
-def test_a_block_depends_on_itself_and_on_clean_blocks_before_it(size):
-    """By gradients: nothing else has any, and all of that has some."""
-    model, (clean, noised) = toy(), texts(rows=1)
+def seen_by(model, clean, noised, size, places):
+    """Which tokens of the clean and the noised copy change the logits of these places: (L,) each."""
     read = []
 
     def keep(module, inputs, output):
         output.retain_grad()
         read.append(output)
 
-    model.embedding.register_forward_hook(keep)
+    hook = model.embedding.register_forward_hook(keep)
+    select = torch.zeros_like(clean, dtype=torch.bool)
+    select[:, places] = True
+    blocks.bind(model, size)(noised, clean, select).square().sum().backward()
+    hook.remove()
+    return [seen.grad[0].abs().sum(-1) > 0 for seen in read]
+
+
+@pytest.mark.parametrize("size", [1, 4, 8])
+def test_a_block_depends_on_itself_and_on_clean_blocks_before_it(size):
+    """By gradients: nothing else has any, and all of that has some."""
+    model, (clean, noised) = toy(), texts(rows=1)
     for left in range(0, LENGTH, size):
-        read.clear()
-        select = torch.zeros_like(clean, dtype=torch.bool)
-        select[:, left : left + size] = True
-        blocks.bind(model, size)(noised, clean, select).square().sum().backward()
-        from_clean, from_noised = (seen.grad[0].abs().sum(-1) > 0 for seen in read)
+        places = slice(left, left + size)
+        from_clean, from_noised = seen_by(model, clean, noised, size, places)
         position = torch.arange(LENGTH)
         assert from_clean.tolist() == (position < left).tolist()
         assert from_noised.tolist() == (position // size == left // size).tolist()
@@ -139,6 +147,31 @@ def test_blocks_of_one_token_are_the_exact_loss_from_left_to_right():
     assert report["nats_per_token"] == report["masked_cross_entropy"]  # every weight is 1
     (exact,) = blocks.bound_estimates(blocks.bind(model, 1), clean, free, size=1, **noise)
     assert exact["nats"].sum().item() == pytest.approx(nats, rel=1e-5)
+
+
+def test_with_a_shift_blocks_of_one_token_are_the_twin():
+    """The weights of a twin are that twin, before any training: logits and likelihoods."""
+    twin, model, (clean, noised) = toy(causal=True), toy(logit_shift=True), texts()
+    every = torch.ones_like(clean, dtype=torch.bool)
+    logits = blocks.bind(model, 1)(noised, clean, every).view(*clean.shape, -1)
+    assert torch.allclose(logits[:, 1:], twin(clean)[:, :-1], atol=1e-5)
+    every[:, 0] = False
+    noise = {"mask_id": HIDDEN, "rng": torch.Generator()}
+    (exact,) = blocks.bound_estimates(blocks.bind(model, 1), clean, every, size=1, **noise)
+    assert torch.allclose(exact["nats"], likelihoods(twin, clean, every), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_with_a_shift_a_block_depends_on_itself_and_on_clean_blocks_before_it(size):
+    """Its first token depends on the clean blocks alone. A last [MASK] gives keys to its block."""
+    model, (clean, noised) = toy(logit_shift=True), texts(rows=1)
+    for left in range(size, LENGTH, size):
+        for place in (left, min(left + 1, LENGTH - 1)):
+            from_clean, from_noised = seen_by(model, clean, noised, size, place)
+            position = torch.arange(LENGTH)
+            own = (position // size == left // size) & (place > left)
+            assert from_clean.tolist() == (position < left).tolist()
+            assert from_noised.tolist() == own.tolist()
 
 
 @pytest.mark.parametrize("size", [LENGTH, 16])
