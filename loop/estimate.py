@@ -73,8 +73,10 @@ def operations(model: Any, batch: dict) -> float:
     if not isinstance(model, Denoiser):
         return 0.0
     rows, length = batch["tokens"].shape
-    # A step in blocks also reads a clean copy of its rows (net/blocks.py).
-    rows *= 2 if batch.get("block_size", length) < length else 1
+    # A step in blocks also reads a clean copy of its rows, or reads it alone (net/blocks.py).
+    size = batch.get("block_size", length)
+    alone = model.config.logit_shift and size == 1
+    rows *= 2 if size < length and not alone else 1
     features = batch.get("features")  # (n, P, width): one image serves rows / n captions
     if features is None:
         return float(rows * length * training_flops(model, length))

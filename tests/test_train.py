@@ -131,7 +131,7 @@ def test_compiled_blocks_train_alike(data_dir, tmp_path):
         ["--weight", "flat", "--complementary"],
         ["--estimator", "cosine"],
         ["--objective", "ar"],
-        ["--block_sizes", "1,4,48", "--accumulate", "2"],
+        ["--block_sizes", "1,4,48", "--logit_shift", "--accumulate", "2"],
         ["--unique_tokens", "500", "--eval_growth", "2"],
         ["--soft_masks", "--soft_share", "0.5", "--accumulate", "2", "--dropout", "0.1"],
         ["--noise", "uniform", "--time_conditioning", "sinusoidal", "--weight", "flat"],

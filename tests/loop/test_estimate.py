@@ -26,6 +26,12 @@ def test_operations_are_counted_by_the_convention():
     per_token = 6 * text.num_parameters() + 12 * 3 * 8 * 10
     assert estimate.operations(text, batch) == 40 * per_token
 
+    for size, passes in ((1, 2), (4, 2), (12, 1)):  # a clean copy beside the noised copy
+        in_blocks = {**batch, "block_size": size}
+        assert estimate.operations(text, in_blocks) == passes * 40 * per_token
+    shifted = Denoiser(ModelConfig(**sizes, max_length=12, logit_shift=True))
+    assert estimate.operations(shifted, {**batch, "block_size": 1}) == 40 * per_token
+
     captioner = Denoiser(ModelConfig(**sizes, max_length=12, condition_width=5))
     batch["features"] = torch.zeros(2, 7, 5)
     crosses = [block.cross for block in captioner.blocks]
