@@ -63,10 +63,9 @@ def test_the_nucleus_is_the_plain_nucleus_among_equal_logits():
     logits = torch.nn.functional.pad(logits, (12, 0), value=-3.0)  # two blocks
     count = 7
     uniform = (torch.arange(count, dtype=torch.float64, device=DEVICE) + 0.5) / count
-    # Of a sum of 14.6 the limits are 7.3 and 12.4: three tokens of 2.7; all four, and two of 1.
-    for top_p, expected in ((0.5, {13, 15, 17}), (0.85, {12, 13, 14, 15, 17, 20})):
-        drawn = agree(logits.expand(count, -1), uniform, 1.0, top_p)
-        assert set(drawn.token.tolist()) == expected
+    # The sum is 14.6 and the limit 12.4: all four tokens of 2.7, and two of the three of 1.
+    drawn = agree(logits.expand(count, -1), uniform, 1.0, 0.85)
+    assert set(drawn.token.tolist()) == {12, 13, 14, 15, 17, 20}
 
 
 def test_the_ends_of_the_unit_interval():
@@ -122,9 +121,8 @@ def test_norm_and_rotary_in_other_types(dtype, atol):
 def test_torch_accepts_the_operators():
     """Shapes, strides and gradients as torch.compile and autograd expect them."""
     given = random(2, 7), uniforms(2)
-    for temperature, top_p in ((1.0, 1.0), (0.0, 0.5)):
-        torch.library.opcheck(kernels.draw_rows, (*given, temperature, top_p))
-    inputs = norm_inputs(1, 2, 3, 6, torch.float64)
+    torch.library.opcheck(kernels.draw_rows, (*given, 1.0, 1.0))
+    inputs = norm_inputs(1, 1, 2, 4, torch.float64)
     torch.library.opcheck(kernels.norm_rotary, (*inputs, 1e-6))
     assert torch.autograd.gradcheck(kernels.norm_rotary, (*inputs, 1e-6))
 
@@ -148,14 +146,20 @@ def test_the_scripts_run_the_kernels(tmp_path, monkeypatch, capsys):
     import generate
     from tests.making.corpus import make_data, make_run
     from tests.making.runs import log_of
+    from text import objective
 
+    # The interpreter takes a time per program: few programs, and short texts to look at.
     monkeypatch.setattr(triton_kernels, "DRAW_BLOCK", 512)
+    monkeypatch.setattr(triton_kernels, "ROTARY_ROWS", 512)
+    monkeypatch.setattr(objective, "PREVIEW_LENGTH", 3)
     data, calls = make_data(tmp_path / "data"), counted(monkeypatch)
-    plain = make_run(data, tmp_path / "plain", "--log_every", "1")
+    short = ["--log_every", "1", "--max_steps", "2", "--eval_documents", "1", "--batch_size", "2"]
+    plain = make_run(data, tmp_path / "plain", *short)
     assert set(calls.values()) == {0}
-    fused = make_run(data, tmp_path / "fused", "--log_every", "1", "--kernels")
-    # A query and a key per layer and step at least, each forward and backward.
-    assert calls["norm_rotary"] > calls["norm_rotary_backward"] == 2 * 4
+    fused = make_run(data, tmp_path / "fused", *short, "--kernels")
+    # A query and a key per step, backward too; the evaluation and the preview only forward.
+    assert calls["norm_rotary"] > calls["norm_rotary_backward"] == 2 * 2
+    assert calls["draw_rows"] > 0  # by the preview
     assert "kernels: draws, QK-norm with rotary; linear cross-entropy" in capsys.readouterr().err
     for mine, other in zip(log_of(fused), log_of(plain), strict=True):
         assert mine == pytest.approx(other, rel=1e-4)
