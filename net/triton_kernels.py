@@ -223,23 +223,33 @@ def draw_rows(
 
 
 @triton.jit
-def half_rows(
-    tensor, row, rows, heads, length, stride_b, stride_h, stride_l, half, HALF: tl.constexpr
-):
-    """Where the first half of each row stands: pointers (ROWS, HALF), and which of them exist."""
+def places(row, rows, heads, length, stride_b, stride_h, stride_l, half, HALF: tl.constexpr):
+    """Where the first half of each row stands: (ROWS, HALF) int64; and which numbers exist."""
     batch, head, place = row // (length * heads), row // length % heads, row % length
     column = tl.arange(0, HALF)
-    start = batch * stride_b + head * stride_h + place * stride_l  # (ROWS,) int64
+    start = batch * stride_b + head * stride_h + place * stride_l  # (ROWS,)
     inside = (row < rows)[:, None] & (column < half)[None, :]
-    return tensor + start[:, None] + column[None, :], inside
+    return start[:, None] + column[None, :], inside
 
 
 @triton.jit
-def turn_of(table, row, length, first, half, inside, WIDE: tl.constexpr, HALF: tl.constexpr):
-    """A half of the rows of cos or sin (L, head) for these rows: (ROWS, HALF)."""
-    column = tl.arange(0, HALF)
-    at = (row % length)[:, None] * (2 * half) + first + column[None, :]
-    return tl.load(table + at, mask=inside, other=0.0).to(WIDE)
+def halves(tensor, at, inside, half, WIDE: tl.constexpr):
+    """Both halves of what stands at these places, in the type of the arithmetic."""
+    first = tl.load(tensor + at, mask=inside, other=0.0).to(WIDE)
+    second = tl.load(tensor + half + at, mask=inside, other=0.0).to(WIDE)
+    return first, second
+
+
+@triton.jit
+def tables(weight, cos, sin, row, rows, length, half, WIDE: tl.constexpr, HALF: tl.constexpr):
+    """Both halves of the weight, (1, HALF), and of each row's cos and sin, (ROWS, HALF)."""
+    column = tl.arange(0, HALF)[None, :]
+    w1, w2 = halves(weight, column, column < half, half, WIDE)
+    at = (row % length)[:, None] * (2 * half) + column
+    inside = (row < rows)[:, None] & (column < half)
+    c1, c2 = halves(cos, at, inside, half, WIDE)
+    s1, s2 = halves(sin, at, inside, half, WIDE)
+    return w1, w2, c1, c2, s1, s2
 
 
 @triton.jit
@@ -266,22 +276,15 @@ def norm_rotary_kernel(
 ):
     """y = n cos + roll(n) sin, with n = x / rms(x) * weight. Channel i meets channel i + half."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, HALF)
-    at1, inside = half_rows(x, row, rows, heads, length, x_b, x_h, x_l, half, HALF)
-    x1 = tl.load(at1, mask=inside, other=0.0).to(WIDE)  # (ROWS, HALF)
-    x2 = tl.load(at1 + half, mask=inside, other=0.0).to(WIDE)
-    w1 = tl.load(weight + column, mask=column < half, other=0.0).to(WIDE)[None, :]
-    w2 = tl.load(weight + half + column, mask=column < half, other=0.0).to(WIDE)[None, :]
+    at, inside = places(row, rows, heads, length, x_b, x_h, x_l, half, HALF)
+    x1, x2 = halves(x, at, inside, half, WIDE)  # (ROWS, HALF) each
+    w1, w2, c1, c2, s1, s2 = tables(weight, cos, sin, row, rows, length, half, WIDE, HALF)
     shrink = tl.rsqrt(tl.sum(x1 * x1 + x2 * x2, 1) / (2 * half) + EPSILON)[:, None]
     n1 = x1 * shrink * w1
     n2 = x2 * shrink * w2
-    y1 = n1 * turn_of(cos, row, length, 0, half, inside, WIDE, HALF)
-    y1 += n2 * turn_of(sin, row, length, 0, half, inside, WIDE, HALF)
-    y2 = n2 * turn_of(cos, row, length, half, half, inside, WIDE, HALF)
-    y2 += n1 * turn_of(sin, row, length, half, half, inside, WIDE, HALF)
-    to1, _ = half_rows(out, row, rows, heads, length, out_b, out_h, out_l, half, HALF)
-    tl.store(to1, y1, mask=inside)  # rounded to the type of `out`
-    tl.store(to1 + half, y2, mask=inside)
+    to, _ = places(row, rows, heads, length, out_b, out_h, out_l, half, HALF)
+    tl.store(out + to, n1 * c1 + n2 * s1, mask=inside)  # rounded to the type of `out`
+    tl.store(out + half + to, n2 * c2 + n1 * s2, mask=inside)
 
 
 @triton.jit
@@ -313,27 +316,21 @@ def norm_rotary_backward_kernel(
 ):
     """The gradients of `norm_rotary_kernel`. The norm is computed again, which costs no memory."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, HALF)
-    at1, inside = half_rows(x, row, rows, heads, length, x_b, x_h, x_l, half, HALF)
-    g_at, _ = half_rows(grad, row, rows, heads, length, grad_b, grad_h, grad_l, half, HALF)
-    x1 = tl.load(at1, mask=inside, other=0.0).to(WIDE)  # (ROWS, HALF)
-    x2 = tl.load(at1 + half, mask=inside, other=0.0).to(WIDE)
-    g1 = tl.load(g_at, mask=inside, other=0.0).to(WIDE)
-    g2 = tl.load(g_at + half, mask=inside, other=0.0).to(WIDE)
-    w1 = tl.load(weight + column, mask=column < half, other=0.0).to(WIDE)[None, :]
-    w2 = tl.load(weight + half + column, mask=column < half, other=0.0).to(WIDE)[None, :]
-    # Turn the gradient back.
-    d1 = g1 * turn_of(cos, row, length, 0, half, inside, WIDE, HALF)
-    d1 += g2 * turn_of(sin, row, length, half, half, inside, WIDE, HALF)
-    d2 = g2 * turn_of(cos, row, length, half, half, inside, WIDE, HALF)
-    d2 += g1 * turn_of(sin, row, length, 0, half, inside, WIDE, HALF)
+    at, inside = places(row, rows, heads, length, x_b, x_h, x_l, half, HALF)
+    x1, x2 = halves(x, at, inside, half, WIDE)  # (ROWS, HALF) each
+    at, _ = places(row, rows, heads, length, grad_b, grad_h, grad_l, half, HALF)
+    g1, g2 = halves(grad, at, inside, half, WIDE)
+    w1, w2, c1, c2, s1, s2 = tables(weight, cos, sin, row, rows, length, half, WIDE, HALF)
+    d1 = g1 * c1 + g2 * s2  # the gradient, turned back
+    d2 = g2 * c2 + g1 * s1
     shrink = tl.rsqrt(tl.sum(x1 * x1 + x2 * x2, 1) / (2 * half) + EPSILON)[:, None]
     u1 = x1 * shrink  # x / rms(x)
     u2 = x2 * shrink
     along = (tl.sum(d1 * w1 * u1 + d2 * w2 * u2, 1) / (2 * half))[:, None]
-    to1, _ = half_rows(grad_x, row, rows, heads, length, out_b, out_h, out_l, half, HALF)
-    tl.store(to1, shrink * (d1 * w1 - u1 * along), mask=inside)
-    tl.store(to1 + half, shrink * (d2 * w2 - u2 * along), mask=inside)
+    to, _ = places(row, rows, heads, length, out_b, out_h, out_l, half, HALF)
+    tl.store(grad_x + to, shrink * (d1 * w1 - u1 * along), mask=inside)
+    tl.store(grad_x + half + to, shrink * (d2 * w2 - u2 * along), mask=inside)
+    column = tl.arange(0, HALF)
     part = grad_weight + tl.program_id(0) * (2 * half) + column
     tl.store(part, tl.sum(d1 * u1, 0), mask=column < half)
     tl.store(part + half, tl.sum(d2 * u2, 0), mask=column < half)
