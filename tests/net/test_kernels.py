@@ -18,10 +18,12 @@ ROOT = Path(__file__).parent.parent.parent
 CPU = torch.device("cpu")
 
 
-def test_the_triton_kernels_in_the_interpreter():
+@pytest.mark.parametrize("which", ["not long", pytest.param("long", marks=pytest.mark.long)])
+def test_the_triton_kernels_in_the_interpreter(which):
     """Triton reads the variable when it is imported, so these tests have a process of their own."""
     pytest.importorskip("triton", reason="pip install -r requirements-extra.txt")
-    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/net/test_triton_kernels.py"]
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", which]
+    words.append("tests/net/test_triton_kernels.py")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     environment.pop("PYTEST_XDIST_WORKER", None)  # its folders are not this process's
     done = subprocess.run(

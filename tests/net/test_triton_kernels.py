@@ -57,11 +57,12 @@ def test_a_draw_is_the_plain_draw(rows, ids, temperature, top_p):
     agree(2 * random(rows, ids), uniforms(rows), temperature, top_p)
 
 
+@pytest.mark.long
 def test_the_nucleus_is_the_plain_nucleus_among_equal_logits():
     """As in bfloat16. The limit falls between equal tokens: the first stay. Zeros of both signs are equal."""
     logits = torch.tensor([[0.0, 1.0, -0.0, 1.0, -2.0, 1.0, 0.0, -torch.inf, 1.0]], device=DEVICE)
     logits = torch.nn.functional.pad(logits, (12, 0), value=-3.0)  # two blocks
-    count = 7
+    count = 7  # a point in the share of each token
     uniform = (torch.arange(count, dtype=torch.float64, device=DEVICE) + 0.5) / count
     # The sum is 14.6 and the limit 12.4: all four tokens of 2.7, and two of the three of 1.
     drawn = agree(logits.expand(count, -1), uniform, 1.0, 0.85)
@@ -118,6 +119,7 @@ def test_norm_and_rotary_in_other_types(dtype, atol):
     assert y.dtype == dtype and torch.allclose(y.double(), exact, rtol=0, atol=atol)
 
 
+@pytest.mark.long
 def test_torch_accepts_the_operators():
     """Shapes, strides and gradients as torch.compile and autograd expect them."""
     given = random(2, 7), uniforms(2)
