@@ -172,9 +172,13 @@ def masked_losses(
     label_smoothing: the share of the target that is spread over the vocabulary (arXiv 1512.00567,
     section 7), for optimising only.
     """
+    noised, target = tokens.masked_fill(masked, mask_id), tokens[masked]
+    # A denoiser may compute losses without all logits at once (net/kernels.py).
+    losses = getattr(denoise, "losses", None)
+    if losses is not None and not label_smoothing:
+        return losses(noised, share, masked, target)
     # Logits of the masked positions alone: the output matrix is a large part of the work.
-    logits = denoise(tokens.masked_fill(masked, mask_id), share, masked)  # (M, V')
-    target = tokens[masked]
+    logits = denoise(noised, share, masked)  # (M, V')
     nats = F.cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing)
     hits = logits.detach().argmax(-1) == target
     return nats, hits

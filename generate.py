@@ -27,7 +27,7 @@ from base.config import SampleConfig
 from base.files import UserError
 from base.flags import setting
 from loop import checkpoint, hardware, progress
-from net import blocks, noise, stale
+from net import blocks, kernels, noise, stale
 from show import pages, terminal
 from text import stories
 from text.story_rows import make_rows
@@ -81,6 +81,7 @@ class Story:
     seed: int = setting(0, "same seed, same samples, whatever the batch size")
     device: str = setting("auto", "auto, cpu, cuda, mps")
     threads: int = setting(0, "CPU threads; 0 means torch's own choice", at_least=0)
+    kernels: bool = setting(False, kernels.HELP)
 
     def __post_init__(self):
         flags.check(self)
@@ -194,7 +195,8 @@ def main(argv=None):
     size = block_size_of(model, settings, story)
     rows = make_rows(story, tokenizer, saved, model.config.max_length, size)
     clock = time.perf_counter()  # opening the checkpoint is no part of the speed
-    samples = write_samples(model, tokenizer, saved, story, settings, rows, size)
+    with kernels.use(model, story.kernels):
+        samples = write_samples(model, tokenizer, saved, story, settings, rows, size)
     seconds = time.perf_counter() - clock
     facts = {"checkpoint": path.name, "trained for": f"{saved['step']} steps", "seed": story.seed}
     facts |= {name: getattr(settings, name) for name in SHOWN_SETTINGS}

@@ -63,8 +63,9 @@ class Rotary(nn.Module):
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
-    def forward(self, x: Tensor, where: slice | Tensor) -> Tensor:
-        """Turn x (B, H, L, head). where: its L positions, a slice or int64 numbers."""
+    def forward(self, x: Tensor, where: slice | Tensor, norm: Norm | None = None) -> Tensor:
+        """Turn x (B, H, L, head) after its norm. where: its L positions, a slice or int64."""
+        x = x if norm is None else norm(x)  # net/kernels.py does both in one pass
         cos = self.cos[where].to(x.dtype)
         sin = self.sin[where].to(x.dtype)
         # Channel i is paired with channel i + head/2. The order of terms decides the last bit.
@@ -170,8 +171,8 @@ class SelfAttention(nn.Module):
         """x: (B, L, D) -> (B, L, D). attend: bool, fits (B, 1, L, keys), False: not to be seen."""
         B, L, D = x.shape
         where = cache.where(L) if cache else slice(0, L)
-        q = rotary(self.query_norm(split_heads(self.query(x), self.heads)), where)
-        k = rotary(self.key_norm(split_heads(self.key(x), self.heads)), where)
+        q = rotary(split_heads(self.query(x), self.heads), where, self.query_norm)
+        k = rotary(split_heads(self.key(x), self.heads), where, self.key_norm)
         v = split_heads(self.value(x), self.heads)
         if cache is not None:
             k, v = cache.extend(layer, k, v, self.max_length)

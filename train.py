@@ -19,6 +19,8 @@ Soft masks, which carry beliefs from one call to the next (net/soft_masks.py):
     python train.py --soft_masks --out checkpoints_soft
 Random tokens as noise, in place of masks (net/noise.py):
     python train.py --noise uniform --time_conditioning sinusoidal --out checkpoints_uniform
+Fused kernels on a GPU, which no GPU has tried yet (net/kernels.py):
+    python train.py --model_config small --max_steps 10000 --kernels
 """
 
 from dataclasses import dataclass, replace
@@ -27,9 +29,9 @@ from base import config, files, flags
 from base.config import ModelConfig, TrainConfig
 from base.files import UserError
 from base.flags import setting
-from loop import distributed, fit, recipe, starts
+from loop import distributed, fit, hardware, recipe, starts
 from loop.batches import with_block_sizes, with_noise, with_soft_steps
-from net import adapters, soft_masks
+from net import adapters, kernels, soft_masks
 from text.data import Batches, TextData
 from text.objective import TextRun, check_blocks, check_noise, make_eval, make_loss, make_preview
 
@@ -119,6 +121,8 @@ def main(argv=None):
     setup = recipe.read_run(args, kinds=("text",))
     start, own, cfg = setup.own(TextStart), setup.own(TextRun), setup.train_config()
     model_config, train, held_out = read_data(setup, start, own)
+    if own.kernels:
+        kernels.check(hardware.choose_device(cfg.device))
     # Before the model: this sets the seed of the start weights.
     device = recipe.begin(setup, cfg, own, model_config, cfg)
 
@@ -134,17 +138,18 @@ def main(argv=None):
     say_data(train, batches, cfg)
     # generate.py draws lengths from it, and the bound pays for lengths under it.
     statistics = {"row_lengths": train.length_histogram().tolist()}
-    metrics = fit.fit(
-        model,
-        make_loss(own, model_config, train.tokenizer.mask),
-        with_noise(sized, cfg.seed),
-        cfg,
-        setup.out,
-        about=recipe.about("text", own.objective, model_config, train, statistics, own),
-        eval_fn=make_eval(own, held_out, statistics),
-        preview_fn=make_preview(own, cfg.seed, train.tokenizer, model_config),
-        resume=setup.resume,
-    )
+    with kernels.use(model, own.kernels, distributed.say):
+        metrics = fit.fit(
+            model,
+            make_loss(own, model_config, train.tokenizer.mask),
+            with_noise(sized, cfg.seed),
+            cfg,
+            setup.out,
+            about=recipe.about("text", own.objective, model_config, train, statistics, own),
+            eval_fn=make_eval(own, held_out, statistics),
+            preview_fn=make_preview(own, cfg.seed, train.tokenizer, model_config),
+            resume=setup.resume,
+        )
     recipe.end(setup.out, metrics, "generate.py", ["--num_samples", "5"])
 
 

@@ -35,7 +35,7 @@ from base.randomness import dropout_seed
 from loop import distributed, estimate, progress
 from loop.batches import MicroBatches, step_generator, stream_of
 from loop.contracts import Checkpoint, EvalFn, LossFn, PreviewFn
-from loop.hardware import Arithmetic, choose_precision
+from loop.hardware import Arithmetic, choose_precision, describe_attention
 from loop.optim import learning_rate, make_optimizers, set_learning_rate
 from loop.run import Run, StopSignal
 
@@ -107,6 +107,7 @@ def prepare(
     distributed.say(
         f"precision: {dtype} ({reason}); compile: {cfg.compile}; parameters: {parameters:,}"
     )
+    distributed.say(f"attention: {describe_attention(model, dtype)}")
     parallel, reason = distributed.choose_parallel(cfg.parallel, parameters, cfg.compile)
     if parallel != "alone":
         distributed.say(f"parallel: {parallel} ({reason}) over {distributed.world()} processes")

@@ -7,15 +7,20 @@ import time
 from contextlib import AbstractContextManager
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from base.files import UserError
+from model import SelfAttention
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Instructions that make bfloat16 products 2.2 to 3 times as fast as float32's; without them they
 # take twice as long (docs/log).
 BFLOAT16_INSTRUCTIONS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 PRODUCT_SIDE = 2048  # rows and columns of the product that `product_rate` times
+# What stands in the name of an attention's derivative, and what people call the kernel.
+ATTENTIONS = {"Flash": "flash", "Efficient": "memory-efficient", "Cudnn": "cuDNN"}
 # Parameters of glibc's mallopt, from malloc.h.
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
 
@@ -97,6 +102,42 @@ def short_attention(device: torch.device) -> AbstractContextManager:
     On CPUs the backward pass of the fused attention is slower for such rows than plain products.
     """
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
+
+
+def attention_backend(
+    device: torch.device, dtype: torch.dtype, heads: int, width: int, padded: bool
+) -> str:
+    """Which kernel torch takes for attention in training: flash, memory-efficient, cuDNN or math.
+
+    width: of a head. padded: with a mask that hides padding. One small attention is computed and
+    looked at. So the answer is what torch did, on any device, and inside of `sdpa_kernel` too.
+    """
+    with torch.enable_grad():
+        x = torch.zeros(1, heads, 16, width, device=device, dtype=dtype, requires_grad=True)
+        attend = torch.ones(1, 1, 1, 16, device=device, dtype=torch.bool) if padded else None
+        y = F.scaled_dot_product_attention(x, x, x, attend)
+    pending = [y.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is None:
+            continue
+        for word, name in ATTENTIONS.items():
+            if f"ScaledDotProduct{word}" in node.name():
+                return name
+        # A kernel that wants wider heads is wrapped in other operators.
+        pending += [parent for parent, _ in node.next_functions]
+    return "math"
+
+
+def describe_attention(model: nn.Module, dtype: torch.dtype) -> str:
+    """The attention kernels of a network on its device, in words, without and with padding."""
+    for module in model.modules():
+        if isinstance(module, SelfAttention):
+            weight = module.query_norm.weight
+            where = weight.device, dtype, module.heads, len(weight)
+            plain = attention_backend(*where, padded=False)
+            return f"{plain}; rows with padding: {attention_backend(*where, padded=True)}"
+    return "none"
 
 
 def keep_freed_memory() -> None:

@@ -4,8 +4,32 @@ All draws are float64. The distribution function has steps of 6e-8 near 1 in flo
 would be drawn too seldom (arXiv 2409.02908).
 """
 
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class Drawn(NamedTuple):
+    """A draw from each of M rows of logits, and how sure the model is of the rows: (M,) each.
+
+    token: int64. log_prob: float64, of the token at temperature 1. largest: float32, the largest
+    probability. margin: float32, to the second. entropy: float32, nats.
+    """
+
+    token: Tensor
+    log_prob: Tensor
+    largest: Tensor
+    margin: Tensor
+    entropy: Tensor
+
+
+# Draws in one pass over the logits, inside of `net.kernels.use`: logits, uniform, temperature,
+# top_p -> Drawn.
+one_pass: ContextVar[Callable[[Tensor, Tensor, float, float], Drawn] | None]
+one_pass = ContextVar("one_pass", default=None)
 
 
 def draw_uniforms(where: Tensor, rngs: list[torch.Generator]) -> Tensor:
@@ -29,6 +53,17 @@ def draw_tokens(
     logits: (M, V'). uniform: (M,) float64 in [0, 1). top_p keeps the token that crosses the limit.
     Returns tokens (M,) int64 and their log-probabilities at temperature 1, (M,) float64.
     """
+    fused = one_pass.get()
+    if fused is not None:
+        drawn = fused(logits, uniform, temperature, top_p)
+        return drawn.token, drawn.log_prob
+    return draw_plainly(logits, uniform, temperature, top_p)
+
+
+def draw_plainly(
+    logits: Tensor, uniform: Tensor, temperature: float, top_p: float
+) -> tuple[Tensor, Tensor]:
+    """`draw_tokens` in plain torch."""
     if temperature == 0:
         token = logits.argmax(-1)
     else:
@@ -63,7 +98,8 @@ def pick(weight: Tensor, uniform: Tensor) -> Tensor:
 
 def nucleus(prob: Tensor, top_p: float) -> Tensor:
     """Zero all but the likeliest tokens that reach `top_p` together (arXiv 1904.09751): (M, V')."""
-    ordered, index = prob.sort(-1, descending=True)
+    # Stable: of equal tokens at the limit the first ones stay, on every device.
+    ordered, index = prob.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
     ordered[before >= top_p] = 0.0  # nothing is before the likeliest token, so it always stays
     return torch.zeros_like(prob).scatter_(-1, index, ordered)
@@ -76,6 +112,19 @@ def log_prob_of(logits: Tensor, token: Tensor) -> Tensor:
 
 def certainty(logits: Tensor, sampler: str) -> Tensor:
     """How sure the model is of each position, larger is surer: (M, V') -> (M,) float32."""
+    fused = one_pass.get()
+    if fused is None:
+        return certainty_plainly(logits, sampler)
+    # A draw at temperature 0 reads no number.
+    number = torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
+    drawn = fused(logits, number, 0.0, 1.0)
+    if sampler == "margin":
+        return drawn.margin
+    return -drawn.entropy if sampler in ("entropy", "entropy_bound") else drawn.largest
+
+
+def certainty_plainly(logits: Tensor, sampler: str) -> Tensor:
+    """`certainty` in plain torch."""
     log_prob = logits.log_softmax(-1)
     if sampler == "margin":
         best = log_prob.topk(2, -1).values.exp()

@@ -32,7 +32,7 @@ from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from diffusion import Denoise
 from model import Denoiser, KeysValues
-from net import adapters, experts, painter, quality, retrieval
+from net import adapters, experts, kernels, painter, quality, retrieval
 
 LIKELIEST = 3  # tokens of a belief
 # At the start: lam is below 0.1, and half of that at an entropy of 1 nat.
@@ -222,4 +222,6 @@ def trainer_of(
     """The denoiser of a training step: plain in the steps whose batch says so."""
     if isinstance(model, SoftDenoiser) and not batch.get("soft", True):
         return model.plain(lengths, condition)
+    if kernels.are_used(model):
+        return kernels.Chunked(model, lengths, condition)
     return model.bind(lengths, condition)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffusion import sum_by_row
 from model import Cache, Denoiser, KeysValues
+from net import kernels
 from net.draws import draw_tokens
 from net.samplers import Sample
 
@@ -23,8 +24,11 @@ def token_losses(
     condition: from `keys_values`. Returns (M,) float32 nats with gradient, and (M,) bool.
     """
     select = free[:, 1:]
-    logits = model(tokens[:, :-1], select=select, condition=condition)  # (M, V')
     target = tokens[:, 1:][select]
+    if kernels.are_used(model):
+        denoise = kernels.Chunked(model, None, condition)
+        return denoise.losses(tokens[:, :-1], None, select, target)
+    logits = model(tokens[:, :-1], select=select, condition=condition)  # (M, V')
     nats = F.cross_entropy(logits, target, reduction="none")
     return nats, logits.detach().argmax(-1) == target
 

@@ -337,3 +337,9 @@ def test_soft_masks_start_from_a_plain_denoiser(straight, data_dir, tmp_path):
     never = make_run(data_dir, tmp_path / "never", *words[:-1], "0")
     weights = torch.load(never / "last.pt", weights_only=True)["weights"]
     assert weights["w_s"].item() == pytest.approx(0.1)
+
+
+def test_the_start_names_the_attention_kernel(data_dir, tmp_path, capsys):
+    """On a CPU that is torch's flash kernel, with and without padding."""
+    make_run(data_dir, tmp_path / "run", "--max_steps", "1")
+    assert "attention: flash; rows with padding: flash\n" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from base.flags import setting
 from loop.batches import to_device
-from net import block_writing, blocks, noise, soft_masks, twin
+from net import block_writing, blocks, kernels, noise, soft_masks, twin
 from net.samplers import row_generators, sample
 from text import scores
 from text.data import TextData
@@ -44,6 +44,7 @@ class TextRun:
         0.8, "with --soft_masks: share of the steps that train with beliefs", at_least=0, at_most=1
     )
     eval_documents: int = setting(200, "held-out documents at each evaluation", at_least=1)
+    kernels: bool = setting(False, kernels.HELP)
 
     def __post_init__(self):
         flags.check(self)

@@ -10,6 +10,8 @@ For real:
     python -m tools.benchmark --bundle bundle bundle_int8 --twin_bundle bundle_ar --checkpoint \
 checkpoints_caption_poc/best.pt --repeats 50
     python -m tools.benchmark --bundle bundle_policy --checkpoint checkpoints_policy/best.pt
+The fused kernels next to plain and compiled torch; without a GPU, their errors alone:
+    python -m tools.benchmark --kernels
 
 The sides of a comparison alternate in one process. Medians and the median of paired ratios are
 printed. Timings on a shared machine wander by tens of percent; the ratios hold.
@@ -25,8 +27,8 @@ from base.config import SampleConfig, TrainConfig
 from base.files import UserError
 from base.flags import check, setting
 from edge import latency, policy_latency
-from loop import recipe
-from tools import speed
+from loop import hardware, recipe
+from tools import kernel_figures, speed
 
 PARTS = ("training", "sampling", "memory")
 HEADER = [
@@ -63,6 +65,7 @@ class Benchmark:
         "auto", "arithmetic of the forward pass", choices=("auto", "fp32", "bf16", "fp16")
     )
     compile: bool = setting(False, "time the compiled blocks as well")
+    kernels: bool = setting(False, "the fused kernels of net/kernels.py, and nothing else")
     profile: bool = setting(False, "print where a training step's time goes")
     seed: int = setting(0, "of the weights and the tokens", at_least=0)
     device: str = setting("auto", "auto, cpu, cuda, mps")
@@ -107,6 +110,14 @@ def case_of(options: Benchmark, device: torch.device) -> speed.Case:
         device=device,
         precision=speed.precision_of(options.precision, device),
     )
+
+
+def attention(case: speed.Case) -> str:
+    """The attention kernel of the denoiser, which has no padding here."""
+    values = speed.sizes(case)
+    width = values["d_model"] // values["heads"]
+    where = case.device, case.precision, values["heads"], width
+    return hardware.attention_backend(*where, padded=False)
 
 
 def memory_flags(options: Benchmark) -> dict:
@@ -173,8 +184,21 @@ def benchmark_bundles(options: Benchmark) -> None:
         files.write_text(options.json, json.dumps(found, indent=2) + "\n")
 
 
+def benchmark_kernels(options: Benchmark) -> None:
+    """Print, and with --json write, the figures of the kernels."""
+    device = hardware.choose_device(options.device)
+    if kernel_figures.run_interpreted(device, options.seed, options.json):
+        return  # another process has printed them
+    found = kernel_figures.measure(device, options.seed, options.repeats)
+    print(kernel_figures.table(found))
+    if options.json:
+        files.write_text(options.json, json.dumps(found, indent=2) + "\n")
+
+
 def main(argv=None):
     options = flags.resolve(Benchmark, parse_args(argv))
+    if options.kernels:
+        return benchmark_kernels(options)
     # Bundles need no trainer, no precision and no random weights.
     if options.bundle:
         return benchmark_bundles(options)
@@ -191,6 +215,7 @@ def main(argv=None):
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "precision": str(case.precision),
+        "attention": attention(case),
         "repeats": options.repeats,
     }
     print("  ".join(f"{key} {value}" for key, value in facts.items()))

@@ -67,12 +67,16 @@ def spread(times: list[float]) -> dict[str, float]:
     }
 
 
+def sizes(case: Case) -> dict:
+    """The architecture of a case: fields of ModelConfig."""
+    if case.checkpoint:
+        return checkpoint.load(case.checkpoint)["model"]
+    return {"max_length": case.length, **config.named_size(case.model_config)}
+
+
 def make_models(case: Case) -> dict[str, Denoiser]:
     """The denoiser and its twin at the same shapes, with random weights."""
-    if case.checkpoint:
-        values = checkpoint.load(case.checkpoint)["model"]
-    else:
-        values = {"max_length": case.length, **config.named_size(case.model_config)}
+    values = sizes(case)
     if case.length > values["max_length"]:
         raise UserError(
             f"--length {case.length}",

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from base.files import UserError
 from loop import hardware
 from model import Norm
+from tests.test_model import toy
 
 CPU = torch.device("cpu")
 
@@ -40,3 +42,13 @@ def test_a_device_that_is_not_here_is_refused():
     assert hardware.choose_device("cpu") == CPU
     with pytest.raises(UserError, match="--device tpu; expected auto or one of cpu"):
         hardware.choose_device("tpu")
+
+
+def test_the_attention_kernel_is_looked_at():
+    """What torch did, also where a context leaves it one choice, and where gradients are off."""
+    model, flash = toy(), "flash; rows with padding: flash"
+    assert hardware.describe_attention(model, torch.float32) == flash
+    with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        assert hardware.attention_backend(CPU, torch.bfloat16, 2, 16, padded=False) == "math"
+        assert hardware.describe_attention(model, torch.float32).startswith("math; ")
+    assert hardware.describe_attention(torch.nn.Linear(2, 2), torch.float32) == "none"
