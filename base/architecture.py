@@ -25,8 +25,9 @@ LENGTH_HIDDEN = 256
 
 # Settings of ModelConfig that a text model does not have.
 OF_CAPTIONERS = ("condition_width", "length_hidden", "quality_layers", "retrieve")
-# What hides the tokens of a text: [MASK], or random tokens (net/noise.py).
-NOISES = ("absorbing", "uniform")
+# What hides the tokens of a text: [MASK], random tokens, or both (net/noise.py).
+NOISES = ("absorbing", "uniform", "hybrid")
+UNIFORM_SHARE = 0.2  # of hybrid noise
 
 # Settings of ModelConfig that only networks of words and pictures have (net/painter.py).
 OF_PAINTERS = ("picture_side", "picture_codes", "picture_levels")
@@ -38,6 +39,7 @@ NOT_OF_CAPTIONERS = (
     "condition_width",
     "block_sizes",
     "noise",
+    "uniform_share",
     *OF_PAINTERS,
 )
 
@@ -75,8 +77,16 @@ class ModelConfig:
     )
     noise: str = setting(
         "absorbing",
-        "what hides tokens: absorbing writes [MASK], uniform random tokens (net/noise.py)",
+        "what hides tokens: absorbing writes [MASK], uniform random tokens, hybrid both "
+        "(net/noise.py)",
         choices=NOISES,
+    )
+    # Near 0 and near 1, ratios of probabilities leave the range of float32.
+    uniform_share: float = setting(
+        UNIFORM_SHARE,
+        "--noise hybrid: share of the tokens that are random at half time",
+        at_least=0.01,
+        at_most=0.99,
     )
     condition_width: int = setting(
         0, "width of the condition (B, P, width) for cross-attention; 0 means none", at_least=0
@@ -223,7 +233,13 @@ class ModelConfig:
                 )
 
     def check_noise(self) -> None:
-        """Raise UserError for parts that read [MASK], in a network of uniform noise."""
+        """Raise UserError for parts that read [MASK], in a network of other noise."""
+        if self.uniform_share != UNIFORM_SHARE and self.noise != "hybrid":
+            raise UserError(
+                f"--uniform_share {self.uniform_share:g} with --noise {self.noise}",
+                "hybrid noise",
+                "add --noise hybrid, or leave out --uniform_share",
+            )
         if self.noise == "absorbing":
             return
         refused = {
@@ -242,11 +258,12 @@ class ModelConfig:
                 "a plain denoiser of text",
                 "leave out one of the two",
             )
-        # Masks show how many they are. Random tokens do not show that they are random.
+        # Masks show how many they are. Random tokens do not show that they are random, and how far
+        # a token is to be trusted depends on the level of noise.
         if self.time_conditioning != "sinusoidal":
             raise UserError(
                 f"--noise {self.noise} with --time_conditioning {self.time_conditioning}",
-                "a network that is told the share of noise",
+                "a network that is told the level of noise",
                 "add --time_conditioning sinusoidal",
             )
 

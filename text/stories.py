@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from base.config import ModelConfig, SampleConfig
+from base.config import SampleConfig
 from base.files import UserError
 from net import block_writing, noise, twin
 from net.block_writing import Finished
@@ -89,9 +89,21 @@ def write(
             keep_frames=keep_frames,
         )
         lengths = (drawn.tokens != tokenizer.pad).sum(1)  # a text may have ended early
+    elif noise.is_other(model.config):
+        if note:
+            note(0)  # how many masks are left tells nothing
+        drawn = noise.sample(
+            model,
+            tokens,
+            settings,
+            lengths=lengths if int(lengths.min()) < tokens.shape[1] else None,
+            mask_id=tokenizer.mask,
+            rngs=rngs,
+            keep_frames=keep_frames,
+        )
     else:
         denoise = reader(model, lengths, tokens.shape[1], settings, stale)
-        drawn = unmask(model.config, denoise, tokenizer, settings, tokens, rngs, keep_frames, note)
+        drawn = unmask(denoise, tokenizer, settings, tokens, rngs, keep_frames, note)
     return samples_of(drawn, lengths)
 
 
@@ -176,7 +188,6 @@ def reader(model, lengths: Tensor, width: int, settings: SampleConfig, stale: st
 
 
 def unmask(
-    size: ModelConfig,
     denoise: Denoise,
     tokenizer,
     settings: SampleConfig,
@@ -185,19 +196,7 @@ def unmask(
     keep_frames: bool,
     note: Callable[[int], None] | None = None,
 ) -> Sample:
-    """The plain denoiser's samples of tokens (B, L), from masks or from uniform noise."""
-    if size.noise == "uniform":
-        if note:
-            note(0)  # no call leaves a mask
-        return noise.sample(
-            denoise,
-            tokens,
-            settings,
-            mask_id=tokenizer.mask,
-            writable=size.output_size,
-            rngs=rngs,
-            keep_frames=keep_frames,
-        )
+    """The plain denoiser's samples of tokens (B, L)."""
     if note:
         denoise = noted(denoise, tokenizer.mask, len(tokens), note)
     return sample(
