@@ -25,9 +25,10 @@ LENGTH_HIDDEN = 256
 
 # Settings of ModelConfig that a text model does not have.
 OF_CAPTIONERS = ("condition_width", "length_hidden", "quality_layers", "retrieve")
-# What hides the tokens of a text: [MASK], random tokens, or both (net/noise.py).
-NOISES = ("absorbing", "uniform", "hybrid")
-UNIFORM_SHARE = 0.2  # of hybrid noise
+# What hides the tokens of a text: [MASK], random tokens, both, or noise on codes (net/noise.py).
+NOISES = ("absorbing", "uniform", "hybrid", "gaussian")
+# Settings of a single noise, with their defaults: of hybrid and of Gaussian noise.
+OF_NOISE = {"uniform_share": ("hybrid", 0.2), "code_width": ("gaussian", 16)}
 
 # Settings of ModelConfig that only networks of words and pictures have (net/painter.py).
 OF_PAINTERS = ("picture_side", "picture_codes", "picture_levels")
@@ -39,7 +40,7 @@ NOT_OF_CAPTIONERS = (
     "condition_width",
     "block_sizes",
     "noise",
-    "uniform_share",
+    *OF_NOISE,
     *OF_PAINTERS,
 )
 
@@ -77,16 +78,20 @@ class ModelConfig:
     )
     noise: str = setting(
         "absorbing",
-        "what hides tokens: absorbing writes [MASK], uniform random tokens, hybrid both "
-        "(net/noise.py)",
+        "what hides tokens: absorbing writes [MASK], uniform random tokens, hybrid both; gaussian "
+        "adds noise to codes of tokens (net/noise.py)",
         choices=NOISES,
     )
     # Near 0 and near 1, ratios of probabilities leave the range of float32.
     uniform_share: float = setting(
-        UNIFORM_SHARE,
+        OF_NOISE["uniform_share"][1],
         "--noise hybrid: share of the tokens that are random at half time",
         at_least=0.01,
         at_most=0.99,
+    )
+    # Plaid's width (arXiv 2305.18619).
+    code_width: int = setting(
+        OF_NOISE["code_width"][1], "--noise gaussian: numbers of a token's code", at_least=1
     )
     condition_width: int = setting(
         0, "width of the condition (B, P, width) for cross-attention; 0 means none", at_least=0
@@ -234,12 +239,14 @@ class ModelConfig:
 
     def check_noise(self) -> None:
         """Raise UserError for parts that read [MASK], in a network of other noise."""
-        if self.uniform_share != UNIFORM_SHARE and self.noise != "hybrid":
-            raise UserError(
-                f"--uniform_share {self.uniform_share:g} with --noise {self.noise}",
-                "hybrid noise",
-                "add --noise hybrid, or leave out --uniform_share",
-            )
+        for name, (noise, default) in OF_NOISE.items():
+            value = getattr(self, name)
+            if value != default and self.noise != noise:
+                raise UserError(
+                    f"--{name} {value:g} with --noise {self.noise}",
+                    f"{noise} noise",
+                    f"add --noise {noise}, or leave out --{name}",
+                )
         if self.noise == "absorbing":
             return
         refused = {

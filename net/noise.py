@@ -3,6 +3,7 @@
     absorbing   [MASK] in place of a token             diffusion.py, net/samplers.py
     uniform     a random id in place of a token        net/channels.py, net/token_noise.py
     hybrid      a random id or [MASK]                  net/channels.py, net/token_noise.py
+    gaussian    a token's code and normal numbers      net/gaussian_noise.py
 
 The functions below serve networks of all noises but absorbing. Shapes: B rows, L positions.
 """
@@ -16,8 +17,9 @@ from torch import Tensor
 from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from model import Denoiser
-from net import token_noise, token_writing
+from net import gaussian_noise, gaussian_writing, token_noise, token_writing
 from net.channels import channel_of
+from net.gaussian_noise import GaussianDenoiser
 from net.samplers import Sample
 
 
@@ -41,6 +43,17 @@ def loss(
     `token_noise.loss` takes them.
     """
     tokens, lengths, free = rows
+    if isinstance(model, GaussianDenoiser):
+        return gaussian_noise.loss(
+            model.reading(lengths),
+            model.codes(),
+            tokens,
+            free,
+            mask_id=mask_id,
+            rng=rng,
+            weight=weight,
+            uniform=uniform,
+        )
     return token_noise.loss(
         channel_of(model.config, mask_id),
         model.bind(lengths),
@@ -65,6 +78,10 @@ def bound_estimates(
     rows: tokens (B, L) int64, lengths (B,) or None, free (B, L) bool.
     """
     tokens, lengths, free = rows
+    if isinstance(model, GaussianDenoiser):
+        reading, codes = model.reading(lengths), model.codes()
+        how = {"mask_id": mask_id, "draws": draws}
+        return gaussian_noise.bound_estimates(reading, codes, tokens, free, rng=rng, **how)
     channel = channel_of(model.config, mask_id)
     denoise = model.bind(lengths)
     return token_noise.bound_estimates(channel, denoise, tokens, free, rng=rng, draws=draws)
@@ -85,6 +102,16 @@ def sample(
     lengths: (B,) real tokens of each row, or None without padding. Raises UserError as `check`.
     """
     check(model.config, settings)
+    if isinstance(model, GaussianDenoiser):
+        return gaussian_writing.sample(
+            model.reading(lengths),
+            model.codes(),
+            tokens,
+            settings,
+            mask_id=mask_id,
+            rngs=rngs,
+            keep_frames=keep_frames,
+        )
     return token_writing.sample(
         channel_of(model.config, mask_id),
         model.bind(lengths),

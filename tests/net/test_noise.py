@@ -13,14 +13,14 @@ import train
 from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from loop import checkpoint
-from net import noise, soft_masks, token_noise
+from net import gaussian_noise, noise, soft_masks, token_noise
 from net.channels import channel_of
 from net.samplers import row_generators
 from tests.making.corpus import TINY, make_data, make_run
 from text.document_scores import bound_estimates
 from text.objective import TextRun, check_noise
 
-OTHER = ("uniform", "hybrid")
+OTHER = ("uniform", "hybrid", "gaussian")
 UNIFORM = {"noise": "uniform", "time_conditioning": "sinusoidal"}
 SIZE = {"vocab_size": 8, "output_size": 5, "max_length": 8, "d_model": 16, "heads": 2, "layers": 1}
 
@@ -116,7 +116,7 @@ def test_whoever_fills_masks_refuses_the_checkpoint(kind, runs, data_dir, tmp_pa
 
 def test_old_checkpoints_know_masks(runs, tmp_path):
     saved = checkpoint.load(runs("uniform") / "best.pt")
-    for name in ("noise", "uniform_share"):
+    for name in ("noise", "uniform_share", "code_width"):
         del saved["model"][name]
     checkpoint.save(tmp_path / "old.pt", saved)
     model, *_ = checkpoint.open_model(tmp_path / "old.pt")
@@ -134,8 +134,9 @@ def test_old_checkpoints_know_masks(runs, tmp_path):
         ({"retrieve": 2}, "--noise uniform with --retrieve"),
         ({"logit_shift": True}, "--noise uniform with --logit_shift"),
         ({"condition_width": 8}, "--noise uniform with pictures"),
-        ({"noise": "pink"}, "expected one of absorbing, uniform, hybrid"),
+        ({"noise": "pink"}, "expected one of absorbing, uniform, hybrid, gaussian"),
         ({"uniform_share": 0.3}, "--uniform_share 0.3 with --noise uniform; expected hybrid"),
+        ({"code_width": 8}, "--code_width 8 with --noise uniform; expected gaussian"),
         ({"noise": "hybrid", "uniform_share": 0.0}, "uniform_share"),
     ],
 )
@@ -161,8 +162,14 @@ def test_scores_take_the_bound_of_the_noise(kind):
     free = torch.arange(8)[None] >= 1
     both = [{"rng": torch.Generator().manual_seed(0), "draws": 3} for _ in range(2)]
     found = bound_estimates(model, (tokens, None, free), "count", 0, both[0] | {"mask_id": 7})
-    channel = channel_of(model.config, 7)
-    expected = token_noise.bound_estimates(channel, model.bind(), tokens, free, **both[1])
+    if kind == "gaussian":
+        reading, codes = model.reading(), model.codes()
+        expected = gaussian_noise.bound_estimates(
+            reading, codes, tokens, free, mask_id=7, **both[1]
+        )
+    else:
+        channel = channel_of(model.config, 7)
+        expected = token_noise.bound_estimates(channel, model.bind(), tokens, free, **both[1])
     assert [row["nats"].item() for row in found] == [row["nats"].item() for row in expected]
     with pytest.raises(UserError, match="the other samplers reveal masks"):
         settings, rngs = SampleConfig("remask", 2), row_generators(0, 1)
