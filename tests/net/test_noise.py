@@ -123,6 +123,14 @@ def test_old_checkpoints_know_masks(runs, tmp_path):
     assert model.config.noise == "absorbing"
 
 
+def test_a_small_file_asks_for_no_huge_codes(runs, tmp_path):
+    saved = checkpoint.load(runs("gaussian") / "best.pt")
+    saved["model"]["code_width"] = 10**9
+    checkpoint.save(tmp_path / "huge.pt", saved)
+    with pytest.raises(UserError, match="from fewer weights"):
+        checkpoint.open_model(tmp_path / "huge.pt", noises=("gaussian",))
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
