@@ -75,6 +75,26 @@ def stratified(count: int, rng: torch.Generator) -> Tensor:
     return ((order + shift) / count).clamp_(max=1 - SMALLEST)
 
 
+def levels_by_row(rows: int, draws: int, rng: torch.Generator) -> list[Tensor]:
+    """For each of `draws` estimates a number in [0, 1) per row: (rows,) float64 each.
+
+    Draw i takes its numbers from stratum i, so the mean of all draws varies less.
+    """
+    shift = torch.rand(rows, generator=rng, dtype=torch.float64)
+    return [(draw + shift) / draws for draw in range(draws)]
+
+
+def levels_of(free: Tensor, rng: torch.Generator) -> Tensor:
+    """Stratified over the rows with a free token, 0 for the others: (N, n) bool -> (N,) float64.
+
+    A row is a text, a block of a text (net/blocks.py), or a turn of a dialogue (net/turns.py).
+    """
+    to_noise = free.any(1).cpu()
+    uniform = torch.zeros(len(to_noise), dtype=torch.float64)
+    uniform[to_noise] = stratified(int(to_noise.sum()), rng)
+    return uniform
+
+
 @dataclass
 class Corruption:
     """Masked rows. masked: (B, L) bool. share: (B,) of the free tokens, float64.
@@ -257,11 +277,9 @@ def bound_estimates(
     of its tokens, how many are masked. `cross_entropy`, `hits`: sums over its masked tokens of
     -log p and of right guesses.
     """
-    shift = torch.rand(len(tokens), generator=rng, dtype=torch.float64)
     estimates = []
-    for draw in range(draws):
-        # Draw i takes its noise level from stratum i, so the mean of all draws varies less.
-        rows = corrupt(free, (draw + shift) / draws, rng, estimator)
+    for uniform in levels_by_row(len(tokens), draws, rng):
+        rows = corrupt(free, uniform, rng, estimator)
         nats, hits = masked_losses(denoise, tokens, rows.masked, rows.share, mask_id)
         cross_entropy = sum_by_row(nats, rows.masked)
         estimate = {
@@ -287,10 +305,9 @@ def bounds_of_one_length(
     """
     rows = len(tokens)
     rng = torch.Generator().manual_seed(seed)
-    shift = torch.rand(1, generator=rng, dtype=torch.float64)
     result = torch.zeros(rows, dtype=torch.float64)
-    for draw in range(draws):
-        corrupted = corrupt(free, (draw + shift) / draws, rng)
+    for uniform in levels_by_row(1, draws, rng):
+        corrupted = corrupt(free, uniform, rng)
         masked = corrupted.masked.expand(rows, -1)
         share = corrupted.share.expand(rows)
         nats, _ = masked_losses(denoise, tokens, masked, share, mask_id)

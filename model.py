@@ -324,10 +324,9 @@ class Denoiser(nn.Module):
     ) -> Tensor:
         """Logits of every position, or of the selected positions only.
 
-        tokens: (B, L) int64.
+        tokens: (B, L) int64. share: (B,) masked share in [0, 1]; read only with time conditioning.
         lengths: (B,) real tokens of each row, or (B / n,) for n neighbours each. The rest is
             padding: nobody attends to it, and its logits mean nothing. None: no padding.
-        share: (B,) masked share in [0, 1]; read only with time conditioning.
         condition: from `keys_values`, of B rows, or of B / n rows that serve n neighbours each.
         select: (B, L) bool. cache: continue behind the tokens that it holds.
         attend: bool, fits (B, 1, L, keys), which keys each query sees: in place of `lengths`.

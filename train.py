@@ -17,8 +17,10 @@ Few texts, read many times (tools/few_data.py compares both sides there):
     python train.py --unique_tokens 300000 --dropout 0.1 --patience 6 --out checkpoints_few
 Soft masks, which carry beliefs from one call to the next (net/soft_masks.py):
     python train.py --soft_masks --out checkpoints_soft
-Random tokens as noise, in place of masks (net/noise.py):
+Other noise: random tokens in place of masks, both, or noise on codes (net/noise.py):
     python train.py --noise uniform --time_conditioning sinusoidal --out checkpoints_uniform
+    python train.py --noise hybrid --time_conditioning sinusoidal --out checkpoints_hybrid
+    python train.py --noise gaussian --time_conditioning sinusoidal --out checkpoints_gaussian
 Fused kernels on a GPU, which no GPU has tried yet (net/kernels.py):
     python train.py --model_config small --max_steps 10000 --kernels
 """

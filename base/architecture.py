@@ -25,8 +25,10 @@ LENGTH_HIDDEN = 256
 
 # Settings of ModelConfig that a text model does not have.
 OF_CAPTIONERS = ("condition_width", "length_hidden", "quality_layers", "retrieve")
-# What hides the tokens of a text: [MASK], or random tokens (net/noise.py).
-NOISES = ("absorbing", "uniform")
+# What hides the tokens of a text: [MASK], random tokens, both, or noise on codes (net/noise.py).
+NOISES = ("absorbing", "uniform", "hybrid", "gaussian")
+# Settings of a single noise, with their defaults: of hybrid and of Gaussian noise.
+OF_NOISE = {"uniform_share": ("hybrid", 0.2), "code_width": ("gaussian", 16)}
 
 # Settings of ModelConfig that only networks of words and pictures have (net/painter.py).
 OF_PAINTERS = ("picture_side", "picture_codes", "picture_levels")
@@ -38,6 +40,7 @@ NOT_OF_CAPTIONERS = (
     "condition_width",
     "block_sizes",
     "noise",
+    *OF_NOISE,
     *OF_PAINTERS,
 )
 
@@ -75,8 +78,20 @@ class ModelConfig:
     )
     noise: str = setting(
         "absorbing",
-        "what hides tokens: absorbing writes [MASK], uniform random tokens (net/noise.py)",
+        "what hides tokens: absorbing writes [MASK], uniform random tokens, hybrid both; gaussian "
+        "adds noise to codes of tokens (net/noise.py)",
         choices=NOISES,
+    )
+    # Near 0 and near 1, ratios of probabilities leave the range of float32.
+    uniform_share: float = setting(
+        OF_NOISE["uniform_share"][1],
+        "--noise hybrid: share of the tokens that are random at half time",
+        at_least=0.01,
+        at_most=0.99,
+    )
+    # Plaid's width (arXiv 2305.18619).
+    code_width: int = setting(
+        OF_NOISE["code_width"][1], "--noise gaussian: numbers of a token's code", at_least=1
     )
     condition_width: int = setting(
         0, "width of the condition (B, P, width) for cross-attention; 0 means none", at_least=0
@@ -223,7 +238,15 @@ class ModelConfig:
                 )
 
     def check_noise(self) -> None:
-        """Raise UserError for parts that read [MASK], in a network of uniform noise."""
+        """Raise UserError for parts that read [MASK], in a network of other noise."""
+        for name, (noise, default) in OF_NOISE.items():
+            value = getattr(self, name)
+            if value != default and self.noise != noise:
+                raise UserError(
+                    f"--{name} {value:g} with --noise {self.noise}",
+                    f"{noise} noise",
+                    f"add --noise {noise}, or leave out --{name}",
+                )
         if self.noise == "absorbing":
             return
         refused = {
@@ -242,11 +265,12 @@ class ModelConfig:
                 "a plain denoiser of text",
                 "leave out one of the two",
             )
-        # Masks show how many they are. Random tokens do not show that they are random.
+        # Masks show how many they are. Random tokens do not show that they are random, and how far
+        # a token is to be trusted depends on the level of noise.
         if self.time_conditioning != "sinusoidal":
             raise UserError(
                 f"--noise {self.noise} with --time_conditioning {self.time_conditioning}",
-                "a network that is told the share of noise",
+                "a network that is told the level of noise",
                 "add --time_conditioning sinusoidal",
             )
 

@@ -127,7 +127,10 @@ def is_within_reason(saved: Checkpoint) -> bool:
     # A lower limit: it counts one matrix of D × D per block, and a block has more.
     head = size.length_hidden * size.condition_width
     per_channel = size.vocab_size + layers * size.d_model + size.condition_width
-    return head + size.d_model * per_channel <= values and size.max_length <= LONGEST
+    is_coded = size.noise == "gaussian"
+    codes = size.code_width * (size.output_size + size.d_model) if is_coded else 0
+    least = head + size.d_model * per_channel + codes
+    return least <= values and size.max_length <= LONGEST
 
 
 def save(path: Path | str, content: Mapping[str, Any]) -> None:

@@ -19,8 +19,8 @@ def start_from(model: Denoiser, path: Path | str, fingerprint: str) -> Checkpoin
     Raises UserError if its tokenizer is another, or if no weight fits.
     """
     wanted: ModelConfig = model.config
-    # A network that knows masks may learn uniform noise. One that never met [MASK] serves no mask.
-    noises = config.NOISES if wanted.noise == "uniform" else ("absorbing",)
+    # Other noise may start from any network. A network of other noise is no start for masks.
+    noises = ("absorbing",) if wanted.noise == "absorbing" else config.NOISES
     other, tokenizer, saved = checkpoint.open_model(path, noises=noises)
     check_tokenizer(tokenizer.fingerprint, fingerprint, path)
     check_shift(other.config, model.config, path)

@@ -32,7 +32,7 @@ from torch import Tensor
 import diffusion
 from base.config import ModelConfig
 from base.files import UserError
-from diffusion import stratified, sum_by_row, weigh
+from diffusion import levels_by_row, levels_of, sum_by_row, weigh
 from model import Cache, Denoiser, real_positions
 
 
@@ -138,14 +138,6 @@ def noise_levels(free: Tensor, size: int, rng: torch.Generator) -> Tensor:
     return levels_of(by_block(free, size), rng)
 
 
-def levels_of(blocks: Tensor, rng: torch.Generator) -> Tensor:
-    """Stratified over the blocks with a free token, 0 for the others: (B·N, n) -> (B·N,)."""
-    to_noise = blocks.any(1).cpu()
-    uniform = torch.zeros(len(to_noise), dtype=torch.float64)
-    uniform[to_noise] = stratified(int(to_noise.sum()), rng)
-    return uniform
-
-
 # ---- Loss and bound
 
 
@@ -203,10 +195,9 @@ def bound_estimates(
     size = min(size, tokens.shape[1])
     blocks = len(by_block(free, size))
     draws = 1 if size == 1 else draws
-    shift = torch.rand(blocks, generator=rng, dtype=torch.float64)
     estimates = []
-    for draw in range(draws):
-        noise = corrupt(free, size, (draw + shift) / draws, rng)
+    for uniform in levels_by_row(blocks, draws, rng):
+        noise = corrupt(free, size, uniform, rng)
         nats, hits = masked_losses(denoise, tokens, noise.masked, mask_id)
         weight = token_weights(noise.masked, noise.weight, size)
         masked = noise.masked.sum(1).cpu()

@@ -45,6 +45,19 @@ def draw_uniforms(where: Tensor, rngs: list[torch.Generator]) -> Tensor:
     return result.to(where.device)
 
 
+def draw_normals(where: Tensor, width: int, rngs: list[torch.Generator]) -> Tensor:
+    """`width` normal numbers at each position of `where` (B, L), else 0: (B, L, width) float64.
+
+    They come from the row's generator, as in `draw_uniforms`.
+    """
+    result = torch.zeros(*where.shape, width, dtype=torch.float64)
+    for row, (positions, rng) in enumerate(zip(where.cpu(), rngs, strict=True)):
+        count = int(positions.sum())
+        if count:
+            result[row, positions] = torch.randn(count, width, generator=rng, dtype=torch.float64)
+    return result.to(where.device)
+
+
 def draw_tokens(
     logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_p: float = 1.0
 ) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from diffusion import Denoise
 from model import Denoiser, KeysValues
-from net import adapters, experts, kernels, painter, quality, retrieval
+from net import adapters, experts, gaussian_noise, kernels, painter, quality, retrieval
 
 LIKELIEST = 3  # tokens of a belief
 # At the start: lam is below 0.1, and half of that at an entropy of 1 nat.
@@ -180,8 +180,10 @@ def build(config: ModelConfig) -> Denoiser:
     """The denoiser, or the twin, that a configuration describes, with its experts and adapters."""
     if config.quality_layers:
         return quality.QualityDenoiser(config)
-    if config.picture_side:
-        model: Denoiser = painter.Painter(config)
+    if config.noise == "gaussian":
+        model: Denoiser = gaussian_noise.GaussianDenoiser(config)
+    elif config.picture_side:
+        model = painter.Painter(config)
     elif config.retrieve:
         model = retrieval.RetrievingDenoiser(config)
     else:

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 import diffusion
-from diffusion import sum_by_row, weigh
+from diffusion import levels_by_row, levels_of, sum_by_row, weigh
 from model import Denoiser, KeysValues
-from net.blocks import BlockDenoise, CleanCopy, levels_of, masked_losses
+from net.blocks import BlockDenoise, CleanCopy, masked_losses
 
 
 def masks(turn: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,10 +130,9 @@ def bound_estimates(
 
     Noise levels are stratified within each answer.
     """
-    shift = torch.rand(len(by_turn(free, turn)), generator=rng, dtype=torch.float64)
     estimates = []
-    for draw in range(draws):
-        noise = corrupt(free, turn, (draw + shift) / draws, rng)
+    for uniform in levels_by_row(len(by_turn(free, turn)), draws, rng):
+        noise = corrupt(free, turn, uniform, rng)
         nats, hits = masked_losses(denoise, tokens, noise.masked, mask_id)
         weight = token_weights(noise.masked, turn, noise.weight)
         masked = noise.masked.sum(1).cpu()

@@ -135,6 +135,8 @@ def test_compiled_blocks_train_alike(data_dir, tmp_path):
         ["--unique_tokens", "500", "--eval_growth", "2"],
         ["--soft_masks", "--soft_share", "0.5", "--accumulate", "2", "--dropout", "0.1"],
         ["--noise", "uniform", "--time_conditioning", "sinusoidal", "--weight", "flat"],
+        ["--noise", "hybrid", "--time_conditioning", "sinusoidal", "--uniform_share", "0.4"],
+        ["--noise", "gaussian", "--time_conditioning", "sinusoidal", "--code_width", "4"],
     ],
 )
 def test_a_resumed_run_keeps_its_objective(flags, data_dir, tmp_path, monkeypatch):

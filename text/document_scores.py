@@ -15,8 +15,7 @@ import diffusion
 from base.randomness import row_seed
 from loop import distributed
 from loop.batches import to_device
-from net import blocks, twin
-from net import noise as uniform_noise
+from net import blocks, noise, twin
 from text.data import TextData, evaluation_batches
 
 LEVELS = 4  # quarters of the masked share, for the figures by noise level
@@ -137,23 +136,21 @@ def exact_guesses(model, tokens: Tensor, free: Tensor) -> np.ndarray:
 
 
 def bound_estimates(
-    model, rows: tuple, estimator: str, block_size: int, noise: dict
+    model, rows: tuple, estimator: str, block_size: int, drawn: dict
 ) -> list[dict[str, Tensor]]:
     """Estimates of the bound of rows (tokens, lengths, free), as a whole or in blocks.
 
-    noise: mask_id, rng and draws of `diffusion.bound_estimates`. A network of uniform noise takes
-    its own bound, without masks and estimator.
+    drawn: mask_id, rng and draws of `diffusion.bound_estimates`. A network of other noise takes its
+    own bound, without an estimator.
     """
     tokens, lengths, free = rows
-    if model.config.noise == "uniform":
-        drawn = {"rng": noise["rng"], "draws": noise["draws"]}
-        denoise, writable = model.bind(lengths), model.config.output_size
-        return uniform_noise.bound_estimates(denoise, tokens, free, writable=writable, **drawn)
+    if noise.is_other(model.config):
+        return noise.bound_estimates(model, rows, **drawn)
     if not block_size:
         denoise = model.bind(lengths)
-        return diffusion.bound_estimates(denoise, tokens, free, estimator=estimator, **noise)
+        return diffusion.bound_estimates(denoise, tokens, free, estimator=estimator, **drawn)
     in_blocks = blocks.bind(model, block_size, lengths)
-    return blocks.bound_estimates(in_blocks, tokens, free, size=block_size, **noise)
+    return blocks.bound_estimates(in_blocks, tokens, free, size=block_size, **drawn)
 
 
 @torch.no_grad()
@@ -199,9 +196,9 @@ def score_documents(
             continue
         scores.add_lengths(owners, costs[batch["lengths"].numpy()])
         rng = torch.Generator().manual_seed(row_seed(seed, number))
-        noise = {"mask_id": data.tokenizer.mask, "rng": rng, "draws": draws}
+        drawn = {"mask_id": data.tokenizer.mask, "rng": rng, "draws": draws}
         rows = (tokens, lengths, free)
-        estimates = bound_estimates(model, rows, estimator, block_size, noise)
+        estimates = bound_estimates(model, rows, estimator, block_size, drawn)
         for estimate in estimates:
             scores.add_estimate(owners, estimate, len(estimates))
     return scores.over_processes()

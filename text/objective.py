@@ -70,14 +70,14 @@ def check_blocks(own: TextRun, model_config: ModelConfig) -> None:
 
 
 def check_noise(own: TextRun, model_config: ModelConfig) -> None:
-    """Raise UserError for a loss of masks, for a network of uniform noise."""
-    if model_config.noise == "absorbing":
+    """Raise UserError for a loss of masks, for a network of other noise."""
+    if not noise.is_other(model_config):
         return
     flag = f"--noise {model_config.noise}"
     if own.estimator != "count":
         raise UserError(
             f"{flag} with --estimator {own.estimator}",
-            "the noise of alpha(t) = 1 - t, which needs no estimator",
+            "the one estimator of this noise",
             "leave out --estimator",
         )
     if own.complementary:
@@ -94,15 +94,14 @@ def make_loss(own: TextRun, model_config: ModelConfig, mask_id: int):
     """loss_fn for `fit`: the first token of a row is given, and padding is not language."""
 
     def loss_fn(model, batch, rng):
-        tokens, lengths, free = to_device(batch, model.device)
+        rows = tokens, lengths, free = to_device(batch, model.device)
         if own.objective == "ar":
             return twin.loss(model, tokens, free)  # padding behind a causal row is never seen
-        if model_config.noise == "uniform":
+        if noise.is_other(model_config):
             return noise.loss(
-                model.bind(lengths),
-                tokens,
-                free,
-                writable=model_config.output_size,
+                model,
+                rows,
+                mask_id=mask_id,
                 rng=rng,
                 weight=own.weight,
                 uniform=batch["uniform"],
@@ -167,15 +166,9 @@ def make_preview(own: TextRun, seed: int, tokenizer, model_config: ModelConfig):
             drawn = block_writing.sample(
                 model, prompt, by_block, size=size, mask_id=mask_id, rngs=rngs, **ends
             )
-        elif model_config.noise == "uniform":
-            drawn = noise.sample(
-                model.bind(),
-                prompt,
-                noise.settings_of(model_config, settings),
-                mask_id=mask_id,
-                writable=model_config.output_size,
-                rngs=rngs,
-            )
+        elif noise.is_other(model_config):
+            how = noise.settings_of(model_config, settings)
+            drawn = noise.sample(model, prompt, how, mask_id=mask_id, rngs=rngs)
         else:
             drawn = sample(model.bind(), prompt, settings, mask_id=mask_id, rngs=rngs)
         return "\n\n".join(tokenizer.decode(row.tolist()) for row in drawn.tokens)

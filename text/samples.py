@@ -139,14 +139,11 @@ def draw(
             pad=tokenizer.pad,
         )
         return [row[row != tokenizer.pad].cpu().numpy() for row in drawn.tokens], drawn.calls
-    denoise = writer_of(model, settings, size)
-    if model.config.noise == "uniform":
-        writable = model.config.output_size
-        drawn = noise.sample(
-            denoise, tokens, settings, mask_id=tokenizer.mask, writable=writable, rngs=rngs
-        )
+    how = {"mask_id": tokenizer.mask, "rngs": rngs}
+    if noise.is_other(model.config):
+        drawn = noise.sample(model, tokens, settings, lengths=size, **how)
     else:
-        drawn = sample(denoise, tokens, settings, mask_id=tokenizer.mask, rngs=rngs)
+        drawn = sample(writer_of(model, settings, size), tokens, settings, **how)
     rows = zip(drawn.tokens, lengths, strict=True)
     return [row[:length].cpu().numpy() for row, length in rows], drawn.calls
 

@@ -84,7 +84,7 @@ def score(opened: tuple, options: TextScoring, settings: SampleConfig, seed: int
         return result
     judge = open_judge(options.judge, model.device) if options.judge else None
     samplers = options.samplers
-    if model.config.noise == "uniform":
+    if noise.is_other(model.config):
         # The grid is of samplers that reveal masks. Another choice is the user's, and is refused.
         samplers = "ancestral" if samplers == GRID else samplers
     cells = samples.cells(
@@ -104,10 +104,10 @@ def score(opened: tuple, options: TextScoring, settings: SampleConfig, seed: int
 
 def check_estimator(model_config: ModelConfig, estimator: str) -> None:
     """Raise UserError for a way to draw masks, for a network without masks."""
-    if model_config.noise == "uniform" and estimator != "count":
+    if noise.is_other(model_config) and estimator != "count":
         raise UserError(
-            f"--estimator {estimator} for a network of uniform noise",
-            "its own bound, which has no masks",
+            f"--estimator {estimator} for a network of {model_config.noise} noise",
+            "its own bound, which has one estimator",
             "leave out --estimator",
         )
 
@@ -116,7 +116,7 @@ def guessing(model, objective: str) -> str:
     """What comes before `cross_entropy` and `accuracy` in the names of figures."""
     if objective == "ar":
         return ""  # the twin masks nothing
-    return "posterior_" if model.config.noise == "uniform" else "masked_"
+    return "posterior_" if noise.is_other(model.config) else "masked_"
 
 
 def open_data(options: TextScoring, tokenizer, saved: dict, max_length: int) -> TextData:
@@ -218,12 +218,12 @@ def likelihood(
     # (docs/log/text.md). So a mean over all levels hides much.
     if saved["objective"] == "diffusion" and not block_size:
         result["by_masked_share"] = by_masked_share(scores.by_level.sum(1))
-    if model.config.noise == "uniform":
-        # These figures are of all free tokens at a share of noise: another name, so that nobody
+    if noise.is_other(model.config):
+        # These figures are of all free tokens at a level of noise: another name, so that nobody
         # compares them with those of masked tokens.
         names = {"masked_cross_entropy", "masked_accuracy", "by_masked_share"}
         renamed = {name: result.pop(name) for name in list(result) if name in names}
-        result["noise"] = "uniform"
+        result["noise"] = model.config.noise
         result["posterior_cross_entropy"] = renamed["masked_cross_entropy"]
         result["posterior_accuracy"] = renamed["masked_accuracy"]
         result["by_noise_share"] = renamed["by_masked_share"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from base.config import ModelConfig, SampleConfig
+from base.config import SampleConfig
 from base.files import UserError
 from net import block_writing, noise, twin
 from net.block_writing import Finished
@@ -90,8 +90,7 @@ def write(
         )
         lengths = (drawn.tokens != tokenizer.pad).sum(1)  # a text may have ended early
     else:
-        denoise = reader(model, lengths, tokens.shape[1], settings, stale)
-        drawn = unmask(model.config, denoise, tokenizer, settings, tokens, rngs, keep_frames, note)
+        drawn = whole(model, tokens, lengths, tokenizer, settings, stale, rngs, keep_frames, note)
     return samples_of(drawn, lengths)
 
 
@@ -175,29 +174,32 @@ def reader(model, lengths: Tensor, width: int, settings: SampleConfig, stale: st
     return StaleReader(model, seen, settings.block_size, stale)
 
 
-def unmask(
-    size: ModelConfig,
-    denoise: Denoise,
+def whole(
+    model,
+    tokens: Tensor,
+    lengths: Tensor,
     tokenizer,
     settings: SampleConfig,
-    tokens: Tensor,
+    stale: str,
     rngs: list[torch.Generator],
     keep_frames: bool,
     note: Callable[[int], None] | None = None,
 ) -> Sample:
-    """The plain denoiser's samples of tokens (B, L), from masks or from uniform noise."""
-    if size.noise == "uniform":
+    """The samples of tokens (B, L) that are written as a whole, from masks or from other noise."""
+    if noise.is_other(model.config):
         if note:
-            note(0)  # no call leaves a mask
+            note(0)  # the number of masks tells nothing about the rest of the work
         return noise.sample(
-            denoise,
+            model,
             tokens,
             settings,
+            # Without padding the model gets no lengths, so it needs no attention mask.
+            lengths=lengths if int(lengths.min()) < tokens.shape[1] else None,
             mask_id=tokenizer.mask,
-            writable=size.output_size,
             rngs=rngs,
             keep_frames=keep_frames,
         )
+    denoise = reader(model, lengths, tokens.shape[1], settings, stale)
     if note:
         denoise = noted(denoise, tokenizer.mask, len(tokens), note)
     return sample(
