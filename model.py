@@ -214,10 +214,11 @@ class CrossAttention(nn.Module):
         A condition of B / n rows serves n rows of x each, which are read as one query of n·L.
         """
         B, L, D = x.shape
-        keys, values, *attend = keys_values
+        keys, values = keys_values[:2]
+        attend = keys_values[2] if len(keys_values) > 2 else None
         q = self.query(x).view(len(keys), -1, self.heads, D // self.heads).transpose(1, 2)
         q = self.query_norm(q)  # (B / n, H, n·L, head)
-        y = F.scaled_dot_product_attention(q, keys, values, *attend)
+        y = F.scaled_dot_product_attention(q, keys, values, attend)
         return self.gate * self.out(y.transpose(1, 2).reshape(B, L, D))
 
 
@@ -255,8 +256,7 @@ class Block(nn.Module):
 class LengthHead(nn.Module):
     """Unnormalised log p(row length | condition), from every patch: their mean and their maximum.
 
-    The maximum tells what is in the image, the mean how much of it. The mean patch alone cannot
-    tell three equal objects from two and one: then no caption is true (docs/log/captions.md).
+    The mean alone cannot tell three equal objects from two and one (docs/log/captions.md).
     """
 
     def __init__(self, width: int, hidden: int, lengths: int):
