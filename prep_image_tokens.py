@@ -82,10 +82,11 @@ def is_there(out: Path, facts: dict) -> bool:
         before = files.read_json(out / SETTINGS, "a stopped run's settings", "remove the folder")
     else:
         return False
-    for name, value in facts.items():
-        if before.get(name) != value:
+    for name in {**facts, "tidy": None}:  # a fact of tidy scenes alone
+        if before.get(name) != facts.get(name):
             found = f"{out} with {name} {before.get(name)}"
-            raise UserError(found, f"{name} {value}", "choose another --out or remove it")
+            do = "choose another --out or remove it"
+            raise UserError(found, f"{name} {facts.get(name)}", do)
     return path.exists()
 
 

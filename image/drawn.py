@@ -67,7 +67,8 @@ class Drawing:
 
 def picture(scene: Scene, side: int) -> np.ndarray:
     """The image of a scene, side × side pixels: (side, side, 3) uint8."""
-    image = drawing.draw(scene)
+    # Thrice the side: a tidy object then has the same pixels at each place of the grid.
+    image = drawing.draw(scene, 3 * side if scene.tidy else drawing.SIDE)
     return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
 
 

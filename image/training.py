@@ -44,7 +44,7 @@ def turned_scene(scene: Scene, symmetry: int) -> Scene:
     for thing in scene.objects:
         x, y = turned_points(np.array([thing.x, thing.y]), symmetry).tolist()
         objects.append(dataclasses.replace(thing, x=x, y=y))
-    return Scene(objects, scene.noise, scene.seed)
+    return dataclasses.replace(scene, objects=objects)
 
 
 def window(places: np.ndarray, spot: np.ndarray, side: int, crop: int) -> tuple[int, int]:

@@ -215,14 +215,14 @@ def change_scene(scene: Scene, change: Change) -> Scene:
         if not fitting:
             only([], change.noun, "scene")
         rest = [thing for thing in scene.objects if not change.noun.fits(thing)]
-        return Scene(rest, scene.noise, scene.seed)
+        return dataclasses.replace(scene, objects=rest)
     thing = only(fitting, change.noun, "scene")
     named = change.to.named()
     if thing.size == "small" and named.get("fill") in PATTERNS:
         raise Impossible(f"a small {thing.shape} that would be {named['fill']}: too small to see")
     other = dataclasses.replace(thing, **named)
     objects = [other if each is thing else each for each in scene.objects]
-    return Scene(objects, scene.noise, scene.seed)
+    return dataclasses.replace(scene, objects=objects)
 
 
 # --- drawing changes ---------------------------------------------------------------------------

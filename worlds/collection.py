@@ -35,6 +35,10 @@ class Scenes:
         at_least=0,
         below=1,
     )
+    tidy: bool = setting(
+        False,
+        "upright objects on a grid, one radius per size, one shade per colour: easier to paint",
+    )
     captions: int = setting(5, "true captions per image", at_least=1)
     vocab_size: int = setting(512, "most tokens of the captions' BPE")
     seed: int = setting(0, "decides every scene, pixel and word")
@@ -55,6 +59,8 @@ class Scenes:
         facts = {"levels": list(self.numbers)}
         for name in ("noise", "inside", "captions", "seed", "vocab_size", "num_train", "num_val"):
             facts[name] = getattr(self, name)
+        if self.tidy:  # the facts of other folders stay as they were
+            facts["tidy"] = True
         return facts
 
     def sizes(self) -> dict[str, int]:
@@ -78,6 +84,7 @@ def sample(split: str, number: int, wanted: Scenes) -> tuple[scenes.Scene, list[
         "noise": 3 if split == "noise3" else int(rng.integers(wanted.noise + 1)),
         "number": int(rng.integers(4, 6)) if split == "long" else 3,
         "inside": wanted.inside,
+        "tidy": wanted.tidy,
     }
     if split in ("held_pair", "held_relation", "held_count"):
         settings[split.removeprefix("held_") + "s"] = "held"

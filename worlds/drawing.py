@@ -5,6 +5,8 @@
     noise 2   texture, blur, sensor noise, JPEG
     noise 3   more of all, and colour casts (never in training)
 
+A tidy scene has one shade per colour, and one of a few backgrounds.
+
 The scene holds the seed of everything random, so a scene has one image.
 """
 
@@ -33,6 +35,8 @@ HSV = {
     "black": (0, 180, 0.20, 0.07),
     "white": (0, 180, 0.02, 0.99),
 }
+
+TIDY_GREYS = (0.48, 0.58, 0.68)  # values of the backgrounds of tidy scenes
 
 
 # --- shapes ------------------------------------------------------------------------------------
@@ -147,16 +151,20 @@ def rgb(hue: float, saturation: float, value: float) -> np.ndarray:
     return 255 * (value - value * saturation * np.clip(np.minimum(k, 4 - k), 0, 1))
 
 
-def paint_of(colour: str, rng: np.random.Generator) -> np.ndarray:
-    """A shade of the colour: (3,) float64 in 0..255."""
+def paint_of(colour: str, rng: np.random.Generator, tidy: bool = False) -> np.ndarray:
+    """A shade of the colour, or its one tidy shade: (3,) float64 in 0..255."""
     hue, jitter, saturation, value = HSV[colour]
+    if tidy:
+        return rgb(hue, saturation, value)
     hue = (hue + rng.uniform(-jitter, jitter)) % 360
     saturation = min(1, saturation * rng.uniform(0.94, 1.04))
     return rgb(hue, saturation, min(1, value * rng.uniform(0.94, 1.03)))
 
 
-def grey(rng: np.random.Generator) -> np.ndarray:
+def grey(rng: np.random.Generator, tidy: bool = False) -> np.ndarray:
     """A greyish colour that is neither black nor white: (3,) float64 in 0..255."""
+    if tidy:
+        return rgb(0.0, 0.0, pick(rng, TIDY_GREYS))
     return rgb(rng.uniform(0, 360), rng.uniform(0, 0.18), rng.uniform(0.42, 0.74))
 
 
@@ -166,9 +174,9 @@ def smooth(rng: np.random.Generator, cells: int, side: int) -> np.ndarray:
     return np.asarray(small.resize((side, side), Image.Resampling.BICUBIC))
 
 
-def background(rng: np.random.Generator, noise: int, side: int) -> np.ndarray:
+def background(rng: np.random.Generator, noise: int, side: int, tidy: bool = False) -> np.ndarray:
     """A greyish canvas: (side, side, 3) float64."""
-    canvas = np.broadcast_to(grey(rng), (side, side, 3)).copy()
+    canvas = np.broadcast_to(grey(rng, tidy), (side, side, 3)).copy()
     if noise >= 1:  # from one grey to another, in a random direction
         across, down = np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side))
         angle = rng.uniform(0, 2 * math.pi)
@@ -230,9 +238,10 @@ def draw_frames(frames: list[Scene], side: int = SIDE) -> list[Image.Image]:
     Each image is what `draw` gives. The background is drawn once, and so is an object that stands
     still: both take most of the time.
     """
-    rng = np.random.default_rng(frames[0].seed)
-    ground = background(rng, frames[0].noise, side)
-    paints = [paint_of(thing.colour, rng) for thing in frames[0].objects]
+    first = frames[0]
+    rng = np.random.default_rng(first.seed)
+    ground = background(rng, first.noise, side, first.tidy)
+    paints = [paint_of(thing.colour, rng, first.tidy) for thing in first.objects]
     stencils: dict[tuple, tuple[Image.Image, int, int]] = {}
     images = []
     for scene in frames:

@@ -8,6 +8,10 @@ Positions and radii are shares of the image's side; x grows to the right, y grow
     level 1   one object
     level 2   two objects with a clear relation: left of, right of, above, below, inside
     level 3   three objects (more in the split `long`), often in groups: three small red circles
+
+A tidy scene leaves out what no caption says: its objects stand upright on a grid, each size has one
+radius, each colour one shade, and there are few backgrounds. The same object then has the same
+pixels at every place.
 """
 
 import dataclasses
@@ -34,6 +38,7 @@ RADIUS = {  # of the circumscribed circle. The gaps keep the three sizes apart
     "medium": (0.120, 0.138),
     "large": (0.195, 0.225),
 }
+TIDY_PLACES = 12  # of a tidy scene, per side: a place per token of a picture (net/picture_codes.py)
 INRADIUS = {  # of the shapes that can hold another, as a share of their radius
     "circle": 1.0,
     "square": 0.70,
@@ -63,20 +68,27 @@ class Object:
 
 @dataclass
 class Scene:
-    """Objects in drawing order, the noise level, and the seed of everything random in the image."""
+    """Objects in drawing order, the noise level, and the seed of everything random in the image.
+
+    tidy: one shade per colour, and a background of a few (drawing.py).
+    """
 
     objects: list[Object] = field(default_factory=list)
     noise: int = 0
     seed: int = 0
+    tidy: bool = False
 
     def to_dict(self) -> dict:
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        if not self.tidy:  # the files of other scenes stay as they were
+            del values["tidy"]
+        return values
 
 
 def scene_from_dict(values: dict) -> Scene:
     """The scene that `Scene.to_dict` wrote."""
     objects = [Object(**attributes) for attributes in values["objects"]]
-    return Scene(objects, values["noise"], values["seed"])
+    return Scene(objects, values["noise"], values["seed"], values.get("tidy", False))
 
 
 # --- where objects are -------------------------------------------------------------------------
@@ -264,6 +276,40 @@ def sample_many(
     return objects if held == (counts == "held") else None
 
 
+def are_clear(objects: list[Object]) -> bool:
+    """Whether all objects are in sight: inside of the image, and apart or one inside the other."""
+    for number, thing in enumerate(objects):
+        margin = thing.radius + 0.01
+        if not (margin <= thing.x <= 1 - margin and margin <= thing.y <= 1 - margin):
+            return False
+        for other in objects[:number]:
+            holds = INRADIUS.get(other.shape, 0.0) * other.radius >= thing.radius * 1.05
+            within = relation(thing, other) == "inside" and holds
+            if not (within or are_apart(thing, other)):
+                return False
+    return True
+
+
+def tidied(objects: list[Object]) -> list[Object] | None:
+    """The objects upright on a grid, each size with its mean radius.
+
+    None if an object is no longer in sight, or if the relation of two objects is another: the held
+    relations must stay held. An object inside another goes to its centre.
+    """
+    tidy: list[Object] = []
+    for thing in objects:
+        x, y = (round(value * TIDY_PLACES) / TIDY_PLACES for value in (thing.x, thing.y))
+        if tidy and len(objects) == 2 and relation(thing, objects[0]) == "inside":
+            x, y = tidy[0].x, tidy[0].y
+        radius = float(np.mean(RADIUS[thing.size]))
+        tidy.append(dataclasses.replace(thing, x=x, y=y, radius=radius, angle=0.0))
+    if not are_clear(tidy):
+        return None
+    if len(tidy) == 2 and relation(tidy[1], tidy[0]) != relation(objects[1], objects[0]):
+        return None
+    return tidy
+
+
 def sample_scene(
     rng: np.random.Generator,
     level: int,
@@ -274,8 +320,9 @@ def sample_scene(
     counts: str = "seen",
     number: int = 3,
     inside: float = INSIDE,
+    tidy: bool = False,
 ) -> Scene:
-    """A scene of this level and noise.
+    """A scene of this level and noise. tidy: as in `tidied`.
 
     pairs, relations, counts: "seen" as in training, or "held" for the test splits. The first group
     of a "held" scene has the held-out property; the rest is ordinary.
@@ -288,8 +335,10 @@ def sample_scene(
             objects = sample_two(rng, pairs, relations, inside)
         else:
             objects = sample_many(rng, pairs, counts, number)
+        if objects is not None and tidy:
+            objects = tidied(objects)
         if objects is not None:
-            return Scene(objects, noise, seed=int(rng.integers(2**31)))
+            return Scene(objects, noise, seed=int(rng.integers(2**31)), tidy=tidy)
 
 
 def swapped(scene: Scene) -> Scene:
@@ -302,4 +351,4 @@ def swapped(scene: Scene) -> Scene:
         dataclasses.replace(back, colour=front.colour),
         dataclasses.replace(front, colour=back.colour),
     ]
-    return Scene(objects, scene.noise, scene.seed)
+    return dataclasses.replace(scene, objects=objects)
