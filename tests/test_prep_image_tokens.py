@@ -40,6 +40,8 @@ def test_the_tokens_are_those_of_the_scenes(words, tmp_path, capsys):
     assert "all tokens are there" in capsys.readouterr().err
     with pytest.raises(UserError, match="seed 0; expected seed 1"):
         prep_image_tokens.main([*words, "--seed", "1"])
+    with pytest.raises(UserError, match="tidy None; expected tidy True"):
+        prep_image_tokens.main([*words, "--tidy"])
     torch.manual_seed(1)
     other = make_codes(tmp_path / "other", levels="7,5,5,5")
     with pytest.raises(UserError, match="picture_codes"):

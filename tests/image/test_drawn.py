@@ -48,6 +48,16 @@ def test_what_is_held_out_is_in_judge_alone(folder):
         assert (drawn.picture(scene, 32) == judge.pixels[number]).all()
 
 
+def test_a_tidy_object_has_the_same_pixels_at_each_place():
+    pixels = []
+    for column, row in ((4, 4), (7, 5), (6, 8)):
+        thing = scenes.Object("star", "red", "large", "striped", column / 12, row / 12, 0.21)
+        picture = drawn.picture(scenes.Scene([thing], seed=3, tidy=True), 96)
+        pixels.append(picture[8 * (row - 3) : 8 * (row + 3), 8 * (column - 3) : 8 * (column + 3)])
+    assert len({tuple(picture[0, 0]) for picture in pixels}) == 1
+    assert (pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all()
+
+
 def test_other_pictures_and_damage_are_refused(folder):
     path, wanted, meta = folder
     for other, side in ((Drawing(**{**vars(wanted), "noise": 0}), 32), (wanted, 40)):

@@ -22,6 +22,32 @@ def test_a_seed_decides_the_scene(seed, level, noise):
     assert len(scene.objects) == level and scene.noise == noise
 
 
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, st.sampled_from([1, 2, 3]))
+def test_a_tidy_scene_leaves_out_what_no_caption_says(seed, level):
+    scene = sample_scene(np.random.default_rng(seed), level, tidy=True)
+    assert scene_from_dict(scene.to_dict()) == scene and scene.tidy
+    assert scenes.are_clear(scene.objects)
+    for thing in scene.objects:
+        assert thing.angle == 0 and thing.radius == np.mean(scenes.RADIUS[thing.size])
+        for place in (thing.x * scenes.TIDY_PLACES, thing.y * scenes.TIDY_PLACES):
+            assert place == pytest.approx(round(place))
+
+
+def test_a_tidied_scene_says_the_same():
+    """A relation of two objects that the grid would change is drawn again."""
+    back = Object("circle", "red", "large", "solid", 0.5, 0.5, 0.2)
+    inner = Object("star", "blue", "small", "solid", 0.55, 0.47, 0.08, angle=20.0)
+    centred = scenes.tidied([back, inner])
+    assert (centred[1].x, centred[1].y) == (0.5, 0.5)
+    slanted = Object("star", "blue", "small", "solid", 0.9, 0.80, 0.08)
+    assert scenes.relation(slanted, back) is None
+    beside = Object("star", "blue", "small", "solid", 0.86, 0.7095, 0.08)
+    assert scenes.relation(beside, back) == "right of"
+    assert scenes.tidied([back, beside]) is None  # at (10, 9) of the grid it slants
+    assert scenes.tidied([Object("star", "blue", "large", "solid", 0.2, 0.5, 0.2)]) is None
+
+
 def covered(thing: Object) -> np.ndarray:
     """Where the object lies, 100 pixels of margin around the image: (424, 424) bool."""
     solid = scenes.dataclasses.replace(thing, fill="solid")
