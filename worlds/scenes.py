@@ -10,8 +10,8 @@ Positions and radii are shares of the image's side; x grows to the right, y grow
     level 3   three objects (more in the split `long`), often in groups: three small red circles
 
 A tidy scene leaves out what no caption says: its objects stand upright on a grid, each size has one
-radius, each colour one shade, and there are few backgrounds. The same object then has the same
-pixels at every place.
+radius, each colour one shade, and there are few backgrounds. If the grid divides the image's side,
+the same object then has the same pixels at every place.
 """
 
 import dataclasses
