@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from base.files import UserError
 from loop import checkpoint
 from tests.making.corpus import make_data
 from text.data import TextData
@@ -37,7 +38,7 @@ def test_a_judge_reads_the_letters_of_another_tokenizers_text(text_runs, tmp_pat
 
 
 def test_only_a_twin_judges(text_runs):
-    with pytest.raises(Exception, match="an autoregressive twin"):
+    with pytest.raises(UserError, match="an autoregressive twin"):
         open_judge(text_runs.denoiser, "cpu")
     model, tokenizer, _ = checkpoint.open_model(text_runs.twin)
     assert Judge(model, tokenizer).read(np.array([1, 2]), tokenizer).tolist() == [1, 2]
