@@ -27,7 +27,7 @@ from caption import features, writer
 from caption.dialogue_writer import Answerer, Conversation
 from loop import checkpoint, hardware
 from show import dialogue_page
-from worlds import talk
+from worlds import looks, talk
 
 EXAMPLES = ("how many red shapes are there ?", "what is left of the circle ?")
 TYPE = f"type a question, such as: {EXAMPLES[0]}   (Ctrl-D ends)"
@@ -72,10 +72,16 @@ def open_conversation(options: Chat, settings: SampleConfig, image):
     print(f"{path}: {checkpoint.describe(saved)}", file=sys.stderr)
     encoder = features.open_encoder(saved, path, model.device)
     seen = writer.standardise(encoder.features([image]), saved["statistics"], model.device)
-    answerer = Answerer(model, tokenizer, saved["objective"], saved["statistics"]["slot"])
+    answerer = Answerer.of(model, tokenizer, saved)
     facts = {"checkpoint": path.name, "trained for": f"{saved['step']} steps"}
     facts |= {"sampler": settings.sampler, "temperature": settings.temperature}
     return Conversation(answerer, seen, settings, options.seed), facts
+
+
+def seen_of(conversation: Conversation) -> list[str]:
+    """The objects that a model with looks has noted of the image."""
+    noted = [said.text for _, said in conversation.looks]
+    return [text for text in noted if text and text != looks.NOTHING]
 
 
 def note_of(question: str) -> str:
@@ -120,6 +126,7 @@ def write_page(path: str, options: Chat, image, conversation: Conversation, fact
         turns.append({"question": question, "answer": said.text, "note": note_of(question)})
     name = Path(options.image).name
     item = {"image": images.data_uri(image, size=448), "name": name, "turns": turns}
+    item["seen"] = seen_of(conversation)
     files.write_text(path, dialogue_page.page(item, {"image": name, **facts}))
     print(f"wrote {path}", file=sys.stderr)
 
@@ -136,6 +143,8 @@ def main(argv=None):
     if options.threads:
         torch.set_num_threads(options.threads)
     conversation, facts = open_conversation(options, settings, image)
+    if conversation.looks:
+        print("it sees: " + (", ".join(seen_of(conversation)) or looks.NOTHING), file=sys.stderr)
     if options.question:
         for question in options.question:
             print(f"{question} {answer(conversation, question)}")

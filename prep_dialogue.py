@@ -9,9 +9,11 @@ A small folder on a laptop:
 For a training:
     python prep_dialogue.py --num_train 5000 --num_val 200
 
-A dialogue has ten questions, each with its true answer. The folder is a captions folder too: each
-image has true captions. Splits: train and val are alike. held_pair shows pairs of colour and shape
-that never appear in training, and long has five objects.
+A dialogue begins with --looks turns, in which the model notes what it sees, an object in each turn.
+Then come ten questions, each with its true answer. The folder is a captions folder too: each image
+has true captions, and with --lists also a caption that lists all objects. Splits: train and val are
+alike. held_pair shows pairs of colour and shape that never appear in training, and long has five
+objects.
 """
 
 from dataclasses import dataclass
@@ -26,7 +28,8 @@ from base.tokenizer import Tokenizer
 from caption import data, dialogue, features, scene_folder
 from caption.features import Work
 from net import image_encoders
-from worlds import dialogues, language
+from worlds import dialogues, language, looks
+from worlds.dialogues import Turn
 from worlds.scenes import Scene, relation
 
 CAPTION_STREAM = 11  # of the captions' generator; a dialogue's own generator is another
@@ -40,6 +43,12 @@ class Dialogues:
     num_val: int = setting(200, "images in val and in each test split", at_least=2)
     noise: int = setting(2, "images have noise 0 to this", at_least=0, at_most=3)
     captions: int = setting(1, "true captions per image", at_least=1)
+    lists: int = setting(
+        0, "how often a list of all objects stands among an image's captions", at_least=0
+    )
+    looks: int = setting(
+        looks.LOOKS, "turns before the questions that name an object each; 0: none", at_least=0
+    )
     vocab_size: int = setting(768, "most tokens of the BPE: of questions, answers and captions")
     seed: int = setting(0, "decides every scene, pixel and word", at_least=0)
 
@@ -78,8 +87,15 @@ def make_record(folder: Path, wanted: Dialogues, split: str, number: int) -> dic
     stream = [wanted.seed, dialogues.SPLITS.index(split), number, CAPTION_STREAM]
     rng = np.random.default_rng(stream)
     texts = [describe(scene, rng) for _ in range(wanted.captions)]
+    texts += [looks.listed(scene)] * wanted.lists
     record = scene_folder.make_record(folder, split, number, scene, texts)
-    return record | {"turns": [turn.to_dict() for turn in turns]}
+    return record | {"turns": [turn.to_dict() for turn in looked(scene, wanted.looks) + turns]}
+
+
+def looked(scene: Scene, count: int) -> list[Turn]:
+    """The turns of `count` looks at a scene."""
+    pairs = zip(looks.questions(count), looks.answers(scene, count), strict=True)
+    return [Turn(question, answer, looks.FAMILY) for question, answer in pairs]
 
 
 def texts_of(records: list[dict]) -> list[str]:

@@ -1,7 +1,7 @@
 """Dialogues of a captions folder: its lines hold `turns` too (prep_dialogue.py writes them).
 
     turns    a list of dicts, as `worlds.dialogues.Turn.to_dict` makes them: question, answer,
-             family, distance
+             family, distance. The first turns may be of the family "look" (worlds/looks.py)
 
 A row is [BOS] question answer question answer …, then padding. An answer stands in a slot of S
 tokens, which [EOS] fills up. Questions are given. A turn, its question and its slot, is a block of
@@ -23,6 +23,7 @@ from caption.data import REMAKE, CaptionBatches, CaptionData
 from diffusion import stratified
 from loop import distributed
 from loop.batches import NOISE_STREAM, step_generator
+from worlds import looks
 
 MAKE = "run prep_dialogue.py, or name another folder with --data_dir"
 ROOM = 2  # tokens that a question may be longer than the longest question of training, on average
@@ -72,9 +73,11 @@ def is_turn(turn) -> bool:
 class DialogueData(CaptionData):
     """A split of a folder with dialogues.
 
-    turns: (N dialogues) lists of dicts. slot: S, of the longest answer of training unless it is
-    given. tokens, turn: (N, L) int64; free: (N, L) bool, the slots; sizes: (N,) real tokens.
-    Raises UserError as CaptionData does, and if a line has no dialogue, or another number of turns.
+    turns: (N dialogues) lists of dicts. looks: how many of them, from the first on, are looks.
+    slot: S, of the longest answer of training unless it is given. tokens, turn: (N, L) int64; free:
+    (N, L) bool, the slots; sizes: (N,) real tokens.
+    Raises UserError as CaptionData does, and if a line has no dialogue, or another number of turns
+    or of looks.
     """
 
     def __init__(self, folder, split: str, slot: int = 0):
@@ -87,10 +90,21 @@ class DialogueData(CaptionData):
         if any(len(turns) != self.num_turns for turns in self.turns):
             found = f"{folder} with dialogues of several lengths"
             raise UserError(found, "dialogues of equally many turns", REMAKE)
+        self.looks = self.count_looks()
         ids = self.encoded()
         self.slot = slot or 1 + max(len(ids[turn["answer"]]) for turn in self.every_turn())
         self.longest_question = max(len(ids[turn["question"]]) for turn in self.every_turn())
         self.build(ids)
+
+    def count_looks(self) -> int:
+        """How many looks stand before the questions. Raises UserError if dialogues differ in it."""
+        is_look = np.array([[it["family"] == looks.FAMILY for it in turns] for turns in self.turns])
+        count = int(is_look[0].sum())
+        all_first = is_look[:, :count].all() and not is_look[:, count:].any()
+        if not all_first or count == self.num_turns:
+            found = f"{self.folder} with looks that do not stand before questions"
+            raise UserError(found, "equally many looks before each dialogue's questions", REMAKE)
+        return count
 
     def every_turn(self) -> Iterable[dict]:
         return (turn for turns in self.turns for turn in turns)

@@ -80,10 +80,11 @@ def on_device(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor
 def statistics_of(data: DialogueData, before) -> dict:
     """What a reader must know of the training data. before: the checkpoint it started from.
 
-    slot: the tokens of an answer's slot. The others are those of a captioner's features.
+    slot: the tokens of an answer's slot. looks: the looks before the questions. The others are
+    those of a captioner's features.
     """
     statistics = writer.feature_statistics(data.features, data.rows)
-    statistics["slot"] = data.slot
+    statistics["slot"], statistics["looks"] = data.slot, data.looks
     if before and before["kind"] in ("caption", "dialogue"):
         statistics["place_scale"] = before["statistics"].get("place_scale", 1.0)
     return statistics
@@ -103,14 +104,15 @@ def make_eval(own: DialogueRun, held_out: DialogueData, statistics: dict):
     """eval_fn for `fit`: nats per token of val's answers, and the share of right answers.
 
     right_at_once: answers that are right if all their tokens are the likeliest, in a single call
-    with all of them masked. For the twin, the likeliest behind the true tokens: its greedy answer.
+    with all of them masked, behind true turns. For the twin, the likeliest behind the true tokens:
+    its greedy answer. looks_right_at_once: the same of the looks, if there are any.
     """
     numbers = np.arange(min(own.eval_dialogues, len(held_out)))
     mask_id = held_out.tokenizer.mask
 
     @torch.no_grad()
     def eval_fn(model):
-        nats = tokens_scored = right = answers = 0.0
+        nats, tokens_scored, right = 0.0, 0.0, []
         for part, (tokens, free, turn), condition in batches_to_score(
             model, held_out, numbers, statistics
         ):
@@ -127,17 +129,24 @@ def make_eval(own: DialogueRun, held_out: DialogueData, statistics: dict):
                 nats += float(sum(draw["nats"].sum() for draw in draws)) / EVAL_DRAWS
                 _, hits = blocks.masked_losses(denoise, tokens, free, mask_id)
             tokens_scored += float(free.sum())
-            right += right_answers(hits, held_out.slot)
-            answers += float(free.sum()) / held_out.slot
-        return {"nats_per_token": nats / tokens_scored, "right_at_once": right / answers}
+            right.append(right_answers(hits, held_out))
+        return {"nats_per_token": nats / tokens_scored, **shares(torch.cat(right), held_out.looks)}
 
     return eval_fn
 
 
-def right_answers(hits: Tensor, slot: int) -> float:
-    """How many slots have no wrong token. hits: (M,) bool of all slots."""
+def right_answers(hits: Tensor, data: DialogueData) -> Tensor:
+    """Which slots have no wrong token: (B, T) bool. hits: (M,) bool of all slots of B dialogues."""
     # In row-major order the tokens of a slot are neighbours.
-    return float(hits.view(-1, slot).all(1).sum())
+    return hits.view(-1, data.num_turns, data.slot).all(2)
+
+
+def shares(right: Tensor, looks: int) -> dict[str, float]:
+    """The shares of right answers, and of right looks. right: (B, T) bool; the looks are first."""
+    result = {"right_at_once": float(right[:, looks:].float().mean())}
+    if looks:
+        result["looks_right_at_once"] = float(right[:, :looks].float().mean())
+    return result
 
 
 def make_preview(own: DialogueRun, seed: int, held_out: DialogueData, statistics: dict):
@@ -146,14 +155,16 @@ def make_preview(own: DialogueRun, seed: int, held_out: DialogueData, statistics
 
     def preview_fn(model):
         features = writer.standardise(held_out.features_of(numbers), statistics, model.device)
-        answerer = Answerer(model, held_out.tokenizer, own.objective, held_out.slot)
-        asked = [[turn["question"] for turn in held_out.turns[number]] for number in numbers]
+        answerer = Answerer(model, held_out.tokenizer, own.objective, held_out.slot, held_out.looks)
+        turns = [held_out.turns[number] for number in numbers]
+        asked = [[turn["question"] for turn in row[held_out.looks :]] for row in turns]
         settings = SampleConfig(**config.CAPTIONS)
+        noted = dialogue_writer.look_all(answerer, features, settings, seed=seed)
         written = dialogue_writer.answer_all(answerer, features, asked, settings, seed=seed)
         lines = []
-        for number, answers in zip(numbers, written, strict=True):
+        for number, row, first, rest in zip(numbers, turns, noted, written, strict=True):
             lines.append(held_out.records[number]["image"])
-            for turn, answer in zip(held_out.turns[number], answers, strict=True):
+            for turn, answer in zip(row, first + rest, strict=True):
                 lines.append(f"  {turn['question']} {answer.text}   | {turn['answer']}")
         return "\n".join(lines)
 

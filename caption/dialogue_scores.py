@@ -2,7 +2,8 @@
 
 The truth is `worlds.dialogues.answers`, carried out on the scene. A question is asked with the
 turns before it in sight. Their answers are the model's own, as in a dialogue with a person, or the
-true answers.
+true answers. A model that looks first (worlds/looks.py) always takes its own looks: the true looks
+would tell it the scene. They are scored apart, and are no questions.
 
 Controls, on val. Each takes something away:
 
@@ -23,10 +24,11 @@ import numpy as np
 
 from base import flags, metrics
 from base.config import CAPTIONS, SampleConfig
+from base.files import UserError
 from base.flags import check, setting
 from caption import writer
 from caption.dialogue import DialogueData
-from caption.dialogue_writer import Answerer, answer_all
+from caption.dialogue_writer import Answerer, answer_all, look_all
 from caption.scores import check_features, open_twin, splits_of
 from loop import distributed, progress
 from worlds import dialogues
@@ -71,13 +73,14 @@ class Questions:
 
     def __init__(self, opened: tuple, data: DialogueData, settings: SampleConfig, seed: int):
         model, tokenizer, saved = opened
-        self.answerer = Answerer(model, tokenizer, saved["objective"], saved["statistics"]["slot"])
+        self.answerer = Answerer.of(model, tokenizer, saved)
         self.statistics, self.data = saved["statistics"], data
         self.settings, self.seed = settings, seed
-        self.asked = [[turn["question"] for turn in turns] for turns in data.turns]
-        self.truths = [[turn["answer"] for turn in turns] for turns in data.turns]
+        self.turns = [turns[data.looks :] for turns in data.turns]
+        self.asked = [[turn["question"] for turn in turns] for turns in self.turns]
+        self.truths = [[turn["answer"] for turn in turns] for turns in self.turns]
         # The true history: (question, answer) pairs.
-        self.said = [[(it["question"], it["answer"]) for it in turns] for turns in data.turns]
+        self.said = [[(it["question"], it["answer"]) for it in turns] for turns in self.turns]
 
     def features(self, numbers, blind: bool = False):
         """Standardised features of dialogues `numbers`: zeros for a blind model."""
@@ -111,7 +114,7 @@ class Questions:
 
     def alone(self, name: str) -> Answered:
         """Ask each question alone."""
-        turns = self.data.num_turns
+        turns = len(self.asked[0])
 
         def batch(first: int):
             numbers = np.arange(first, min(first + BATCH // turns, len(self.data)))
@@ -127,6 +130,30 @@ class Questions:
             return [[next(each)[0] for _ in range(turns)] for _ in numbers]
 
         return self.gathered(name, range(0, len(self.data), BATCH // turns), batch, self.truths)
+
+    def looked(self, name: str) -> dict:
+        """The share of right looks, and of the dialogues whose looks are all right."""
+        count, number_of = len(self.data), self.data.looks
+
+        def batch(first: int):
+            numbers = np.arange(first, min(first + BATCH, count))
+            return look_all(
+                self.answerer,
+                self.features(numbers),
+                self.settings,
+                seed=self.seed,
+                first=first,
+            )
+
+        truths = [[turn["answer"] for turn in turns[:number_of]] for turns in self.data.turns]
+        answered = self.gathered(name, range(0, count, BATCH), batch, truths)
+        right = np.array(answered.answers) == np.array(truths)
+        every = int(right.all(1).sum())
+        return {
+            **share(right, np.ones_like(right)),
+            "all_right": every / count,
+            "all_right_ci95": metrics.share_interval(every, count),
+        }
 
     def other_picture(self, name: str) -> tuple[Answered, Answered]:
         """The next dialogue's picture: all judged questions, and those whose answer changes."""
@@ -205,15 +232,18 @@ def figures(answered: Answered, turns: list[list[dict]]) -> dict:
 
 def split_figures(questions: Questions, split: str) -> dict[str, dict]:
     """A split with own answers as history, and with true answers."""
-    turns = questions.data.turns
+    turns = questions.turns
     own = questions.answer(f"{split}, own answers")
     true = questions.answer(f"{split}, true answers", history=questions.said)
-    return {"own": figures(own, turns), "true": figures(true, turns)}
+    result = {"own": figures(own, turns), "true": figures(true, turns)}
+    if questions.data.looks:
+        result["looks"] = questions.looked(f"{split}, looks")
+    return result
 
 
 def control_figures(questions: Questions) -> dict[str, dict]:
     """The controls by name, in the order of this file's head."""
-    turns, said = questions.data.turns, questions.said
+    turns, said = questions.turns, questions.said
     others = [*said[1:], said[0]]
     swapped, changed = questions.other_picture("other picture")
     return {
@@ -229,8 +259,8 @@ def score(opened: tuple, options: DialogueScoring, settings: SampleConfig, seed:
     """The figures of a model of dialogues, which are printed too.
 
     opened: (model, tokenizer, rest) of `checkpoint.open_model`. settings: how answers are written.
-    Returns splits {split: {own, true: figures}}; twin, likewise; controls {name: figures};
-    objective; settings.
+    Returns splits {split: {own, true: figures, and looks of a model that looks first}}; twin,
+    likewise; controls {name: figures}; objective; settings.
     """
     model, _, saved = opened
     splits = splits_of(options)
@@ -259,6 +289,13 @@ def open_questions(
     model, _, saved = opened
     data = DialogueData(data_dir, split, saved["statistics"]["slot"]).fit(model.config.max_length)
     check_features(data, saved)
+    looks = saved["statistics"].get("looks", 0)
+    if data.looks != looks:
+        raise UserError(
+            f"{data_dir} with {data.looks} looks before the questions",
+            f"{looks} looks, as this model takes them",
+            f"draw another folder: prep_dialogue.py --looks {looks}",
+        )
     return Questions(opened, data, settings, seed)
 
 
@@ -274,6 +311,20 @@ def named_rows(result: dict) -> list[tuple[str, dict]]:
             rows.append((f"{title}, own answers", both["own"]))
             rows.append((f"{title}, true answers", both["true"]))
     return rows + list(result.get("controls", {}).items())
+
+
+def look_rows(result: dict) -> list[list[str]]:
+    """A heading, and a row for each split that a model looked at before its questions."""
+    rows = [["", "looks", "right", "all right"]]
+    for name in ("splits", "twin"):
+        for split, both in result.get(name, {}).items():
+            if "looks" not in both:
+                continue
+            each = both["looks"]
+            cells = [percent(each, whole, interval=True) for whole in ("accuracy", "all_right")]
+            title = f"twin, {split}" if name == "twin" else split
+            rows.append([f"{title}, looks", str(each["questions"]), *cells])
+    return rows
 
 
 def percent(figure: dict, name: str = "accuracy", interval: bool = False) -> str:
@@ -296,4 +347,6 @@ def lines(result: dict) -> list[str]:
         table.append([name, str(each["questions"]), *cells, f"{each['calls']:.1f}"])
         rounds.append([name, *(percent(figure) for figure in each["rounds"].values())])
     numbers = [f"round {number}" for number in range(1, len(rounds[0]))]
-    return [metrics.markdown(table), "", metrics.markdown([["", *numbers], *rounds])]
+    printed = [metrics.markdown(table), "", metrics.markdown([["", *numbers], *rounds])]
+    looked = look_rows(result)
+    return printed + ["", metrics.markdown(looked)] if len(looked) > 1 else printed

@@ -21,16 +21,28 @@ from caption.dialogue import answer_text, encode, in_slot
 from model import Cache, Denoiser, KeysValues
 from net.draws import draw_tokens
 from net.samplers import Sample, row_generators, sample
+from worlds import looks
 
 
 @dataclass
 class Answerer:
-    """A trained model of dialogues. slot: S. objective: "diffusion", or "ar" for the twin."""
+    """A trained model of dialogues. objective: "diffusion", or "ar" for the twin.
+
+    slot: S. looks: how many looks it takes before the first question (worlds/looks.py).
+    """
 
     model: Denoiser
     tokenizer: Tokenizer
     objective: str
     slot: int
+    looks: int = 0
+
+    @classmethod
+    def of(cls, model: Denoiser, tokenizer: Tokenizer, saved: dict) -> "Answerer":
+        """What `checkpoint.open_model` returned, as an answerer."""
+        statistics = saved["statistics"]  # checkpoints from before there were looks have none
+        looks = statistics.get("looks", 0)
+        return cls(model, tokenizer, saved["objective"], statistics["slot"], looks)
 
 
 @dataclass
@@ -152,6 +164,18 @@ class Talk:
         none = torch.zeros_like(real)
         self.call(torch.cat([tokens, slots], 1), real, none, keep=True)
 
+    def look(self) -> list[list["Answer"]]:
+        """Take the model's looks, and make them history. Returns the looks of each dialogue."""
+        tokenizer = self.answerer.tokenizer
+        result: list[list[Answer]] = [[] for _ in self.rngs]
+        for question in looks.questions(self.answerer.looks):
+            asked = [encode(question, tokenizer)] * len(self.rngs)
+            answers = answers_of(self.ask(asked), tokenizer)
+            self.read(asked, [answer.ids for answer in answers])
+            for row, answer in zip(result, answers, strict=True):
+                row.append(answer)
+        return result
+
     @torch.no_grad()
     def ask(self, questions: list[list[int]]) -> Sample:
         """Answer a question in each dialogue; nothing is kept. The tokens are the slots, (B, S)."""
@@ -221,7 +245,8 @@ def answers_of(drawn: Sample, tokenizer: Tokenizer) -> list[Answer]:
 class Conversation:
     """A dialogue about a single picture. turns: (question, Answer) pairs so far.
 
-    features: (1, P, width), standardised. Turns that the model's rows have no room for are
+    features: (1, P, width), standardised. looks: (question, Answer) pairs of the looks before the
+    first question; they are never forgotten. Turns that the model's rows have no room for are
     forgotten, the oldest first: `forgotten` counts them.
     """
 
@@ -232,9 +257,15 @@ class Conversation:
         self.turns: list[tuple[str, Answer]] = []
         self.ids: list[tuple[list[int], list[int]]] = []  # of the turns that are remembered
         self.talk = self.begin()
+        (noted,) = self.talk.look()
+        self.looks = list(zip(looks.questions(answerer.looks), noted, strict=True))
 
     def begin(self) -> Talk:
         return Talk(self.answerer, self.condition, self.settings, self.rngs)
+
+    def look_ids(self) -> list[tuple[list[int], list[int]]]:
+        """The ids of each look: of its question and of its slot."""
+        return [(encode(text, self.answerer.tokenizer), it.ids) for text, it in self.looks]
 
     @property
     def forgotten(self) -> int:
@@ -257,22 +288,39 @@ class Conversation:
     def make_room(self, count: int) -> None:
         """Forget the oldest turns until a question of `count` tokens fits."""
         longest, slot = self.answerer.model.config.max_length, self.answerer.slot
-        if 1 + count + slot > longest:
+        noted = self.look_ids()
+        taken = 1 + sum(len(q) + len(a) for q, a in noted) + slot
+        if taken + count > longest:
             raise UserError(
                 f"a question of {count} tokens",
-                f"at most {longest - 1 - slot} tokens",
+                f"at most {longest - taken} tokens",
                 "ask a shorter question",
             )
         before = len(self.ids)
-        while 1 + count + slot + sum(len(q) + len(a) for q, a in self.ids) > longest:
+        while taken + count + sum(len(q) + len(a) for q, a in self.ids) > longest:
             self.ids.pop(0)
         if len(self.ids) < before:
             self.talk = self.begin()
-            for question, answer in self.ids:
+            for question, answer in noted + self.ids:
                 self.talk.read([question], [answer])
 
 
 # ---- many dialogues
+
+
+def begin_all(
+    answerer: Answerer, features: Tensor, settings: SampleConfig, seed: int, first: int
+) -> Talk:
+    """Dialogues about pictures, before anything is said. features: (B, P, width), standardised."""
+    rngs = row_generators(seed, len(features), first)
+    return Talk(answerer, answerer.model.keys_values(features), settings, rngs)
+
+
+def look_all(
+    answerer: Answerer, features: Tensor, settings: SampleConfig, *, seed: int = 0, first: int = 0
+) -> list[list[Answer]]:
+    """The looks at B pictures, those that `answer_all` takes with the same arguments."""
+    return begin_all(answerer, features, settings, seed, first).look()
 
 
 def answer_all(
@@ -287,13 +335,14 @@ def answer_all(
 ) -> list[list[Answer]]:
     """The answers to the questions of B dialogues, equally many in each.
 
-    features: (B, P, width), standardised. history: for each turn of each dialogue, the question and
-    the answer that later turns see in its place; None: the question and the model's own answer.
-    first: the number of the first dialogue, so that it draws the same in any batch.
+    features: (B, P, width), standardised. The model takes its own looks first. history: for each
+    turn of each dialogue, the question and the answer that later turns see in its place; None: the
+    question and the model's own answer. first: the number of the first dialogue, so that it draws
+    the same in any batch.
     """
     tokenizer, slot = answerer.tokenizer, answerer.slot
-    rngs = row_generators(seed, len(questions), first)
-    talk = Talk(answerer, answerer.model.keys_values(features), settings, rngs)
+    talk = begin_all(answerer, features, settings, seed, first)
+    talk.look()
     result: list[list[Answer]] = [[] for _ in questions]
     turns = len(questions[0])
     for turn in range(turns):

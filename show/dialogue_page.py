@@ -6,9 +6,9 @@ from show.pages import asset, element, escape, facts_line, fill, refuse_addresse
 def page(item: dict, facts: dict, title: str = "A dialogue about a picture") -> str:
     """The page of a dialogue.
 
-    item: image (a data: address), name, and turns, a list of dicts with question, answer and note
-    (which may be empty). facts: shown under the title. Raises UserError for an image that is not
-    inside the page.
+    item: image (a data: address), name, turns, a list of dicts with question, answer and note
+    (which may be empty), and seen, the objects that the model noted first (may be missing). facts:
+    shown under the title. Raises UserError for an image that is not inside the page.
     """
     refuse_addresses(item)
     turns = ""
@@ -22,5 +22,8 @@ def page(item: dict, facts: dict, title: str = "A dialogue about a picture") -> 
         )
     style = asset("base.css") + "\n" + asset("dialogue.css")
     head = fill("head.html", {"style": style}, title=title)
-    markup = {"head": head, "facts": facts_line(facts), "turns": turns}
+    markup = {"head": head, "facts": facts_line(facts), "turns": turns, "seen": ""}
+    if item.get("seen"):
+        things = "".join(element("li", escape(thing), class_="thing") for thing in item["seen"])
+        markup["seen"] = element("figcaption", f"What the model notes first: <ul>{things}</ul>")
     return fill("dialogue.html", markup, title=title, image=item["image"], name=item["name"]) + "\n"

@@ -46,13 +46,19 @@ def test_empty_lines_and_other_questions(answerer, picture, monkeypatch, capsys)
 def test_the_page_shows_the_dialogue(answerer, picture, tmp_path, capsys):
     page = tmp_path / "pages" / "chat.html"
     words = ["--checkpoint", str(answerer), "--image", picture, "--html", str(page)]
-    out = answers(capsys, *words, "--question", "is there a star ?", "who <b>are</b> you")
+    asked = ["is there a star ?", "who <b>are</b> you"]
+    chat.main([*words, "--device", "cpu", "--threads", "1", "--question", *asked])
+    printed = capsys.readouterr()
+    out = printed.out.splitlines()
     read = Reader(page.read_text(encoding="utf-8"))
     questions = [text for _, _, text in read.all("p", "question")]
     said = [text for _, _, text in read.all("p", "answer")]
     assert questions == ["is there a star ?", "who <b>are</b> you"]
     assert [f"{q} {a}" for q, a in zip(questions, said, strict=True)] == [out[0], out[1]]
     assert [text for _, _, text in read.all("p", "note")] == [chat.OUTSIDE]
+    # What the model noted first stands below the picture, and was said in the terminal.
+    noted = [text for _, _, text in read.all("li", "thing")]
+    assert "it sees: " + (", ".join(noted) or "nothing") in printed.err.splitlines()
 
 
 def test_forgotten_questions_are_said(answerer, picture, capsys):

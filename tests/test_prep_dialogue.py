@@ -7,7 +7,7 @@ from base.files import UserError
 from base.tokenizer import Tokenizer
 from caption import data, dialogue
 from tests.making.talked import make_dialogues
-from worlds import dialogues, judge
+from worlds import dialogues, judge, looks
 from worlds.scenes import scene_from_dict
 
 
@@ -17,14 +17,26 @@ def test_every_line_has_a_true_dialogue_and_a_true_caption(dialogue_folder):
     tokenizer = Tokenizer.load(dialogue_folder / "tokenizer.json")
     for record in records:
         scene, turns = scene_from_dict(record["scene"]), record["turns"]
+        noted, turns = turns[: looks.LOOKS], turns[looks.LOOKS :]
+        assert [turn["question"] for turn in noted] == looks.questions(looks.LOOKS)
+        assert [turn["answer"] for turn in noted] == looks.answers(scene)
         questions = [turn["question"] for turn in turns]
         assert dialogues.answers(questions, scene) == [turn["answer"] for turn in turns]
         assert len(turns) == dialogues.TURNS
         assert judge.judge(record["captions"][0], scene)["truthful"], record["captions"]
         if record["split"] == "train":
-            for turn in turns:  # each word is a token
+            for turn in noted + turns:  # each word is a token
                 for text in (turn["question"], turn["answer"]):
                     assert len(dialogue.encode(text, tokenizer)) == len(text.split())
+
+
+def test_without_looks_and_with_lists(tmp_path):
+    """--looks 0 is a folder of questions alone; --lists adds a caption of all objects."""
+    folder = make_dialogues(tmp_path / "data", "--encoder", "none", "--looks", "0", "--lists", "2")
+    for record in data.read_records(folder):
+        scene = scene_from_dict(record["scene"])
+        assert len(record["turns"]) == dialogues.TURNS
+        assert record["captions"][1:] == [looks.listed(scene)] * 2
 
 
 def test_prep_is_done_once_and_goes_on(dialogue_folder, tmp_path, capsys):

@@ -39,7 +39,12 @@ class Noun:
 
     def fits(self, thing: Object) -> bool:
         """Whether the object has all attributes that the noun names."""
-        return all(getattr(thing, name) == value for name, value in self.named().items())
+        return (
+            self.size in ("", thing.size)
+            and self.fill in ("", thing.fill)
+            and self.colour in ("", thing.colour)
+            and self.shape in ("", thing.shape)
+        )
 
 
 @dataclass(frozen=True)

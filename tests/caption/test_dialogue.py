@@ -10,6 +10,7 @@ from base.files import UserError
 from caption import dialogue
 from caption.dialogue import DialogueBatches, DialogueData
 from tests.making.captioned import by_hand
+from worlds import looks
 
 TURNS = [
     {"question": "is there a star ?", "answer": "no", "family": "exist", "distance": 0},
@@ -80,6 +81,20 @@ def test_a_folder_without_dialogues_is_refused(tmp_path, turns):
     by_hand(tmp_path / "other", [record(), record(turns=TURNS[:1])])
     with pytest.raises(UserError, match="several lengths"):
         DialogueData(tmp_path / "other", "train")
+
+
+def test_looks_stand_before_the_questions(tmp_path, dialogue_folder):
+    assert DialogueData(dialogue_folder, "val").looks == looks.LOOKS
+    noted = [{**TURNS[0], "family": "look"}] * 2
+    for turns, count in ((TURNS, 0), (noted + TURNS, 2)):
+        records = [record(turns=turns), record("val", turns)]
+        folder = by_hand(tmp_path / str(count), records)
+        assert DialogueData(folder, "train").looks == count
+    for number, turns in enumerate((TURNS + noted, noted + noted, noted[:1] + TURNS + noted[:1])):
+        records = [record(turns=noted + TURNS), record(turns=turns)]
+        folder = by_hand(tmp_path / f"wrong {number}", records)
+        with pytest.raises(UserError, match="equally many looks before each dialogue's questions"):
+            DialogueData(folder, "train")
 
 
 def test_lines_of_a_folder_are_the_turns_of_the_world(dialogue_folder):

@@ -8,7 +8,7 @@ from base.flags import to_dict
 from caption import dialogue_objective, writer
 from caption.dialogue import DialogueBatches, DialogueData
 from caption.dialogue_objective import DialogueRun, make_eval, make_loss, on_device, statistics_of
-from caption.dialogue_writer import Answerer, answer_all
+from caption.dialogue_writer import Answerer, answer_all, look_all
 from loop import checkpoint
 from net import blocks, turns
 from tests.test_model import open_gates
@@ -71,10 +71,13 @@ def test_what_the_twin_gets_right_is_its_greedy_answer(data):
     model, statistics = network(data, causal=True), statistics_of(data, None)
     own = DialogueRun(objective="ar", eval_dialogues=2)
     # The dialogues' answers become what this network writes, so all of them are right.
-    asked = [[turn["question"] for turn in turns_] for turns_ in data.turns[:2]]
+    asked = [[turn["question"] for turn in turns_[data.looks :]] for turns_ in data.turns[:2]]
     features = writer.standardise(data.features_of([0, 1]), statistics, "cpu")
-    answerer = Answerer(model, data.tokenizer, "ar", data.slot)
-    written = answer_all(answerer, features, asked, SampleConfig(temperature=0.0))
+    answerer = Answerer(model, data.tokenizer, "ar", data.slot, data.looks)
+    greedy = SampleConfig(temperature=0.0)
+    noted = look_all(answerer, features, greedy)
+    said = answer_all(answerer, features, asked, greedy)
+    written = [a + b for a, b in zip(noted, said, strict=True)]
     before = make_eval(own, data, statistics)(model)
     kept = data.tokens_of.clone()
     for row in range(2):
@@ -83,11 +86,20 @@ def test_what_the_twin_gets_right_is_its_greedy_answer(data):
     after = make_eval(own, data, statistics)(model)
     data.tokens_of = kept
     assert before["right_at_once"] < 0.5 and after["right_at_once"] == 1.0
+    assert before["looks_right_at_once"] < 0.5 and after["looks_right_at_once"] == 1.0
+
+
+def test_looks_are_no_answers():
+    """Two dialogues of a look and two questions; without looks there is no share of them."""
+    right = torch.tensor([[True, False, False], [True, True, False]])
+    expected = {"right_at_once": 0.25, "looks_right_at_once": 1.0}
+    assert dialogue_objective.shares(right, 1) == expected
+    assert dialogue_objective.shares(right, 0) == {"right_at_once": 0.5}
 
 
 def test_the_score_is_the_same_at_each_evaluation(data):
     model, statistics = network(data), statistics_of(data, None)
-    assert statistics["slot"] == data.slot
+    assert (statistics["slot"], statistics["looks"]) == (data.slot, data.looks)
     score = make_eval(DialogueRun(eval_dialogues=4), data, statistics)
     assert score(model) == score(model)
     preview = dialogue_objective.make_preview(DialogueRun(), 0, data, statistics)(model)

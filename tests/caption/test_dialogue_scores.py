@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from base.config import CAPTIONS, SampleConfig
+from base.files import UserError
 from caption import dialogue_scores
 from caption.dialogue_scores import Answered, Questions, figures, open_questions, share
-from caption.dialogue_writer import Answer, answer_all
+from caption.dialogue_writer import Answer, answer_all, look_all
 from loop import checkpoint
-from worlds import dialogues
+from worlds import dialogues, looks
 from worlds.scenes import scene_from_dict
 
 GREEDY = SampleConfig(**CAPTIONS)
@@ -83,6 +84,27 @@ def test_another_picture_is_judged_on_its_own_scene(questions):
             assert differs == (None if new == old else new)
     assert any(None in row for row in swapped.truths)  # else nothing was left out
     assert any(it for row in changed.truths for it in row)
+
+
+def test_looks_are_scored_apart(questions, answerer):
+    """The share of right looks by hand. A folder without looks is not this model's."""
+    count = questions.data.looks
+    assert count == looks.LOOKS and all(len(row) == dialogues.TURNS for row in questions.asked)
+    numbers = np.arange(len(questions.data))
+    noted = look_all(questions.answerer, questions.features(numbers), GREEDY)
+    truths = [[turn["answer"] for turn in turns[:count]] for turns in questions.data.turns]
+    right = [
+        [said.text == true for said, true in zip(*row, strict=True)]
+        for row in zip(noted, truths, strict=True)
+    ]
+    figure = questions.looked("")
+    assert figure["questions"] == count * len(numbers)
+    assert figure["accuracy"] == np.mean(right)
+    assert figure["all_right"] == np.mean([all(row) for row in right])
+    model, tokenizer, saved = checkpoint.open_model(answerer)
+    saved["statistics"]["looks"] = 0
+    with pytest.raises(UserError, match="with 5 looks .* expected 0 looks"):
+        open_questions((model, tokenizer, saved), questions.data.folder, "val", GREEDY, 0)
 
 
 def test_what_each_condition_shows(questions, monkeypatch):

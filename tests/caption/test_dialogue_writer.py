@@ -1,5 +1,6 @@
 """Answers: the cache changes nothing, rows draw what they draw alone, history is what was said."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,11 +10,12 @@ from base.config import SampleConfig
 from base.files import UserError
 from base.tokenizer import Tokenizer
 from caption import dialogue_writer
-from caption.dialogue_writer import Answerer, Conversation, Talk, answer_all
+from caption.dialogue_writer import Answerer, Conversation, Talk, answer_all, look_all
 from net import samplers
 from net.draws import draw_tokens
 from net.samplers import row_generators
 from tests.test_model import open_gates, toy
+from worlds import looks
 
 SLOT, BOS, PAD, HIDDEN = 4, 10, 9, 11
 TOYS = SimpleNamespace(bos=BOS, pad=PAD, mask=HIDDEN, eos=8, output_size=9)
@@ -110,12 +112,47 @@ def test_asking_keeps_nothing(causal):
     assert talk.length.tolist() == [3 + SLOT, 2 + SLOT]
 
 
-def real_network(max_length=64):
-    tokenizer = Tokenizer.train(["is it red ? yes no a blue star"], 270)
+def real_network(max_length=64, count=0):
+    tokenizer = Tokenizer.train(["is it red ? yes no a blue star what is there else"], 290)
     sizes = {"vocab_size": tokenizer.vocab_size, "output_size": tokenizer.output_size}
     model = toy(**sizes, condition_width=6, max_length=max_length)
     open_gates(model)
-    return Answerer(model, tokenizer, "diffusion", SLOT)
+    return Answerer(model, tokenizer, "diffusion", SLOT, count)
+
+
+def test_looks_are_the_first_turns():
+    """Questions that nobody asked, with own answers. They are history whatever follows."""
+    answerer, features, asked = real_network(count=2), pictures(2), [["is it red ?"]] * 2
+    noted = look_all(answerer, features, GREEDY)
+    assert [len(row) for row in noted] == [2, 2]
+    written = answer_all(answerer, features, asked, GREEDY)
+    without = replace(answerer, looks=0)
+    long = [looks.questions(2) + row for row in asked]
+    same = answer_all(without, features, long, GREEDY)
+    assert same == [first + rest for first, rest in zip(noted, written, strict=True)]
+    assert answer_all(without, features, asked, GREEDY) != written
+    # A given history takes the place of the answers, never of the looks.
+    past = [[("is it red ?", "no")]] * 2
+    twice = [row * 2 for row in asked]
+    given = answer_all(answerer, features, twice, GREEDY, history=past)
+    assert [row[0] for row in given] == [row[0] for row in written]
+
+
+def test_a_conversation_never_forgets_its_looks():
+    answerer, features = real_network(48, count=2), pictures(1)
+    talk = Conversation(answerer, features, GREEDY)
+    assert [text for text, _ in talk.looks] == looks.questions(2)
+    assert [[said for _, said in talk.looks]] == look_all(answerer, features, GREEDY)
+    first = talk.ask("is it red ?")
+    assert [[first]] == answer_all(answerer, features, [["is it red ?"]], GREEDY)
+    for _ in range(5):
+        talk.ask("is it red ?")
+    assert talk.forgotten > 0 and int(talk.talk.length[0]) <= 48
+    fresh = Talk(answerer, talk.condition, GREEDY, row_generators(0, 1))
+    for question, ids in talk.look_ids() + talk.ids[:-1]:
+        fresh.read([question], [ids])
+    (again,) = dialogue_writer.answers_of(fresh.ask([talk.ids[-1][0]]), answerer.tokenizer)
+    assert again.ids == talk.ids[-1][1]
 
 
 def test_a_conversation_is_a_dialogue_of_own_answers():
