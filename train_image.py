@@ -26,7 +26,7 @@ from image.data import PictureData
 from image.objective import ImageRun, make_eval, make_loss, make_preview
 from image.rows import PairBatches, Pairs
 from loop import distributed, fit, hardware, recipe, starts
-from loop.batches import with_noise
+from loop.batches import with_block_sizes, with_noise
 from net import adapters, soft_masks
 
 ROOM = 4  # words that a prompt may be longer than the longest caption of train and val
@@ -52,7 +52,7 @@ def parse_args(argv):
     parser.add_settings(ImageStart)
     parser.add_settings(ImageRun)
     # The folder and the objective decide what is skipped.
-    skip = ("vocab_size", "output_size", "causal", "block_sizes", "soft_masks")
+    skip = ("vocab_size", "output_size", "causal", "soft_masks")
     skip += ("time_conditioning", "noise", *config.OF_CAPTIONERS, *config.OF_PAINTERS)
     parser.add_settings(ModelConfig, skip=skip)
     parser.add_settings(TrainConfig, max_steps=1600, batch_size=32, eval_every=200, save_every=200)
@@ -100,6 +100,8 @@ def main(argv=None):
     statistics = {"row_lengths": train.histogram()}
     about = recipe.about("image", own.objective, model_config, data, statistics, own)
     batches = PairBatches(train, own.shares(), cfg.batch_size, cfg.accumulate, cfg.seed)
+    sizes = model_config.trained_sizes
+    sized = with_block_sizes(batches, cfg.seed, sizes) if sizes else batches
     distributed.say(
         f"data: {len(train):,} pictures of {data.grid} x {data.grid} tokens of {data.codes} codes, "
         f"{batches.epoch_steps:,} steps per epoch"
@@ -108,7 +110,7 @@ def main(argv=None):
         metrics = fit.fit(
             model,
             make_loss(own, train.vocabulary.mask, data.codes),
-            with_noise(batches, cfg.seed),
+            with_noise(sized, cfg.seed),
             cfg,
             setup.out,
             about=about,

@@ -320,9 +320,15 @@ class ModelConfig:
             expected = "2 to 256 levels each, whose product is the codes"
             raise UserError(found, expected, "choose other picture codes")
         timed = self.time_conditioning != "none"
-        if self.block_sizes or timed or self.soft_masks or self.condition_width:
-            found = "pictures with blocks, time, soft masks or a condition"
+        if timed or self.soft_masks or self.condition_width:
+            found = "pictures with time, soft masks or a condition"
             raise UserError(found, "a plain denoiser", "leave out their flags")
+        if self.trained_sizes and self.trained_sizes[-1] > places:
+            raise UserError(
+                f"--block_sizes {self.block_sizes} for pictures of {places} tokens",
+                f"sizes of at most {places} tokens",
+                f"leave out {self.trained_sizes[-1]}",
+            )
 
 
 def named_size(name: str) -> dict:

@@ -22,7 +22,7 @@ from base.flags import check, setting
 from image.data import PictureData
 from image.rows import Pairs, length_nats, to_device
 from loop import distributed
-from net import twin
+from net import picture_blocks, turns, twin
 
 EVAL_BATCH = 25  # rows scored at one time
 NAMES = {
@@ -45,11 +45,13 @@ def split_bounds(
     images: int = 0,
     draws: int = 8,
     seed: int = 0,
+    size: int = 0,
 ) -> dict[str, np.ndarray]:
     """The bound of each picture's first caption, or the twin's likelihood.
 
-    way: of `image.rows.WAYS`. images: score only the first; 0 means all. Returns nats, tokens: (N,)
-    float64; tokens is the number of free tokens.
+    way: of `image.rows.WAYS`. images: score only the first; 0 means all. size: of the blocks of a
+    picture; 0: the picture as a whole. Returns nats, tokens: (N,) float64; tokens is the number of
+    free tokens.
     """
     count = min(images or len(pairs), len(pairs))
     nats, tokens = [], []
@@ -58,7 +60,7 @@ def split_bounds(
         rows = pairs.rows(numbers, [0] * len(numbers), [way] * len(numbers))
         # The same noise at every call: two networks then differ by their weights alone.
         rng = torch.Generator().manual_seed(seed + first)
-        nats.append(row_bounds(model, objective, rows, pairs.vocabulary.mask, draws, rng))
+        nats.append(row_bounds(model, objective, rows, pairs.vocabulary.mask, draws, rng, size))
         if objective == "diffusion" and way in ("words", "both", "words_alone"):
             nats[-1] = nats[-1] + length_nats(statistics["row_lengths"], rows["words"])
         tokens.append(rows["free"].sum(1).double())
@@ -66,16 +68,33 @@ def split_bounds(
 
 
 def row_bounds(
-    model, objective: str, rows: dict, mask_id: int, draws: int, rng: torch.Generator
+    model,
+    objective: str,
+    rows: dict,
+    mask_id: int,
+    draws: int,
+    rng: torch.Generator,
+    size: int = 0,
 ) -> torch.Tensor:
-    """The bound of each row of `rows_of`, or the twin's exact -log p: (B,) float64 nats."""
+    """The bound of each row of `rows_of`, or the twin's exact -log p: (B,) float64 nats.
+
+    size: of blocks, for rows in which the picture alone is free; 0: the row as a whole.
+    """
     tokens, lengths, words, free = to_device(rows, model.device)
     if objective == "ar":
         return twin.likelihoods(partial(model, words=words), tokens, free)
-    denoise = model.bind_rows(lengths, words)
-    estimates = diffusion.bound_estimates(
-        denoise, tokens, free, mask_id=mask_id, rng=rng, draws=draws
-    )
+    if size:
+        number = picture_blocks.numbers(words, lengths, tokens.shape[1], size)
+        both = picture_blocks.bind(model, words, lengths, size)
+        draws = 1 if size == 1 else draws  # a block of one token has nothing to draw
+        estimates = turns.bound_estimates(
+            both, tokens, free, number, mask_id=mask_id, rng=rng, draws=draws
+        )
+    else:
+        denoise = model.bind_rows(lengths, words)
+        estimates = diffusion.bound_estimates(
+            denoise, tokens, free, mask_id=mask_id, rng=rng, draws=draws
+        )
     return sum(estimate["nats"] for estimate in estimates) / draws
 
 
@@ -121,7 +140,7 @@ def score(opened: tuple, options: ImageScoring, seed: int) -> dict:
     for split in options.splits.split(","):
         pairs = Pairs(data, split)
         result["splits"][split] = figures = {}
-        for way in ways_of(saved):
+        for way, size in ways_and_sizes(saved, model.config):
             found = split_bounds(
                 model,
                 saved["objective"],
@@ -131,10 +150,13 @@ def score(opened: tuple, options: ImageScoring, seed: int) -> dict:
                 images=options.images,
                 draws=options.draws,
                 seed=seed,
+                size=size,
             )
-            figures[way] = row = summary(found)
+            name = f"{way}, blocks of {size}" if size else way
+            figures[name] = row = summary(found)
             cells = [metrics.interval(row, "nats_per_token"), metrics.interval(row, "nats_per_row")]
-            table.append([split, NAMES[way], str(len(found["nats"])), *cells])
+            title = NAMES[way] + (f", blocks of {size}" if size else "")
+            table.append([split, title, str(len(found["nats"])), *cells])
     distributed.say(metrics.markdown(table), file=sys.stdout)
     return result
 
@@ -149,6 +171,24 @@ def ways_of(saved) -> list[str]:
     # The twin's words come before the picture.
     second = "words_alone" if saved["objective"] == "ar" else "words"
     return ["picture", second, "both"]
+
+
+def ways_and_sizes(saved, config) -> list[tuple[str, int]]:
+    """The ways of `ways_of`, and the size of the blocks of each; 0: the picture as a whole.
+
+    A picture alone is scored at each size that the network learnt.
+    """
+    result = []
+    for way in ways_of(saved):
+        in_blocks = way in ("picture", "picture_alone")
+        result += [(way, size) for size in picture_sizes(config)] if in_blocks else [(way, 0)]
+    return result
+
+
+def picture_sizes(config) -> list[int]:
+    """The sizes at which pictures are scored: 0 for the whole, and for a plain network."""
+    places = config.picture_side**2
+    return [size if size < places else 0 for size in config.trained_sizes] or [0]
 
 
 def summary(found: dict[str, np.ndarray]) -> dict:

@@ -14,7 +14,7 @@ from base.flags import setting
 from diffusion import weigh
 from image import bounds, writer
 from image.rows import Pairs, to_device
-from net import twin
+from net import blocks, picture_blocks, turns, twin
 
 DIRECTIONS = ("both", "to_picture", "to_words")
 DRAWS = 4  # noise levels per row at an evaluation
@@ -98,17 +98,15 @@ def make_loss(own: ImageRun, mask_id: int, codes: int):
     """loss_fn for `fit`: nats per free token, words weighted by --word_weight."""
 
     def loss_fn(model, batch, rng):
-        tokens, lengths, words, free = to_device(batch, model.device)
+        tokens, _, words, free = to_device(batch, model.device)
         if own.objective == "ar":
             nats, hits = twin.token_losses(partial(model, words=words), tokens, free)
-            where, token_weight = free, torch.ones_like(nats)
+            token_weight = torch.ones_like(nats)
+            is_word = tokens[free] >= codes
         else:
-            noise = diffusion.corrupt(free, batch["uniform"], rng)
-            denoise = model.bind_rows(lengths, words)
-            where = noise.masked
-            nats, hits = diffusion.masked_losses(denoise, tokens, where, noise.share, mask_id)
-            token_weight = noise.token_weight().float()
-        is_word = tokens[where] >= codes
+            parts = masked_parts(model, batch, mask_id, codes, rng)
+            both = zip(*parts, strict=True)
+            nats, hits, token_weight, is_word = (torch.cat(part) for part in both)
         factor = torch.where(is_word, own.word_weight, 1.0)
         weight = "bound" if own.objective == "ar" else own.weight
         value, _ = weigh(nats * factor, token_weight, free.sum(), weight)
@@ -116,6 +114,39 @@ def make_loss(own: ImageRun, mask_id: int, codes: int):
         return value, report | by_segment(nats.detach(), hits, is_word)
 
     return loss_fn
+
+
+def masked_parts(model, batch: dict, mask_id: int, codes: int, rng) -> list[tuple[Tensor, ...]]:
+    """-log p of the masked tokens of a batch, in one or two parts of its rows.
+
+    A step in blocks draws pictures in blocks; rows that learn words are plain. Each part: nats,
+    hits, the tokens' weights in the bound, and which are words, (M,) each.
+    """
+    tokens, lengths, words, free = to_device(batch, model.device)
+    size = batch.get("block_size", 0)
+    is_word = tokens >= codes
+    blocked = free.any(1) & ~(free & is_word).any(1)
+    if not size or size >= model.side**2:
+        blocked = torch.zeros_like(blocked)
+    parts = []
+    for chosen in (blocked, ~blocked):
+        if not chosen.any():
+            continue
+        own, is_free = tokens[chosen], free[chosen]
+        long = None if lengths is None else lengths[chosen]
+        if chosen is blocked:
+            number = picture_blocks.numbers(words[chosen], long, own.shape[1], size)
+            noise = turns.corrupt(is_free, number, turns.noise_levels(is_free, number, rng), rng)
+            denoise = picture_blocks.bind(model, words[chosen], long, size)
+            nats, hits = blocks.masked_losses(denoise, own, noise.masked, mask_id)
+            weight = turns.token_weights(noise.masked, number, noise.weight)
+        else:
+            noise = diffusion.corrupt(is_free, batch["uniform"][chosen.cpu()], rng)
+            plain = model.bind_rows(long, words[chosen])
+            nats, hits = diffusion.masked_losses(plain, own, noise.masked, noise.share, mask_id)
+            weight = noise.token_weight()
+        parts.append((nats, hits, weight.float(), is_word[chosen][noise.masked]))
+    return parts
 
 
 def by_segment(nats: Tensor, hits: Tensor, is_word: Tensor) -> dict[str, float]:
@@ -133,16 +164,33 @@ def make_eval(own: ImageRun, held_out: Pairs, statistics: dict):
 
     def eval_fn(model):
         result, nats, tokens = {}, 0.0, 0.0
-        for way in own.ways():
+        for way, size in eval_ways(own, model.config):
             figures = bounds.split_bounds(
-                model, own.objective, held_out, way, statistics, images=own.eval_images, draws=DRAWS
+                model,
+                own.objective,
+                held_out,
+                way,
+                statistics,
+                images=own.eval_images,
+                draws=DRAWS,
+                size=size,
             )
             nats += figures["nats"].sum()
             tokens += figures["tokens"].sum()
-            result[f"{way}_nats_per_token"] = figures["nats"].sum() / figures["tokens"].sum()
+            name = f"{way}_in_{size}" if size else way
+            result[f"{name}_nats_per_token"] = figures["nats"].sum() / figures["tokens"].sum()
         return {"nats_per_token": nats / tokens, **result}
 
     return eval_fn
+
+
+def eval_ways(own: ImageRun, config) -> list[tuple[str, int]]:
+    """What is scored on val: ways, and sizes of blocks; 0: as a whole. Pictures have all sizes."""
+    result = []
+    for way in own.ways():
+        sizes = bounds.picture_sizes(config) if way == "picture" else [0]
+        result += [(way, size) for size in sizes]
+    return result
 
 
 def make_preview(own: ImageRun, seed: int, held_out: Pairs, statistics: dict):

@@ -146,13 +146,20 @@ class Painter(Denoiser):
         if inputs is None:
             inputs = self.inputs_of(tokens, place, vectors)
         x = self.trunk(tokens, lengths, share, condition, cache, attend, inputs)  # (B, L, D)
+        return self.predict(x, place, select, vectors)
+
+    def predict(self, x: Tensor, place: Tensor, select: Tensor | None, vectors: Tensor) -> Tensor:
+        """Logits (B, L, V') or (M, V') of the trunk's x (B, L, D). place: (B, L). vectors: (V, D).
+
+        Minus infinity outside of a position's segment.
+        """
         of_picture = place + int(self.config.causal) >= 0
         x = self.outputs(x, select)
         if select is not None:
             of_picture = of_picture[select]
         output = vectors[: self.config.output_size]  # (V', D)
         logits = (x @ output.T).float()
-        is_code = torch.arange(self.config.output_size, device=tokens.device) < self.codes
+        is_code = torch.arange(self.config.output_size, device=x.device) < self.codes
         return logits.masked_fill(is_code != of_picture[..., None], -torch.inf)
 
     def bind_rows(

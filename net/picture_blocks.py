@@ -1,0 +1,108 @@
+"""Pictures in blocks: words first, then the picture in blocks from the top, each by diffusion.
+
+    log p(picture | words) = sum over blocks b of log p(block b | words, the blocks before b)
+
+The rows are those of net/painter.py. The words are the first block, and are given. The picture
+follows in blocks of n tokens in reading order; n = S is a row of the picture. The bound, the masks
+and the pass with two copies are those of net/turns.py.
+
+Why: a step of a plain denoiser learns a token from a few random neighbours. In blocks it learns all
+tokens, and the picture above is always clean. With `logit_shift`, blocks of one token are the twin,
+so a start from the twin's weights loses nothing.
+
+Shapes: B rows, L positions, D width, P places of a picture, S its side, n block size, M selected.
+"""
+
+import torch
+from torch import Tensor
+
+import diffusion
+from base.config import ModelConfig
+from base.files import UserError
+from net import turns
+from net.blocks import BlockDenoise, CleanCopy
+from net.painter import Painter
+
+
+def numbers(words: Tensor, lengths: Tensor | None, length: int, size: int) -> Tensor:
+    """The block of each position: (B, L) int64. 0 for words, -1 for padding.
+
+    words: (B,) words of each row. lengths: (B,) real tokens, or None without padding.
+    """
+    position = torch.arange(length, device=words.device)
+    place = position - words[:, None]
+    block = torch.where(place < 0, 0, 1 + place.clamp(min=0) // size)
+    if lengths is None:
+        return block
+    return torch.where(position < lengths[:, None], block, -1)
+
+
+def ends_block(number: Tensor) -> Tensor:
+    """Whether a position is the last of its block: (B, L) -> (B, L, 1) bool."""
+    last = number[:, 1:] != number[:, :-1]
+    return torch.nn.functional.pad(last, (0, 1), value=True)[..., None]
+
+
+def bind(model: Painter, words: Tensor, lengths: Tensor | None, size: int) -> BlockDenoise:
+    """The network as a function of a noised and a clean copy of rows, for training and bounds.
+
+    words: (B,) words of each row. lengths: (B,) real tokens, or None without padding.
+    """
+
+    def denoise(noised: Tensor, clean: Tensor, select: Tensor) -> Tensor:
+        number = numbers(words, lengths, noised.shape[1], size)
+        place, vectors = model.places(noised.shape[1], words), model.vectors()
+        from_clean, from_noised = turns.masks(number)
+        copy = CleanCopy()
+        inputs = model.inputs_of(clean, place, vectors)
+        x = model.trunk(clean, None, None, None, copy, from_clean, inputs)  # (B, L, D)
+        # With a shift, the last token of a clean block predicts the first token of the next block.
+        if size > 1 or not model.config.logit_shift:
+            inputs = model.inputs_of(noised, place, vectors)
+            inside = model.trunk(noised, None, None, None, copy, from_noised, inputs)
+            x = torch.where(ends_block(number), x, inside) if model.config.logit_shift else inside
+        return model.predict(x, place, select, vectors)
+
+    return denoise
+
+
+def bind_last(
+    model: Painter, words: Tensor, lengths: Tensor | None, size: int
+) -> diffusion.Denoise:
+    """The network as a function of rows that end with the block that is drawn.
+
+    All blocks before the last are finished: they see no masks, so this is `bind` of both copies.
+    """
+
+    def denoise(tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
+        sees, _ = turns.masks(numbers(words, lengths, tokens.shape[1], size))
+        sees = sees.repeat_interleave(len(tokens) // len(words), 0)
+        return model(tokens, select=select, attend=sees, words=words)
+
+    return denoise
+
+
+def choose(config: ModelConfig, asked: int, repaints: bool = False) -> int:
+    """The block size to draw with; 0: the picture as a whole, as a plain denoiser draws.
+
+    asked: a size, or 0 for the network's own: the smallest, and the largest for a picture that is
+    drawn again in part, because smaller blocks do not see what stands behind them.
+    Raises UserError for a size that the network did not learn.
+    """
+    trained, places = config.trained_sizes, config.picture_side**2
+    if asked and asked not in trained:
+        raise UserError(
+            f"--block_size {asked}",
+            "one of " + ", ".join(map(str, trained)) if trained else "a network in blocks",
+            "choose one, or leave out --block_size",
+        )
+    if not trained:
+        return 0
+    size = asked or trained[-1 if repaints else 0]
+    return size if size < places else 0
+
+
+def calls_of_blocks(steps: int, blocks: int) -> list[int]:
+    """`steps` calls shared by the blocks as evenly as they can be, at least one each."""
+    ends = [steps * number // blocks for number in range(blocks + 1)]
+    return [max(1, after - before) for before, after in zip(ends, ends[1:], strict=False)]
