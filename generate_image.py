@@ -93,7 +93,7 @@ class Options:
 def parse_args(argv):
     parser = flags.Parser(__doc__)
     parser.add_settings(Options)
-    parser.add_settings(SampleConfig, skip=("carry", "block_size", *RECHECKING), **writer.PICTURES)
+    parser.add_settings(SampleConfig, skip=("carry", *RECHECKING), **writer.PICTURES)
     return parser.parse_args(argv)
 
 

@@ -7,7 +7,7 @@ the likeliest is kept.
 Shapes: B rows, L positions, P picture tokens, S side of the grid, n words with [BOS] and [EOS].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,8 +17,9 @@ from base.config import CAPTIONS, SampleConfig
 from base.files import UserError
 from image.rows import Vocabulary, length_nats, rows_of, to_device
 from model import Cache
-from net import twin
+from net import blocks, picture_blocks, twin
 from net.painter import Painter, spread_order
+from net.picture_blocks import calls_of_blocks
 from net.samplers import row_generators, sample
 
 # How pictures are drawn unless a flag says otherwise: nothing here was tuned.
@@ -70,19 +71,35 @@ def picture_part(words: Tensor, count: int, rows: int) -> Tensor:
     return words[:, None] + torch.arange(count, device=words.device)
 
 
-def without_words(model: Painter, words: Tensor, bos: int) -> diffusion.Denoise:
-    """A denoiser of the same rows that sees [BOS] and the picture, and no words."""
-    count = model.side**2
+def without_words(
+    model: Painter, words: Tensor, bos: int, count: int, size: int
+) -> diffusion.Denoise:
+    """A denoiser of the same rows that sees [BOS] and the picture, and no words.
+
+    count: of the picture's first tokens, which stand in the rows. size: of blocks; 0: no blocks.
+    """
 
     def denoise(tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
         where = picture_part(words, count, len(tokens))
         first = torch.full((len(tokens), 1), bos, device=tokens.device)
-        alone = torch.cat([first, tokens.gather(1, where)], 1)  # (B, 1 + P)
+        alone = torch.cat([first, tokens.gather(1, where)], 1)  # (B, 1 + count)
         chosen = torch.cat([torch.zeros_like(first, dtype=torch.bool), select.gather(1, where)], 1)
         one = torch.ones(len(tokens), dtype=torch.long, device=tokens.device)
-        return model(alone, select=chosen, words=one)
+        return reader_of(model, one, None, size)(alone, share, chosen)
 
     return denoise
+
+
+def reader_of(
+    model: Painter, words: Tensor, lengths: Tensor | None, size: int
+) -> diffusion.Denoise:
+    """A denoiser of rows with these numbers of words and tokens, (B,) each.
+
+    size: of blocks, of which the rows' last block is drawn; 0: the picture as a whole.
+    """
+    if size:
+        return picture_blocks.bind_last(model, words, lengths, size)
+    return model.bind_rows(lengths, words)
 
 
 def without_picture(model: Painter, words: Tensor) -> diffusion.Denoise:
@@ -116,32 +133,78 @@ def paint(
     prompts: ids with [BOS] and [EOS]. start: (B, P) int64 with [MASK] where the network paints;
     None: everywhere. spread: reveal places that are far apart first, in place of the sampler's
     order. first: the number of the first row, so that a row draws the same in any batch.
-    Raises UserError for what the twin cannot do.
+    settings.steps: calls of the whole picture; each of the blocks of settings.block_size has its
+    part, at least one. Raises UserError for what the twin cannot do.
     """
     count = model.side**2
     rngs = row_generators(seed, len(prompts), first)
+    repaints = start is not None and bool((start != vocabulary.mask).any())
     if start is None:
         start = torch.full((len(prompts), count), vocabulary.mask)
+    size = picture_blocks.choose(model.config, settings.block_size, repaints)
     if objective == "ar":
-        if (start != vocabulary.mask).any():
+        if repaints:
             found = "a twin that is to repaint a part of a picture"
             raise UserError(found, "the diffusion network", "name another --checkpoint")
         return paint_twin(model, vocabulary, prompts, settings, guidance, rngs)
-    rows = rows_of(vocabulary, prompts, start, ["picture"] * len(prompts))
-    tokens, lengths, words, _ = to_device(rows, model.device)
-    denoise: diffusion.Denoise = model.bind_rows(lengths, words)
-    if guidance != 1.0:
-        denoise = diffusion.guide(denoise, without_words(model, words, vocabulary.bos), guidance)
-    where = picture_part(words, count, len(tokens))
-    turn = None
-    if spread:
-        turn = torch.zeros_like(tokens)
-        turn.scatter_(1, where, spread_order(model.side).to(tokens.device).expand(len(tokens), -1))
-    drawn = sample(denoise, tokens, settings, mask_id=vocabulary.mask, rngs=rngs, turn=turn)
-    where = where.cpu()
-    step = drawn.step.gather(1, where)
-    probability = drawn.log_prob.gather(1, where).exp()
-    return Painting(drawn.tokens.cpu().gather(1, where), step, probability, drawn.used)
+    canvas = Canvas(model, vocabulary, prompts, start, guidance, spread, rngs)
+    ends = range(size, count + size, size) if size else [count]
+    for end, calls in zip(ends, calls_of_blocks(settings.steps, len(ends)), strict=True):
+        canvas.fill(min(end, count), replace(settings, steps=calls, block_size=0), size)
+    return canvas.painting
+
+
+class Canvas:
+    """Pictures while they are painted. `painting` holds what is there so far."""
+
+    def __init__(
+        self,
+        model: Painter,
+        vocabulary: Vocabulary,
+        prompts: list[list[int]],
+        start: Tensor,
+        guidance: float,
+        spread: bool,
+        rngs: list[torch.Generator],
+    ):
+        self.model, self.vocabulary, self.prompts = model, vocabulary, prompts
+        self.guidance, self.rngs = guidance, rngs
+        self.order = spread_order(model.side).to(model.device) if spread else None
+        step = torch.zeros(start.shape, dtype=torch.long)
+        probability = torch.ones(start.shape)
+        calls = torch.zeros(len(start), dtype=torch.long)
+        self.painting = Painting(start.clone(), step, probability, calls)
+
+    def fill(self, end: int, settings: SampleConfig, size: int) -> None:
+        """Draw the [MASK]s before place `end`, which may see no place from `end` on.
+
+        size: of the blocks that the network counts; 0: it sees the picture as a whole.
+        """
+        done = self.painting
+        masked = done.tokens[:, :end] == self.vocabulary.mask
+        if not masked.any():
+            return
+        ways = ["picture"] * len(self.prompts)
+        rows = rows_of(self.vocabulary, self.prompts, done.tokens[:, :end], ways)
+        tokens, lengths, words, _ = to_device(rows, self.model.device)
+        denoise = reader_of(self.model, words, lengths, size)
+        if self.guidance != 1.0:
+            other = without_words(self.model, words, self.vocabulary.bos, end, size)
+            denoise = diffusion.guide(denoise, other, self.guidance)
+        where = picture_part(words, end, len(tokens))
+        turn = None
+        if self.order is not None:
+            order = self.order[:end].expand(len(tokens), -1)
+            turn = torch.zeros_like(tokens).scatter_(1, where, order)
+        mask_id = self.vocabulary.mask
+        drawn = sample(denoise, tokens, settings, mask_id=mask_id, rngs=self.rngs, turn=turn)
+        where = where.cpu()
+        step = drawn.step.gather(1, where) + done.calls[:, None]
+        done.tokens[:, :end] = drawn.tokens.cpu().gather(1, where)
+        done.step[:, :end] = torch.where(masked, step, done.step[:, :end])
+        sure = drawn.log_prob.gather(1, where).exp()
+        done.probability[:, :end] = torch.where(masked, sure, done.probability[:, :end])
+        done.calls += drawn.used
 
 
 class GuidedTwin:
@@ -265,8 +328,10 @@ def fall(
 
     picture: (P,) int64. The mean over `draws` random masks of half of the picture or more: with all
     neighbours in sight the words would decide nothing, with none in sight they tell little of
-    where a thing is. Both captions meet the same masks.
+    where a thing is. Both captions meet the same masks. A network of blocks reads the picture as a
+    whole, if it learnt that, or else in its largest blocks.
     """
+    size = picture_blocks.choose(model.config, 0, repaints=True)
     rng = torch.Generator().manual_seed(seed)
     free = torch.ones(draws, len(picture), dtype=torch.bool)
     counts = (len(picture) * (0.5 + 0.5 * diffusion.stratified(draws, rng))).ceil().long()
@@ -277,10 +342,13 @@ def fall(
         tokens, _, number, _ = to_device(rows, model.device)
         hidden = torch.zeros_like(tokens, dtype=torch.bool)
         hidden[:, len(words) :] = masked.to(tokens.device)
-        share = counts.to(tokens.device) / len(picture)
-        nats, _ = diffusion.masked_losses(
-            model.bind_rows(None, number), tokens, hidden, share, vocabulary.mask
-        )
+        if size:
+            both = picture_blocks.bind(model, number, None, size)
+            nats, _ = blocks.masked_losses(both, tokens, hidden, vocabulary.mask)
+        else:
+            share = counts.to(tokens.device) / len(picture)
+            plain = model.bind_rows(None, number)
+            nats, _ = diffusion.masked_losses(plain, tokens, hidden, share, vocabulary.mask)
         sums = torch.zeros(draws, len(picture))
         sums[masked] = nats.float().cpu()
         said.append(sums.sum(0))

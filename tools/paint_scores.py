@@ -71,7 +71,7 @@ class Options:
 def parse_args(argv):
     parser = flags.Parser(__doc__)
     parser.add_settings(Options)
-    skip = ("steps", "carry", "block_size", *RECHECKING)
+    skip = ("steps", "carry", *RECHECKING)
     parser.add_settings(SampleConfig, skip=skip, **sampling())
     return parser.parse_args(argv)
 

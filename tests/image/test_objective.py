@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from base.files import UserError
-from image.objective import ImageRun, by_segment, make_eval, make_loss, make_preview
+from image.bounds import row_bounds
+from image.objective import (
+    ImageRun,
+    by_segment,
+    make_eval,
+    make_loss,
+    make_preview,
+    masked_parts,
+)
 from image.rows import PairBatches, Pairs
 from loop.batches import with_noise
 from tests.making.painted import CODES, make_painter, make_pictures
@@ -58,6 +66,37 @@ def test_shares_and_scores(pairs, flags):
     figures = make_eval(own, pairs, statistics)(model)
     assert list(figures)[0] == "nats_per_token" and all(value > 0 for value in figures.values())
     assert make_preview(own, 0, pairs, statistics)(model).count("\n") == 3
+
+
+@pytest.mark.parametrize("size", [1, 3, 9])
+def test_a_step_in_blocks(pairs, size):
+    """Rows that learn a picture alone are in blocks, the others are plain; whole is plain."""
+    model = make_painter(pairs.vocabulary, block_sizes="1,3,9")
+    mask_id = pairs.vocabulary.mask
+    ways = ["picture", "words", "both", "picture_alone"]
+    rows = pairs.rows([0, 1, 2, 3], [0] * 4, ways)
+    rows |= {"uniform": torch.full((4,), 0.999), "block_size": size}
+    rng = torch.Generator().manual_seed(0)
+    parts = masked_parts(model, rows, mask_id, CODES, rng)
+    if size == 9:
+        assert len(parts) == 1
+        return
+    blocked, plain = parts
+    assert not blocked[3].any() and plain[3].any() and not plain[3].all()
+    if size == 1:  # every token is masked, with its exact -log p
+        assert len(blocked[0]) == 2 * 9 and (blocked[2] == 1).all()
+        expected = row_bounds(
+            model, "diffusion", pairs.rows([0, 3], [0] * 2, [ways[0], ways[3]]), mask_id, 1, rng, 1
+        )
+        assert blocked[0].sum().item() == pytest.approx(expected.sum().item(), rel=1e-5)
+    every = {}
+    own = ImageRun(eval_images=2)
+    every |= make_eval(own, pairs, {"row_lengths": pairs.histogram()})(model)
+    assert [name for name in every if name.startswith("picture")] == [
+        "picture_in_1_nats_per_token",
+        "picture_in_3_nats_per_token",
+        "picture_nats_per_token",
+    ]
 
 
 def test_refusals():

@@ -1,5 +1,7 @@
 """Painting and saying: given tokens stay, a row alone is a row in a batch, the twin's guidance, what an edit touches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -45,6 +47,36 @@ def test_guidance_of_1_is_none_and_more_is_another_picture(pairs):
             for scale in (1.0, 1.0 + 1e-6, 3.0)
         ]
         assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_picture_in_blocks(pairs, guidance):
+    """Rows of three tokens, from the top; alone as in a batch; as a whole where it is repainted."""
+    model = make_painter(pairs.vocabulary, block_sizes="1,3,9", logit_shift=True)
+    how = {"guidance": guidance, "seed": 3}
+
+    def painted(size, calls, prompts, **more):
+        settings = replace(FEW, steps=calls, block_size=size)
+        return writer.paint(model, pairs.vocabulary, "diffusion", prompts, settings, **how | more)
+
+    prompts = prompts_of(pairs)
+    drawn = painted(3, 6, prompts)
+    assert drawn.calls.tolist() == [6] * 4
+    rows = drawn.step.view(4, 3, 3)
+    assert (rows.amin(2) == torch.tensor([1, 3, 5])).all()
+    assert (rows.amax(2) == torch.tensor([2, 4, 6])).all()
+    for row, prompt in enumerate(prompts):
+        assert torch.equal(painted(3, 6, [prompt], first=row).tokens[0], drawn.tokens[row])
+    assert torch.equal(painted(0, 16, prompts).step, torch.arange(1, 10).expand(4, -1))
+    start = pairs.pictures.clone()
+    start[:, 4:7] = pairs.vocabulary.mask
+    for size, calls in ((0, 1), (9, 1), (3, 2)):  # two of the rows have masked places
+        again = painted(size, 1, prompts, start=start)
+        assert torch.equal(again.tokens[:, :4], pairs.pictures[:, :4])
+        assert torch.equal(again.tokens[:, 7:], pairs.pictures[:, 7:])
+        assert again.calls.tolist() == [calls] * 4 and (again.probability[:, :4] == 1).all()
+    with pytest.raises(UserError, match="--block_size 2"):
+        painted(2, 4, prompts)
 
 
 @pytest.mark.parametrize("spread", [True, False])
