@@ -8,6 +8,7 @@ commands that need a network, a GPU, a camera, several processes, a key press, o
 import contextlib
 import importlib
 import importlib.util
+import io
 import json
 import re
 import shlex
@@ -45,9 +46,18 @@ SMALL = {
     "train_conditional": {"--max_steps": 4, "--warmup_steps": 2, "--eval_pairs": 4, "--threads": 1},
     "train_captioning": {"--max_steps": 4, "--warmup_steps": 2, "--eval_images": 4, "--threads": 1},
     "tools.train_encoder": {"--max_steps": 4, "--warmup_steps": 2, "--threads": 1},
+    "train_dialogue": {
+        **{"--max_steps": 4, "--warmup_steps": 2, "--eval_dialogues": 2, "--threads": 1},
+        **{"--d_model": 32, "--heads": 2, "--layers": 2, "--batch_size": 4},
+    },
+    "train_image": {
+        **{"--max_steps": 4, "--warmup_steps": 2, "--eval_images": 4, "--threads": 1},
+        **{"--d_model": 32, "--heads": 2, "--layers": 2, "--batch_size": 4},
+    },
     "prep_caption_synthetic": {"--num_train": 24, "--num_val": 6, "--workers": 1},
     "prep_caption_video": {"--num_train": 12, "--num_val": 4, "--workers": 1},
     "prep_caption_photos": {"--workers": 1},
+    "prep_dialogue": {"--num_train": 24, "--num_val": 4, "--workers": 1},
     "prep_image_tokens": {"--num_train": 24, "--num_val": 6, "--workers": 1, "--threads": 1},
     "tools.train_picture_codes": {
         **{"--max_steps": 4, "--batch_size": 4, "--width": 16, "--pictures": 16},
@@ -60,6 +70,10 @@ SMALL = {
     "generate": {"--steps": 4, "--num_samples": 1},
     "generate_conditional": {"--steps": 4, "--num_samples": 1},
     "generate_caption": {"--steps": 4, "--num_samples": 2},
+    "generate_image": {"--steps": 4, "--num_samples": 2, "--threads": 1},
+    "tools.paint_scores": {
+        **{"--prompts": 2, "--captions": 2, "--edits": 2, "--step_counts": 4, "--threads": 1},
+    },
     "demo": {"--num_train": 24, "--num_val": 10, "--max_steps": 10},
     "export_onnx": {"--inputs": 4},
     "tools.benchmark": {"--repeats": 1},
@@ -94,11 +108,18 @@ def put(words: list[str], flags: dict) -> None:
             words += [flag, str(value)]
 
 
+def drop(words: list[str], flag: str) -> None:
+    """Take a flag and its value out of a command."""
+    if flag in words:
+        del words[words.index(flag) : words.index(flag) + 2]
+
+
 def small(name: str, words: list[str]) -> list[str]:
     """The words of a command with small numbers. What they are is otherwise as the page says."""
     words = list(words)
     if name == "data_prep" and "--input" not in words:
         words += ["--input", "assets/stories.txt", "--vocab_size", "512"]
+    drop(words, "--minutes")  # --max_steps says how long it is
     put(words, SMALL.get(name, {}))
     if name in ("train", "train_captioning") and "--resume" not in words:
         put(words, TINY)
@@ -167,6 +188,7 @@ def write_photographs(folder: Path, count: int = 15) -> list[str]:
 def bring_files() -> None:
     """What the pages call by name and a user brings: a text, photographs, captions."""
     shutil.copy("assets/stories.txt", "train.txt")
+    shutil.copy("docs/scene.png", "picture.png")
     said = [f"a dog number {number} runs over the grass" for number in range(5)]
     rows = [f"{name},{caption}" for name in write_photographs(Path("flickr8k")) for caption in said]
     Path("flickr8k/captions.txt").write_text("\n".join(["image,caption", *rows]) + "\n")
@@ -209,6 +231,7 @@ def threads():
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
 def test_commands_run_as_documented(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # a dialogue in the terminal ends at once
     # A captioner of ten steps has near ties, of which INT8 turns some: its texts are not judged.
     monkeypatch.setitem(parity.TOLERANCES["int8"], "texts", 0.0)
     shutil.copytree(ROOT / "assets", "assets")
