@@ -143,11 +143,12 @@ def score_split(
             result[f"{name}, captions"] = claim_figures(said, true[: len(some)])
         if not network.paints:
             continue
-        steps = flags.numbers("step_counts", options.step_counts)
+        steps, size = flags.numbers("step_counts", options.step_counts), brush.settings.block_size
         if network.objective == "ar":  # one token per call
-            steps = [network.side**2]
+            steps, size = [network.side**2], 0
         for calls in steps:
-            own = replace(brush, settings=replace(brush.settings, steps=calls))
+            settings = replace(brush.settings, steps=calls, block_size=size)
+            own = replace(brush, settings=settings)
             label = f"{name}, {calls} calls"
             painted = paint_all(network, prompts, own, options.batch_size, f"{split}: {label}")
             result[label] = figures(prompts, eyes.read(painted), true)
@@ -245,7 +246,9 @@ def main(argv=None):
     for split in options.splits.split(","):
         result["splits"][split] = score_split(opened, data, split, eyes, options, brush)
     if options.edits and opened["model"].objective == "diffusion" and opened["model"].paints:
-        result["edits"] = score_edits(opened["model"], data, eyes, options, brush)
+        # A part of a picture is drawn again in the network's own way: --block_size is of pictures.
+        whole = replace(brush, settings=replace(settings, block_size=0))
+        result["edits"] = score_edits(opened["model"], data, eyes, options, whole)
     for line in lines(result):
         print(line)
     if options.json:
