@@ -89,6 +89,15 @@ class Options:
         if self.box:
             studio.read_box(self.box)
 
+    def check_blocks(self, settings: SampleConfig) -> None:
+        """Raise UserError for --block_size with a picture that is drawn again in part."""
+        if settings.block_size and self.image:
+            raise UserError(
+                f"--block_size {settings.block_size} with --image",
+                "--prompt alone: a part is drawn in the largest blocks that the network learnt",
+                "leave out --block_size",
+            )
+
 
 def parse_args(argv):
     parser = flags.Parser(__doc__)
@@ -167,6 +176,7 @@ def main(argv=None):
     arguments = parse_args(argv)
     options = flags.resolve(Options, arguments)
     settings = flags.resolve(SampleConfig, arguments, writer.PICTURES)
+    options.check_blocks(settings)
     for folder in filter(None, (options.out, options.html and str(Path(options.html).parent))):
         files.writable_folder(Path(folder))
     torch.set_num_threads(options.threads or torch.get_num_threads())

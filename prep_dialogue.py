@@ -11,9 +11,9 @@ For a training:
 
 A dialogue begins with --looks turns, in which the model notes what it sees, an object in each turn.
 Then come ten questions, each with its true answer. The folder is a captions folder too: each image
-has true captions, and with --lists also a caption that lists all objects. Splits: train and val are
-alike. held_pair shows pairs of colour and shape that never appear in training, and long has five
-objects.
+has true captions. With --lists, training images also have captions that list all objects. Splits:
+train and val are alike. held_pair shows pairs of colour and shape that never appear in training,
+and long has five objects.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Dialogues:
     noise: int = setting(2, "images have noise 0 to this", at_least=0, at_most=3)
     captions: int = setting(1, "true captions per image", at_least=1)
     lists: int = setting(
-        0, "how often a list of all objects stands among an image's captions", at_least=0
+        0, "how often a list of all objects is a training image's caption, too", at_least=0
     )
     looks: int = setting(
         looks.LOOKS, "turns before the questions that name an object each; 0: none", at_least=0
@@ -87,7 +87,8 @@ def make_record(folder: Path, wanted: Dialogues, split: str, number: int) -> dic
     stream = [wanted.seed, dialogues.SPLITS.index(split), number, CAPTION_STREAM]
     rng = np.random.default_rng(stream)
     texts = [describe(scene, rng) for _ in range(wanted.captions)]
-    texts += [looks.listed(scene)] * wanted.lists
+    if split == "train":  # the judge of captions does not read lists
+        texts += [looks.listed(scene)] * wanted.lists
     record = scene_folder.make_record(folder, split, number, scene, texts)
     return record | {"turns": [turn.to_dict() for turn in looked(scene, wanted.looks) + turns]}
 

@@ -91,6 +91,7 @@ def main(argv=None):
     setup = recipe.read_run(args, kinds=("image",))
     start, own, cfg = setup.own(ImageStart), setup.own(ImageRun), setup.train_config()
     own.check_twin()
+    own.check_blocks(setup.model_config({}).block_sizes, cfg.parallel)
     model_config, data, train, held_out = read_data(setup, start, own)
     adapters.check_start(model_config, bool(start.init_from or setup.resume))
     device = recipe.begin(setup, cfg, own, model_config, cfg)

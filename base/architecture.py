@@ -104,7 +104,7 @@ class ModelConfig:
     dropout: float = setting(0.0, "dropout on the residual branches", at_least=0.0, below=1.0)
     block_sizes: str = setting(
         "",
-        "train for these block sizes, such as 1,16,256; empty: a plain denoiser",
+        "train for these block sizes, such as 1,16,256 (pictures: 1,12,144); empty: no blocks",
         metavar="SIZES",
     )
     # A twin's weights then keep their work (arXiv 2410.17891, section 3.2). The first position of a
@@ -177,6 +177,13 @@ class ModelConfig:
 
     def check_block_sizes(self) -> None:
         """Raise UserError for sizes that do not fit the length, or for a model without blocks."""
+        places = self.picture_side**2
+        if places and self.trained_sizes and self.trained_sizes[-1] > places:
+            raise UserError(
+                f"--block_sizes {self.block_sizes} for pictures of {places} tokens",
+                f"sizes of at most {places} tokens",
+                f"leave out {self.trained_sizes[-1]}",
+            )
         if self.trained_sizes and self.trained_sizes[-1] > self.max_length:
             raise UserError(
                 f"--block_sizes {self.block_sizes} with --max_length {self.max_length}",
@@ -323,12 +330,6 @@ class ModelConfig:
         if timed or self.soft_masks or self.condition_width:
             found = "pictures with time, soft masks or a condition"
             raise UserError(found, "a plain denoiser", "leave out their flags")
-        if self.trained_sizes and self.trained_sizes[-1] > places:
-            raise UserError(
-                f"--block_sizes {self.block_sizes} for pictures of {places} tokens",
-                f"sizes of at most {places} tokens",
-                f"leave out {self.trained_sizes[-1]}",
-            )
 
 
 def named_size(name: str) -> dict:

@@ -154,7 +154,10 @@ class SampleConfig:
         at_most=1.0,
     )
     block_size: int = setting(
-        0, "fill blocks of this many tokens from left to right; 0 means all at once", at_least=0
+        0,
+        "fill blocks of this many tokens from left to right; 0: all at once, or, of a network that "
+        "learnt blocks, its own choice",
+        at_least=0,
     )
     threshold: float = setting(
         0.9, "threshold: reveal what is at least this sure", above=0.0, at_most=1.0

@@ -153,6 +153,7 @@ class Questions:
             **share(right, np.ones_like(right)),
             "all_right": every / count,
             "all_right_ci95": metrics.share_interval(every, count),
+            "calls": answered.calls,
         }
 
     def other_picture(self, name: str) -> tuple[Answered, Answered]:
@@ -294,7 +295,7 @@ def open_questions(
         raise UserError(
             f"{data_dir} with {data.looks} looks before the questions",
             f"{looks} looks, as this model takes them",
-            f"draw another folder: prep_dialogue.py --looks {looks}",
+            f"draw another folder: prep_dialogue.py --out FOLDER --looks {looks}",
         )
     return Questions(opened, data, settings, seed)
 
@@ -315,7 +316,7 @@ def named_rows(result: dict) -> list[tuple[str, dict]]:
 
 def look_rows(result: dict) -> list[list[str]]:
     """A heading, and a row for each split that a model looked at before its questions."""
-    rows = [["", "looks", "right", "all right"]]
+    rows = [["", "looks", "right", "all right", "calls"]]
     for name in ("splits", "twin"):
         for split, both in result.get(name, {}).items():
             if "looks" not in both:
@@ -323,6 +324,7 @@ def look_rows(result: dict) -> list[list[str]]:
             each = both["looks"]
             cells = [percent(each, whole, interval=True) for whole in ("accuracy", "all_right")]
             title = f"twin, {split}" if name == "twin" else split
+            cells.append(f"{each['calls']:.1f}")
             rows.append([f"{title}, looks", str(each["questions"]), *cells])
     return rows
 

@@ -41,8 +41,8 @@ class Answerer:
     def of(cls, model: Denoiser, tokenizer: Tokenizer, saved: dict) -> "Answerer":
         """What `checkpoint.open_model` returned, as an answerer."""
         statistics = saved["statistics"]  # checkpoints from before there were looks have none
-        looks = statistics.get("looks", 0)
-        return cls(model, tokenizer, saved["objective"], statistics["slot"], looks)
+        count = statistics.get("looks", 0)
+        return cls(model, tokenizer, saved["objective"], statistics["slot"], count)
 
 
 @dataclass

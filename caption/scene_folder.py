@@ -49,20 +49,38 @@ def draw_all(
         return list(progress.bar(drawn, "drawing", unit="image", total=len(splits)))
 
 
+# Facts that folders from before do not have, and what they would have had.
+LATER = {"tidy": False, "looks": 0, "lists": 0}
+
+
+def with_later(facts: dict) -> dict:
+    """Facts of a folder, with those that it is too old to have."""
+    return {**LATER, **facts}
+
+
+def different(before: dict, wanted: dict) -> str:
+    """Which settings of `wanted` a folder has otherwise, in words; "" if none."""
+    names = [name for name, value in wanted.items() if before.get(name) != value]
+    return ", ".join(f"its {name} is {before.get(name)}, not {wanted[name]}" for name in names)
+
+
 def captions_are_there(out: Path, facts: dict) -> bool:
     """Whether the captions are finished. Raises UserError if they are of other scenes."""
     if (out / "meta.json").exists():
         before = data.read_meta(out)
-        known = {**facts, "tidy": facts.get("tidy")}  # a fact of tidy scenes alone
-        if {key: before.get(key) for key in known} != known:
+        wanted = with_later(facts)
+        other = different(with_later(before), wanted)
+        if other:
+            found = f"another set of images in {out} ({other})"
             expected = "a folder of its own for each set of scenes"
-            raise UserError(f"another set of images in {out}", expected, "choose another --out")
+            raise UserError(found, expected, "choose another --out, or give these flags")
         print(f"{out}: all images are there", file=sys.stderr)
         return True
     if (out / "images").exists():
         what = "the settings of a stopped run"
         before = files.read_json(out / "settings.json", what, "remove the folder")
-        if before != facts:
-            found = f"a stopped run with other settings in {out}"
+        other = different(with_later(before), with_later(facts))
+        if other:
+            found = f"a stopped run with other settings in {out} ({other})"
             raise UserError(found, "the same flags", "choose another --out or remove it")
     return False

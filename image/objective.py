@@ -1,6 +1,6 @@
 """A network of words and pictures while it trains: its loss, its score on val, rows to read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -14,6 +14,7 @@ from base.flags import setting
 from diffusion import weigh
 from image import bounds, writer
 from image.rows import Pairs, to_device
+from loop import distributed
 from net import blocks, picture_blocks, turns, twin
 
 DIRECTIONS = ("both", "to_picture", "to_words")
@@ -84,6 +85,21 @@ class ImageRun:
         # The twin reads words before it sees the picture.
         return ["picture"] if self.objective == "ar" else ways[self.directions]
 
+    def check_blocks(self, block_sizes: str, parallel: str) -> None:
+        """Raise UserError for blocks that no row would have, or that processes cannot share."""
+        flag = f"--block_sizes {block_sizes}"
+        if block_sizes and self.directions == "to_words":
+            raise UserError(
+                f"{flag} with --directions to_words",
+                "a network that paints: words are not drawn in blocks",
+                "leave out --block_sizes",
+            )
+        # Rows decide how many passes a process makes, and shards are gathered in each pass.
+        if block_sizes and distributed.world() > 1 and parallel != "ddp":
+            raise UserError(
+                f"{flag} with --parallel {parallel}", "--parallel ddp", "add --parallel ddp"
+            )
+
     def check_twin(self) -> None:
         """Raise UserError for a twin that would write the words of a picture."""
         if self.objective == "ar" and self.directions == "to_words":
@@ -111,6 +127,8 @@ def make_loss(own: ImageRun, mask_id: int, codes: int):
         weight = "bound" if own.objective == "ar" else own.weight
         value, _ = weigh(nats * factor, token_weight, free.sum(), weight)
         _, report = weigh(nats.detach(), token_weight, free.sum(), "bound")
+        if "block_size" in batch:
+            report["block_size"] = float(batch["block_size"])
         return value, report | by_segment(nats.detach(), hits, is_word)
 
     return loss_fn
@@ -211,6 +229,10 @@ def make_preview(own: ImageRun, seed: int, held_out: Pairs, statistics: dict):
             return "\n".join(f"{caption.text}   | {texts[0]}" for caption, texts in pairs)
         prompts = [captions[0] for captions in held_out.captions[:count]]
         settings = SampleConfig(**writer.PICTURES)
+        largest = picture_blocks.widest(model.config)
+        if largest:  # a call for each block at least
+            blocks_needed = picture_blocks.blocks_of(pictures.shape[1], largest)
+            settings = replace(settings, steps=max(settings.steps, blocks_needed))
         drawn = writer.paint(model, vocabulary, own.objective, prompts, settings, seed=seed)
         same = (drawn.tokens == pictures).double().mean(1)
         pairs = zip(same.tolist(), held_out.texts, strict=False)

@@ -177,6 +177,9 @@ class PairBatches:
         for part, share_of_step in distributed.deal(parts):
             rows = self.pairs.rows(numbers[part], which[part], [ways[index] for index in part])
             rows["weight"] = float(rows["free"].sum())
+            # Rows that a step in blocks reads twice (net/picture_blocks.py).
+            alone = [ways[index] in ("picture", "picture_alone") for index in part]
+            rows["copied_rows"] = sum(alone)
             result.append(rows | share_of_step)
         return result
 

@@ -134,14 +134,17 @@ def paint(
     None: everywhere. spread: reveal places that are far apart first, in place of the sampler's
     order. first: the number of the first row, so that a row draws the same in any batch.
     settings.steps: calls of the whole picture; each of the blocks of settings.block_size has its
-    part, at least one. Raises UserError for what the twin cannot do.
+    part, at least one. A picture that is drawn again in part is drawn in the largest blocks that
+    the network learnt. Raises UserError for what the twin cannot do, or too few calls.
     """
     count = model.side**2
     rngs = row_generators(seed, len(prompts), first)
     repaints = start is not None and bool((start != vocabulary.mask).any())
     if start is None:
         start = torch.full((len(prompts), count), vocabulary.mask)
-    size = picture_blocks.choose(model.config, settings.block_size, repaints)
+    size = picture_blocks.widest(model.config) if repaints else None
+    if size is None:
+        size = picture_blocks.choose(model.config, settings.block_size, settings.steps)
     if objective == "ar":
         if repaints:
             found = "a twin that is to repaint a part of a picture"
@@ -331,7 +334,7 @@ def fall(
     where a thing is. Both captions meet the same masks. A network of blocks reads the picture as a
     whole, if it learnt that, or else in its largest blocks.
     """
-    size = picture_blocks.choose(model.config, 0, repaints=True)
+    size = picture_blocks.widest(model.config)
     rng = torch.Generator().manual_seed(seed)
     free = torch.ones(draws, len(picture), dtype=torch.bool)
     counts = (len(picture) * (0.5 + 0.5 * diffusion.stratified(draws, rng))).ceil().long()

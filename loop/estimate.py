@@ -75,8 +75,10 @@ def operations(model: Any, batch: dict) -> float:
     rows, length = batch["tokens"].shape
     # A step in blocks also reads a clean copy of its rows, or reads it alone (net/blocks.py).
     size = batch.get("block_size", length)
+    whole = model.config.picture_side**2 or length
     alone = model.config.logit_shift and size == 1
-    rows *= 2 if size < length and not alone else 1
+    if size < whole and not alone:
+        rows += batch.get("copied_rows", rows)
     features = batch.get("features")  # (n, P, width): one image serves rows / n captions
     if features is None:
         return float(rows * length * training_flops(model, length))

@@ -6,9 +6,10 @@ The rows are those of net/painter.py. The words are the first block, and are giv
 follows in blocks of n tokens in reading order; n = S is a row of the picture. The bound, the masks
 and the pass with two copies are those of net/turns.py.
 
-Why: a step of a plain denoiser learns a token from a few random neighbours. In blocks it learns all
-tokens, and the picture above is always clean. With `logit_shift`, blocks of one token are the twin,
-so a start from the twin's weights loses nothing.
+Why: a step of a plain denoiser learns a token from a few random neighbours. In blocks smaller than
+the picture, all blocks above are clean. With `logit_shift`, blocks of one token are nearly the
+twin: they differ in the words, which see both sides here, and only earlier words in the twin. So a
+start from the twin's weights loses little. Without words they are the twin exactly.
 
 Shapes: B rows, L positions, D width, P places of a picture, S its side, n block size, M selected.
 """
@@ -82,24 +83,58 @@ def bind_last(
     return denoise
 
 
-def choose(config: ModelConfig, asked: int, repaints: bool = False) -> int:
-    """The block size to draw with; 0: the picture as a whole, as a plain denoiser draws.
+def widest(config: ModelConfig) -> int:
+    """The largest block size that a network learnt; 0: the picture as a whole.
 
-    asked: a size, or 0 for the network's own: the smallest, and the largest for a picture that is
-    drawn again in part, because smaller blocks do not see what stands behind them.
-    Raises UserError for a size that the network did not learn.
+    A picture that is drawn again in part is drawn so, because smaller blocks do not see what stands
+    behind them.
     """
-    trained, places = config.trained_sizes, config.picture_side**2
-    if asked and asked not in trained:
-        raise UserError(
-            f"--block_size {asked}",
-            "one of " + ", ".join(map(str, trained)) if trained else "a network in blocks",
-            "choose one, or leave out --block_size",
-        )
+    sizes = config.trained_sizes
+    return sizes[-1] if sizes and sizes[-1] < config.picture_side**2 else 0
+
+
+def choose(config: ModelConfig, asked: int, steps: int) -> int:
+    """The block size to draw a picture with; 0: as a whole, as a plain denoiser draws.
+
+    asked: a size, or 0 for the smallest size that `steps` calls are enough for.
+    Raises UserError for a size that the network did not learn, or that needs more calls.
+    """
+    check(config, asked)
+    places = config.picture_side**2
+    trained = config.trained_sizes
     if not trained:
         return 0
-    size = asked or trained[-1 if repaints else 0]
-    return size if size < places else 0
+    for size in [asked] if asked else trained:
+        if blocks_of(places, size) <= steps:
+            return size if size < places else 0
+    size = asked or trained[-1]
+    raise UserError(
+        f"{steps} calls for a picture in blocks of {size}",
+        f"at least {blocks_of(places, size)} calls, one for each block",
+        "raise --steps, or choose a larger --block_size",
+    )
+
+
+def check(config: ModelConfig, asked: int) -> None:
+    """Raise UserError for an asked block size that the network did not learn; 0 is always right."""
+    trained = config.trained_sizes
+    if asked and not trained:
+        raise UserError(
+            f"--block_size {asked} with a network that draws pictures as a whole",
+            "a network of train_image.py --block_sizes",
+            "leave out --block_size",
+        )
+    if asked and asked not in trained:
+        raise UserError(
+            f"--block_size {asked} for a network that learnt other sizes",
+            "one of " + ", ".join(map(str, trained)),
+            "choose one, or leave out --block_size",
+        )
+
+
+def blocks_of(places: int, size: int) -> int:
+    """How many blocks a picture has; the last may be shorter."""
+    return -(-places // size)
 
 
 def calls_of_blocks(steps: int, blocks: int) -> list[int]:

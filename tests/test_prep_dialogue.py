@@ -3,6 +3,7 @@
 import pytest
 
 import prep_dialogue
+from base import files
 from base.files import UserError
 from base.tokenizer import Tokenizer
 from caption import data, dialogue
@@ -36,7 +37,20 @@ def test_without_looks_and_with_lists(tmp_path):
     for record in data.read_records(folder):
         scene = scene_from_dict(record["scene"])
         assert len(record["turns"]) == dialogues.TURNS
-        assert record["captions"][1:] == [looks.listed(scene)] * 2
+        is_train = record["split"] == "train"
+        assert record["captions"][1:] == [looks.listed(scene)] * (2 if is_train else 0)
+
+
+def test_a_folder_from_before_there_were_looks(tmp_path, capsys):
+    """It is a folder of --looks 0; the default is another folder, and the line says why."""
+    folder = make_dialogues(tmp_path / "data", "--encoder", "none", "--looks", "0")
+    meta = data.read_meta(folder)
+    old = {name: value for name, value in meta.items() if name not in ("looks", "lists")}
+    files.write_sealed(folder / "meta.json", old)
+    make_dialogues(folder, "--encoder", "none", "--looks", "0")
+    assert "all images are there" in capsys.readouterr().err
+    with pytest.raises(UserError, match="its looks is 0, not 5"):
+        make_dialogues(folder, "--encoder", "none")
 
 
 def test_prep_is_done_once_and_goes_on(dialogue_folder, tmp_path, capsys):
@@ -50,7 +64,7 @@ def test_prep_is_done_once_and_goes_on(dialogue_folder, tmp_path, capsys):
     assert (folder / "images" / "val" / "000000.png").stat().st_mtime_ns == kept
     make_dialogues(folder, "--encoder", "none")
     assert "all images are there" in capsys.readouterr().err
-    with pytest.raises(UserError, match="another set of images"):
+    with pytest.raises(UserError, match=r"another set of images .* \(its noise is 2, not 1\)"):
         make_dialogues(folder, "--noise", "1")
     with pytest.raises(UserError, match="--num_val 0"):
         prep_dialogue.main(["--out", str(folder), "--num_val", "0"])

@@ -32,6 +32,7 @@ from image.data import PictureData
 from image.scores import claim_figures, seen_figures
 from image.studio import Brush, Finding, Studio
 from loop import checkpoint, hardware, progress
+from net import picture_blocks
 from worlds import changes
 from worlds.judge import holds
 from worlds.reader import parse
@@ -240,6 +241,7 @@ def main(argv=None):
     opened = {"model": studio.open_studio(path, options.data_dir, device)}
     if options.twin:
         opened["twin"] = studio.open_studio(options.twin, options.data_dir, device)
+    picture_blocks.check(opened["model"].model.config, settings.block_size)
     data, eyes = PictureData(options.data_dir), Eyes(options.reader, device)
     brush = Brush(settings, options.guidance, options.raster, options.seed)
     result: dict = {"checkpoint": str(path), "settings": flags.to_dict(settings), "splits": {}}

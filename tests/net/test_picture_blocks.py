@@ -8,7 +8,7 @@ import torch
 
 from base.errors import UserError
 from net import picture_blocks, turns, twin
-from net.picture_blocks import bind, bind_last, calls_of_blocks, choose, numbers
+from net.picture_blocks import bind, bind_last, calls_of_blocks, choose, numbers, widest
 from tests.making.painted import make_painter
 from tests.net.test_painter import TINY
 
@@ -36,7 +36,10 @@ def test_numbers_by_hand():
 
 
 def test_blocks_of_one_token_are_the_twin():
-    """The same weights run causally, without words: -log p of pictures agrees to 1e-5."""
+    """The same weights run causally, without words: -log p of pictures agrees to 1e-5.
+
+    With words they differ, because words see both sides here.
+    """
     model, causal = network(), make_painter(TINY, True, picture_side=2, max_length=9)
     causal.load_state_dict(model.state_dict())
     pictures = list(itertools.product(range(2), repeat=4))
@@ -100,17 +103,24 @@ def test_a_block_sees_what_stands_before_it(shift):
 
 
 def test_which_size():
+    """The smallest that the calls are enough for; the largest for a part; 0 is the whole."""
     config = network().config
-    assert choose(config, 0) == 1 and choose(config, 2) == 2
-    assert choose(config, 4) == choose(config, 0, repaints=True) == 0  # the picture as a whole
-    assert choose(network(sizes="2").config, 0, repaints=True) == 2
+    assert [choose(config, 0, steps) for steps in (1, 2, 3, 4, 9)] == [0, 2, 2, 1, 1]
+    assert choose(config, 2, 2) == 2 and choose(config, 4, 1) == 0
+    assert widest(config) == 0 and widest(network(sizes="1,2").config) == 2
     plain = make_painter(TINY, picture_side=2, max_length=9).config
-    assert choose(plain, 0) == 0
-    for where, expected in ((config, "one of 1, 2, 4"), (plain, "a network in blocks")):
+    assert choose(plain, 0, 1) == widest(plain) == 0
+    for where, size, steps, expected in (
+        (config, 3, 9, "expected one of 1, 2, 4"),
+        (plain, 3, 9, "draws pictures as a whole; expected a network of"),
+        (config, 1, 3, "found 3 calls .* expected at least 4 calls"),
+        (network(sizes="1").config, 0, 3, "expected at least 4 calls"),
+    ):
         with pytest.raises(UserError, match=expected):
-            choose(where, 3)
-    with pytest.raises(UserError, match="sizes of at most 4 tokens"):
-        network(sizes="5")
+            choose(where, size, steps)
+    for size in ("5", "10"):
+        with pytest.raises(UserError, match="sizes of at most 4 tokens"):
+            network(sizes=size)
 
 
 def test_calls_are_shared_by_the_blocks():
