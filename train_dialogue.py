@@ -126,7 +126,7 @@ def main(argv=None):
         f"data: {len(train):,} dialogues of {train.num_turns} turns, slots of {train.slot} tokens, "
         f"{batches.epoch_steps:,} steps per epoch"
     )
-    # Rows of one to two hundred tokens: plain products took 0.8 times as long as the fused attention.
+    # Rows of 100 to 200 tokens: plain products took 0.8 times as long as the fused attention.
     with hardware.short_attention(device):
         metrics = fit.fit(
             model,
