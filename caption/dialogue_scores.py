@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from base import flags, metrics
+from base import files, flags, metrics
 from base.config import CAPTIONS, SampleConfig
 from base.files import UserError
 from base.flags import check, setting
@@ -295,7 +295,7 @@ def open_questions(
         raise UserError(
             f"{data_dir} with {data.looks} looks before the questions",
             f"{looks} looks, as this model takes them",
-            f"draw another folder: prep_dialogue.py --out FOLDER --looks {looks}",
+            "draw it: " + files.python("prep_dialogue.py", "--out", "FOLDER", "--looks", looks),
         )
     return Questions(opened, data, settings, seed)
 
