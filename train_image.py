@@ -68,15 +68,17 @@ def read_data(setup: recipe.Setup, start: ImageStart, own: ImageRun):
     train, held_out = Pairs(data, "train"), Pairs(data, "val")
     # Few training captions may all be shorter than a caption of val.
     longest = max(train.longest, held_out.longest)
-    size = {"max_length": longest + ROOM + train.pictures.shape[1]}
+    size = {
+        "max_length": longest + ROOM + train.pictures.shape[1],
+        "vocab_size": train.vocabulary.size,
+        "output_size": train.vocabulary.output_size,
+        "picture_side": data.grid,
+        "picture_codes": data.codes,
+    }
     asked = setup.model_config(size | config.named_size(start.model_config))
     model_config = replace(
         asked,
-        vocab_size=train.vocabulary.size,
-        output_size=train.vocabulary.output_size,
         causal=own.objective == "ar",  # the twin is the same class, run causally
-        picture_side=data.grid,
-        picture_codes=data.codes,
         picture_levels=tokenisers.open_codes(data.codes_file).config.levels,
     )
     if setup.resume:
