@@ -48,7 +48,7 @@ SMALL = {
     "tools.train_encoder": {"--max_steps": 4, "--warmup_steps": 2, "--threads": 1},
     "train_dialogue": {
         **{"--max_steps": 4, "--warmup_steps": 2, "--eval_dialogues": 2, "--threads": 1},
-        **{"--d_model": 32, "--heads": 2, "--layers": 2, "--batch_size": 4},
+        **{"--d_model": 32, "--heads": 2, "--layers": 2, "--batch_size": 4, "--accumulate": 1},
     },
     "train_image": {
         **{"--max_steps": 4, "--warmup_steps": 2, "--eval_images": 4, "--threads": 1},
@@ -70,7 +70,7 @@ SMALL = {
     "generate": {"--steps": 4, "--num_samples": 1},
     "generate_conditional": {"--steps": 4, "--num_samples": 1},
     "generate_caption": {"--steps": 4, "--num_samples": 2},
-    "generate_image": {"--steps": 4, "--num_samples": 2, "--threads": 1},
+    "generate_image": {"--steps": 12, "--num_samples": 2, "--threads": 1},
     "tools.paint_scores": {
         **{"--prompts": 2, "--captions": 2, "--edits": 2, "--step_counts": 4, "--threads": 1},
     },
