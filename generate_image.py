@@ -128,6 +128,8 @@ def finish(options: Options, reader, drawn, words: str, results: list[tuple], **
         said = verdict(options, reader, words, image)
         mark = {None: "not judged", True: "true", False: "false"}[said["true"]]
         print(f"{path}: {words}   ({mark})")
+        if drawn.plans:
+            said["notes"].append(f"plan: {drawn.plans[row]}")
         for note in said["notes"]:
             print(f"    {note}")
         item = {"image": images.data_uri(image), "name": name, "text": words, **said, **more}
@@ -154,16 +156,19 @@ def change(opened: Studio, options: Options, brush: Brush, reader) -> list[dict]
     if not old:
         old = opened.describe(tokens[None], seed=options.seed)[0].text
         print(f"the network says: {old}", file=sys.stderr)
-    new = studio.read_change(old, options.change).new if options.change else old
+    changed = studio.read_change(old, options.change) if options.change else None
+    new = changed.new if changed else old
+    wanted = changed.change if changed else None
+    words = opened.wordings(tokens, old, new, wanted, options.seed)
     if options.box:
         where = studio.places_of(studio.read_box(options.box), opened.side)
     else:
         finding = Finding(options.fell, options.top_share)
-        where = opened.fallen(tokens, old, new, finding, options.seed)
+        where = opened.fallen(tokens, words, finding, options.seed)
     print(f"drawn again: {int(where.sum())} of {len(where)} tokens", file=sys.stderr)
     items = []
     for number in range(options.num_samples):
-        drawn = opened.edit(tokens, where, new, brush, number)
+        drawn = opened.edit(tokens, where, words.new, brush, number)
         painted = opened.pixels(drawn.tokens)[0]
         image = studio.paste(original, painted, where, opened.side)
         name = f"{Path(options.image).stem}_{number:03d}"
@@ -187,7 +192,10 @@ def main(argv=None):
     if options.caption:
         _, tokens = opened.open_picture(options.caption)
         (said,) = opened.describe(tokens[None], seed=options.seed)
-        print(f"{options.caption}: {said.text}   ({said.nats / (said.words - 1):.2f} nats/token)")
+        tokens = said.words - 1 + opened.vocabulary.plan  # [BOS] is given
+        print(f"{options.caption}: {said.text}   ({said.nats / tokens:.2f} nats/token)")
+        if said.plan:
+            print(f"    plan: {said.plan}")
         return
     reader = None if options.reader == "none" else tokenisers.open_reader(options.reader, device)
     brush = Brush(settings, options.guidance, options.raster, options.seed)

@@ -10,7 +10,8 @@ All levels:
     python prep_image_tokens.py --num_train 48000 --num_val 1000 --noise 1
 
 The scenes and captions are those of prep_caption_synthetic.py with the same flags. Use the --noise
-of the codes' own training. A stopped run continues.
+of the codes' own training. With --tidy --plans, painters write a plan of the picture first. A
+stopped run continues.
 """
 
 import sys
@@ -29,7 +30,9 @@ from base.tokenizer import Tokenizer
 from image import data, drawn, tokenisers
 from loop import hardware, progress
 from net.picture_codes import PictureCodes
-from worlds.collection import Scenes, sample
+from worlds import plans
+from worlds.collection import Scenes, most_objects, sample
+from worlds.scenes import scene_from_dict
 
 CHUNK = 256  # pictures between two saved states: a killed run loses at most these
 SETTINGS, DONE, ROWS = "settings.json", "unfinished.json", "unfinished.npy"
@@ -45,6 +48,7 @@ class Work:
         "picture codes; embedded: the shipped codes",
         metavar="FILE",
     )
+    plans: bool = setting(False, "painters write a plan before the picture; needs --tidy")
     device: str = setting("auto", "what computes the tokens: auto, cpu, cuda, mps")
     threads: int = setting(0, "CPU threads; 0 means torch's own choice", at_least=0)
     workers: int = setting(0, "processes that draw; 0 means a process per core", at_least=0)
@@ -58,6 +62,44 @@ def parse_args(argv):
     parser.add_settings(Scenes)
     parser.add_settings(Work)
     return parser.parse_args(argv)
+
+
+def facts_of(wanted: Scenes, work: Work, codes: Path) -> dict:
+    """What settings.json and meta.json say of a folder. Raises UserError for plans of what no plan
+    tells."""
+    facts = {**wanted.facts(), "picture_codes": tokenisers.fingerprint(codes)}
+    if work.plans:
+        if not wanted.tidy:
+            raise UserError(
+                "--plans without --tidy", "tidy scenes: a plan tells all of them", "add --tidy"
+            )
+        facts["plans"] = most_objects(wanted)  # objects that a plan has room for
+    return facts
+
+
+def make_tokenizer(records: list[dict], facts: dict) -> Tokenizer:
+    """A tokenizer of the training captions, and of plans, in which a word is a token.
+
+    Raises UserError if the vocabulary is too small for the words of plans.
+    """
+    texts: list[str] = []
+    objects = facts.get("plans", 0)
+    if objects:
+        texts += plans.every_word() * 2  # twice: a pair that stands once is not merged
+    for record in records:
+        if record["split"] == "train":
+            texts += record["captions"]
+            if objects:
+                texts.append(plans.write(scene_from_dict(record["scene"]), objects))
+    tokenizer = Tokenizer.train(texts, facts["vocab_size"])
+    for line in plans.every_word() if objects else []:
+        if len(tokenizer.encode(line)) > len(line.split()):
+            raise UserError(
+                f"--vocab_size {facts['vocab_size']}, which splits words of plans",
+                "a token for each word of a plan",
+                "raise --vocab_size",
+            )
+    return tokenizer
 
 
 def make_one(
@@ -82,7 +124,7 @@ def is_there(out: Path, facts: dict) -> bool:
         before = files.read_json(out / SETTINGS, "a stopped run's settings", "remove the folder")
     else:
         return False
-    for name in {**facts, "tidy": None}:  # a fact of tidy scenes alone
+    for name in {**facts, "tidy": None, "plans": None}:  # facts of some folders alone
         if before.get(name) != facts.get(name):
             found = f"{out} with {name} {before.get(name)}"
             do = "choose another --out or remove it"
@@ -147,17 +189,13 @@ def main(argv=None):
         torch.set_num_threads(work.threads)
     codes = tokenisers.locate(work.codes, tokenisers.CODES)
     model = tokenisers.open_codes(codes, hardware.choose_device(work.device))
-    facts = {**wanted.facts(), "picture_codes": tokenisers.fingerprint(codes)}
+    facts = facts_of(wanted, work, codes)
     out = files.claim(work.out)
     if is_there(out, facts):
         print(f"{out}: all tokens are there", file=sys.stderr)
     else:
         records, tokens = tokenise(wanted, model, out, facts, work.workers)
-        texts: list[str] = []
-        for record in records:
-            if record["split"] == "train":
-                texts += record["captions"]
-        tokenizer = Tokenizer.train(texts, wanted.vocab_size)
+        tokenizer = make_tokenizer(records, facts)
         data.write_folder(
             out,
             *(records, tokens, codes, tokenizer),

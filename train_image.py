@@ -80,6 +80,7 @@ def read_data(setup: recipe.Setup, start: ImageStart, own: ImageRun):
         asked,
         causal=own.objective == "ar",  # the twin is the same class, run causally
         picture_levels=tokenisers.open_codes(data.codes_file).config.levels,
+        plan_lines=train.vocabulary.plan_lines(),
     )
     if setup.resume:
         current, run = data.meta["fingerprint"], setup.resume["data"]["fingerprint"]
@@ -100,9 +101,10 @@ def main(argv=None):
     model = soft_masks.build(model_config).to(device)
     if start.init_from and not setup.resume:
         starts.start_from(model, start.init_from, data.tokenizer.fingerprint)
-    statistics = {"row_lengths": train.histogram()}
+    plan = train.vocabulary.plan
+    statistics = {"row_lengths": train.histogram(), "plan": plan}
     about = recipe.about("image", own.objective, model_config, data, statistics, own)
-    batches = PairBatches(train, own.shares(), cfg.batch_size, cfg.accumulate, cfg.seed)
+    batches = PairBatches(train, own.shares(plan), cfg.batch_size, cfg.accumulate, cfg.seed)
     sizes = model_config.trained_sizes
     sized = with_block_sizes(batches, cfg.seed, sizes) if sizes else batches
     distributed.say(

@@ -31,7 +31,7 @@ NOISES = ("absorbing", "uniform", "hybrid", "gaussian")
 OF_NOISE = {"uniform_share": ("hybrid", 0.2), "code_width": ("gaussian", 16)}
 
 # Settings of ModelConfig that only networks of words and pictures have (net/painter.py).
-OF_PAINTERS = ("picture_side", "picture_codes", "picture_levels")
+OF_PAINTERS = ("picture_side", "picture_codes", "picture_levels", "plan_lines")
 # Settings that a captioner's trainer has no flags for: the data and the objective decide them.
 NOT_OF_CAPTIONERS = (
     "vocab_size",
@@ -138,6 +138,13 @@ class ModelConfig:
         metavar="SIZES",
     )
 
+    plan_lines: str = setting(
+        "",
+        "ids of the words of plans that name a column of a picture, then of those that name a row; "
+        "empty: no plans (worlds/plans.py)",
+        metavar="IDS",
+    )
+
     lora_rank: int = setting(
         0,
         "train adapters of this rank, and no matrix itself (net/adapters.py); 0: no adapters",
@@ -174,6 +181,14 @@ class ModelConfig:
     def picture_level_sizes(self) -> list[int]:
         """How many levels each number of a code has; none: codes have no vectors of levels."""
         return numbers("picture_levels", self.picture_levels) if self.picture_levels else []
+
+    @property
+    def plan_line_ids(self) -> list[list[int]]:
+        """The ids of the words for columns, and of those for rows; none: rows have no plans."""
+        if not self.plan_lines:
+            return []
+        ids = numbers("plan_lines", self.plan_lines)
+        return [ids[: len(ids) // 2], ids[len(ids) // 2 :]]
 
     def check_block_sizes(self) -> None:
         """Raise UserError for sizes that do not fit the length, or for a model without blocks."""
@@ -326,6 +341,10 @@ class ModelConfig:
             found = f"{self.picture_codes} codes of levels {self.picture_levels}"
             expected = "2 to 256 levels each, whose product is the codes"
             raise UserError(found, expected, "choose other picture codes")
+        ids = [id for part in self.plan_line_ids for id in part]
+        if len(ids) % 2 or any(not self.picture_codes <= id < self.output_size for id in ids):
+            expected = "as many ids of words for columns as for rows"
+            raise UserError(f"plan_lines {self.plan_lines}", expected, "make the folder again")
         timed = self.time_conditioning != "none"
         if timed or self.soft_masks or self.condition_width:
             found = "pictures with time, soft masks or a condition"

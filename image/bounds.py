@@ -4,6 +4,10 @@ All are in nats per free token. Where words are free, the denoiser pays for thei
 told this number, and the twin is not. The twin's figures are exact likelihoods. It reads words
 before pictures, so it has no p(words | picture); it has p(words) in its place.
 
+In a folder with plans, the words of a row are its caption and its plan. There is a fourth bound,
+p(plan | caption). It and p(picture | words) add up to a bound of p(picture | caption), because a
+plan follows from its picture.
+
 The bounds of two conditionals and of the joint distribution are bounds of the same network. Their
 differences bound nothing.
 """
@@ -31,6 +35,7 @@ NAMES = {
     "both": "p(words, picture)",
     "picture_alone": "p(picture)",
     "words_alone": "p(words)",
+    "plan": "p(plan given caption)",
 }
 
 
@@ -62,7 +67,8 @@ def split_bounds(
         rng = torch.Generator().manual_seed(seed + first)
         nats.append(row_bounds(model, objective, rows, pairs.vocabulary.mask, draws, rng, size))
         if objective == "diffusion" and way in ("words", "both", "words_alone"):
-            nats[-1] = nats[-1] + length_nats(statistics["row_lengths"], rows["words"])
+            captions = rows["words"] - pairs.vocabulary.plan  # plans are all equally long
+            nats[-1] = nats[-1] + length_nats(statistics["row_lengths"], captions)
         tokens.append(rows["free"].sum(1).double())
     return {"nats": torch.cat(nats).numpy(), "tokens": torch.cat(tokens).numpy()}
 
@@ -164,13 +170,14 @@ def score(opened: tuple, options: ImageScoring, seed: int) -> dict:
 def ways_of(saved) -> list[str]:
     """What a network has bounds of, by its objective and its directions."""
     directions = saved.get("flags", {}).get("directions", "both")
+    plan = ["plan"] if saved["statistics"].get("plan") else []
     if directions == "to_picture":
-        return ["picture", "picture_alone"]
+        return ["picture", "picture_alone", *plan]
     if directions == "to_words":
         return ["words", "words_alone"]
     # The twin's words come before the picture.
     second = "words_alone" if saved["objective"] == "ar" else "words"
-    return ["picture", second, "both"]
+    return ["picture", second, "both", *plan]
 
 
 def ways_and_sizes(saved, config) -> list[tuple[str, int]]:

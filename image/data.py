@@ -7,7 +7,8 @@ Only this module knows the format.
     tokenizer.json     byte-level BPE, trained on the captions of train
     codes.safetensors  the picture codes that made the tokens; image/tokenisers.py opens them
     meta.json          format, kind "pictures", fingerprint, tokenizer, files, splits, grid, codes,
-                       settings; written last, so a folder with meta.json is whole
+                       settings; written last, so a folder with meta.json is whole. With "plans",
+                       rows hold a plan (worlds/plans.py) with room for this many objects
 
 The lines of a split follow each other, so the tokens of a split are a slice of tokens.npy.
 
@@ -77,7 +78,7 @@ def in_order(splits: dict[str, int]) -> list[str]:
 def read_meta(folder) -> dict:
     """The content of meta.json. Raises UserError if the folder holds no picture tokens."""
     meta = folders.read_meta(folder, KIND, WHAT, MAKE, MAKE)
-    counts = [*meta["splits"].values(), meta.get("grid"), meta.get("codes")]
+    counts = [*meta["splits"].values(), meta.get("grid"), meta.get("codes"), meta.get("plans", 1)]
     if not all(type(count) is int and count > 0 for count in counts):
         found = f"{folder}/meta.json with splits {meta['splits']} and grid {meta.get('grid')}"
         raise UserError(found, "the sizes of the splits, the grid and the codes", REMAKE)
@@ -89,6 +90,7 @@ class PictureData:
 
     meta: meta.json. tokenizer: of the captions. splits: {name: pictures}. grid: places on a side
     of the grid. codes: the number of codes. codes_file: the path of the picture codes.
+    plans: the objects that a row's plan has room for; 0: rows have no plans.
     fingerprint: tells this data from all other data.
     Raises UserError if a file is missing, damaged, changed, or belongs to another folder.
     """
@@ -105,6 +107,7 @@ class PictureData:
         self.splits: dict[str, int] = self.meta["splits"]
         self.grid: int = self.meta["grid"]
         self.codes: int = self.meta["codes"]
+        self.plans: int = self.meta.get("plans", 0)
         self.codes_file = self.folder / CODES
         self.every_record = self.read_records()
         self.every_token = self.open_tokens()

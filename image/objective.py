@@ -48,6 +48,13 @@ class ImageRun:
     share_absent: float = setting(
         0.1, "share of rows without the other segment, for guidance", at_least=0, below=1
     )
+    share_plan: float = setting(
+        0.3,
+        "of the rows for pictures, the share that learns to plan, given the caption; where there "
+        "are plans",
+        at_least=0,
+        below=1,
+    )
     word_weight: float = setting(
         4.0, "what a word counts in the loss, where a picture token counts 1", above=0
     )
@@ -62,28 +69,34 @@ class ImageRun:
                 "lower one of them",
             )
 
-    def shares(self) -> dict[str, float]:
-        """{way: share of the rows}, of `image.rows.WAYS`."""
+    def shares(self, plan: int = 0) -> dict[str, float]:
+        """{way: share of the rows}, of `image.rows.WAYS`. plan: tokens of a plan; 0: no plans."""
         absent = self.share_absent
-        if self.directions == "to_picture":
-            return {"picture": 1 - absent, "picture_alone": absent}
         if self.directions == "to_words":
             return {"words": 1 - absent, "words_alone": absent}
-        if self.objective == "ar":  # a causal row learns both segments in any case
+        if self.directions == "to_picture":
+            shares = {"picture": 1 - absent, "picture_alone": absent}
+        elif self.objective == "ar":  # a causal row learns both segments in any case
             return {"both": 1 - absent, "picture_alone": absent}
-        return {
-            "picture": 1 - self.share_words - self.share_both - absent,
-            "words": self.share_words,
-            "both": self.share_both,
-            "picture_alone": absent / 2,
-            "words_alone": absent / 2,
-        }
+        else:
+            shares = {
+                "picture": 1 - self.share_words - self.share_both - absent,
+                "words": self.share_words,
+                "both": self.share_both,
+                "picture_alone": absent / 2,
+                "words_alone": absent / 2,
+            }
+        if plan:
+            shares["plan"] = shares["picture"] * self.share_plan
+            shares["picture"] -= shares["plan"]
+        return shares
 
-    def ways(self) -> list[str]:
+    def ways(self, plan: int = 0) -> list[str]:
         """What the network is scored on, the first of them alone decides with one direction."""
         ways = {"to_picture": ["picture"], "to_words": ["words"], "both": ["picture", "words"]}
         # The twin reads words before it sees the picture.
-        return ["picture"] if self.objective == "ar" else ways[self.directions]
+        found = ["picture"] if self.objective == "ar" else ways[self.directions]
+        return [*found, "plan"] if plan and "picture" in found else found
 
     def check_blocks(self, block_sizes: str, parallel: str) -> None:
         """Raise UserError for blocks that no row would have, or that processes cannot share."""
@@ -182,7 +195,7 @@ def make_eval(own: ImageRun, held_out: Pairs, statistics: dict):
 
     def eval_fn(model):
         result, nats, tokens = {}, 0.0, 0.0
-        for way, size in eval_ways(own, model.config):
+        for way, size in eval_ways(own, model.config, held_out.vocabulary.plan):
             figures = bounds.split_bounds(
                 model,
                 own.objective,
@@ -202,10 +215,10 @@ def make_eval(own: ImageRun, held_out: Pairs, statistics: dict):
     return eval_fn
 
 
-def eval_ways(own: ImageRun, config) -> list[tuple[str, int]]:
+def eval_ways(own: ImageRun, config, plan: int) -> list[tuple[str, int]]:
     """What is scored on val: ways, and sizes of blocks; 0: as a whole. Pictures have all sizes."""
     result = []
-    for way in own.ways():
+    for way in own.ways(plan):
         sizes = bounds.picture_sizes(config) if way == "picture" else [0]
         result += [(way, size) for size in sizes]
     return result
@@ -214,8 +227,8 @@ def eval_ways(own: ImageRun, config) -> list[tuple[str, int]]:
 def make_preview(own: ImageRun, seed: int, held_out: Pairs, statistics: dict):
     """preview_fn for `fit`: what the network says of val's first pictures, and their captions.
 
-    The twin and a network to pictures write no words. Their preview is the share of tokens that a
-    painted picture has in common with the true picture, which grows with the plain background.
+    The twin and a network to pictures write no captions. Their preview is the share of tokens that
+    a painted picture has in common with the true picture. It grows with the plain background.
     """
 
     def preview_fn(model):

@@ -7,6 +7,10 @@ What is masked and learnt in a row, its way:
     both           words and picture together
     picture_alone  the picture; the words are absent, for guidance
     words_alone    the words; the picture is absent, for guidance
+    plan           the plan, given the caption; the picture is absent
+
+In a folder with plans, the words are a caption and, behind its [EOS], a plan (worlds/plans.py). All
+plans have as many words, and a word is a token.
 
 The layout of a row stands in net/painter.py. [BOS] is always given, [EOS] belongs to the words.
 The denoiser is told how many words there are, so it pays for this number where words are free:
@@ -25,16 +29,22 @@ from torch import Tensor
 
 from base.tokenizer import Tokenizer
 from loop import distributed
+from worlds import plans
+from worlds.scenes import scene_from_dict
 
-WAYS = ("picture", "words", "both", "picture_alone", "words_alone")
+WAYS = ("picture", "words", "both", "picture_alone", "words_alone", "plan")
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The ids of a network of words and pictures: codes of pictures first, words behind them."""
+    """The ids of a network of words and pictures: codes of pictures first, words behind them.
+
+    plan: tokens of the plan at the end of a row's words; 0: there is none.
+    """
 
     tokenizer: Tokenizer
     codes: int
+    plan: int = 0
 
     @property
     def size(self) -> int:
@@ -65,6 +75,22 @@ class Vocabulary:
         ids = self.tokenizer.encode(text).tolist()
         return [self.bos, *(self.codes + int(id) for id in ids), self.eos]
 
+    def plan_words(self, text: str) -> list[int]:
+        """The ids of a plan. Raises ValueError if it has another number of tokens than `plan`."""
+        ids = self.tokenizer.encode(text).tolist()
+        if len(ids) != self.plan:
+            raise ValueError(f"a plan of {self.plan} tokens")
+        return [self.codes + int(id) for id in ids]
+
+    def plan_lines(self) -> str:
+        """ModelConfig.plan_lines: the ids of columns and rows; empty without plans."""
+        if not self.plan:
+            return ""
+        # Behind another word, as in a plan: a word's token holds the space before it.
+        ids = self.tokenizer.encode(" ".join([plans.NOTHING, *plans.COLUMNS, *plans.ROWS])).tolist()
+        lines = ids[-len(plans.COLUMNS + plans.ROWS) :]
+        return ",".join(str(self.codes + int(id)) for id in lines)
+
     def text(self, ids: Sequence[int]) -> str:
         """The text of ids of words; special tokens are left out."""
         return self.tokenizer.decode([id - self.codes for id in ids]).strip()
@@ -75,17 +101,25 @@ def rows_of(
 ) -> dict:
     """Rows of captions and pictures (B, P) int64, each of the way that `ways` says.
 
-    captions: B lists of ids, as `Vocabulary.words` gives them. Returns tokens (B, L) int64,
-    lengths (B,), words (B,) int64, and free (B, L) bool: what is masked and counted.
+    captions: B lists of ids, as `Vocabulary.words` gives them, each with its plan, if rows have
+    plans. Returns tokens (B, L) int64, lengths (B,), words (B,) int64, and free (B, L) bool: what
+    is masked and counted.
     """
     rows, free = [], []
     for caption, picture, way in zip(captions, pictures.tolist(), ways, strict=True):
         words = caption[:1] if way == "picture_alone" else caption
-        seen = [] if way == "words_alone" else picture
+        seen = [] if way in ("words_alone", "plan") else picture
         rows.append(words + seen)
+        # Without words there is no plan; a caption is what stands before the plan.
+        plan = 0 if way == "picture_alone" else vocabulary.plan
         writes_words = way in ("words", "both", "words_alone")
         writes_picture = way in ("picture", "both", "picture_alone")
-        free.append([False] + [writes_words] * (len(words) - 1) + [writes_picture] * len(seen))
+        free.append(
+            [False]
+            + [writes_words] * (len(words) - 1 - plan)
+            + [writes_words or way == "plan"] * plan
+            + [writes_picture] * len(seen)
+        )
     lengths = torch.tensor([len(row) for row in rows])
     kept = [1 if way == "picture_alone" else len(c) for c, way in zip(captions, ways, strict=True)]
     width = int(lengths.max())
@@ -118,16 +152,23 @@ def length_nats(histogram: Sequence[int], words: Tensor) -> Tensor:
 class Pairs:
     """The captions and pictures of a split, as ids.
 
-    captions: for each picture, its captions. pictures: (N, P) int64. longest: words of the longest
-    caption. scenes: the true scene of each picture.
+    captions: for each picture, its captions, each with the plan if rows have plans. longest: words
+    of the longest row. pictures: (N, P) int64. scenes: the true scene of each picture.
     """
 
     def __init__(self, data, split: str):
-        self.vocabulary = Vocabulary(data.tokenizer, data.codes)
+        plan = plans.length(data.plans) if data.plans else 0
+        self.vocabulary = Vocabulary(data.tokenizer, data.codes, plan)
         records = data.records(split)
-        self.captions = [
-            [self.vocabulary.words(text) for text in record["captions"]] for record in records
-        ]
+        self.captions = []
+        for record in records:
+            planned = []
+            if plan:
+                text = plans.write(scene_from_dict(record["scene"]), data.plans)
+                planned = self.vocabulary.plan_words(text)
+            self.captions.append(
+                [self.vocabulary.words(text) + planned for text in record["captions"]]
+            )
         self.scenes = [record["scene"] for record in records]
         self.texts = [record["captions"] for record in records]
         self.pictures = torch.from_numpy(np.asarray(data.tokens(split)).astype(np.int64))
@@ -137,8 +178,9 @@ class Pairs:
         return len(self.captions)
 
     def histogram(self) -> list[int]:
-        """How many captions have 0, 1, 2, … words."""
-        sizes = [len(words) for captions in self.captions for words in captions]
+        """How many captions have 0, 1, 2, … words, without plans."""
+        plan = self.vocabulary.plan
+        sizes = [len(words) - plan for captions in self.captions for words in captions]
         return np.bincount(sizes).tolist()
 
     def rows(self, numbers: Sequence[int], which: Sequence[int], ways: Sequence[str]) -> dict:

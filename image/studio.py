@@ -17,15 +17,17 @@ from torch import Tensor
 from base import files, images
 from base.config import SampleConfig
 from base.files import UserError
-from image import bounds, tokenisers, writer
+from image import bounds, planner, tokenisers, writer
 from image.rows import Vocabulary
 from image.writer import Painting
 from loop import checkpoint
 from net.painter import Painter
+from net.samplers import row_generators
 from worlds import changes
-from worlds.changes import Changed
+from worlds.changes import Change, Changed
 from worlds.reader import Ungrammatical
 
+PLAN_SEED = 1_000_003  # added to a seed: the draws of plans are not those of pictures
 GRAMMAR = (
     "a change such as: the star is green | the red star is now a blue circle | there is no star"
 )
@@ -89,25 +91,44 @@ class Studio:
         small = images.resize_crop(square, self.codes.config.side)
         return square, self.tokens(small[None])[0]
 
-    def paint(
-        self, prompts: list[str], brush: Brush, *, start: Tensor | None = None, first: int = 0
-    ) -> Painting:
-        """A picture for each prompt, or the missing tokens of `start` (B, P).
+    def paint(self, prompts: list[str], brush: Brush, *, first: int = 0) -> Painting:
+        """A picture for each prompt; the network plans it first, if its rows have plans.
 
+        first: the number of the first picture. A picture's draws are those of its number.
         Raises UserError for a network that paints nothing.
         """
+        self.check_paints()
+        words = [self.ids(prompt) for prompt in prompts]
+        if self.vocabulary.plan:
+            # Other draws than the picture's, or the first places would follow the first words.
+            rngs = row_generators(brush.seed + PLAN_SEED, len(words), first)
+            words = planner.write(
+                *(self.model, self.vocabulary, self.objective, words, brush.settings, rngs)
+            )
+        return self.draw(words, brush, first=first)
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of a text. Raises UserError if it is empty or too long for the network."""
+        return writer.check_prompt(self.model, self.vocabulary, text)
+
+    def check_paints(self) -> None:
+        """Raise UserError for a network that paints nothing."""
         if not self.paints:
             raise UserError(
                 "a picture from a network that only writes words",
                 "a network of both directions, or --directions to_picture",
                 "name another --checkpoint",
             )
-        ids = [writer.check_prompt(self.model, self.vocabulary, prompt) for prompt in prompts]
-        return writer.paint(
+
+    def draw(
+        self, words: list[list[int]], brush: Brush, *, start: Tensor | None = None, first: int = 0
+    ) -> Painting:
+        """A picture for the ids of each row's words, or the missing tokens of `start` (B, P)."""
+        painting = writer.paint(
             self.model,
             self.vocabulary,
             self.objective,
-            ids,
+            words,
             brush.settings,
             start=start,
             guidance=brush.guidance,
@@ -115,6 +136,9 @@ class Studio:
             seed=brush.seed,
             first=first,
         )
+        if self.vocabulary.plan:
+            painting.plans = [planner.text_of(self.vocabulary, row) for row in words]
+        return painting
 
     def describe(
         self, tokens: Tensor, lengths: int = 8, seed: int = 0, first: int = 0
@@ -140,18 +164,58 @@ class Studio:
             first=first,
         )
 
-    def fallen(self, tokens: Tensor, old: str, new: str, finding: "Finding", seed: int) -> Tensor:
+    def wordings(
+        self, tokens: Tensor, old: str, new: str, change: Change | None, seed: int
+    ) -> "Wordings":
+        """The words of a picture (P,) before and after a change.
+
+        With plans, the network reads the old plan in the picture. The change is made in this plan.
+        Where it does not fit the plan, the network plans the new caption anew.
+        """
+        before, after = self.ids(old), self.ids(new)
+        if not self.vocabulary.plan:
+            return Wordings(before, after)
+        rngs = row_generators(seed + PLAN_SEED, 1)
+        surest = SampleConfig(temperature=0.0)
+        (before,) = planner.fill(self.model, self.vocabulary, [before], tokens[None], surest, rngs)
+        changed = planner.changed_plan(self.vocabulary, before, change) if change else None
+        if changed is None and change is None:
+            changed = before[len(before) - self.vocabulary.plan :]
+        if changed is not None:
+            return Wordings(before, after + changed)
+        (after,) = planner.write(
+            *(self.model, self.vocabulary, self.objective, [after], surest, rngs)
+        )
+        return Wordings(before, after)
+
+    def fallen(self, tokens: Tensor, words: "Wordings", finding: "Finding", seed: int) -> Tensor:
         """The places (P,) bool whose tokens fit the new words less than the old words."""
-        words = [writer.check_prompt(self.model, self.vocabulary, text) for text in (old, new)]
         score = writer.fall(
-            self.model, self.vocabulary, tokens, *words, draws=finding.draws, seed=seed
+            self.model,
+            self.vocabulary,
+            tokens,
+            words.old,
+            words.new,
+            draws=finding.draws,
+            seed=seed,
         )
         return writer.affected(score, self.side, finding.threshold, finding.top_share, finding.grow)
 
-    def edit(self, tokens: Tensor, where: Tensor, words: str, brush: Brush, first: int) -> Painting:
+    def edit(
+        self, tokens: Tensor, where: Tensor, words: list[int], brush: Brush, first: int
+    ) -> Painting:
         """Draw the places `where` (P,) bool of a picture (P,) again. Other tokens stay."""
+        self.check_paints()
         start = torch.where(where, self.vocabulary.mask, tokens)
-        return self.paint([words], brush, start=start[None], first=first)
+        return self.draw([words], brush, start=start[None], first=first)
+
+
+@dataclass
+class Wordings:
+    """The ids of the words of a picture before and after a change."""
+
+    old: list[int]
+    new: list[int]
 
 
 @dataclass
@@ -174,7 +238,8 @@ def open_studio(path, data_dir: str, device) -> Studio:
     model.fold()
     data = bounds.open_data(data_dir, saved)
     codes = tokenisers.open_codes(data.codes_file, device)
-    return Studio(model, Vocabulary(tokenizer, model.codes), dict(saved), codes)
+    plan = saved["statistics"].get("plan", 0)
+    return Studio(model, Vocabulary(tokenizer, model.codes, plan), dict(saved), codes)
 
 
 # ---- Changes and places

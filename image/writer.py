@@ -7,7 +7,7 @@ the likeliest is kept.
 Shapes: B rows, L positions, P picture tokens, S side of the grid, n words with [BOS] and [EOS].
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -31,28 +31,32 @@ SHORTEST = 3  # words: [BOS], a word, [EOS]
 class Painting:
     """Painted pictures. tokens: (B, P) int64. step: (B, P), the call that wrote each token, 0 if it
     was given. probability: (B, P), of the token when it was drawn. calls: (B,) calls of the
-    network.
+    network for tokens of pictures. plans: the plan of each picture, if the rows have plans.
     """
 
     tokens: Tensor
     step: Tensor
     probability: Tensor
     calls: Tensor
+    plans: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Said:
-    """A caption of a picture. nats: its bound given the picture, and the cost of its length."""
+    """A caption of a picture. nats: its bound given the picture, and the cost of its length. plan:
+    what was read in the picture before, if the rows have plans.
+    """
 
     text: str
     nats: float
     words: int
+    plan: str = ""
 
 
 def check_prompt(model, vocabulary: Vocabulary, text: str) -> list[int]:
     """The ids of a prompt. Raises UserError if it is empty or too long for the network."""
     words = vocabulary.words(text)
-    room = model.config.max_length - model.side**2
+    room = model.config.max_length - model.side**2 - vocabulary.plan
     if not SHORTEST <= len(words) <= room:
         raise UserError(
             f"a prompt of {len(words) - 2} tokens ({text[:40]!r})",
@@ -293,6 +297,7 @@ def describe(
     chosen: list[Said | None] = [None] * len(pictures)
     for number, size in enumerate(likely_lengths(histogram, lengths)):
         blank = [vocabulary.bos, *[vocabulary.mask] * (size - 2), vocabulary.eos]
+        blank += [vocabulary.mask] * vocabulary.plan
         rows = rows_of(vocabulary, [blank] * len(pictures), pictures, ["words"] * len(pictures))
         tokens, _, words, free = to_device(rows, model.device)
         denoise: diffusion.Denoise = model.bind_rows(None, words)
@@ -304,12 +309,13 @@ def describe(
         nats = diffusion.bounds_of_one_length(
             denoise, drawn.tokens, free[:1], vocabulary.mask, draws, seed
         )
-        nats = nats + length_nats(histogram, words)
+        nats = nats + length_nats(histogram, words - vocabulary.plan)
         for row, value in enumerate(nats.tolist()):
             best = chosen[row]
             if best is None or value < best.nats:
-                text = vocabulary.text(drawn.tokens[row, :size].tolist())
-                chosen[row] = Said(text, value, size)
+                said = drawn.tokens[row].tolist()
+                plan = vocabulary.text(said[size : size + vocabulary.plan])
+                chosen[row] = Said(vocabulary.text(said[:size]), value, size, plan)
     return [said for said in chosen if said is not None]
 
 

@@ -16,6 +16,10 @@ picture's place is added to its token: a learned vector of its row, and one of i
 start larger than the tokens' embeddings: without a strong place code captions learn no relations
 (docs/log/captions.md). Each segment has a vector too.
 
+Where the words end with a plan (worlds/plans.py), the words of an object stand at its place: the
+vectors of its row and its column are added to them too. A plan says column and row first, so the
+twin knows the place of a word when it reads it.
+
 A code has its own vector, and a vector of its levels: near codes look alike in a picture, and a
 code that is rare in training learns from its neighbours (`LevelVectors`).
 
@@ -39,6 +43,7 @@ from model import WEIGHT_STD, Cache, Denoiser, KeysValues
 PLACE_STD = 4 * WEIGHT_STD  # of a row's or a column's vector at the start
 LEVELS_STD = 3 * WEIGHT_STD  # of a vector of levels at the start: more than a code's own vector
 LEVELS_HIDDEN = 256
+PLACED = 5  # words of an object in a plan that stand at its place: row, size, fill, colour, shape
 
 
 def levels_of(sizes: list[int]) -> Tensor:
@@ -72,8 +77,19 @@ class LevelVectors(nn.Module):
         return self.down(F.silu(self.up(self.levels)))
 
 
+def line_table(config: ModelConfig) -> Tensor:
+    """The column that each id names, and the row; -1 if it names none: (2, V) int64."""
+    table = torch.full((2, config.vocab_size), -1)
+    for which, ids in enumerate(config.plan_line_ids):
+        # The outermost line has no place behind it. Nothing stands there.
+        table[which, ids] = torch.arange(len(ids)).clamp(max=config.picture_side - 1)
+    return table
+
+
 class Painter(Denoiser):
     """Rows of words and a picture -> logits over the ids of each place's own segment."""
+
+    lines: Tensor | None
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
@@ -83,6 +99,8 @@ class Painter(Denoiser):
         self.row = nn.Embedding(self.side, config.d_model)
         self.column = nn.Embedding(self.side, config.d_model)
         self.segment = nn.Embedding(2, config.d_model)
+        lines = line_table(config) if config.plan_lines else None
+        self.register_buffer("lines", lines, persistent=False)
         for code in (self.row, self.column):
             nn.init.normal_(code.weight, std=PLACE_STD)
         nn.init.normal_(self.segment.weight, std=WEIGHT_STD)
@@ -118,7 +136,26 @@ class Painter(Denoiser):
         inside = place.clamp(0, self.side**2 - 1)
         where = self.row(inside // self.side) + self.column(inside % self.side)
         x = F.embedding(tokens, vectors) + self.segment(is_picture.long())
-        return x + where * is_picture[..., None]
+        x = x + where * is_picture[..., None]
+        return x if self.lines is None else x + self.stand(tokens, is_picture)
+
+    def stand(self, tokens: Tensor, is_picture: Tensor) -> Tensor:
+        """What tells the words of a plan where their objects are: (B, L, D).
+
+        tokens: (B, L). An object is named in six words: column, row, and four more. Its place is
+        known at the second word, and holds for it and the four words behind it.
+        """
+        assert self.lines is not None
+        column, row = self.lines[:, tokens]  # (B, L) each
+        known = torch.zeros_like(is_picture)
+        known[:, 1:] = (column[:, :-1] >= 0) & (row[:, 1:] >= 0)
+        before = F.pad(column[:, :-1], (1, 0))  # a place's column is named a word before its row
+        place = self.column(before.clamp(min=0)) + self.row(row.clamp(min=0))
+        place = place * known[..., None]
+        total = place
+        for shift in range(1, PLACED):
+            total = total + F.pad(place, (0, 0, shift, 0))[:, : place.shape[1]]
+        return total * ~is_picture[..., None]
 
     def forward(
         self,
@@ -141,6 +178,8 @@ class Painter(Denoiser):
         if words is None:
             words = torch.full((len(tokens),), self.config.max_length, device=tokens.device)
         words = words.repeat_interleave(len(tokens) // len(words), 0)
+        if self.lines is not None and cache and cache.position and (cache.position < words).any():
+            raise ValueError("words with a plan are read at one time: a place needs two of them")
         place = self.places(tokens.shape[1], words, cache.position if cache else 0)
         vectors = self.vectors()
         if inputs is None:

@@ -13,8 +13,8 @@ For real, all prompts of three splits, next to the twin:
 
 The reader is not perfect. So its figures on true pictures, and on true pictures that went through
 the tokens, stand above the figures of painted pictures: they are the ceiling. Captions of true
-pictures need no reader: they are judged on the scene itself. A network of one direction is scored
-on this direction alone.
+pictures need no reader: they are judged on the scene itself. So are plans, on the scene that they
+tell. A network of one direction is scored on this direction alone.
 """
 
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ from image.scores import claim_figures, seen_figures
 from image.studio import Brush, Finding, Studio
 from loop import checkpoint, hardware, progress
 from net import picture_blocks
-from worlds import changes
+from worlds import changes, plans
 from worlds.judge import holds
 from worlds.reader import parse
 from worlds.scenes import Scene, scene_from_dict
@@ -104,13 +104,19 @@ def figures(captions: list[str], seen: list[Scene], true: list[Scene]) -> dict:
     return claim_figures(captions, seen) | {"seen": seen_figures(seen, true)}
 
 
-def paint_all(opened: Studio, prompts: list[str], brush: Brush, size: int, name: str) -> np.ndarray:
-    """A picture for each prompt: (N, X, X, 3) uint8."""
-    painted = []
+def paint_all(
+    opened: Studio, prompts: list[str], brush: Brush, size: int, name: str
+) -> tuple[np.ndarray, list[Scene]]:
+    """A picture for each prompt, (N, X, X, 3) uint8, and the scene of each plan.
+
+    Without plans the scenes are none. What is no plan is an empty scene.
+    """
+    painted, planned = [], []
     for first in progress.bar(range(0, len(prompts), size), name, unit="batch", leave=False):
         drawing = opened.paint(prompts[first : first + size], brush, first=first)
         painted.append(opened.pixels(drawing.tokens))
-    return np.concatenate(painted)
+        planned += [plans.read(text) or Scene() for text in drawing.plans]
+    return np.concatenate(painted), planned
 
 
 def describe_all(opened: Studio, tokens: torch.Tensor, options: Options, name: str) -> list[str]:
@@ -142,17 +148,37 @@ def score_split(
             some = tokens[: options.captions]
             said = describe_all(network, some, options, f"{split}: {name}, captions")
             result[f"{name}, captions"] = claim_figures(said, true[: len(some)])
-        if not network.paints:
-            continue
-        steps, size = flags.numbers("step_counts", options.step_counts), brush.settings.block_size
-        if network.objective == "ar":  # one token per call
-            steps, size = [network.side**2], 0
-        for calls in steps:
-            settings = replace(brush.settings, steps=calls, block_size=size)
-            own = replace(brush, settings=settings)
-            label = f"{name}, {calls} calls"
-            painted = paint_all(network, prompts, own, options.batch_size, f"{split}: {label}")
-            result[label] = figures(prompts, eyes.read(painted), true)
+        if network.paints:
+            where = f"{split}: {name}"
+            scored = score_pictures(network, prompts, true, eyes, options, brush, where)
+            result |= {f"{name}, {label}": row for label, row in scored.items()}
+    return result
+
+
+def score_pictures(
+    network: Studio,
+    prompts: list[str],
+    true: list[Scene],
+    eyes: Eyes,
+    options: Options,
+    brush: Brush,
+    where: str,
+) -> dict[str, dict]:
+    """{label: figures} of the pictures of a network, at each number of calls, and of its plans."""
+    steps, size = flags.numbers("step_counts", options.step_counts), brush.settings.block_size
+    if network.objective == "ar":  # one token per call
+        steps, size = [network.side**2], 0
+    result = {}
+    for calls in steps:
+        own = replace(brush, settings=replace(brush.settings, steps=calls, block_size=size))
+        label = f"{calls} calls"
+        painted, planned = paint_all(network, prompts, own, options.batch_size, f"{where}, {label}")
+        if planned:  # the same plans at all numbers of calls
+            result["plans"] = claim_figures(prompts, planned)
+        seen = eyes.read(painted)
+        result[label] = figures(prompts, seen, true)
+        if planned:  # whether the pictures show what was planned
+            result[f"{label}, of its plan"] = {"seen": seen_figures(seen, planned)}
     return result
 
 
@@ -175,8 +201,9 @@ def score_edits(opened: Studio, data: PictureData, eyes: Eyes, options: Options,
             continue
         changed = changes.change_caption(caption, changes.read(texts[0]))
         row = torch.from_numpy(np.asarray(tokens[number]).astype(np.int64))
-        where = opened.fallen(row, caption, changed.new, Finding(), options.seed)
-        drawing = opened.edit(row, where, changed.new, brush, number)
+        words = opened.wordings(row, caption, changed.new, changed.change, options.seed)
+        where = opened.fallen(row, words, Finding(), options.seed)
+        drawing = opened.edit(row, where, words.new, brush, number)
         scene = scene_from_dict(records[number]["scene"])
         original = drawn.picture(scene, opened.codes.config.side)
         painted = opened.pixels(drawing.tokens)[0]
@@ -214,8 +241,8 @@ def lines(result: dict) -> list[str]:
         for name, row in sources.items():
             cells = []
             for column in COLUMNS:
-                is_true = name.startswith("true")
-                values = row["seen"] if is_true and column not in row else row
+                of_scenes = name.startswith("true") or "claims" not in row
+                values = row["seen"] if of_scenes and column not in row else row
                 shown = column in values
                 cells.append(metrics.interval(values, column, scale=100, digits=1) if shown else "")
             table.append([split, name, *cells])

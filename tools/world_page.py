@@ -252,8 +252,9 @@ def edit(paints: Paints, record: dict, row: torch.Tensor, change: str, number: i
     """A picture before and after a change, with a mark for each claim of the new caption."""
     opened, old = paints.opened, record["captions"][0]
     changed = changes.change_caption(old, changes.read(change))
-    where = opened.fallen(row, old, changed.new, Finding(), paints.brush.seed)
-    painted = opened.edit(row, where, changed.new, paints.brush, number)
+    words = opened.wordings(row, old, changed.new, changed.change, paints.brush.seed)
+    where = opened.fallen(row, words, Finding(), paints.brush.seed)
+    painted = opened.edit(row, where, words.new, paints.brush, number)
     before = Image.fromarray(true_picture(record, opened.codes.config.side))
     after = studio.paste(before, opened.pixels(painted.tokens)[0], where, opened.side)
     (scene,) = paints.eyes.read([np.asarray(after)])

@@ -36,13 +36,14 @@ class Change:
 @dataclass(frozen=True)
 class Changed:
     """A caption after a change. old, new: the captions. changed: the claims that the change is
-    about. kept: all other claims of the new caption.
+    about. kept: all other claims of the new caption. change: what was changed.
     """
 
     old: str
     new: str
     changed: list[Claim]
     kept: list[Claim]
+    change: Change
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def change_caption(caption: str, change: Change) -> Changed:
     marker = Marker(caption)
     mentions = marker.mentions()
     if change.to is None:
-        return without(caption, mentions, change.noun)
+        return without(caption, mentions, change)
     fitting = [mention for mention in mentions if names(change.noun, mention.noun)]
     mention = only(fitting, change.noun, "caption")
     if mention.number > 1:
@@ -156,7 +157,7 @@ def change_caption(caption: str, change: Change) -> Changed:
     # Where "one red star and nothing else" is changed, the claim counts.
     about = [claim for claim in claims if claim.kind in ("some", "count") and claim.noun == new]
     kept = [claim for claim in claims if claim not in about]
-    return Changed(caption, text, about, kept)
+    return Changed(caption, text, about, kept, change)
 
 
 def refuse_counts(caption: str, old: Noun, new: Noun) -> None:
@@ -174,8 +175,9 @@ def could_be(noun: Noun, other: Noun) -> bool:
     return all(second.get(name, value) == value for name, value in first.items())
 
 
-def without(caption: str, mentions: list[Mention], noun: Noun) -> Changed:
-    """The caption without all things that fit the noun. What is left is listed with its places."""
+def without(caption: str, mentions: list[Mention], change: Change) -> Changed:
+    """The caption without all things that the change names. The rest is listed with its places."""
+    noun = change.noun
     gone = [mention for mention in mentions if names(noun, mention.noun)]
     rest = [mention for mention in mentions if not names(noun, mention.noun)]
     if not gone:
@@ -194,7 +196,7 @@ def without(caption: str, mentions: list[Mention], noun: Noun) -> Changed:
         item = f"{before} {phrase}" if before else article(phrase)
         items.append(item + place_of(mention.noun, claims))
     text = items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
-    return Changed(caption, text, [Claim("none", noun)], parse(text))
+    return Changed(caption, text, [Claim("none", noun)], parse(text), change)
 
 
 def place_of(noun: Noun, claims: list[Claim]) -> str:

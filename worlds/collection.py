@@ -72,6 +72,12 @@ class Scenes:
         return sizes
 
 
+def most_objects(wanted: Scenes) -> int:
+    """The most objects of a scene, of all splits."""
+    highest = max(wanted.numbers)
+    return 5 if highest == 3 else highest  # with level 3 goes the split `long`
+
+
 def sample(split: str, number: int, wanted: Scenes) -> tuple[scenes.Scene, list[str]]:
     """Scene `number` of a split and its captions: a pure function of the arguments."""
     # Images 2k and 2k + 1 of swap share a scene; the second shows it with the objects swapped.

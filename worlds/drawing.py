@@ -37,6 +37,7 @@ HSV = {
 }
 
 TIDY_GREYS = (0.48, 0.58, 0.68)  # values of the backgrounds of tidy scenes
+GROUNDS = ("dark", "middle", "bright")  # their names
 
 
 # --- shapes ------------------------------------------------------------------------------------
@@ -166,6 +167,12 @@ def grey(rng: np.random.Generator, tidy: bool = False) -> np.ndarray:
     if tidy:
         return rgb(0.0, 0.0, pick(rng, TIDY_GREYS))
     return rgb(rng.uniform(0, 360), rng.uniform(0, 0.18), rng.uniform(0.42, 0.74))
+
+
+def ground(scene: Scene) -> str:
+    """The background of a tidy scene: one of GROUNDS."""
+    # The first draw of `draw_frames` is the background's.
+    return pick(np.random.default_rng(scene.seed), GROUNDS)
 
 
 def smooth(rng: np.random.Generator, cells: int, side: int) -> np.ndarray:

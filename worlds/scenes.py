@@ -11,7 +11,8 @@ Positions and radii are shares of the image's side; x grows to the right, y grow
 
 A tidy scene leaves out what no caption says: its objects stand upright on a grid, each size has one
 radius, each colour one shade, and there are few backgrounds. If the grid divides the image's side,
-the same object then has the same pixels at every place.
+the same object then has the same pixels at every place. Two or three objects stand apart, so that
+few tokens of a picture see two of them.
 """
 
 import dataclasses
@@ -39,6 +40,7 @@ RADIUS = {  # of the circumscribed circle. The gaps keep the three sizes apart
     "large": (0.195, 0.225),
 }
 TIDY_PLACES = 12  # of a tidy scene, per side: a place per token of a picture (net/picture_codes.py)
+TIDY_GAP = 2 / TIDY_PLACES  # at least, between two objects of a tidy scene of two or three
 INRADIUS = {  # of the shapes that can hold another, as a share of their radius
     "circle": 1.0,
     "square": 0.70,
@@ -190,8 +192,11 @@ def find_place(rng: np.random.Generator, thing: Object, others: list[Object]) ->
     return False
 
 
-def are_apart(first: Object, second: Object) -> bool:
+def are_apart(first: Object, second: Object, gap: float = 0.0) -> bool:
+    """Whether two objects hardly overlap, and their circumscribed circles are `gap` apart."""
     distance = math.hypot(first.x - second.x, first.y - second.y)
+    if gap:
+        return distance >= first.radius + second.radius + gap
     return distance > CLOSEST * (first.radius + second.radius)
 
 
@@ -276,8 +281,11 @@ def sample_many(
     return objects if held == (counts == "held") else None
 
 
-def are_clear(objects: list[Object]) -> bool:
-    """Whether all objects are in sight: inside of the image, and apart or one inside the other."""
+def are_clear(objects: list[Object], gap: float = 0.0) -> bool:
+    """Whether all objects are in sight: inside of the image, and apart or one inside the other.
+
+    gap: at least, between the circumscribed circles of two objects, of which none is inside.
+    """
     for number, thing in enumerate(objects):
         margin = thing.radius + 0.01
         if not (margin <= thing.x <= 1 - margin and margin <= thing.y <= 1 - margin):
@@ -285,7 +293,7 @@ def are_clear(objects: list[Object]) -> bool:
         for other in objects[:number]:
             holds = INRADIUS.get(other.shape, 0.0) * other.radius >= thing.radius * 1.05
             within = relation(thing, other) == "inside" and holds
-            if not (within or are_apart(thing, other)):
+            if not (within or are_apart(thing, other, gap)):
                 return False
     return True
 
@@ -293,8 +301,9 @@ def are_clear(objects: list[Object]) -> bool:
 def tidied(objects: list[Object]) -> list[Object] | None:
     """The objects upright on a grid, each size with its mean radius.
 
-    None if an object is no longer in sight, or if the relation of two objects is another: the held
-    relations must stay held. An object inside another goes to its centre.
+    None if an object is no longer in sight or too close to another, or if the relation of two
+    objects is another: the held relations must stay held. An object inside another goes to its
+    centre.
     """
     tidy: list[Object] = []
     for thing in objects:
@@ -303,7 +312,8 @@ def tidied(objects: list[Object]) -> list[Object] | None:
             x, y = tidy[0].x, tidy[0].y
         radius = float(np.mean(RADIUS[thing.size]))
         tidy.append(dataclasses.replace(thing, x=x, y=y, radius=radius, angle=0.0))
-    if not are_clear(tidy):
+    # More objects would seldom find room.
+    if not are_clear(tidy, TIDY_GAP if len(tidy) <= 3 else 0.0):
         return None
     if len(tidy) == 2 and relation(tidy[1], tidy[0]) != relation(objects[1], objects[0]):
         return None

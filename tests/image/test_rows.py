@@ -8,6 +8,8 @@ import torch
 
 from image.rows import WAYS, PairBatches, Pairs, length_nats, rows_of
 from tests.making.painted import CODES, make_pictures
+from worlds import plans
+from worlds.scenes import scene_from_dict
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +19,8 @@ def pairs(tmp_path_factory):
 
 def test_a_row_of_each_way(pairs):
     vocabulary, caption = pairs.vocabulary, pairs.captions[0][0]
-    rows = rows_of(vocabulary, [caption] * 5, pairs.pictures[:1].expand(5, -1), WAYS)
+    ways = WAYS[:5]
+    rows = rows_of(vocabulary, [caption] * 5, pairs.pictures[:1].expand(5, -1), ways)
     n, picture = len(caption), pairs.pictures[0].tolist()
     assert rows["lengths"].tolist() == [n + 9, n + 9, n + 9, 10, n]
     assert rows["words"].tolist() == [n, n, n, 1, n]
@@ -28,7 +31,7 @@ def test_a_row_of_each_way(pairs):
         "picture_alone": 9,
         "words_alone": n - 1,
     }
-    for number, way in enumerate(WAYS):
+    for number, way in enumerate(ways):
         tokens, free = rows["tokens"][number], rows["free"][number]
         words = [vocabulary.bos] if way == "picture_alone" else caption
         expected = words + ([] if way == "words_alone" else picture)
@@ -37,6 +40,26 @@ def test_a_row_of_each_way(pairs):
         assert free.sum() == counted[way] and not free[0]
     assert min(caption) >= CODES and vocabulary.text(caption) == pairs.texts[0][0]
     assert vocabulary.mask == vocabulary.size - 1 and vocabulary.output_size == vocabulary.pad
+
+
+def test_a_row_with_a_plan(tmp_path):
+    """Caption, plan and picture follow each other; the caption is not counted with the plan."""
+    pairs = Pairs(make_pictures(tmp_path / "planned", planned=2), "train")
+    vocabulary, words = pairs.vocabulary, pairs.captions[1][0]
+    n = len(words)
+    assert vocabulary.plan == 13 and vocabulary.text(words[: n - 13]) == pairs.texts[1][0]
+    assert words[n - 14] == vocabulary.eos
+    scene = scene_from_dict(pairs.scenes[1])
+    assert vocabulary.text(words[n - 13 :]) == plans.write(scene, 2)
+    rows = rows_of(vocabulary, [words] * 6, pairs.pictures[:1].expand(6, -1), WAYS)
+    assert rows["words"].tolist() == [n, n, n, 1, n, n]
+    assert rows["free"].sum(1).tolist() == [9, n - 1, n + 8, 9, n - 1, 13]
+    assert rows["lengths"].tolist() == [n + 9, n + 9, n + 9, 10, n, n]
+    assert rows["free"][5].nonzero().flatten().tolist() == list(range(n - 13, n))
+    sizes = [len(words) - 13 for captions in pairs.captions for words in captions]
+    assert pairs.histogram() == [sizes.count(size) for size in range(max(sizes) + 1)]
+    with pytest.raises(ValueError, match="13"):
+        vocabulary.plan_words("dark xa")
 
 
 def test_steps_are_a_function_of_seed_and_step(pairs):

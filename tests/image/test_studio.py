@@ -22,9 +22,10 @@ def opened(painted):
 def test_untouched_tokens_and_pixels_are_identical(opened):
     original = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 48, 3), np.uint8))
     tokens = opened.tokens(np.asarray(original.resize((24, 24)))[None])[0]
-    where = opened.fallen(tokens, OLD, NEW, Finding(top_share=0.2, grow=0), seed=0)
+    words = opened.wordings(tokens, OLD, NEW, None, seed=0)
+    where = opened.fallen(tokens, words, Finding(top_share=0.2, grow=0), seed=0)
     assert 0 < where.sum() < 9
-    drawing = opened.edit(tokens, where, NEW, BRUSH, first=0)
+    drawing = opened.edit(tokens, where, words.new, BRUSH, first=0)
     assert torch.equal(drawing.tokens[0][~where], tokens[~where])
     assert torch.equal(drawing.step[0] > 0, where)
     after = studio.paste(original, opened.pixels(drawing.tokens)[0], where, 3)

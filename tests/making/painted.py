@@ -12,6 +12,7 @@ from image.tokenisers import save_codes, save_reader
 from net.painter import Painter
 from net.picture_codes import PictureCodes, PictureCodesConfig
 from net.picture_reader import PictureReader, ReaderConfig
+from worlds import plans
 from worlds.language import several
 from worlds.scenes import sample_scene
 
@@ -34,21 +35,30 @@ def make_reader(path, side: int = SIDE) -> None:
     save_reader(path, PictureReader(ReaderConfig(side=8 * side, width=16, blocks=1)), "a test")
 
 
-def make_pictures(folder, count: int = 12, side: int = SIDE, codes: int = CODES) -> PictureData:
-    """A folder of picture tokens: captioned scenes with random tokens, and untrained codes."""
+def make_pictures(
+    folder, count: int = 12, side: int = SIDE, codes: int = CODES, planned: int = 0
+) -> PictureData:
+    """A folder of picture tokens: captioned scenes with random tokens, and untrained codes.
+
+    planned: the objects that plans have room for; 0: no plans.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     records = []
     for split, size in {"train": count, "val": 4}.items():
         for number in range(size):
-            scene = sample_scene(rng, 1 + number % 3)
+            scene = sample_scene(rng, 1 + number % (planned or 3), tidy=bool(planned))
             captions = several(scene, rng, 2)
             records.append({"split": split, "captions": captions, "scene": scene.to_dict()})
     texts = [text for record in records for text in record["captions"]]
     tokens = rng.integers(0, codes, (len(records), side * side))
     make_codes(folder / "made", side)
-    tokenizer = Tokenizer.train(texts, 300)
-    write_folder(folder, records, tokens, folder / "made", tokenizer, codes=codes, settings={})
+    settings = {"plans": planned} if planned else {}
+    texts += plans.every_word() * 2 if planned else []
+    tokenizer = Tokenizer.train(texts, 600 if planned else 300)
+    write_folder(
+        folder, records, tokens, folder / "made", tokenizer, codes=codes, settings=settings
+    )
     return PictureData(folder)
 
 
