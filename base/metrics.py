@@ -12,13 +12,15 @@ def ratio_interval(
     """95% bootstrap interval of sum(numerator)/sum(denominator) over documents, (N,) float64 each.
 
     Documents, not tokens, are resampled: tokens of one story are not independent (Efron 1979).
+    A draw of documents that count nothing has the ratio 0.
     """
     rng = np.random.default_rng(seed)
     ratios = []
     for _ in range(resamples):
         pick = rng.integers(0, len(numerator), len(numerator))
         # A mean of ratios would give short documents the weight of long documents.
-        ratios.append(numerator[pick].sum() / denominator[pick].sum())
+        total = denominator[pick].sum()
+        ratios.append(numerator[pick].sum() / total if total else 0.0)
     low, high = np.percentile(ratios, [2.5, 97.5])
     return float(low), float(high)
 

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import evaluate
 import generate_image
 from base.files import UserError
+from tests.making.painted import make_pictures, make_reader, train
+from tools import paint_scores
 
 
 def run(painted, out, *flags: str):
@@ -70,3 +73,34 @@ def test_refusals(painted, tmp_path, flags, problem):
     with pytest.raises(UserError, match=problem):
         run(painted, tmp_path / "out", *flags)
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+
+
+def test_with_plans_from_training_to_scores(tmp_path, capsys):
+    """A twin, a painter of blocks from it, a picture, a caption, a change, bounds and scores."""
+    data = tmp_path / "data"
+    make_pictures(data, planned=2)
+    make_reader(tmp_path / "reader")
+    twin = train(data, tmp_path / "twin", "--objective", "ar")
+    blocks = ["--init_from", str(twin), "--logit_shift", "--block_sizes", "1,3"]
+    painter = train(data, tmp_path / "painter", *blocks)
+    own = ["--data_dir", str(data), "--device", "cpu", "--threads", "1"]
+    reader = ["--reader", str(tmp_path / "reader")]
+    for path in (twin, painter):
+        evaluate.main(["--checkpoint", str(path), *own])
+        assert "p(plan given caption)" in capsys.readouterr().out
+        where = ["--checkpoint", str(path), *own, *reader, "--out", str(tmp_path / "out")]
+        generate_image.main([*where, "--prompt", "a red star", "--steps", "9"])
+        assert "plan: " in capsys.readouterr().out
+    image = ["--image", str(tmp_path / "out" / "000.png"), "--prompt", "a red star"]
+    page = ["--html", str(tmp_path / "page.html"), "--steps", "9"]
+    generate_image.main([*where, *image, "--change", "the star is green", *page])
+    said = capsys.readouterr().out
+    assert "a green star" in said and "plan: " in (tmp_path / "page.html").read_text()
+    generate_image.main([*where[:2], *own, "--caption", str(tmp_path / "out" / "000.png")])
+    assert "plan: " in capsys.readouterr().out
+    counts = ["--step_counts", "9", "--edits", "1", "--splits", "val", "--captions", "2"]
+    both = ["--checkpoint", str(painter), "--twin", str(twin)]
+    paint_scores.main([*both, *own, *reader, *counts])
+    said = capsys.readouterr().out
+    for row in ("model, plans", "model, 9 calls, of its plan", "twin, plans", "model, captions"):
+        assert f"| val | {row} |" in said

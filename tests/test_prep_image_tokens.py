@@ -8,6 +8,7 @@ import prep_image_tokens
 from base.files import UserError
 from image import drawn, tokenisers
 from image.data import PictureData
+from image.rows import Pairs
 from tests.making.pictures import make_codes, make_reader
 from worlds.collection import Scenes, sample
 
@@ -79,3 +80,19 @@ def test_a_file_of_another_kind_is_refused_at_once(words, tmp_path):
     with pytest.raises(UserError, match="no picture codes"):
         prep_image_tokens.main([*words, "--codes", str(reader)])
     assert not (tmp_path / "out").exists()
+
+
+def test_plans(words, tmp_path, capsys):
+    with pytest.raises(UserError, match="--plans without --tidy"):
+        prep_image_tokens.main([*words, "--plans"])
+    with pytest.raises(UserError, match="--vocab_size 300, which splits words of plans"):
+        prep_image_tokens.main([*words, "--plans", "--tidy"])
+    planned = [*words, "--plans", "--tidy", "--vocab_size", "600", "--out", str(tmp_path / "plans")]
+    prep_image_tokens.main(planned)
+    read = PictureData(tmp_path / "plans")
+    assert read.plans == 2 and Pairs(read, "train").vocabulary.plan == 13
+    prep_image_tokens.main(planned)
+    assert "all tokens are there" in capsys.readouterr().err
+    planned.remove("--plans")
+    with pytest.raises(UserError, match="plans 2; expected plans None"):
+        prep_image_tokens.main(planned)

@@ -79,3 +79,8 @@ def test_auc_by_hand():
     assert metrics.auc([1, 3], [2, 3]) == pytest.approx((1 + 0 + 1 + 0.5) / 4)
     assert metrics.auc([1, 1], [1, 1]) == 0.5
     assert metrics.auc([], [1]) is None
+
+
+def test_documents_that_count_nothing():
+    none = np.zeros(3)
+    assert metrics.ratio_interval(none, none) == (0.0, 0.0)
