@@ -17,12 +17,10 @@ long has more objects, noise3 has more noise. swap holds pairs of images whose c
 words in another order.
 """
 
-from functools import partial
 from pathlib import Path
 
-from base import config, files, flags
-from base.tokenizer import Tokenizer
-from caption import data, features, scene_folder
+from base import files, flags
+from caption import data, scene_folder
 from caption.features import Work
 from net import image_encoders
 from worlds.collection import Scenes, sample
@@ -41,26 +39,16 @@ def make_record(folder: Path, wanted: Scenes, split: str, number: int) -> dict:
     return scene_folder.make_record(folder, split, number, scene, texts)
 
 
+def texts_of(records: list[dict]) -> list[str]:
+    """What the tokenizer learns from: the captions of training."""
+    return data.texts_of(records, "train")
+
+
 def main(argv=None):
     arguments = parse_args(argv)
     wanted = flags.resolve(Scenes, arguments)
     work = flags.resolve(Work, arguments)
-    encoder = features.encoder_for(work)
-    shard = config.read_shard(work.shard)
-    out = features.claim(Path(work.out), shard)
-    facts = wanted.facts()
-    if not scene_folder.captions_are_there(out, facts):
-        # First of all: a stopped run is continued with the same settings only.
-        files.write_json(out / "settings.json", facts)
-        draw = partial(make_record, out, wanted)
-        records = scene_folder.draw_all(draw, wanted.sizes(), out, work.workers)
-        texts = data.texts_of(records, "train")
-        data.write_folder(out, records, Tokenizer.train(texts, wanted.vocab_size), facts)
-    if encoder is not None:
-        features.cache_features(encoder, out, shard=shard, workers=work.workers)
-    sizes = data.read_meta(out)["splits"]
-    print(f"{out}: " + "  ".join(f"{name} {size:,}" for name, size in sizes.items()))
-    print("next: " + files.python("train_captioning.py", "--data_dir", out))
+    scene_folder.make(wanted, work, make_record, texts_of, "train_captioning.py")
 
 
 if __name__ == "__main__":

@@ -17,15 +17,13 @@ and long has five objects.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from base import config, files, flags
+from base import files, flags
 from base.flags import setting
-from base.tokenizer import Tokenizer
-from caption import data, dialogue, features, scene_folder
+from caption import data, dialogue, scene_folder
 from caption.features import Work
 from net import image_encoders
 from worlds import dialogues, language, looks
@@ -113,22 +111,7 @@ def main(argv=None):
     arguments = parse_args(argv)
     wanted = flags.resolve(Dialogues, arguments)
     work = flags.resolve(Work, arguments)
-    encoder = features.encoder_for(work)
-    shard = config.read_shard(work.shard)
-    out = features.claim(Path(work.out), shard)
-    facts = wanted.facts()
-    if not scene_folder.captions_are_there(out, facts):
-        # First of all: a stopped run is continued with the same settings only.
-        files.write_json(out / "settings.json", facts)
-        draw = partial(make_record, out, wanted)
-        records = scene_folder.draw_all(draw, wanted.sizes(), out, work.workers)
-        tokenizer = Tokenizer.train(texts_of(records), wanted.vocab_size)
-        data.write_folder(out, records, tokenizer, facts)
-    if encoder is not None:
-        features.cache_features(encoder, out, shard=shard, workers=work.workers)
-    sizes = data.read_meta(out)["splits"]
-    print(f"{out}: " + "  ".join(f"{name} {size:,}" for name, size in sizes.items()))
-    print("next: " + files.python("train_dialogue.py", "--data_dir", out))
+    scene_folder.make(wanted, work, make_record, texts_of, "train_dialogue.py")
 
 
 if __name__ == "__main__":

@@ -8,14 +8,62 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Protocol, TypeVar
 
-from base import files
+from base import config, files
 from base.files import UserError
-from caption import data
+from base.tokenizer import Tokenizer
+from caption import data, features
+from caption.features import Work
 from loop import progress
 from worlds import drawing
 from worlds.scenes import Scene
+
+
+class Wanted(Protocol):
+    """The settings of scenes. They decide every image and word."""
+
+    vocab_size: int
+
+    def facts(self) -> dict: ...
+
+    def sizes(self) -> dict[str, int]: ...
+
+
+Settings = TypeVar("Settings", bound=Wanted)
+
+
+def make(
+    wanted: Settings,
+    work: Work,
+    make_record: Callable[[Path, Settings, str, int], dict],
+    texts_of: Callable[[list[dict]], list[str]],
+    script: str,
+) -> None:
+    """Draw a captions folder of scenes, compute its features, and say what comes next.
+
+    make_record(folder, wanted, split, number): draws an image and returns its line; other processes
+    get it by pickle. texts_of(lines): what the tokenizer learns from. script: trains on the folder.
+    Raises UserError for a folder of other scenes, or features that cannot be computed.
+    """
+    encoder = features.encoder_for(work)
+    shard = config.read_shard(work.shard)
+    out = features.claim(Path(work.out), shard)
+    facts = wanted.facts()
+    if not captions_are_there(out, facts):
+        # First of all: a stopped run is continued with the same settings only.
+        files.write_json(out / "settings.json", facts)
+        draw = partial(make_record, out, wanted)
+        records = draw_all(draw, wanted.sizes(), out, work.workers)
+        tokenizer = Tokenizer.train(texts_of(records), wanted.vocab_size)
+        data.write_folder(out, records, tokenizer, facts)
+    if encoder is not None:
+        features.cache_features(encoder, out, shard=shard, workers=work.workers)
+    sizes = data.read_meta(out)["splits"]
+    print(f"{out}: " + "  ".join(f"{name} {size:,}" for name, size in sizes.items()))
+    print("next: " + files.python(script, "--data_dir", out))
 
 
 def make_record(folder: Path, split: str, number: int, scene: Scene, texts: list[str]) -> dict:
