@@ -159,12 +159,15 @@ def change(opened: Studio, options: Options, brush: Brush, reader) -> list[dict]
     changed = studio.read_change(old, options.change) if options.change else None
     new = changed.new if changed else old
     wanted = changed.change if changed else None
-    words = opened.wordings(tokens, old, new, wanted, options.seed)
     if options.box:
         where = studio.places_of(studio.read_box(options.box), opened.side)
+        words = opened.wordings(tokens, old, new, wanted, options.seed, where)
     else:
+        words = opened.wordings(tokens, old, new, wanted, options.seed)
         finding = Finding(options.fell, options.top_share)
         where = opened.fallen(tokens, words, finding, options.seed)
+    if words.is_new:
+        print("the change does not fit what the network reads: it plans anew", file=sys.stderr)
     print(f"drawn again: {int(where.sum())} of {len(where)} tokens", file=sys.stderr)
     items = []
     for number in range(options.num_samples):
@@ -194,8 +197,8 @@ def main(argv=None):
         (said,) = opened.describe(tokens[None], seed=options.seed)
         tokens = said.words - 1 + opened.vocabulary.plan  # [BOS] is given
         print(f"{options.caption}: {said.text}   ({said.nats / tokens:.2f} nats/token)")
-        if said.plan:
-            print(f"    plan: {said.plan}")
+        if opened.vocabulary.plan:
+            print(f"    plan: {said.plan or '(no words)'}")
         return
     reader = None if options.reader == "none" else tokenisers.open_reader(options.reader, device)
     brush = Brush(settings, options.guidance, options.raster, options.seed)

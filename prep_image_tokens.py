@@ -10,8 +10,8 @@ All levels:
     python prep_image_tokens.py --num_train 48000 --num_val 1000 --noise 1
 
 The scenes and captions are those of prep_caption_synthetic.py with the same flags. Use the --noise
-of the codes' own training. With --tidy --plans, painters write a plan of the picture first. A
-stopped run continues.
+of the codes' own training. With --tidy --noise 0 --plans, painters write a plan of the picture
+first. A stopped run continues.
 """
 
 import sys
@@ -48,7 +48,7 @@ class Work:
         "picture codes; embedded: the shipped codes",
         metavar="FILE",
     )
-    plans: bool = setting(False, "painters write a plan before the picture; needs --tidy")
+    plans: bool = setting(False, "painters write a plan before the picture; needs --tidy --noise 0")
     device: str = setting("auto", "what computes the tokens: auto, cpu, cuda, mps")
     threads: int = setting(0, "CPU threads; 0 means torch's own choice", at_least=0)
     workers: int = setting(0, "processes that draw; 0 means a process per core", at_least=0)
@@ -65,13 +65,21 @@ def parse_args(argv):
 
 
 def facts_of(wanted: Scenes, work: Work, codes: Path) -> dict:
-    """What settings.json and meta.json say of a folder. Raises UserError for plans of what no plan
-    tells."""
+    """What settings.json and meta.json say of a folder.
+
+    Raises UserError for plans of scenes that a plan does not tell.
+    """
     facts = {**wanted.facts(), "picture_codes": tokenisers.fingerprint(codes)}
     if work.plans:
         if not wanted.tidy:
             raise UserError(
                 "--plans without --tidy", "tidy scenes: a plan tells all of them", "add --tidy"
+            )
+        if wanted.noise:
+            raise UserError(
+                f"--plans with --noise {wanted.noise}",
+                "pictures without noise: a plan tells nothing of it",
+                "add --noise 0",
             )
         facts["plans"] = most_objects(wanted)  # objects that a plan has room for
     return facts
@@ -116,7 +124,10 @@ def make_one(
 
 
 def is_there(out: Path, facts: dict) -> bool:
-    """Whether the folder is finished. Raises UserError if it is of other scenes or codes."""
+    """Whether the folder is finished. Raises UserError if it is of other scenes or codes.
+
+    A stopped run has no tokenizer yet, so it may continue with another size of the vocabulary.
+    """
     path = out / "meta.json"
     if path.exists():
         before = data.read_meta(out)
@@ -124,8 +135,9 @@ def is_there(out: Path, facts: dict) -> bool:
         before = files.read_json(out / SETTINGS, "a stopped run's settings", "remove the folder")
     else:
         return False
-    for name in {**facts, "tidy": None, "plans": None}:  # facts of some folders alone
-        if before.get(name) != facts.get(name):
+    for name in {**facts, "tidy": None, "gap": None, "plans": None}:  # the last: of some folders
+        decides = path.exists() or name != "vocab_size"
+        if decides and before.get(name) != facts.get(name):
             found = f"{out} with {name} {before.get(name)}"
             do = "choose another --out or remove it"
             raise UserError(found, f"{name} {facts.get(name)}", do)

@@ -342,8 +342,12 @@ class ModelConfig:
             expected = "2 to 256 levels each, whose product is the codes"
             raise UserError(found, expected, "choose other picture codes")
         ids = [id for part in self.plan_line_ids for id in part]
-        if len(ids) % 2 or any(not self.picture_codes <= id < self.output_size for id in ids):
-            expected = "as many ids of words for columns as for rows"
+        if (
+            len(ids) % 2
+            or len(ids) == 2
+            or any(not self.picture_codes <= id < self.output_size for id in ids)
+        ):
+            expected = "as many ids of words for columns as for rows, at least two"
             raise UserError(f"plan_lines {self.plan_lines}", expected, "make the folder again")
         timed = self.time_conditioning != "none"
         if timed or self.soft_masks or self.condition_width:

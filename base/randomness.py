@@ -14,6 +14,9 @@ import numpy as np
 PER_SEED = 1_000_003
 PER_STEP = 10_007
 PER_STREAM = 7_919
+PLANS = (
+    15_485_863  # added to a seed for the plans of pictures, whose rows have the pictures' numbers
+)
 
 # torch.Generator.manual_seed takes 64 bits with a sign.
 TORCH_SEEDS = 2**63

@@ -6,7 +6,7 @@ before pictures, so it has no p(words | picture); it has p(words) in its place.
 
 In a folder with plans, the words of a row are its caption and its plan. There is a fourth bound,
 p(plan | caption). It and p(picture | words) add up to a bound of p(picture | caption), because a
-plan follows from its picture.
+picture is at least as likely as this picture together with a plan.
 
 The bounds of two conditionals and of the joint distribution are bounds of the same network. Their
 differences bound nothing.
@@ -27,6 +27,7 @@ from image.data import PictureData
 from image.rows import Pairs, length_nats, to_device
 from loop import distributed
 from net import picture_blocks, turns, twin
+from worlds import plans
 
 EVAL_BATCH = 25  # rows scored at one time
 NAMES = {
@@ -131,6 +132,11 @@ def open_data(folder: str, saved) -> PictureData:
             f"the pictures of the checkpoint, {saved['data']['fingerprint']}",
             "name the folder that it was trained on with --data_dir",
         )
+    plan = saved["statistics"].get("plan", 0)
+    if plan != (plans.length(data.plans) if data.plans else 0):
+        found = f"{folder} with plans of {data.plans} objects"
+        expected = f"plans of {plan} words, as the checkpoint learnt them"
+        raise UserError(found, expected, "run prep_image_tokens.py again")
     return data
 
 

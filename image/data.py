@@ -27,6 +27,7 @@ from base.tokenizer import Tokenizer
 
 KIND = "pictures"
 TOKENS, CAPTIONS, CODES = "tokens.npy", "captions.jsonl", "codes.safetensors"
+MOST_OBJECTS = 5  # of a scene
 WHAT = "a folder of picture tokens"
 REMAKE = "run prep_image_tokens.py again"
 MAKE = "run prep_image_tokens.py, or name another folder with --data_dir"
@@ -78,7 +79,11 @@ def in_order(splits: dict[str, int]) -> list[str]:
 def read_meta(folder) -> dict:
     """The content of meta.json. Raises UserError if the folder holds no picture tokens."""
     meta = folders.read_meta(folder, KIND, WHAT, MAKE, MAKE)
-    counts = [*meta["splits"].values(), meta.get("grid"), meta.get("codes"), meta.get("plans", 1)]
+    counts = [*meta["splits"].values(), meta.get("grid"), meta.get("codes")]
+    objects = meta.get("plans", 0)
+    if type(objects) is not int or not 0 <= objects <= MOST_OBJECTS:
+        expected = f"plans of at most {MOST_OBJECTS} objects"
+        raise UserError(f"{folder}/meta.json with plans {objects!r}", expected, REMAKE)
     if not all(type(count) is int and count > 0 for count in counts):
         found = f"{folder}/meta.json with splits {meta['splits']} and grid {meta.get('grid')}"
         raise UserError(found, "the sizes of the splits, the grid and the codes", REMAKE)

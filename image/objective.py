@@ -50,8 +50,8 @@ class ImageRun:
     )
     share_plan: float = setting(
         0.3,
-        "of the rows for pictures, the share that learns to plan, given the caption; where there "
-        "are plans",
+        "of the rows for pictures, the share that learns to plan, given the caption; in a folder "
+        "with plans, and not for the twin, which learns all words",
         at_least=0,
         below=1,
     )
@@ -92,7 +92,7 @@ class ImageRun:
         return shares
 
     def ways(self, plan: int = 0) -> list[str]:
-        """What the network is scored on, the first of them alone decides with one direction."""
+        """What the network is scored on. The mean over all tokens decides which step is best."""
         ways = {"to_picture": ["picture"], "to_words": ["words"], "both": ["picture", "words"]}
         # The twin reads words before it sees the picture.
         found = ["picture"] if self.objective == "ar" else ways[self.directions]
@@ -191,7 +191,10 @@ def by_segment(nats: Tensor, hits: Tensor, is_word: Tensor) -> dict[str, float]:
 
 
 def make_eval(own: ImageRun, held_out: Pairs, statistics: dict):
-    """eval_fn for `fit`: nats per token of val's pictures given words, and words given pictures."""
+    """eval_fn for `fit`: nats per token of val's pictures given words, and words given pictures.
+
+    With plans, also of plans given captions.
+    """
 
     def eval_fn(model):
         result, nats, tokens = {}, 0.0, 0.0
@@ -228,7 +231,8 @@ def make_preview(own: ImageRun, seed: int, held_out: Pairs, statistics: dict):
     """preview_fn for `fit`: what the network says of val's first pictures, and their captions.
 
     The twin and a network to pictures write no captions. Their preview is the share of tokens that
-    a painted picture has in common with the true picture. It grows with the plain background.
+    a painted picture has in common with the true picture. It grows with the plain background. With
+    plans, the picture is painted from the true plan.
     """
 
     def preview_fn(model):

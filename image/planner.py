@@ -1,8 +1,8 @@
 """Plans of pictures that are not yet painted, or that are there: a painter writes and reads them.
 
 A plan (worlds/plans.py) stands behind the caption of a row. Before a painter paints, it writes the
-plan, a word per call. These rows have no picture, so such a call has about a sixth of the work of a
-call for a picture.
+plan, a word per call. These rows have no picture: with plans of two objects, such a call has about
+a sixth of the work of a call for a picture.
 
 Shapes: B rows, L positions, P picture tokens of a picture.
 """
@@ -94,7 +94,7 @@ def continue_twin(
             WordsOfTwin(model, whole),  # type: ignore[arg-type]
             torch.tensor([captions[row] for row in same], device=model.device),
             whole,
-            eos=vocabulary.eos,
+            eos=-1,  # a plan is as long as it is: an [EOS] in it is a wrong word
             pad=vocabulary.pad,
             rngs=[rngs[row] for row in same],
             temperature=settings.temperature,

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from base.errors import UserError
 from base.tokenizer import Tokenizer
 from loop import distributed
 from worlds import plans
@@ -164,8 +165,7 @@ class Pairs:
         for record in records:
             planned = []
             if plan:
-                text = plans.write(scene_from_dict(record["scene"]), data.plans)
-                planned = self.vocabulary.plan_words(text)
+                planned = self.plan_of(record, data)
             self.captions.append(
                 [self.vocabulary.words(text) + planned for text in record["captions"]]
             )
@@ -173,6 +173,15 @@ class Pairs:
         self.texts = [record["captions"] for record in records]
         self.pictures = torch.from_numpy(np.asarray(data.tokens(split)).astype(np.int64))
         self.longest = max(len(words) for captions in self.captions for words in captions)
+
+    def plan_of(self, record: dict, data) -> list[int]:
+        """The ids of a record's plan. Raises UserError for a scene that the folder's plans lack."""
+        try:
+            text = plans.write(scene_from_dict(record["scene"]), data.plans)
+            return self.vocabulary.plan_words(text)
+        except ValueError as error:
+            found = f"a scene in {data.folder} that has no plan there"
+            raise UserError(found, str(error), "run prep_image_tokens.py again") from error
 
     def __len__(self) -> int:
         return len(self.captions)

@@ -17,6 +17,7 @@ from torch import Tensor
 from base import files, images
 from base.config import SampleConfig
 from base.files import UserError
+from base.randomness import PLANS
 from image import bounds, planner, tokenisers, writer
 from image.rows import Vocabulary
 from image.writer import Painting
@@ -27,7 +28,7 @@ from worlds import changes
 from worlds.changes import Change, Changed
 from worlds.reader import Ungrammatical
 
-PLAN_SEED = 1_000_003  # added to a seed: the draws of plans are not those of pictures
+SUREST = SampleConfig(temperature=0.0)
 GRAMMAR = (
     "a change such as: the star is green | the red star is now a blue circle | there is no star"
 )
@@ -101,7 +102,7 @@ class Studio:
         words = [self.ids(prompt) for prompt in prompts]
         if self.vocabulary.plan:
             # Other draws than the picture's, or the first places would follow the first words.
-            rngs = row_generators(brush.seed + PLAN_SEED, len(words), first)
+            rngs = row_generators(brush.seed + PLANS, len(words), first)
             words = planner.write(
                 *(self.model, self.vocabulary, self.objective, words, brush.settings, rngs)
             )
@@ -165,28 +166,48 @@ class Studio:
         )
 
     def wordings(
-        self, tokens: Tensor, old: str, new: str, change: Change | None, seed: int
+        self,
+        tokens: Tensor,
+        old: str,
+        new: str,
+        change: Change | None,
+        seed: int,
+        where: Tensor | None = None,
     ) -> "Wordings":
         """The words of a picture (P,) before and after a change.
 
         With plans, the network reads the old plan in the picture. The change is made in this plan.
-        Where it does not fit the plan, the network plans the new caption anew.
+        Where it does not fit the plan, the network writes a new plan of the new caption. Without a
+        change, the new plan is read in the picture without the places `where` (P,) bool.
+        Raises UserError for a network with plans that reads none.
         """
         before, after = self.ids(old), self.ids(new)
         if not self.vocabulary.plan:
             return Wordings(before, after)
-        rngs = row_generators(seed + PLAN_SEED, 1)
-        surest = SampleConfig(temperature=0.0)
-        (before,) = planner.fill(self.model, self.vocabulary, [before], tokens[None], surest, rngs)
-        changed = planner.changed_plan(self.vocabulary, before, change) if change else None
-        if changed is None and change is None:
-            changed = before[len(before) - self.vocabulary.plan :]
+        if not self.writes:
+            raise UserError(
+                "a change by a network that reads no plans in pictures",
+                "a diffusion network of both directions",
+                "name another --checkpoint",
+            )
+        before = self.read_plan(before, tokens, seed)
+        if change is None:
+            hidden = tokens if where is None else tokens.masked_fill(where, self.vocabulary.mask)
+            return Wordings(before, self.read_plan(after, hidden, seed))
+        changed = planner.changed_plan(self.vocabulary, before, change)
         if changed is not None:
             return Wordings(before, after + changed)
+        rngs = row_generators(seed + PLANS, 1)
         (after,) = planner.write(
-            *(self.model, self.vocabulary, self.objective, [after], surest, rngs)
+            *(self.model, self.vocabulary, self.objective, [after], SUREST, rngs)
         )
-        return Wordings(before, after)
+        return Wordings(before, after, is_new=True)
+
+    def read_plan(self, words: list[int], tokens: Tensor, seed: int) -> list[int]:
+        """The ids of a caption with the plan that the network reads in a picture (P,)."""
+        rngs = row_generators(seed + PLANS, 1)
+        (read,) = planner.fill(self.model, self.vocabulary, [words], tokens[None], SUREST, rngs)
+        return read
 
     def fallen(self, tokens: Tensor, words: "Wordings", finding: "Finding", seed: int) -> Tensor:
         """The places (P,) bool whose tokens fit the new words less than the old words."""
@@ -212,10 +233,14 @@ class Studio:
 
 @dataclass
 class Wordings:
-    """The ids of the words of a picture before and after a change."""
+    """The ids of the words of a picture before and after a change.
+
+    is_new: the change did not fit the plan that was read, so the network planned the whole picture.
+    """
 
     old: list[int]
     new: list[int]
+    is_new: bool = False
 
 
 @dataclass

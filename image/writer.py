@@ -44,7 +44,7 @@ class Painting:
 @dataclass
 class Said:
     """A caption of a picture. nats: its bound given the picture, and the cost of its length. plan:
-    what was read in the picture before, if the rows have plans.
+    what was read in the picture, if the rows have plans.
     """
 
     text: str

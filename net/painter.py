@@ -81,8 +81,9 @@ def line_table(config: ModelConfig) -> Tensor:
     """The column that each id names, and the row; -1 if it names none: (2, V) int64."""
     table = torch.full((2, config.vocab_size), -1)
     for which, ids in enumerate(config.plan_line_ids):
-        # The outermost line has no place behind it. Nothing stands there.
-        table[which, ids] = torch.arange(len(ids)).clamp(max=config.picture_side - 1)
+        # Lines divide the side into equal parts. Behind the outermost line there is no place.
+        place = torch.arange(len(ids)) * config.picture_side // (len(ids) - 1)
+        table[which, ids] = place.clamp(max=config.picture_side - 1)
     return table
 
 

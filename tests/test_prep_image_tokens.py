@@ -10,7 +10,8 @@ from image import drawn, tokenisers
 from image.data import PictureData
 from image.rows import Pairs
 from tests.making.pictures import make_codes, make_reader
-from worlds.collection import Scenes, sample
+from worlds import scenes
+from worlds.collection import Scenes, most_objects, sample
 
 SIZES = "--num_train 12 --num_val 3 --levels 1,2 --vocab_size 300 --workers 1 --device cpu"
 
@@ -85,14 +86,31 @@ def test_a_file_of_another_kind_is_refused_at_once(words, tmp_path):
 def test_plans(words, tmp_path, capsys):
     with pytest.raises(UserError, match="--plans without --tidy"):
         prep_image_tokens.main([*words, "--plans"])
-    with pytest.raises(UserError, match="--vocab_size 300, which splits words of plans"):
+    with pytest.raises(UserError, match="--plans with --noise 2"):
         prep_image_tokens.main([*words, "--plans", "--tidy"])
-    planned = [*words, "--plans", "--tidy", "--vocab_size", "600", "--out", str(tmp_path / "plans")]
+    planned = [*words, "--plans", "--tidy", "--noise", "0"]
+    with pytest.raises(UserError, match="--vocab_size 300, which splits words of plans"):
+        prep_image_tokens.main(planned)
+    # The tokens are there: a larger vocabulary needs no new pictures.
+    planned += ["--vocab_size", "600"]
     prep_image_tokens.main(planned)
-    read = PictureData(tmp_path / "plans")
+    read = PictureData(tmp_path / "out")
     assert read.plans == 2 and Pairs(read, "train").vocabulary.plan == 13
     prep_image_tokens.main(planned)
     assert "all tokens are there" in capsys.readouterr().err
     planned.remove("--plans")
     with pytest.raises(UserError, match="plans 2; expected plans None"):
         prep_image_tokens.main(planned)
+
+
+def test_a_tidy_folder_of_other_scenes_is_not_continued(words, monkeypatch):
+    """Objects that stood closer: the scenes of the same flags were others."""
+    with monkeypatch.context() as before:
+        before.setattr(scenes, "TIDY_GAP", 1)
+        prep_image_tokens.main([*words, "--tidy"])
+    with pytest.raises(UserError, match="gap 1; expected gap 2"):
+        prep_image_tokens.main([*words, "--tidy"])
+
+
+def test_most_objects():
+    assert [most_objects(Scenes(levels=levels)) for levels in ("1", "1,2", "1,2,3")] == [1, 2, 5]

@@ -109,7 +109,7 @@ def paint_all(
 ) -> tuple[np.ndarray, list[Scene]]:
     """A picture for each prompt, (N, X, X, 3) uint8, and the scene of each plan.
 
-    Without plans the scenes are none. What is no plan is an empty scene.
+    There are no scenes without plans. A text that is no plan counts as an empty scene.
     """
     painted, planned = [], []
     for first in progress.bar(range(0, len(prompts), size), name, unit="batch", leave=False):
@@ -172,6 +172,8 @@ def score_pictures(
     for calls in steps:
         own = replace(brush, settings=replace(brush.settings, steps=calls, block_size=size))
         label = f"{calls} calls"
+        if network.vocabulary.plan:
+            label += f" and {network.vocabulary.plan} for the plan"
         painted, planned = paint_all(network, prompts, own, options.batch_size, f"{where}, {label}")
         if planned:  # the same plans at all numbers of calls
             result["plans"] = claim_figures(prompts, planned)
@@ -187,7 +189,8 @@ def score_edits(opened: Studio, data: PictureData, eyes: Eyes, options: Options,
 
     changed: the changed claims are true. kept: all other claims are true. both. before: all claims
     of the old caption were true of the old picture, by the same reader. same: of the tokens outside
-    of the places, the share that is unchanged. again: share of the tokens drawn again.
+    of the places, the share that is unchanged. again: share of the tokens drawn again. new_plan:
+    the change did not fit the plan that was read, so the whole picture was planned again.
     """
     rng = np.random.default_rng(options.seed)
     rows: dict[str, list[float]] = {}
@@ -218,10 +221,17 @@ def score_edits(opened: Studio, data: PictureData, eyes: Eyes, options: Options,
             "before": all(holds(claim, old) for claim in parse(caption)),
             "same": float((drawing.tokens[0] == row)[~where].double().mean()),
             "again": float(where.double().mean()),
+            "new_plan": words.is_new,
         }
         for name, value in found.items():
             rows.setdefault(name, []).append(float(value))
     return summary(rows)
+
+
+def can_edit(network: Studio) -> bool:
+    """Whether a network can draw a part of a picture again, after a change of its plan if any."""
+    reads = network.writes or not network.vocabulary.plan
+    return network.objective == "diffusion" and network.paints and reads
 
 
 def summary(rows: dict[str, list[float]]) -> dict:
@@ -250,7 +260,7 @@ def lines(result: dict) -> list[str]:
     if result.get("edits", {}).get("edits"):
         edits = result["edits"]
         parts = [f"{edits['edits']} edits"]
-        for name in ("changed", "kept", "both", "before", "same", "again"):
+        for name in ("changed", "kept", "both", "before", "same", "again", "new_plan"):
             parts.append(f"{name} {metrics.interval(edits, name, scale=100, digits=1)}")
         printed.append("  ".join(parts))
     return printed
@@ -274,7 +284,7 @@ def main(argv=None):
     result: dict = {"checkpoint": str(path), "settings": flags.to_dict(settings), "splits": {}}
     for split in options.splits.split(","):
         result["splits"][split] = score_split(opened, data, split, eyes, options, brush)
-    if options.edits and opened["model"].objective == "diffusion" and opened["model"].paints:
+    if options.edits and can_edit(opened["model"]):
         # A part of a picture is drawn again in the network's own way: --block_size is of pictures.
         whole = replace(brush, settings=replace(settings, block_size=0))
         result["edits"] = score_edits(opened["model"], data, eyes, options, whole)

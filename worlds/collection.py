@@ -60,7 +60,7 @@ class Scenes:
         for name in ("noise", "inside", "captions", "seed", "vocab_size", "num_train", "num_val"):
             facts[name] = getattr(self, name)
         if self.tidy:  # the facts of other folders stay as they were
-            facts["tidy"] = True
+            facts |= {"tidy": True, "gap": scenes.TIDY_GAP}
         return facts
 
     def sizes(self) -> dict[str, int]:

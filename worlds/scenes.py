@@ -40,7 +40,7 @@ RADIUS = {  # of the circumscribed circle. The gaps keep the three sizes apart
     "large": (0.195, 0.225),
 }
 TIDY_PLACES = 12  # of a tidy scene, per side: a place per token of a picture (net/picture_codes.py)
-TIDY_GAP = 2 / TIDY_PLACES  # at least, between two objects of a tidy scene of two or three
+TIDY_GAP = 2  # places at least, between two objects of a tidy scene of two or three
 INRADIUS = {  # of the shapes that can hold another, as a share of their radius
     "circle": 1.0,
     "square": 0.70,
@@ -284,7 +284,7 @@ def sample_many(
 def are_clear(objects: list[Object], gap: float = 0.0) -> bool:
     """Whether all objects are in sight: inside of the image, and apart or one inside the other.
 
-    gap: at least, between the circumscribed circles of two objects, of which none is inside.
+    gap: at least, between the circumscribed circles of two objects that stand side by side.
     """
     for number, thing in enumerate(objects):
         margin = thing.radius + 0.01
@@ -313,7 +313,7 @@ def tidied(objects: list[Object]) -> list[Object] | None:
         radius = float(np.mean(RADIUS[thing.size]))
         tidy.append(dataclasses.replace(thing, x=x, y=y, radius=radius, angle=0.0))
     # More objects would seldom find room.
-    if not are_clear(tidy, TIDY_GAP if len(tidy) <= 3 else 0.0):
+    if not are_clear(tidy, TIDY_GAP / TIDY_PLACES if len(tidy) <= 3 else 0.0):
         return None
     if len(tidy) == 2 and relation(tidy[1], tidy[0]) != relation(objects[1], objects[0]):
         return None

@@ -94,3 +94,11 @@ def test_arguments_that_do_not_fit_are_refused(folder):
                 codes=codes,
                 settings={},
             )
+
+
+@pytest.mark.parametrize("objects", ["x", -1, 6, 10**9, 1.5, True])
+def test_odd_plans(folder, objects):
+    meta = json.loads((folder / "meta.json").read_text())
+    files.write_sealed(folder / "meta.json", {**meta, "plans": objects})
+    with pytest.raises(UserError, match="plans of at most 5 objects"):
+        data.read_meta(folder)

@@ -145,3 +145,20 @@ def test_refusals():
         ImageRun(share_words=0.9, share_both=0.2)
     with pytest.raises(UserError, match="reads the words first"):
         ImageRun(objective="ar", directions="to_words").check_twin()
+
+
+def test_shares_and_ways_with_plans():
+    own = ImageRun(share_plan=0.3)
+    plain, planned = own.shares(), own.shares(plan=13)
+    assert "plan" not in plain and sum(planned.values()) == pytest.approx(1)
+    assert planned["plan"] == pytest.approx(0.3 * plain["picture"])
+    assert planned["picture"] == pytest.approx(0.7 * plain["picture"])
+    assert {name: planned[name] for name in ("words", "both")} == {
+        name: plain[name] for name in ("words", "both")
+    }
+    twin, one = ImageRun(objective="ar"), ImageRun(directions="to_picture")
+    assert twin.shares(plan=13) == twin.shares() and "plan" in one.shares(plan=13)
+    assert "plan" not in ImageRun(directions="to_words").shares(plan=13)
+    assert own.ways() == ["picture", "words"] and own.ways(plan=13) == ["picture", "words", "plan"]
+    assert twin.ways(plan=13) == ["picture", "plan"]
+    assert ImageRun(directions="to_words").ways(plan=13) == ["words"]

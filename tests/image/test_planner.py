@@ -1,9 +1,12 @@
 """Plans of a network: written before the picture, read in it, changed, alone as in a batch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from base.config import SampleConfig
+from base.files import UserError
 from image import planner, studio, writer
 from image.rows import Pairs
 from image.studio import Brush, Studio
@@ -127,6 +130,16 @@ def test_wordings_of_a_change(pairs):
     words = opened.wordings(pairs.pictures[0], old, changed.new, changed.change, seed=0)
     assert words.old[:-13] == opened.ids(old) and words.new[:-13] == opened.ids(changed.new)
     same = opened.wordings(pairs.pictures[0], old, old, None, seed=0)
-    assert same.old == same.new
+    assert same.old == same.new and not same.is_new
+    # Without a change, the plan is read where the picture stays.
+    everywhere = torch.ones(9, dtype=torch.bool)
+    hidden = opened.wordings(pairs.pictures[0], old, old, None, seed=0, where=everywhere)
+    again = opened.wordings(pairs.pictures[1], old, old, None, seed=0, where=everywhere)
+    assert hidden.new == again.new and hidden.old != again.old
+    with pytest.raises(UserError, match="expected 1 to 66 tokens"):
+        opened.ids("a red star " * 30)
+    writes_none = replace(opened, saved=opened.saved | {"flags": {"directions": "to_picture"}})
+    with pytest.raises(UserError, match="reads no plans"):
+        writes_none.wordings(pairs.pictures[0], old, old, None, seed=0)
     said = opened.describe(pairs.pictures)
     assert len(said) == 4 and all(caption.plan for caption in said)

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from base.errors import UserError
 from image.rows import WAYS, PairBatches, Pairs, length_nats, rows_of
 from tests.making.painted import CODES, make_pictures
 from worlds import plans
@@ -87,3 +88,10 @@ def test_a_length_costs_what_its_histogram_says():
         length_nats([0, 3], torch.tensor([1, 9])),
         torch.tensor([math.log(5 / 4), math.log(5)]).double(),
     )
+
+
+def test_plans_that_do_not_fit_the_scenes(tmp_path):
+    read = make_pictures(tmp_path / "planned", planned=2)
+    read.plans = 1
+    with pytest.raises(UserError, match="no plan there"):
+        Pairs(read, "train")

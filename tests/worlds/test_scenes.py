@@ -1,5 +1,6 @@
 """Scenes: the seed decides them, objects keep apart, and what is held out stays out."""
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -120,3 +121,14 @@ def test_relations(x, y, word):
 def test_places(x, y, places):
     thing = Object("star", "red", "small", "solid", x, y, 0.08)
     assert {place for place in PLACES if scenes.at_place(thing, place)} == places
+
+
+@pytest.mark.parametrize("level, number", [(2, 3), (3, 3)])
+def test_objects_of_a_tidy_scene_stand_apart(level, number):
+    rng = np.random.default_rng(5)
+    for _ in range(30):
+        scene = sample_scene(rng, level, number=number, tidy=True, inside=0.0)
+        for index, thing in enumerate(scene.objects):
+            for other in scene.objects[:index]:
+                distance = math.hypot(thing.x - other.x, thing.y - other.y)
+                assert distance >= thing.radius + other.radius + 2 / 12 - 1e-9
