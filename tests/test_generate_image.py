@@ -102,5 +102,6 @@ def test_with_plans_from_training_to_scores(tmp_path, capsys):
     both = ["--checkpoint", str(painter), "--twin", str(twin)]
     paint_scores.main([*both, *own, *reader, *counts])
     said = capsys.readouterr().out
-    for row in ("model, plans", "model, 9 calls, of its plan", "twin, plans", "model, captions"):
+    rows = ("model, plans", "model, 9 calls and 13 for the plan", "model, 9 calls, of its plan")
+    for row in (*rows, "twin, plans", "model, captions"):
         assert f"| val | {row} |" in said

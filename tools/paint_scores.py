@@ -172,15 +172,17 @@ def score_pictures(
     for calls in steps:
         own = replace(brush, settings=replace(brush.settings, steps=calls, block_size=size))
         label = f"{calls} calls"
-        if network.vocabulary.plan:
-            label += f" and {network.vocabulary.plan} for the plan"
         painted, planned = paint_all(network, prompts, own, options.batch_size, f"{where}, {label}")
         if planned:  # the same plans at all numbers of calls
             result["plans"] = claim_figures(prompts, planned)
         seen = eyes.read(painted)
-        result[label] = figures(prompts, seen, true)
-        if planned:  # whether the pictures show what was planned
-            result[f"{label}, of its plan"] = {"seen": seen_figures(seen, planned)}
+        shown = figures(prompts, seen, true)
+        if not planned:
+            result[label] = shown
+            continue
+        result[f"{label} and {network.vocabulary.plan} for the plan"] = shown
+        # Whether the pictures show what was planned.
+        result[f"{label}, of its plan"] = {"seen": seen_figures(seen, planned)}
     return result
 
 
