@@ -26,13 +26,10 @@ import torch
 from base import files, flags
 from base.errors import UserError
 from base.flags import setting
-from base.tokenizer import Tokenizer
 from image import data, drawn, tokenisers
 from loop import hardware, progress
 from net.picture_codes import PictureCodes
-from worlds import plans
 from worlds.collection import Scenes, most_objects, sample
-from worlds.scenes import scene_from_dict
 
 CHUNK = 256  # pictures between two saved states: a killed run loses at most these
 SETTINGS, DONE, ROWS = "settings.json", "unfinished.json", "unfinished.npy"
@@ -83,31 +80,6 @@ def facts_of(wanted: Scenes, work: Work, codes: Path) -> dict:
             )
         facts["plans"] = most_objects(wanted)  # objects that a plan has room for
     return facts
-
-
-def make_tokenizer(records: list[dict], facts: dict) -> Tokenizer:
-    """A tokenizer of the training captions, and of plans, in which a word is a token.
-
-    Raises UserError if the vocabulary is too small for the words of plans.
-    """
-    texts: list[str] = []
-    objects = facts.get("plans", 0)
-    if objects:
-        texts += plans.every_word() * 2  # twice: a pair that stands once is not merged
-    for record in records:
-        if record["split"] == "train":
-            texts += record["captions"]
-            if objects:
-                texts.append(plans.write(scene_from_dict(record["scene"]), objects))
-    tokenizer = Tokenizer.train(texts, facts["vocab_size"])
-    for line in plans.every_word() if objects else []:
-        if len(tokenizer.encode(line)) > len(line.split()):
-            raise UserError(
-                f"--vocab_size {facts['vocab_size']}, which splits words of plans",
-                "a token for each word of a plan",
-                "raise --vocab_size",
-            )
-    return tokenizer
 
 
 def make_one(
@@ -207,7 +179,7 @@ def main(argv=None):
         print(f"{out}: all tokens are there", file=sys.stderr)
     else:
         records, tokens = tokenise(wanted, model, out, facts, work.workers)
-        tokenizer = make_tokenizer(records, facts)
+        tokenizer = data.train_tokenizer(records, wanted.vocab_size, facts.get("plans", 0))
         data.write_folder(
             out,
             *(records, tokens, codes, tokenizer),

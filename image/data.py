@@ -24,6 +24,8 @@ import numpy as np
 from base import files, folders
 from base.files import UserError
 from base.tokenizer import Tokenizer
+from worlds import plans
+from worlds.scenes import scene_from_dict
 
 KIND = "pictures"
 TOKENS, CAPTIONS, CODES = "tokens.npy", "captions.jsonl", "codes.safetensors"
@@ -66,6 +68,30 @@ def write_folder(
         shutil.copyfileobj(source, target)
     facts = {**settings, "splits": splits, "grid": grid, "codes": codes}
     return folders.seal(folder, KIND, tokenizer, [TOKENS, CAPTIONS, CODES], facts)
+
+
+def train_tokenizer(records: list[dict], vocab_size: int, objects: int) -> Tokenizer:
+    """A tokenizer of the training captions, and of plans, in which a word is a token.
+
+    objects: that a plan has room for; 0: rows have no plans.
+    Raises UserError if the vocabulary is too small for the words of plans.
+    """
+    lines = plans.every_word() if objects else []
+    texts = lines * 2  # twice: a pair that stands once is not merged
+    for record in records:
+        if record["split"] == "train":
+            texts += record["captions"]
+            if objects:
+                texts.append(plans.write(scene_from_dict(record["scene"]), objects))
+    tokenizer = Tokenizer.train(texts, vocab_size)
+    for line in lines:
+        if len(tokenizer.encode(line)) > len(line.split()):
+            raise UserError(
+                f"--vocab_size {vocab_size}, which splits words of plans",
+                "a token for each word of a plan",
+                "raise --vocab_size",
+            )
+    return tokenizer
 
 
 def in_order(splits: dict[str, int]) -> list[str]:

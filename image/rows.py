@@ -204,7 +204,8 @@ class PairBatches:
     """batches(step): the micro-batches of a step for this process, a pure function of (seed, step).
 
     Each epoch shows every picture once, with one of its captions, drawn at random. shares: {way:
-    share of the rows}. batch_size: rows per step, over all `accumulate` micro-batches.
+    share of the rows}. batch_size: rows per step, over all `accumulate` micro-batches. Rows that
+    learn plans stand together, so that few micro-batches are as long as a picture.
     """
 
     def __init__(
@@ -223,6 +224,9 @@ class PairBatches:
         rng = np.random.default_rng([self.seed, 1, step])
         which = np.array([rng.integers(len(self.pairs.captions[number])) for number in numbers])
         ways = self.draw_ways(len(numbers), rng)
+        if "plan" in self.shares:
+            order = np.argsort([way != "plan" for way in ways], kind="stable")
+            numbers, which, ways = numbers[order], which[order], [ways[row] for row in order]
         parts = np.array_split(np.arange(len(numbers)), min(self.accumulate, len(numbers)))
         result = []
         for part, share_of_step in distributed.deal(parts):

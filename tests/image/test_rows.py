@@ -90,6 +90,16 @@ def test_a_length_costs_what_its_histogram_says():
     )
 
 
+def test_rows_that_learn_plans_stand_together(tmp_path):
+    """Half of the rows are plans: half of the micro-batches are short. No picture is lost."""
+    pairs = Pairs(make_pictures(tmp_path / "planned", planned=2), "train")
+    batches = PairBatches(pairs, {"picture": 0.5, "plan": 0.5}, 8, 4, seed=3)
+    parts = batches(0)
+    lengths = [part["lengths"] - part["words"] for part in parts]
+    assert [set(extra.tolist()) for extra in lengths] == [{0}, {0}, {9}, {9}]
+    assert [int(part["free"].sum()) for part in parts] == [26, 26, 18, 18]
+
+
 def test_plans_that_do_not_fit_the_scenes(tmp_path):
     read = make_pictures(tmp_path / "planned", planned=2)
     read.plans = 1
