@@ -142,3 +142,19 @@ def changed_plan(vocabulary: Vocabulary, words: list[int], change: Change) -> li
     except changes.Impossible:
         return None
     return vocabulary.plan_words(plans.write(after, plans.objects_of(vocabulary.plan)))
+
+
+def places_of_change(before: Scene, after: Scene, side: int) -> Tensor:
+    """The places that an object touches which only one of the scenes has: (P,) bool.
+
+    A place more on each side, because the tokens around an object see its edge.
+    """
+    only = [thing for thing in before.objects if thing not in after.objects]
+    only += [thing for thing in after.objects if thing not in before.objects]
+    middle = (torch.arange(side) + 0.5) / side
+    touched = torch.zeros(side, side, dtype=torch.bool)
+    for thing in only:
+        reach = thing.radius + 1 / side
+        down, across = (middle - thing.y).abs() < reach, (middle - thing.x).abs() < reach
+        touched |= down[:, None] & across[None, :]
+    return touched.flatten()

@@ -196,7 +196,10 @@ class Studio:
             return Wordings(before, self.read_plan(after, hidden, seed))
         changed = planner.changed_plan(self.vocabulary, before, change)
         if changed is not None:
-            return Wordings(before, after + changed)
+            scenes = [planner.scene_of(self.vocabulary, words) for words in (before, changed)]
+            assert scenes[0] is not None and scenes[1] is not None  # both are plans
+            touched = planner.places_of_change(scenes[0], scenes[1], self.side)
+            return Wordings(before, after + changed, touched=touched)
         rngs = row_generators(seed + PLANS, 1)
         (after,) = planner.write(
             *(self.model, self.vocabulary, self.objective, [after], SUREST, rngs)
@@ -210,7 +213,10 @@ class Studio:
         return read
 
     def fallen(self, tokens: Tensor, words: "Wordings", finding: "Finding", seed: int) -> Tensor:
-        """The places (P,) bool whose tokens fit the new words less than the old words."""
+        """The places (P,) bool whose tokens fit the new words less than the old words.
+
+        With plans, also those that a changed object touches.
+        """
         score = writer.fall(
             self.model,
             self.vocabulary,
@@ -220,7 +226,10 @@ class Studio:
             draws=finding.draws,
             seed=seed,
         )
-        return writer.affected(score, self.side, finding.threshold, finding.top_share, finding.grow)
+        found = writer.affected(
+            score, self.side, finding.threshold, finding.top_share, finding.grow
+        )
+        return found if words.touched is None else found | words.touched
 
     def edit(
         self, tokens: Tensor, where: Tensor, words: list[int], brush: Brush, first: int
@@ -236,11 +245,13 @@ class Wordings:
     """The ids of the words of a picture before and after a change.
 
     is_new: the change did not fit the plan that was read, so the network planned the whole picture.
+    touched: (P,) bool, the places of what the change makes another in the plan; None: unknown.
     """
 
     old: list[int]
     new: list[int]
     is_new: bool = False
+    touched: Tensor | None = None
 
 
 @dataclass

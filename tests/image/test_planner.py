@@ -14,6 +14,7 @@ from model import Cache
 from net.samplers import row_generators
 from tests.making.painted import CODES, make_painter, make_pictures
 from worlds import changes
+from worlds.scenes import Object, Scene
 
 FEW = SampleConfig(**writer.PICTURES | {"steps": 3})
 
@@ -102,6 +103,20 @@ def test_a_change_of_a_plan(pairs):
     assert planner.changed_plan(vocabulary, words, changes.read("the star is green")) is None
     nonsense = vocabulary.words("a triangle") + vocabulary.plan_words("dark" + " red" * 12)
     assert planner.changed_plan(vocabulary, nonsense, change) is None
+
+
+def test_places_of_a_change():
+    stays = Object("circle", "blue", "small", "solid", 0.75, 0.25, 0.0775)
+    red = Object("star", "red", "small", "solid", 0.25, 0.75, 0.0775)
+    green = replace(red, colour="green")
+    before, after = Scene([stays, red]), Scene([stays, green])
+    touched = planner.places_of_change(before, after, 12).view(12, 12)
+    # From 0.25 - 0.0775 - 1/12 to the same above: the middles of places 1 to 4 lie in between.
+    expected = torch.zeros(12, 12, dtype=torch.bool)
+    expected[7:11, 1:5] = True
+    assert torch.equal(touched, expected)
+    assert torch.equal(planner.places_of_change(before, Scene([stays]), 12).view(12, 12), expected)
+    assert not planner.places_of_change(before, before, 12).any()
 
 
 @pytest.mark.parametrize("objective", ["diffusion", "ar"])
