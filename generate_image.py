@@ -33,7 +33,7 @@ from image import studio, tokenisers, writer
 from image.studio import Brush, Finding, Studio
 from loop import checkpoint, hardware
 from show import pictures
-from worlds import judge
+from worlds import judge, plans
 
 
 @dataclass
@@ -128,10 +128,11 @@ def finish(options: Options, reader, drawn, words: str, results: list[tuple], **
         said = verdict(options, reader, words, image)
         mark = {None: "not judged", True: "true", False: "false"}[said["true"]]
         print(f"{path}: {words}   ({mark})")
-        if drawn.plans:
-            said["notes"].append(f"plan: {drawn.plans[row]}")
         for note in said["notes"]:
             print(f"    {note}")
+        if drawn.plans:
+            said["plan"] = plans.short(drawn.plans[row])
+            print(f"    plan: {said['plan']}")
         item = {"image": images.data_uri(image), "name": name, "text": words, **said, **more}
         item["step"] = drawn.step[row].tolist()
         item["probability"] = drawn.probability[row].tolist()
@@ -198,7 +199,7 @@ def main(argv=None):
         tokens = said.words - 1 + opened.vocabulary.plan  # [BOS] is given
         print(f"{options.caption}: {said.text}   ({said.nats / tokens:.2f} nats/token)")
         if opened.vocabulary.plan:
-            print(f"    plan: {said.plan or '(no words)'}")
+            print(f"    plan: {plans.short(said.plan)}")
         return
     reader = None if options.reader == "none" else tokenisers.open_reader(options.reader, device)
     brush = Brush(settings, options.guidance, options.raster, options.seed)

@@ -52,6 +52,9 @@ def card(item: dict) -> str:
     words = "after" if item.get("before") else "painted"
     frames += frame(item["image"], item["text"], steps_over(item), words)
     notes = [element("p", escape(note), class_="notes", dir="auto") for note in item["notes"]]
+    if item.get("plan"):
+        plan = f"plan: {item['plan']}"
+        notes.append(element("p", escape(plan), class_="meta", dir="auto"))
     badge = ""
     if item.get("true") is not None:
         word, kind = ("✓ true", "good") if item["true"] else ("✗ false", "bad")
@@ -72,7 +75,8 @@ def card(item: dict) -> str:
 def page(items: list[dict], facts: dict, title: str = TITLE) -> str:
     """The page. An item holds image (a data: address), name, text (its words), side (of the grid),
     step (0: given) and probability, lists of side² values, and notes (lines below the words). It
-    may hold before (a data: address), and true: whether the reader found all claims true.
+    may hold before (a data: address), plan (what the network planned), and true: whether the reader
+    found all claims true.
 
     Raises UserError for an image that is not inside the page.
     """

@@ -59,6 +59,11 @@ def write(scene: Scene, objects: int) -> str:
     return " ".join(words)
 
 
+def short(text: str) -> str:
+    """A plan as people read it: without the objects that are not there."""
+    return " ".join(word for word in text.split() if word != NOTHING) or "(no words)"
+
+
 def line(value: float) -> int:
     """The line of the grid at a share of the side."""
     return round(value * TIDY_PLACES)

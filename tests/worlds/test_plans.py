@@ -39,6 +39,12 @@ def test_a_plan_by_hand():
         plans.write(dataclasses.replace(scene, tidy=False), 3)
 
 
+def test_a_plan_as_people_read_it():
+    first = "dark xa ya small solid red star"
+    assert plans.short(first + " nothing" * 6) == first
+    assert plans.short(" nothing") == plans.short("") == "(no words)"
+
+
 @pytest.mark.parametrize(
     "text",
     [
