@@ -31,7 +31,7 @@ from base.errors import UserError
 from base.tokenizer import Tokenizer
 from loop import distributed
 from worlds import plans
-from worlds.scenes import scene_from_dict
+from worlds.scenes import Scene, scene_from_dict
 
 WAYS = ("picture", "words", "both", "picture_alone", "words_alone", "plan")
 
@@ -163,21 +163,24 @@ class Pairs:
         records = data.records(split)
         self.captions = []
         for record in records:
-            planned = []
+            captions = [self.vocabulary.words(text) for text in record["captions"]]
             if plan:
-                planned = self.plan_of(record, data)
-            self.captions.append(
-                [self.vocabulary.words(text) + planned for text in record["captions"]]
-            )
+                scene = scene_from_dict(record["scene"])
+                for words, text in zip(captions, record["captions"], strict=True):
+                    words += self.plan_of(scene, text, data)
+            self.captions.append(captions)
         self.scenes = [record["scene"] for record in records]
         self.texts = [record["captions"] for record in records]
         self.pictures = torch.from_numpy(np.asarray(data.tokens(split)).astype(np.int64))
         self.longest = max(len(words) for captions in self.captions for words in captions)
 
-    def plan_of(self, record: dict, data) -> list[int]:
-        """The ids of a record's plan. Raises UserError for a scene that the folder's plans lack."""
+    def plan_of(self, scene: Scene, caption: str, data) -> list[int]:
+        """The ids of a scene's plan, for a caption of it.
+
+        Raises UserError for a scene that the folder's plans lack.
+        """
         try:
-            text = plans.write(scene_from_dict(record["scene"]), data.plans)
+            text = plans.write(plans.in_order(scene, caption), data.plans)
             return self.vocabulary.plan_words(text)
         except ValueError as error:
             found = f"a scene in {data.folder} that has no plan there"
@@ -205,7 +208,7 @@ class PairBatches:
 
     Each epoch shows every picture once, with one of its captions, drawn at random. shares: {way:
     share of the rows}. batch_size: rows per step, over all `accumulate` micro-batches. Rows that
-    learn plans stand together, so that few micro-batches are as long as a picture.
+    learn plans have micro-batches of their own, where there are several: they are short.
     """
 
     def __init__(
@@ -224,12 +227,8 @@ class PairBatches:
         rng = np.random.default_rng([self.seed, 1, step])
         which = np.array([rng.integers(len(self.pairs.captions[number])) for number in numbers])
         ways = self.draw_ways(len(numbers), rng)
-        if "plan" in self.shares:
-            order = np.argsort([way != "plan" for way in ways], kind="stable")
-            numbers, which, ways = numbers[order], which[order], [ways[row] for row in order]
-        parts = np.array_split(np.arange(len(numbers)), min(self.accumulate, len(numbers)))
         result = []
-        for part, share_of_step in distributed.deal(parts):
+        for part, share_of_step in distributed.deal(self.parts(ways)):
             rows = self.pairs.rows(numbers[part], which[part], [ways[index] for index in part])
             rows["weight"] = float(rows["free"].sum())
             # Rows that a step in blocks reads twice (net/picture_blocks.py).
@@ -237,6 +236,18 @@ class PairBatches:
             rows["copied_rows"] = sum(alone)
             result.append(rows | share_of_step)
         return result
+
+    def parts(self, ways: list[str]) -> list[np.ndarray]:
+        """The rows of each micro-batch of a step whose rows have these ways."""
+        every = np.arange(len(ways))
+        parts = min(self.accumulate, len(ways))
+        learns_plan = np.array([way == "plan" for way in ways])
+        if parts == 1 or not learns_plan.any() or learns_plan.all():
+            return np.array_split(every, parts)
+        of_plans = round(parts * learns_plan.mean())
+        of_plans = min(max(of_plans, 1), parts - 1)
+        own = np.array_split(every[learns_plan], of_plans)
+        return [*own, *np.array_split(every[~learns_plan], parts - of_plans)]
 
     def draw_ways(self, count: int, rng: np.random.Generator) -> list[str]:
         """The way of each of `count` rows, in proportion to the shares as nearly as it can be."""

@@ -1,8 +1,11 @@
 """Plans: what a painter writes of a picture before it paints it.
 
-A plan names the background and then each object, from the top: its column and row, its size, fill,
-colour and shape. An object that is not there is "nothing", six times, so that all plans have as
-many words.
+A plan names the background and then each object: its column and row, its size, fill, colour and
+shape. An object that is not there is "nothing", six times, so that all plans have as many words.
+
+The objects stand in the order in which the caption names them (`in_order`). So the first of "a star
+above a circle" has the smaller row. From top to bottom, a painter would first have to find out
+which of the two this is. Objects that the caption does not name come last, from the top.
 
     dark  xd yf medium outlined red triangle  xh yh medium outlined blue square
 
@@ -15,7 +18,8 @@ import dataclasses
 
 import numpy as np
 
-from worlds import drawing
+from worlds import drawing, judge
+from worlds.reader import Ungrammatical, parse
 from worlds.scenes import COLOURS, FILLS, RADIUS, SHAPES, SIZES, TIDY_PLACES, Object, Scene
 
 NOTHING = "nothing"
@@ -43,16 +47,35 @@ def objects_of(words: int) -> int:
     return (words - 1) // len(PARTS)
 
 
+def in_order(scene: Scene, caption: str) -> Scene:
+    """The scene with its objects in the order in which a caption names them.
+
+    Of objects that a noun fits alike, the order is that of the places, from the top. A caption
+    outside of the grammar names none.
+    """
+    # What lies behind comes first at the same place.
+    things = sorted(scene.objects, key=lambda thing: (line(thing.y), line(thing.x)))
+    if len(things) < 2:
+        return scene
+    try:
+        mentions = judge.mentions_of(parse(caption))
+    except Ungrammatical:
+        mentions = []
+    pairs = judge.align(mentions, things)
+    named = [thing for _, thing in pairs if thing is not None]
+    rest = [thing for thing in things if not any(thing is other for other in named)]
+    return dataclasses.replace(scene, objects=[*named, *rest])
+
+
 def write(scene: Scene, objects: int) -> str:
-    """The plan of a tidy scene, with room for this many objects.
+    """The plan of a tidy scene, with room for this many objects, in the order of the scene.
 
     Raises ValueError for a scene that is not tidy or has more objects.
     """
     if not scene.tidy or len(scene.objects) > objects:
         raise ValueError(f"a tidy scene of at most {objects} objects")
     words = [drawing.ground(scene)]
-    # What lies behind comes first at the same place.
-    for thing in sorted(scene.objects, key=lambda thing: (line(thing.y), line(thing.x))):
+    for thing in scene.objects:
         words += [COLUMNS[line(thing.x)], ROWS[line(thing.y)]]
         words += thing.kind()
     words += [NOTHING] * (length(objects) - len(words))

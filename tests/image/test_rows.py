@@ -51,7 +51,8 @@ def test_a_row_with_a_plan(tmp_path):
     assert vocabulary.plan == 13 and vocabulary.text(words[: n - 13]) == pairs.texts[1][0]
     assert words[n - 14] == vocabulary.eos
     scene = scene_from_dict(pairs.scenes[1])
-    assert vocabulary.text(words[n - 13 :]) == plans.write(scene, 2)
+    ordered = plans.in_order(scene, pairs.texts[1][0])
+    assert vocabulary.text(words[n - 13 :]) == plans.write(ordered, 2)
     rows = rows_of(vocabulary, [words] * 6, pairs.pictures[:1].expand(6, -1), WAYS)
     assert rows["words"].tolist() == [n, n, n, 1, n, n]
     assert rows["free"].sum(1).tolist() == [9, n - 1, n + 8, 9, n - 1, 13]
@@ -98,6 +99,13 @@ def test_rows_that_learn_plans_stand_together(tmp_path):
     lengths = [part["lengths"] - part["words"] for part in parts]
     assert [set(extra.tolist()) for extra in lengths] == [{0}, {0}, {9}, {9}]
     assert [int(part["free"].sum()) for part in parts] == [26, 26, 18, 18]
+    few = PairBatches(pairs, {"picture": 0.75, "plan": 0.25}, 8, 3, seed=3)(0)
+    assert [part["words"].numel() for part in few] == [2, 3, 3]
+    assert set((few[0]["lengths"] - few[0]["words"]).tolist()) == {0}
+    whole = PairBatches(pairs, {"picture": 0.5, "plan": 0.5}, 8, 1, seed=3)(0)
+    assert [part["words"].numel() for part in whole] == [8]
+    only = PairBatches(pairs, {"plan": 1.0}, 8, 3, seed=3)(0)
+    assert [part["words"].numel() for part in only] == [3, 3, 2]
 
 
 def test_plans_that_do_not_fit_the_scenes(tmp_path):
