@@ -41,6 +41,13 @@ class ImageStart:
     init_from: str | None = setting(
         None, "start from this checkpoint's weights of the same tokens", metavar="FILE"
     )
+    plan_reach: int = setting(
+        4,
+        "places around an object of a plan that are told which object it is, in a folder with "
+        "plans; 0: none is told (net/plan_places.py)",
+        at_least=0,
+        at_most=16,
+    )
 
     def __post_init__(self):
         flags.check(self)
@@ -81,6 +88,7 @@ def read_data(setup: recipe.Setup, start: ImageStart, own: ImageRun):
         causal=own.objective == "ar",  # the twin is the same class, run causally
         picture_levels=tokenisers.open_codes(data.codes_file).config.levels,
         plan_lines=train.vocabulary.plan_lines(),
+        plan_reach=start.plan_reach if train.vocabulary.plan else 0,
     )
     if setup.resume:
         current, run = data.meta["fingerprint"], setup.resume["data"]["fingerprint"]

@@ -31,7 +31,7 @@ NOISES = ("absorbing", "uniform", "hybrid", "gaussian")
 OF_NOISE = {"uniform_share": ("hybrid", 0.2), "code_width": ("gaussian", 16)}
 
 # Settings of ModelConfig that only networks of words and pictures have (net/painter.py).
-OF_PAINTERS = ("picture_side", "picture_codes", "picture_levels", "plan_lines")
+OF_PAINTERS = ("picture_side", "picture_codes", "picture_levels", "plan_lines", "plan_reach")
 # Settings that a captioner's trainer has no flags for: the data and the objective decide them.
 NOT_OF_CAPTIONERS = (
     "vocab_size",
@@ -143,6 +143,13 @@ class ModelConfig:
         "ids of the words of plans that name a column of a picture, then of those that name a row; "
         "empty: no plans (worlds/plans.py)",
         metavar="IDS",
+    )
+    plan_reach: int = setting(
+        0,
+        "places of a picture up to which an object of a plan is told (net/plan_places.py); "
+        "0: none is told",
+        at_least=0,
+        at_most=16,
     )
 
     lora_rank: int = setting(

@@ -20,6 +20,7 @@ from model import Cache
 from net import blocks, picture_blocks, twin
 from net.painter import Painter, spread_order
 from net.picture_blocks import calls_of_blocks
+from net.plan_places import Objects
 from net.samplers import row_generators, sample
 
 # How pictures are drawn unless a flag says otherwise: nothing here was tuned.
@@ -221,16 +222,24 @@ class GuidedTwin:
         self.model, self.bos, self.guidance = model, bos, guidance
         self.words = words
         self.alone = Cache()
+        # Of the plan in the words, and of no words: later calls read neither.
+        self.objects: list[Objects | None] = [None, None]
 
     def __call__(self, unread: Tensor, *, select: Tensor, cache: Cache, condition: None) -> Tensor:
         rows = torch.full((len(unread),), self.words, device=unread.device)
-        logits = self.model(unread, select=select, cache=cache, words=rows)
+        begins = not cache.length
+        own, none = self.objects
+        logits = self.model(unread, select=select, cache=cache, words=rows, objects=own)
+        nothing = torch.full_like(unread[:, :1], self.bos)
+        if begins:
+            self.objects = [self.model.objects_of(words) for words in (unread, nothing)]
         if self.guidance == 1.0:
             return logits
-        if not self.alone.length:  # the words were read; the other row has [BOS] in their place
-            unread = torch.full_like(unread[:, :1], self.bos)
+        if begins:  # the words were read; the other row has [BOS] in their place
+            unread = nothing
         last = torch.ones_like(unread, dtype=torch.bool)
-        other = self.model(unread, select=last, cache=self.alone, words=torch.ones_like(rows))
+        one = torch.ones_like(rows)
+        other = self.model(unread, select=last, cache=self.alone, words=one, objects=none)
         guided = diffusion.guide(lambda *_: logits, lambda *_: other, self.guidance)
         return guided(unread, rows, last)
 

@@ -16,9 +16,8 @@ picture's place is added to its token: a learned vector of its row, and one of i
 start larger than the tokens' embeddings: without a strong place code captions learn no relations
 (docs/log/captions.md). Each segment has a vector too.
 
-Where the words end with a plan (worlds/plans.py), the words of an object stand at its place: the
-vectors of its row and its column are added to them too. A plan says column and row first, so the
-twin knows the place of a word when it reads it.
+Where the words end with a plan (worlds/plans.py), words and places are told where its objects stand
+(net/plan_places.py).
 
 A code has its own vector, and a vector of its levels: near codes look alike in a picture, and a
 code that is rare in training learns from its neighbours (`LevelVectors`).
@@ -39,11 +38,11 @@ from torch import Tensor, nn
 
 from base.config import ModelConfig
 from model import WEIGHT_STD, Cache, Denoiser, KeysValues
+from net.plan_places import Objects, PlanPlaces
 
 PLACE_STD = 4 * WEIGHT_STD  # of a row's or a column's vector at the start
 LEVELS_STD = 3 * WEIGHT_STD  # of a vector of levels at the start: more than a code's own vector
 LEVELS_HIDDEN = 256
-PLACED = 5  # words of an object in a plan that stand at its place: row, size, fill, colour, shape
 
 
 def levels_of(sizes: list[int]) -> Tensor:
@@ -77,20 +76,8 @@ class LevelVectors(nn.Module):
         return self.down(F.silu(self.up(self.levels)))
 
 
-def line_table(config: ModelConfig) -> Tensor:
-    """The column that each id names, and the row; -1 if it names none: (2, V) int64."""
-    table = torch.full((2, config.vocab_size), -1)
-    for which, ids in enumerate(config.plan_line_ids):
-        # Lines divide the side into equal parts. Behind the outermost line there is no place.
-        place = torch.arange(len(ids)) * config.picture_side // (len(ids) - 1)
-        table[which, ids] = place.clamp(max=config.picture_side - 1)
-    return table
-
-
 class Painter(Denoiser):
     """Rows of words and a picture -> logits over the ids of each place's own segment."""
-
-    lines: Tensor | None
 
     def __init__(self, config: ModelConfig):
         super().__init__(config)
@@ -100,8 +87,7 @@ class Painter(Denoiser):
         self.row = nn.Embedding(self.side, config.d_model)
         self.column = nn.Embedding(self.side, config.d_model)
         self.segment = nn.Embedding(2, config.d_model)
-        lines = line_table(config) if config.plan_lines else None
-        self.register_buffer("lines", lines, persistent=False)
+        self.plan = PlanPlaces(config) if config.plan_lines else None
         for code in (self.row, self.column):
             nn.init.normal_(code.weight, std=PLACE_STD)
         nn.init.normal_(self.segment.weight, std=WEIGHT_STD)
@@ -127,10 +113,19 @@ class Painter(Denoiser):
         position = torch.arange(first, first + length, device=words.device)
         return position - words[:, None]
 
-    def inputs_of(self, tokens: Tensor, place: Tensor, vectors: Tensor) -> Tensor:
+    def objects_of(self, words: Tensor) -> Objects | None:
+        """The objects that the plan at the end of words (B, n) names; None: there are no plans."""
+        if self.plan is None:
+            return None
+        return self.plan.objects(words, torch.ones_like(words, dtype=torch.bool), self.vectors())
+
+    def inputs_of(
+        self, tokens: Tensor, place: Tensor, vectors: Tensor, objects: Objects | None = None
+    ) -> Tensor:
         """What the blocks read: tokens, their segment, and at picture places where they are.
 
-        tokens, place: (B, L) -> (B, L, D). vectors: (V, D), of each id.
+        tokens, place: (B, L) -> (B, L, D). vectors: (V, D), of each id. objects: those of the plan,
+        if it stands before these tokens and not in them.
         """
         is_picture = place >= 0
         # Padding behind a picture has a place too far; it is never attended to.
@@ -138,25 +133,19 @@ class Painter(Denoiser):
         where = self.row(inside // self.side) + self.column(inside % self.side)
         x = F.embedding(tokens, vectors) + self.segment(is_picture.long())
         x = x + where * is_picture[..., None]
-        return x if self.lines is None else x + self.stand(tokens, is_picture)
-
-    def stand(self, tokens: Tensor, is_picture: Tensor) -> Tensor:
-        """What tells the words of a plan where their objects are: (B, L, D).
-
-        tokens: (B, L). An object is named in six words: column, row, and four more. Its place is
-        known at the second word, and holds for it and the four words behind it.
-        """
-        assert self.lines is not None
-        column, row = self.lines[:, tokens]  # (B, L) each
-        known = torch.zeros_like(is_picture)
-        known[:, 1:] = (column[:, :-1] >= 0) & (row[:, 1:] >= 0)
-        before = F.pad(column[:, :-1], (1, 0))  # a place's column is named a word before its row
-        place = self.column(before.clamp(min=0)) + self.row(row.clamp(min=0))
-        place = place * known[..., None]
-        total = place
-        for shift in range(1, PLACED):
-            total = total + F.pad(place, (0, 0, shift, 0))[:, : place.shape[1]]
-        return total * ~is_picture[..., None]
+        if self.plan is None:
+            return x
+        if objects is None:
+            longest = int((~is_picture).sum(1).max())  # words are the first tokens of a row
+            is_word = ~is_picture[:, :longest]
+            objects = self.plan.objects(tokens[:, :longest], is_word, vectors)
+            stands = self.plan.stand(objects, self.row.weight, self.column.weight)
+            x = x + F.pad(stands, (0, 0, 0, x.shape[1] - longest)) * ~is_picture[..., None]
+        if self.plan.reach:
+            # A position that predicts the next token is told of the next place.
+            ahead = int(self.config.causal or self.config.logit_shift)
+            x = x + self.plan.tell(objects, place + ahead)
+        return x
 
     def forward(
         self,
@@ -170,8 +159,11 @@ class Painter(Denoiser):
         attend: Tensor | None = None,
         inputs: Tensor | None = None,
         words: Tensor | None = None,
+        objects: Objects | None = None,
     ) -> Tensor:
         """As `Denoiser.forward`. words: (B,) or (B / n,) words of each row; None: all are words.
+
+        objects: those of the plan, if its words are in the cache.
 
         Returns float32 logits (B, L, V') or (M, V'), minus infinity outside of the segment. The
         twin's logits are of the next position, so they are of the next position's segment.
@@ -179,12 +171,13 @@ class Painter(Denoiser):
         if words is None:
             words = torch.full((len(tokens),), self.config.max_length, device=tokens.device)
         words = words.repeat_interleave(len(tokens) // len(words), 0)
-        if self.lines is not None and cache and cache.position and (cache.position < words).any():
-            raise ValueError("words with a plan are read at one time: a place needs two of them")
-        place = self.places(tokens.shape[1], words, cache.position if cache else 0)
+        first = cache.position if cache else 0
+        if self.plan is not None and first and (objects is None or (first < words).any()):
+            raise ValueError("the words of a plan at one time, and its objects in later calls")
+        place = self.places(tokens.shape[1], words, first)
         vectors = self.vectors()
         if inputs is None:
-            inputs = self.inputs_of(tokens, place, vectors)
+            inputs = self.inputs_of(tokens, place, vectors, objects)
         x = self.trunk(tokens, lengths, share, condition, cache, attend, inputs)  # (B, L, D)
         return self.predict(x, place, select, vectors)
 

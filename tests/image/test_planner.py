@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import diffusion
 from base.config import SampleConfig
 from base.files import UserError
 from image import planner, studio, writer
@@ -31,7 +32,7 @@ def captions_of(pairs):
 
 def painter_of(pairs, causal=False):
     lines = pairs.vocabulary.plan_lines()
-    return make_painter(pairs.vocabulary, causal, plan_lines=lines, max_length=90)
+    return make_painter(pairs.vocabulary, causal, plan_lines=lines, plan_reach=2, max_length=90)
 
 
 @pytest.mark.parametrize("objective", ["diffusion", "ar"])
@@ -67,6 +68,26 @@ def test_the_twin_reads_places_as_it_learnt_them(pairs):
         last = torch.ones_like(unread, dtype=torch.bool)
         step = reader(unread, select=last, cache=None, condition=None)
         assert torch.allclose(step[0], whole[0, end - 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_the_twin_paints_as_it_learnt(pairs, guidance):
+    """Each token of a picture with a plan is the likeliest of a pass over the whole row."""
+    model, words = painter_of(pairs, causal=True), pairs.captions[1][0]
+    settings = SampleConfig(temperature=0.0, steps=9)
+    drawn = writer.paint(model, pairs.vocabulary, "ar", [words], settings, guidance=guidance)
+    picture = drawn.tokens[0].tolist()
+
+    def whole(row: list[int], n: int):
+        return model(torch.tensor([row + picture]), words=torch.tensor([n]))[0, n - 1 : -1]
+
+    given = whole(words, len(words))
+    alone = whole([pairs.vocabulary.bos], 1)
+    guided = diffusion.guide(lambda *_: given, lambda *_: alone, guidance)
+    logits = guided(given, given, given) if guidance != 1.0 else given
+    assert logits.argmax(-1).tolist() == picture
+    plain = model.plan.tell(model.objects_of(torch.tensor([words])), torch.arange(9)[None])
+    assert plain.any()  # the plan is told, so that the test can fail
 
 
 def test_words_with_a_plan_are_read_at_one_time(pairs):

@@ -161,34 +161,6 @@ def test_a_shifted_painter_predicts_from_the_position_before():
     assert torch.allclose(shifted(tokens, words=words, select=select), logits[select], atol=1e-5)
 
 
-class SevenWords:
-    """Six words for lines, a word for all else, and the special tokens."""
-
-    vocab_size, output_size = 12, 9
-    eos, unk, pad, bos, mask = range(7, 12)
-
-
-def test_the_words_of_an_object_stand_at_its_place():
-    """Grid of 4, lines 0 to 2 over it: line 1 is the middle. By value, for two objects."""
-    vocabulary = Vocabulary(SevenWords(), codes=16)
-    # Ids 16 to 18 name columns 0 to 2, and 19 to 21 rows 0 to 2.
-    model = make_painter(vocabulary, picture_side=4, plan_lines="16,17,18,19,20,21")
-    words = [vocabulary.bos, 22, 17, 21, 22, 22, 22, 22, 18, 19, 22, 22, 22, 22, 22]
-    tokens = torch.tensor([words + [5] * 16])
-    is_picture = torch.arange(tokens.shape[1])[None] >= len(words)
-    stands = model.stand(tokens, is_picture)[0]
-    first = model.column.weight[2] + model.row.weight[3]  # line 2 is the last place
-    second = model.column.weight[3] + model.row.weight[0]
-    expected = torch.zeros_like(stands)
-    expected[3:8], expected[9:14] = first, second
-    assert torch.equal(stands, expected)
-    # A column alone, or a row alone, is no place yet: the other word is masked.
-    for hidden in (2, 3):
-        masked = tokens.clone()
-        masked[0, hidden] = vocabulary.mask
-        assert not model.stand(masked, is_picture)[0, :8].any()
-
-
 @pytest.mark.parametrize("lines", ["16,17,18", "16,17", "3,4,5,6", "16,17,18,99"])
 def test_lines_that_name_no_words_are_refused(lines):
     vocabulary = Vocabulary(TinyTokenizer(), codes=16)
