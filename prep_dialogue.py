@@ -10,13 +10,14 @@ For a training:
     python prep_dialogue.py --num_train 5000 --num_val 200
 
 A dialogue begins with --looks turns, in which the model notes what it sees, an object in each turn.
-Then come ten questions, each with its true answer. The folder is a captions folder too: each image
+Then come ten questions, each with its true answer. Before the answer stands a note of the objects
+that the question is about (--points). The folder is a captions folder too: each image
 has true captions. With --lists, training images also have captions that list all objects. Splits:
 train and val are alike. held_pair shows pairs of colour and shape that never appear in training,
 and long has five objects.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from base.flags import setting
 from caption import data, dialogue, scene_folder
 from caption.features import Work
 from net import image_encoders
-from worlds import dialogues, language, looks
+from worlds import dialogues, language, looks, points, talk
 from worlds.dialogues import Turn
 from worlds.scenes import Scene, relation
 
@@ -46,6 +47,9 @@ class Dialogues:
     )
     looks: int = setting(
         looks.LOOKS, "turns before the questions that name an object each; 0: none", at_least=0
+    )
+    points: bool = setting(
+        True, "before its answer, the model notes which objects a question is about"
     )
     vocab_size: int = setting(768, "most tokens of the BPE: of questions, answers and captions")
     seed: int = setting(0, "decides every scene, pixel and word", at_least=0)
@@ -88,6 +92,8 @@ def make_record(folder: Path, wanted: Dialogues, split: str, number: int) -> dic
     if split == "train":  # the judge of captions does not read lists
         texts += [looks.listed(scene)] * wanted.lists
     record = scene_folder.make_record(folder, split, number, scene, texts)
+    if wanted.points:
+        turns = pointed(scene, turns)
     return record | {"turns": [turn.to_dict() for turn in looked(scene, wanted.looks) + turns]}
 
 
@@ -97,13 +103,24 @@ def looked(scene: Scene, count: int) -> list[Turn]:
     return [Turn(question, answer, looks.FAMILY) for question, answer in pairs]
 
 
+def pointed(scene: Scene, turns: list[Turn]) -> list[Turn]:
+    """The turns of a dialogue, each with its note."""
+    notes = points.notes([turn.question for turn in turns], scene)
+    return [replace(turn, note=note) for turn, note in zip(turns, notes, strict=True)]
+
+
 def texts_of(records: list[dict]) -> list[str]:
-    """What the tokenizer learns from: the captions, questions and answers of training."""
+    """What the tokenizer learns from: the captions, questions and answers of training.
+
+    All numbers stand there twice: scenes of test splits have more objects, and each is a token.
+    """
     texts = data.texts_of(records, "train")
+    texts += [dialogue.spaced(number) for number in talk.NUMBERS] * 2
     for record in records:
         if record["split"] == "train":
             for turn in record["turns"]:
-                texts += [dialogue.spaced(turn["question"]), dialogue.spaced(turn["answer"])]
+                said = dialogue.said(turn)
+                texts += [dialogue.spaced(turn["question"]), dialogue.spaced(said)]
     return texts
 
 

@@ -1,11 +1,12 @@
 """Dialogues of a captions folder: its lines hold `turns` too (prep_dialogue.py writes them).
 
     turns    a list of dicts, as `worlds.dialogues.Turn.to_dict` makes them: question, answer,
-             family, distance. The first turns may be of the family "look" (worlds/looks.py)
+             family, distance. The first turns may be of the family "look" (worlds/looks.py). The
+             others may have a note (worlds/points.py)
 
 A row is [BOS] question answer question answer …, then padding. An answer stands in a slot of S
-tokens, which [EOS] fills up. Questions are given. A turn, its question and its slot, is a block of
-net/turns.py; [BOS] belongs to the first turn.
+tokens, behind its note, and [EOS] fills the slot up. Questions are given. A turn, its question and
+its slot, is a block of net/turns.py; [BOS] belongs to the first turn.
 
 Questions and answers are encoded with a space in front. A word is then the same token wherever it
 stands.
@@ -26,6 +27,7 @@ from loop.batches import NOISE_STREAM, step_generator
 from worlds import looks
 
 MAKE = "run prep_dialogue.py, or name another folder with --data_dir"
+SPARE = 2  # tokens of a slot that no note of training needs: scenes with more objects do
 ROOM = 2  # tokens that a question may be longer than the longest question of training, on average
 
 
@@ -60,27 +62,32 @@ def in_slot(ids: list[int], slot: int, tokenizer: Tokenizer) -> list[int]:
     return ids + [tokenizer.eos] * (slot - len(ids))
 
 
+def said(turn: dict) -> str:
+    """What stands in the slot of a turn: its note, if it has one, and its answer."""
+    return " ".join([turn.get("note", ""), turn["answer"]]).strip()
+
+
 def is_turn(turn) -> bool:
     """Whether an entry of `turns` has a question, its answer, its family and its distance."""
     if not isinstance(turn, dict):
         return False
     texts = [turn.get(name) for name in ("question", "answer", "family")]
-    return all(isinstance(text, str) and text for text in texts) and isinstance(
-        turn.get("distance"), int
-    )
+    good = all(isinstance(text, str) and text for text in texts)
+    return good and isinstance(turn.get("distance"), int) and isinstance(turn.get("note", ""), str)
 
 
 class DialogueData(CaptionData):
     """A split of a folder with dialogues.
 
     turns: (N dialogues) lists of dicts. looks: how many of them, from the first on, are looks.
-    slot: S, of the longest answer of training unless it is given. tokens, turn: (N, L) int64; free:
-    (N, L) bool, the slots; sizes: (N,) real tokens.
+    points: whether the others have notes; with points=False given, notes are left out. slot: S, of
+    the longest answer of training, unless it is given; with notes, SPARE tokens longer. tokens,
+    turn: (N, L) int64; free: (N, L) bool, the slots; sizes: (N,) real tokens.
     Raises UserError as CaptionData does, and if a line has no dialogue, or another number of turns
     or of looks.
     """
 
-    def __init__(self, folder, split: str, slot: int = 0):
+    def __init__(self, folder, split: str, slot: int = 0, points: bool = True):
         super().__init__(folder, split)
         self.turns = [record.get("turns") for record in self.records]
         good = all(isinstance(turns, list) and turns for turns in self.turns)
@@ -91,8 +98,12 @@ class DialogueData(CaptionData):
             found = f"{folder} with dialogues of several lengths"
             raise UserError(found, "dialogues of equally many turns", REMAKE)
         self.looks = self.count_looks()
+        if not points:
+            self.turns = [[{**turn, "note": ""} for turn in turns] for turns in self.turns]
+        self.points = any(turn.get("note") for turn in self.every_turn())
         ids = self.encoded()
-        self.slot = slot or 1 + max(len(ids[turn["answer"]]) for turn in self.every_turn())
+        longest = max(len(ids[said(turn)]) for turn in self.every_turn())
+        self.slot = slot or 1 + longest + SPARE * self.points
         self.longest_question = max(len(ids[turn["question"]]) for turn in self.every_turn())
         self.build(ids)
 
@@ -113,7 +124,7 @@ class DialogueData(CaptionData):
         """The ids of every question and answer by its text."""
         texts: dict[str, None] = {}
         for turn in self.every_turn():
-            texts[turn["question"]] = texts[turn["answer"]] = None
+            texts[turn["question"]] = texts[said(turn)] = None
         every = self.tokenizer.encode_batch([spaced(text) for text in texts])
         return dict(zip(texts, (ids.tolist() for ids in every), strict=True))
 
@@ -124,7 +135,7 @@ class DialogueData(CaptionData):
             row, number, is_free = [self.tokenizer.bos], [0], [False]
             for index, turn in enumerate(turns):
                 question = ids[turn["question"]]
-                row += question + in_slot(ids[turn["answer"]], self.slot, self.tokenizer)
+                row += question + in_slot(ids[said(turn)], self.slot, self.tokenizer)
                 number += [index] * (len(question) + self.slot)
                 is_free += [False] * len(question) + [True] * self.slot
             tokens.append(torch.tensor(row))

@@ -3,7 +3,8 @@
 The truth is `worlds.dialogues.answers`, carried out on the scene. A question is asked with the
 turns before it in sight. Their answers are the model's own, as in a dialogue with a person, or the
 true answers. A model that looks first (worlds/looks.py) always takes its own looks: the true looks
-would tell it the scene. They are scored apart, and are no questions.
+would tell it the scene. Its notes (worlds/points.py) are its own too, also before true answers.
+Looks and notes are scored apart, and are no questions.
 
 Controls, on val. Each takes something away:
 
@@ -18,7 +19,7 @@ Shapes: N dialogues of T turns.
 """
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from base.config import CAPTIONS, SampleConfig
 from base.files import UserError
 from base.flags import check, setting
 from caption import writer
-from caption.dialogue import DialogueData
+from caption.dialogue import DialogueData, said
 from caption.dialogue_writer import Answerer, answer_all, look_all
 from caption.scores import check_features, open_twin, splits_of
 from loop import distributed, progress
@@ -61,11 +62,12 @@ class DialogueScoring:
 
 @dataclass
 class Answered:
-    """Answers of N dialogues and what was true. truth None: not judged."""
+    """Answers of N dialogues and what was true. truth None: not judged. notes: of the answers."""
 
     answers: list[list[str]]
     truths: list[list[str | None]]
     calls: float
+    notes: list[list[str]] = field(default_factory=list)
 
 
 class Questions:
@@ -81,6 +83,7 @@ class Questions:
         self.truths = [[turn["answer"] for turn in turns] for turns in self.turns]
         # The true history: (question, answer) pairs.
         self.said = [[(it["question"], it["answer"]) for it in turns] for turns in self.turns]
+        self.noted = [[(it["question"], said(it)) for it in turns] for turns in self.turns]
 
     def features(self, numbers, blind: bool = False):
         """Standardised features of dialogues `numbers`: zeros for a blind model."""
@@ -147,14 +150,7 @@ class Questions:
 
         truths = [[turn["answer"] for turn in turns[:number_of]] for turns in self.data.turns]
         answered = self.gathered(name, range(0, count, BATCH), batch, truths)
-        right = np.array(answered.answers) == np.array(truths)
-        every = int(right.all(1).sum())
-        return {
-            **share(right, np.ones_like(right)),
-            "all_right": every / count,
-            "all_right_ci95": metrics.share_interval(every, count),
-            "calls": answered.calls,
-        }
+        return noted(answered.answers, truths, answered.calls)
 
     def other_picture(self, name: str) -> tuple[Answered, Answered]:
         """The next dialogue's picture: all judged questions, and those whose answer changes."""
@@ -176,7 +172,9 @@ class Questions:
 
         rows = sum(distributed.shared(starts, batch, bar), [])
         calls = [answer.calls for row in rows for answer in row]
-        return Answered([[it.text for it in row] for row in rows], truths, float(np.mean(calls)))
+        texts = [[answer.text for answer in row] for row in rows]
+        notes = [[answer.note for answer in row] for row in rows]
+        return Answered(texts, truths, float(np.mean(calls)), notes)
 
 
 # ---- figures
@@ -199,6 +197,18 @@ def share(right: np.ndarray, asked: np.ndarray) -> dict:
     else:
         interval = metrics.share_interval(hits, count)
     return figure | {"accuracy": hits / count, "accuracy_ci95": interval}
+
+
+def noted(said: list[list[str]], truths: list[list[str]], calls: float) -> dict:
+    """The share of right looks or notes, and of the dialogues in which all are right."""
+    right = np.array(said) == np.array(truths)
+    every = int(right.all(1).sum())
+    return {
+        **share(right, np.ones_like(right)),
+        "all_right": every / len(right),
+        "all_right_ci95": metrics.share_interval(every, len(right)),
+        "calls": calls,
+    }
 
 
 def figures(answered: Answered, turns: list[list[dict]]) -> dict:
@@ -232,20 +242,23 @@ def figures(answered: Answered, turns: list[list[dict]]) -> dict:
 
 
 def split_figures(questions: Questions, split: str) -> dict[str, dict]:
-    """A split with own answers as history, and with true answers."""
+    """A split with own answers as history, and with true answers; its looks and notes apart."""
     turns = questions.turns
     own = questions.answer(f"{split}, own answers")
     true = questions.answer(f"{split}, true answers", history=questions.said)
     result = {"own": figures(own, turns), "true": figures(true, turns)}
     if questions.data.looks:
         result["looks"] = questions.looked(f"{split}, looks")
+    if questions.data.points:
+        truths = [[turn["note"] for turn in row] for row in turns]
+        result["notes"] = noted(own.notes, truths, own.calls)
     return result
 
 
 def control_figures(questions: Questions) -> dict[str, dict]:
     """The controls by name, in the order of this file's head."""
     turns, said = questions.turns, questions.said
-    others = [*said[1:], said[0]]
+    others = [*questions.noted[1:], questions.noted[0]]  # own notes are about other questions
     swapped, changed = questions.other_picture("other picture")
     return {
         "no picture": figures(questions.answer("no picture", history=said, blind=True), turns),
@@ -260,7 +273,7 @@ def score(opened: tuple, options: DialogueScoring, settings: SampleConfig, seed:
     """The figures of a model of dialogues, which are printed too.
 
     opened: (model, tokenizer, rest) of `checkpoint.open_model`. settings: how answers are written.
-    Returns splits {split: {own, true: figures, and looks of a model that looks first}}; twin,
+    Returns splits {split: {own, true: figures, and looks and notes of a model with them}}; twin,
     likewise; controls {name: figures}; objective; settings.
     """
     model, _, saved = opened
@@ -288,9 +301,17 @@ def open_questions(
 ) -> Questions:
     """The questions of a split for a model. Raises UserError if they do not fit."""
     model, _, saved = opened
-    data = DialogueData(data_dir, split, saved["statistics"]["slot"]).fit(model.config.max_length)
+    statistics = saved["statistics"]
+    points = statistics.get("points", False)
+    data = DialogueData(data_dir, split, statistics["slot"], points).fit(model.config.max_length)
     check_features(data, saved)
-    looks = saved["statistics"].get("looks", 0)
+    if points and not data.points:
+        raise UserError(
+            f"{data_dir} without notes before the answers",
+            "notes, as this model writes them",
+            "draw it: " + files.python("prep_dialogue.py", "--out", "FOLDER"),
+        )
+    looks = statistics.get("looks", 0)
     if data.looks != looks:
         raise UserError(
             f"{data_dir} with {data.looks} looks before the questions",
@@ -314,18 +335,19 @@ def named_rows(result: dict) -> list[tuple[str, dict]]:
     return rows + list(result.get("controls", {}).items())
 
 
-def look_rows(result: dict) -> list[list[str]]:
-    """A heading, and a row for each split that a model looked at before its questions."""
-    rows = [["", "looks", "right", "all right", "calls"]]
+def noted_rows(result: dict) -> list[list[str]]:
+    """A heading, and a row for the looks and for the notes of each split."""
+    rows = [["", "turns", "right", "all right", "calls"]]
     for name in ("splits", "twin"):
         for split, both in result.get(name, {}).items():
-            if "looks" not in both:
-                continue
-            each = both["looks"]
-            cells = [percent(each, whole, interval=True) for whole in ("accuracy", "all_right")]
             title = f"twin, {split}" if name == "twin" else split
-            cells.append(f"{each['calls']:.1f}")
-            rows.append([f"{title}, looks", str(each["questions"]), *cells])
+            for kind in ("looks", "notes"):
+                if kind not in both:
+                    continue
+                each = both[kind]
+                cells = [percent(each, whole, interval=True) for whole in ("accuracy", "all_right")]
+                cells.append(f"{each['calls']:.1f}")
+                rows.append([f"{title}, {kind}", str(each["questions"]), *cells])
     return rows
 
 
@@ -350,5 +372,5 @@ def lines(result: dict) -> list[str]:
         rounds.append([name, *(percent(figure) for figure in each["rounds"].values())])
     numbers = [f"round {number}" for number in range(1, len(rounds[0]))]
     printed = [metrics.markdown(table), "", metrics.markdown([["", *numbers], *rounds])]
-    looked = look_rows(result)
+    looked = noted_rows(result)
     return printed + ["", metrics.markdown(looked)] if len(looked) > 1 else printed

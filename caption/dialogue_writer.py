@@ -21,7 +21,7 @@ from caption.dialogue import answer_text, encode, in_slot
 from model import Cache, Denoiser, KeysValues
 from net.draws import draw_tokens
 from net.samplers import Sample, row_generators, sample
-from worlds import looks
+from worlds import looks, points
 
 
 @dataclass
@@ -49,14 +49,16 @@ class Answerer:
 class Answer:
     """A written answer.
 
-    ids: the slot's tokens, with [EOS] behind the words. text: its words. probability: of each token
-    when it was drawn. calls: of the denoiser.
+    ids: the slot's tokens, with [EOS] behind the words. text: its words, without the note before
+    them. probability: of each token when it was drawn. calls: of the denoiser. note: which objects
+    the answer rests on (worlds/points.py); empty for a model that notes nothing.
     """
 
     ids: list[int]
     text: str
     probability: list[float]
     calls: int
+    note: str = ""
 
 
 class TurnCache(Cache):
@@ -234,8 +236,8 @@ def answers_of(drawn: Sample, tokenizer: Tokenizer) -> list[Answer]:
             ids = words + [tokenizer.eos] * (len(ids) - len(words))
         # A token that no call drew, such as the twin's last [EOS], is certain.
         sure = torch.where(drawn.step[row] > 0, drawn.log_prob[row].exp(), 1.0)
-        text = answer_text(ids, tokenizer)
-        answers.append(Answer(ids, text, sure.tolist(), int(drawn.used[row])))
+        note, text = points.split(answer_text(ids, tokenizer))
+        answers.append(Answer(ids, text, sure.tolist(), int(drawn.used[row]), note))
     return answers
 
 
@@ -308,6 +310,18 @@ class Conversation:
 # ---- many dialogues
 
 
+def history_slot(text: str, note: str, slot: int, tokenizer: Tokenizer) -> list[int]:
+    """The ids of an answer's slot in a history: behind `note`, if the text has no note.
+
+    A note that the slot has no room for is left out.
+    """
+    ids = encode(text, tokenizer)
+    if note and not points.split(text)[0]:
+        both = encode(f"{note} {text}", tokenizer)
+        ids = both if len(both) < slot else ids
+    return in_slot(ids, slot, tokenizer)
+
+
 def begin_all(
     answerer: Answerer, features: Tensor, settings: SampleConfig, seed: int, first: int
 ) -> Talk:
@@ -337,8 +351,8 @@ def answer_all(
 
     features: (B, P, width), standardised. The model takes its own looks first. history: for each
     turn of each dialogue, the question and the answer that later turns see in its place; None: the
-    question and the model's own answer. first: the number of the first dialogue, so that it draws
-    the same in any batch.
+    question and the model's own answer. An answer without a note gets the model's own note. first:
+    the number of the first dialogue, so that it draws the same in any batch.
     """
     tokenizer, slot = answerer.tokenizer, answerer.slot
     talk = begin_all(answerer, features, settings, seed, first)
@@ -356,6 +370,8 @@ def answer_all(
         if history is not None:
             past = [row[turn] for row in history]
             asked = [encode(question, tokenizer) for question, _ in past]
-            slots = [in_slot(encode(text, tokenizer), slot, tokenizer) for _, text in past]
+            texts = [text for _, text in past]
+            pairs = zip(texts, answers, strict=True)
+            slots = [history_slot(text, own.note, slot, tokenizer) for text, own in pairs]
         talk.read(asked, slots)
     return result

@@ -8,7 +8,7 @@ from base.files import UserError
 from base.tokenizer import Tokenizer
 from caption import data, dialogue
 from tests.making.talked import make_dialogues
-from worlds import dialogues, judge, looks
+from worlds import dialogues, judge, looks, points, talk
 from worlds.scenes import scene_from_dict
 
 
@@ -23,31 +23,38 @@ def test_every_line_has_a_true_dialogue_and_a_true_caption(dialogue_folder):
         assert [turn["answer"] for turn in noted] == looks.answers(scene)
         questions = [turn["question"] for turn in turns]
         assert dialogues.answers(questions, scene) == [turn["answer"] for turn in turns]
+        assert points.notes(questions, scene) == [turn["note"] for turn in turns]
         assert len(turns) == dialogues.TURNS
         assert judge.judge(record["captions"][0], scene)["truthful"], record["captions"]
         if record["split"] == "train":
             for turn in noted + turns:  # each word is a token
-                for text in (turn["question"], turn["answer"]):
+                for text in (turn["question"], dialogue.said(turn)):
                     assert len(dialogue.encode(text, tokenizer)) == len(text.split())
+    for number in talk.NUMBERS:
+        assert len(dialogue.encode(number, tokenizer)) == 1
 
 
 def test_without_looks_and_with_lists(tmp_path):
     """--looks 0 is a folder of questions alone; --lists adds a caption of all objects."""
-    folder = make_dialogues(tmp_path / "data", "--encoder", "none", "--looks", "0", "--lists", "2")
+    wanted = "--looks 0 --lists 2 --no-points".split()
+    folder = make_dialogues(tmp_path / "data", "--encoder", "none", *wanted)
     for record in data.read_records(folder):
         scene = scene_from_dict(record["scene"])
         assert len(record["turns"]) == dialogues.TURNS
+        assert not any("note" in turn for turn in record["turns"])
         is_train = record["split"] == "train"
         assert record["captions"][1:] == [looks.listed(scene)] * (2 if is_train else 0)
 
 
 def test_a_folder_from_before_there_were_looks(tmp_path, capsys):
     """It is a folder of --looks 0; the default is another folder, and the line says why."""
-    folder = make_dialogues(tmp_path / "data", "--encoder", "none", "--looks", "0")
+    plain = "--encoder none --looks 0 --no-points".split()
+    folder = make_dialogues(tmp_path / "data", *plain)
     meta = data.read_meta(folder)
-    old = {name: value for name, value in meta.items() if name not in ("looks", "lists")}
+    later = ("looks", "lists", "points")
+    old = {name: value for name, value in meta.items() if name not in later}
     files.write_sealed(folder / "meta.json", old)
-    make_dialogues(folder, "--encoder", "none", "--looks", "0")
+    make_dialogues(folder, *plain)
     assert "all images are there" in capsys.readouterr().err
     with pytest.raises(UserError, match="its looks is 0, not 5"):
         make_dialogues(folder, "--encoder", "none")

@@ -40,16 +40,18 @@ SHORT = 0.3  # share of the questions about an attribute of "it" that are "and i
 class Turn:
     """A question and its true answer.
 
-    family: of talk.FAMILIES. distance: turns since "it" was last named; 0 without "it".
+    family: of talk.FAMILIES. distance: turns since "it" was last named; 0 without "it". note: which
+    objects the question is about (worlds/points.py); empty: nothing is noted.
     """
 
     question: str
     answer: str
     family: str
     distance: int = 0
+    note: str = ""
 
     def to_dict(self) -> dict:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "note" or value}
 
 
 @dataclass

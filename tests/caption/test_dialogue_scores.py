@@ -6,9 +6,18 @@ import pytest
 from base.config import CAPTIONS, SampleConfig
 from base.files import UserError
 from caption import dialogue_scores
-from caption.dialogue_scores import Answered, Questions, figures, open_questions, share
+from caption.dialogue_scores import (
+    Answered,
+    Questions,
+    figures,
+    noted,
+    open_questions,
+    share,
+    split_figures,
+)
 from caption.dialogue_writer import Answer, answer_all, look_all
 from loop import checkpoint
+from tests.making.talked import make_dialogues
 from worlds import dialogues, looks
 from worlds.scenes import scene_from_dict
 
@@ -105,6 +114,28 @@ def test_looks_are_scored_apart(questions, answerer):
     saved["statistics"]["looks"] = 0
     with pytest.raises(UserError, match="with 5 looks .* expected 0 looks"):
         open_questions((model, tokenizer, saved), questions.data.folder, "val", GREEDY, 0)
+
+
+def test_notes_are_scored_apart(questions, answerer, tmp_path):
+    """The share of right notes by hand. A folder without notes is not this model's."""
+    truths = [[turn["note"] for turn in row] for row in questions.turns]
+    own = questions.answer("")
+    right = [
+        [note == true for note, true in zip(*row, strict=True)]
+        for row in zip(own.notes, truths, strict=True)
+    ]
+    figure = split_figures(questions, "val")["notes"]
+    assert figure["questions"] == len(truths) * dialogues.TURNS
+    assert figure["accuracy"] == np.mean(right) and figure["calls"] == own.calls
+    assert noted(truths, truths, 1.0)["all_right"] == 1.0
+    folder = make_dialogues(tmp_path / "plain", "--no-points")
+    opened = checkpoint.open_model(answerer)
+    with pytest.raises(UserError, match="without notes before the answers"):
+        open_questions(opened, folder, "val", GREEDY, 0)
+    # A model without notes reads both folders.
+    opened[2]["statistics"]["points"] = False
+    for data_dir in (questions.data.folder, folder):
+        assert not open_questions(opened, data_dir, "val", GREEDY, 0).data.points
 
 
 def test_what_each_condition_shows(questions, monkeypatch):

@@ -10,7 +10,15 @@ from base.config import SampleConfig
 from base.files import UserError
 from base.tokenizer import Tokenizer
 from caption import dialogue_writer
-from caption.dialogue_writer import Answerer, Conversation, Talk, answer_all, look_all
+from caption.dialogue import answer_text
+from caption.dialogue_writer import (
+    Answerer,
+    Conversation,
+    Talk,
+    answer_all,
+    history_slot,
+    look_all,
+)
 from net import samplers
 from net.draws import draw_tokens
 from net.samplers import row_generators
@@ -185,3 +193,16 @@ def test_the_oldest_turns_are_forgotten():
     assert again.ids == talk.ids[-1][1]
     with pytest.raises(UserError, match="ask a shorter question"):
         talk.ask("is it red ? " * 20)
+
+
+def test_a_history_gets_the_own_note_of_the_model():
+    """Unless it has a note, or the slot has no room for both."""
+    tokenizer = Tokenizer.train([" yes in the top left zero one two it"] * 2, 300)
+
+    def slot(text: str, note: str, size: int = 9) -> str:
+        return answer_text(history_slot(text, note, size, tokenizer), tokenizer)
+
+    assert slot("yes", "one two it one") == "one two it one yes"
+    assert slot("it zero yes", "one two it one") == "it zero yes"
+    assert slot("yes", "") == "yes"
+    assert slot("in the top left", "one two it one", 8) == "in the top left"
