@@ -104,7 +104,7 @@ def read_data(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
         vocab_size=train.tokenizer.vocab_size,
         output_size=train.tokenizer.output_size,
         causal=own.objective == "ar",  # the twin is the same class, run causally
-        condition_width=train.encoder["width"],
+        condition_width=train.encoder["width"] * (2 if own.reads_changes(train) else 1),
     )
     if model_config.max_length >= train.longest and not setup.resume:
         lengths.note_long(train)
@@ -188,7 +188,7 @@ def main(argv=None):
         )
     model, before = start_model(setup, start, own, model_config, train, device)
     only_head = own.length_only or model_config.quality_layers > 0
-    statistics = statistics_of(train, before, only_head)
+    statistics = statistics_of(train, before, only_head, own.reads_changes(train))
     encoder = {name: train.encoder[name] for name in ("encoder", "key", "patches", "width")}
     about = recipe.about("caption", own.objective, model_config, train, statistics, own)
     batches = make_batches(train, own, cfg, model_config, shelf)

@@ -78,6 +78,9 @@ class CaptionRun:
         at_least=0,
         metavar="WEIGHT",
     )
+    frame_changes: bool = setting(
+        True, "a captioner of clips also reads how each frame differs from the frame before"
+    )
     captions_per_image: int = setting(4, "captions of one image in a batch", at_least=1)
     eval_images: int = setting(500, "val images at each evaluation", at_least=1)
     teacher: str | None = setting(
@@ -91,6 +94,10 @@ class CaptionRun:
         "with --quality_layers: masked tokens that the denoiser draws per caption; 0: all",
         at_least=0,
     )
+
+    def reads_changes(self, data: CaptionData) -> bool:
+        """Whether the captioner of a folder reads how frames differ: of clips alone."""
+        return self.frame_changes and data.encoder.get("frames", 1) > 1
 
     def __post_init__(self):
         flags.check(self)
@@ -222,15 +229,16 @@ def quality_draws(own: CaptionRun, tokenizer, uniform: Tensor, rng: torch.Genera
     return how | {"estimator": own.estimator, "reveals": own.quality_reveals}
 
 
-def statistics_of(data: CaptionData, before, only_head: bool) -> dict:
+def statistics_of(data: CaptionData, before, only_head: bool, changes: bool = False) -> dict:
     """What a captioner must know of its training data.
 
     before: the checkpoint that it started from. only_head: whether all but a head is frozen.
+    changes: whether it reads how the frames of clips differ.
     """
     if only_head:  # the frozen rest must read features as it always did
         return before["statistics"]
     frames = data.encoder.get("frames", 1)  # of clips
-    statistics = writer.feature_statistics(data.features, data.rows, frames)
+    statistics = writer.feature_statistics(data.features, data.rows, frames, changes)
     statistics["row_lengths"] = data.length_histogram().tolist()
     if before and before["kind"] == "caption":  # its keys know the place code at this size
         statistics["place_scale"] = before["statistics"].get("place_scale", 1.0)

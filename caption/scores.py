@@ -231,9 +231,9 @@ def report(
     """All figures by name, in this order and only where they apply:
 
     splits {split: figures}; steps, figures on val against calls; objective; settings; objects
-    {split: {number: figures}}; twin {split: figures}; swap… of each such split; twin_swap…; blind;
-    controls {name: figures} of clips; stores {name: figures} with retrieval; infilling
-    {span: figures}; twin_infilling; probe {split: figures}.
+    {split: {number: figures}}; twin {split: figures}; swap… of each such split, of clips with one
+    frame too; twin_swap…; blind; controls {name: figures} of clips; stores {name: figures} with
+    retrieval; infilling {span: figures}; twin_infilling; probe {split: figures}.
     """
     model, _, saved = opened
     result: dict = {"splits": {}, "steps": [], "objective": saved["objective"]}
@@ -296,6 +296,11 @@ def add_split(
         result.setdefault("twin", {})[split] = judged(texts, split, more=True)
     if split.startswith("swap"):
         result[split] = swap_scores(*opened, data)
+        frames = writer.frames_of(opened[2])
+        if frames > 1:  # what the words and a still frame tell of time
+            result[f"{split}, one frame"] = swap_scores(
+                *opened, data, orders=moving.one_frame(frames)
+            )
         if twin:
             result[f"twin_{split}"] = swap_scores(*twin, data)
 

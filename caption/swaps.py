@@ -5,23 +5,33 @@ import itertools
 import numpy as np
 
 from base import metrics
-from caption import store, writer
+from caption import moving, store, writer
 from caption.data import CaptionData
 from loop import distributed
 
 
 def swap_scores(
-    model, tokenizer, saved: dict, data: CaptionData, *, draws: int = 16, batch_size: int = 100
+    model,
+    tokenizer,
+    saved: dict,
+    data: CaptionData,
+    *,
+    draws: int = 16,
+    batch_size: int = 100,
+    orders: moving.Orders | None = None,
 ) -> dict:
     """Winoground's three scores (arXiv 2204.03162) by the bound, on pairs of images.
 
     Images 2n and 2n + 1 of the split are a pair. text: each image prefers its own caption. image:
-    each caption prefers its own image. group: both.
+    each caption prefers its own image. group: both. orders: of the frames of clips; None keeps
+    them.
     """
 
     def bounds(cell: tuple[int, int, np.ndarray]) -> np.ndarray:
         image, caption, pairs = cell
-        features = store.look(model, tokenizer, saved["statistics"], data, 2 * pairs + image)
+        shown = 2 * pairs + image
+        raw = None if orders is None else moving.reorder(data.features_of(shown), orders(shown))
+        features = store.look(model, tokenizer, saved["statistics"], data, shown, raw)
         texts = []
         for pair in pairs:
             # From the text, because the data may have another tokenizer than the model.

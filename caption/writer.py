@@ -32,6 +32,8 @@ from net.soft_masks import check, writer_of
 # relations are learnt (docs/log/captions.md). Checkpoints from before it had a size have it at 1.
 PLACE_SCALE = 4.0
 TIME_SCALE = 4.0  # the same for the code of a frame's time
+# How much the difference to the frame before counts. It is nearly 0 where nothing changes.
+CHANGE_SCALE = 4.0
 STATISTICS_IMAGES = 1000  # training images from which mean and deviation are computed
 
 
@@ -56,16 +58,21 @@ class Caption:
 # ---- features as the captioner reads them -----------------------------------------------------
 
 
-def feature_statistics(features: np.ndarray, rows: np.ndarray, frames: int = 1) -> dict:
+def feature_statistics(
+    features: np.ndarray, rows: np.ndarray, frames: int = 1, changes: bool = False
+) -> dict:
     """Mean and deviation of each channel, and the sizes of the codes: plain values.
 
     features (N, P, width); rows: the training images' rows, of which at most 1,000 are read. They
-    are spread evenly. frames: of a clip; 1 for images, which have no time code.
+    are spread evenly. frames: of a clip; 1 for images, which have no time code. changes: whether
+    the differences between the frames of clips are read too.
     """
     count = min(len(rows), STATISTICS_IMAGES)
     spread = np.linspace(0, len(rows) - 1, count).astype(int)
     chosen = features[rows[spread]].astype(np.float32)  # (n, P, width)
-    time = {"frames": frames, "time_scale": TIME_SCALE} if frames > 1 else {}
+    time: dict = {"frames": frames, "time_scale": TIME_SCALE} if frames > 1 else {}
+    if changes:
+        time["change_scale"] = CHANGE_SCALE
     return {
         "feature_mean": chosen.mean((0, 1)).tolist(),
         "feature_std": (chosen.std((0, 1)) + 1e-4).tolist(),  # a channel may be constant
@@ -110,8 +117,19 @@ def codes(patches: int, width: int, statistics: dict) -> Tensor:
     return (place + time[:, None]).flatten(0, 1)  # (frames, P / frames, width) -> (P, width)
 
 
+def changes_of(features: Tensor, frames: int) -> Tensor:
+    """What each frame has that the frame before has not, (B, P, width); zeros for the first."""
+    by_frame = features.unflatten(1, (frames, -1))  # (B, T, P / T, width)
+    later = by_frame[:, 1:] - by_frame[:, :-1]
+    return torch.cat([torch.zeros_like(by_frame[:, :1]), later], 1).flatten(1, 2)
+
+
 def standardise(features: Tensor, statistics: dict, device) -> Tensor:
     """Features (B, P, width) with zero mean and unit deviation per channel, plus the codes.
+
+    With changes, (B, P, 2 width): the features of clips, and behind them how they differ from the
+    frame before. A patch alone does not tell what moves: without them the order of two events was
+    hardly learnt in 307,200 captions (docs/log/pictures.md).
 
     Frozen features say clearly what is in a patch, and only faintly where the patch is. Without the
     place code no relation was learnt in 57,600 captions (docs/log/captions.md). statistics: from
@@ -120,7 +138,11 @@ def standardise(features: Tensor, statistics: dict, device) -> Tensor:
     mean = torch.tensor(statistics["feature_mean"], device=device)
     deviation = torch.tensor(statistics["feature_std"], device=device)
     code = codes(*features.shape[1:], statistics).to(device)
-    return (features.to(device).float() - mean) / deviation + code
+    standard = (features.to(device).float() - mean) / deviation
+    if "change_scale" not in statistics:
+        return standard + code
+    changes = changes_of(standard, statistics["frames"])
+    return torch.cat([standard + code, statistics["change_scale"] * changes], 2)
 
 
 def hide(features: Tensor, share: float, rng: torch.Generator) -> Tensor:

@@ -141,6 +141,7 @@ def test_evaluation_has_the_controls_of_time(data, run, tmp_path, capsys):
         "one frame, val",
         "reversed, val",
         "swap_order: text",
+        "swap_time, one frame: text",
         "event recall",
     ):
         assert row in printed

@@ -285,6 +285,20 @@ def test_every_frame_has_a_time_of_its_own():
     assert torch.equal(writer.codes(16, 192, {"place_scale": 3.0, "frames": 1}), images)
 
 
+def test_changes_are_what_the_frame_before_has_not():
+    """By hand: two patches in three frames. The features stay as they are without changes."""
+    statistics = {"feature_mean": [1.0, 0.0], "feature_std": [2.0, 1.0], "frames": 3}
+    statistics |= {"place_scale": 1.0, "time_scale": 1.0}
+    features = torch.tensor([[[1.0, 0], [3, 0], [1, 0], [7, 5], [5, 0], [7, 4]]])  # (1, 3·2, 2)
+    plain = writer.standardise(features, statistics, "cpu")
+    both = writer.standardise(features, statistics | {"change_scale": 4.0}, "cpu")
+    assert torch.equal(both[..., :2], plain)
+    expected = [[0, 0], [0, 0], [0, 0], [8, 20], [8, 0], [0, -4]]  # 4 (x - before) / deviation
+    assert torch.equal(both[0, :, 2:], torch.tensor(expected).float())
+    still = features[:, :2].repeat(1, 3, 1)
+    assert not writer.standardise(still, statistics | {"change_scale": 4.0}, "cpu")[..., 2:].any()
+
+
 def condition_of(model, features, statistics):
     """Logits and length logits of a captioner that reads these features."""
     seen = writer.standardise(features, statistics, "cpu")
