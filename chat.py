@@ -27,7 +27,7 @@ from caption import features, writer
 from caption.dialogue_writer import Answerer, Conversation
 from loop import checkpoint, hardware
 from show import dialogue_page
-from worlds import looks, talk
+from worlds import looks, points, talk
 
 EXAMPLES = ("how many red shapes are there ?", "what is left of the circle ?")
 TYPE = f"type a question, such as: {EXAMPLES[0]}   (Ctrl-D ends)"
@@ -121,9 +121,11 @@ def converse(conversation: Conversation) -> None:
 
 def write_page(path: str, options: Chat, image, conversation: Conversation, facts: dict) -> None:
     """The page with the image and the dialogue."""
+    noted = [said.text for _, said in conversation.looks]
     turns = []
     for question, said in conversation.turns:
-        turns.append({"question": question, "answer": said.text, "note": note_of(question)})
+        turn = {"question": question, "answer": said.text, "note": note_of(question)}
+        turns.append(turn | {"objects": points.named(said.note, noted)})
     name = Path(options.image).name
     item = {"image": images.data_uri(image, size=448), "name": name, "turns": turns}
     item["seen"] = seen_of(conversation)

@@ -6,14 +6,18 @@ from show.pages import asset, element, escape, facts_line, fill, refuse_addresse
 def page(item: dict, facts: dict, title: str = "A dialogue about a picture") -> str:
     """The page of a dialogue.
 
-    item: image (a data: address), name, turns, a list of dicts with question, answer and note
-    (which may be empty), and seen, the objects that the model noted first (may be missing). facts:
-    shown under the title. Raises UserError for an image that is not inside the page.
+    item: image (a data: address), name, turns, and seen, the objects that the model noted first
+    (may be missing). A turn is a dict: question, answer, note (may be empty), and objects, those that
+    the question is about (may be missing). facts: shown under the title.
+    Raises UserError for an image that is not inside the page.
     """
     refuse_addresses(item)
     turns = ""
     for turn in item["turns"]:
         note = element("p", escape(turn["note"]), class_="note") if turn["note"] else ""
+        if turn.get("objects"):
+            objects = escape("It is about: " + "; ".join(turn["objects"]))
+            note = element("p", objects, class_="objects") + note
         turns += fill(
             "dialogue_turn.html",
             {"note": note},

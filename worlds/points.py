@@ -13,7 +13,7 @@ So an answer follows from the looks and its own note. What "it" means stands in 
 however long ago the object was named.
 """
 
-from worlds import talk
+from worlds import looks, talk
 from worlds.scenes import Scene
 from worlds.talk import NUMBERS, Question
 
@@ -79,3 +79,16 @@ def split(text: str) -> tuple[str, str]:
         return "", " ".join(words)
     end = words.index(IT) + 2
     return " ".join(words[:end]), " ".join(words[end:])
+
+
+def named(text: str, seen: list[str]) -> list[str]:
+    """What the looks of a scene say of the objects that a note lists, in its order.
+
+    seen: the looks, from left to right. A number without such a look is left out.
+    """
+    words = text.split()
+    words = words[: words.index(IT)] if IT in words else []
+    numbers = [NUMBERS.index(word) for word in words if word in NUMBERS]
+    said = dict(enumerate(seen, 1))
+    found = [said.get(number, looks.NOTHING) for number in numbers]
+    return [text for text in found if text and text != looks.NOTHING]

@@ -11,7 +11,7 @@ from tests.show.test_pages import NASTY, Reader
 
 def made(text="is it red ?", image="data:image/jpeg;base64,AAAA"):
     turns = [
-        {"question": text, "answer": text, "note": text},
+        {"question": text, "answer": text, "note": text, "objects": [text, text]},
         {"question": "where is it ?", "answer": "", "note": ""},
     ]
     return dialogue_page.page({"image": image, "name": text, "turns": turns}, {text: text}, text)
@@ -23,6 +23,8 @@ def test_texts_are_text():
     assert [text for _, _, text in nasty.all("p", "question")] == [NASTY, "where is it ?"]
     assert [text for _, _, text in nasty.all("p", "answer")] == [NASTY, "(nothing)"]
     assert [text for _, _, text in nasty.all("p", "note")] == [NASTY]
+    about = f"It is about: {NASTY}; {NASTY}"
+    assert [text for _, _, text in nasty.all("p", "objects")] == [about]
     assert nasty.all("img")[0][1]["alt"] == NASTY
 
 

@@ -77,3 +77,11 @@ def test_a_note_and_its_answer_are_parted():
     assert points.split("it two in the top left") == ("it two", "in the top left")
     assert points.split("a red star") == ("", "a red star")
     assert points.split("one it") == ("one it", "") and points.split("") == ("", "")
+
+
+def test_a_note_names_looks():
+    seen = ["small red star left", "large blue circle", "nothing"]
+    assert points.named("two one it zero", seen) == [seen[1], seen[0]]
+    # What was not seen is left out, and so is what is no number.
+    for text in ("it one", "three it three", "five it five", "zero it zero", "red it red", ""):
+        assert points.named(text, seen) == []
