@@ -7,8 +7,8 @@ def page(item: dict, facts: dict, title: str = "A dialogue about a picture") -> 
     """The page of a dialogue.
 
     item: image (a data: address), name, turns, and seen, the objects that the model noted first
-    (may be missing). A turn is a dict: question, answer, note (may be empty), and objects, those that
-    the question is about (may be missing). facts: shown under the title.
+    (may be missing). A turn is a dict: question, answer, note (may be empty), and objects, those
+    that the question is about (may be missing). facts: shown under the title.
     Raises UserError for an image that is not inside the page.
     """
     refuse_addresses(item)
