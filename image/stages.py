@@ -230,18 +230,22 @@ def full(section: str) -> list[Command]:
     paint = [
         words(
             "prep_image_tokens.py",
-            num_train=20000,
+            num_train=30000,
             num_val=500,
             levels="1,2",
             noise=0,
+            inside=0,
+            tidy=True,
+            plans=True,
             codes=shown(CODES),
         ),
-        words("train_image.py", objective="ar", minutes=30, out="checkpoints_image_ar"),
+        words("train_image.py", objective="ar", minutes=60, out="checkpoints_image_ar"),
         words(
             "train_image.py",
             init_from="checkpoints_image_ar/best.pt",
             logit_shift=True,
-            minutes=70,
+            block_sizes="1,12",
+            minutes=120,
         ),
     ]
     return {
