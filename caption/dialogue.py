@@ -27,7 +27,6 @@ from loop.batches import NOISE_STREAM, step_generator
 from worlds import looks
 
 MAKE = "run prep_dialogue.py, or name another folder with --data_dir"
-SPARE = 2  # tokens of a slot that no note of training needs: scenes with more objects do
 ROOM = 2  # tokens that a question may be longer than the longest question of training, on average
 
 
@@ -81,8 +80,8 @@ class DialogueData(CaptionData):
 
     turns: (N dialogues) lists of dicts. looks: how many of them, from the first on, are looks.
     points: whether the others have notes; with points=False given, notes are left out. slot: S, of
-    the longest answer of training, unless it is given; with notes, SPARE tokens longer. tokens,
-    turn: (N, L) int64; free: (N, L) bool, the slots; sizes: (N,) real tokens.
+    the longest answer of training with its note, unless it is given. tokens, turn: (N, L) int64;
+    free: (N, L) bool, the slots; sizes: (N,) real tokens.
     Raises UserError as CaptionData does, and if a line has no dialogue, or another number of turns
     or of looks.
     """
@@ -102,8 +101,7 @@ class DialogueData(CaptionData):
             self.turns = [[{**turn, "note": ""} for turn in turns] for turns in self.turns]
         self.points = any(turn.get("note") for turn in self.every_turn())
         ids = self.encoded()
-        longest = max(len(ids[said(turn)]) for turn in self.every_turn())
-        self.slot = slot or 1 + longest + SPARE * self.points
+        self.slot = slot or 1 + max(len(ids[said(turn)]) for turn in self.every_turn())
         self.longest_question = max(len(ids[turn["question"]]) for turn in self.every_turn())
         self.build(ids)
 

@@ -1,16 +1,17 @@
 """Points: which objects a question is about, noted before its answer.
 
-Objects are numbered from left to right, as looks name them (worlds/looks.py). A note lists the
-objects that the question is about, the subject first. Behind "it" stands the object that "it" means
-after this turn, and then comes the answer:
+Objects are numbered from left to right, as looks name them (worlds/looks.py). A note has a word for
+each look: the number of the object, or "no" if the question is not about it. Behind "it" stands the
+object that "it" means after this turn, and then comes the answer:
 
-    how many medium shapes are there ?   one three it zero two
-    what colour is the star ?            two it two red
-    and its size ?                       two it two small
-    is there anything left of it ?       two one it two yes
+    how many medium shapes are there ?   one no three no no it zero two
+    what colour is the star ?            no two no no no it two red
+    and its size ?                       no two no no no it two small
+    is there anything left of it ?       one no no no no it two yes
 
 So an answer follows from the looks and its own note. What "it" means stands in the turn before,
-however long ago the object was named.
+however long ago the object was named. Each object has its own place in the note, so whether it is
+noted does not depend on how many others are.
 """
 
 from worlds import looks, talk
@@ -18,40 +19,39 @@ from worlds.scenes import Scene
 from worlds.talk import NUMBERS, Question
 
 IT = "it"  # no answer holds this word
+NOT = "no"
 
 
 def concerned(question: Question, scene: Scene, referent: int | None) -> list[int]:
-    """The objects that a question is about: its subject, then the others from left to right.
+    """The objects that a question is about: those that fit it, or stand in its relation.
 
-    referent: the object that "it" means.
+    The subject of a relation, and of "how many others", is not among them: "it" means it after the
+    turn. referent: the object that "it" means.
     """
     if question.kind in ("how many", "is there"):
-        return in_order(talk.fitting(question.noun, scene), scene)
+        return talk.fitting(question.noun, scene)
     subject = talk.alone(question.noun, scene, referent)
     if subject is None:
         return []
-    others: list[int] = []
     if question.kind in ("is there anything", "what is"):
-        others = talk.related(scene, question.word, subject) or []
-    elif question.kind == "how many others":
+        return talk.related(scene, question.word, subject) or []
+    if question.kind == "how many others":
         value = getattr(scene.objects[subject], question.word)
         alike = [getattr(thing, question.word) == value for thing in scene.objects]
-        others = [index for index, is_alike in enumerate(alike) if is_alike and index != subject]
-    elif question.kind == "is it":
-        others = talk.fitting(question.other, scene)
-    return [subject, *in_order(others, scene)]
+        return [index for index, is_alike in enumerate(alike) if is_alike and index != subject]
+    return talk.fitting(question.other, scene) if question.kind == "is it" else [subject]
 
 
-def in_order(indices: list[int], scene: Scene) -> list[int]:
-    """Objects from left to right, as the looks name them."""
-    return sorted(indices, key=lambda index: (scene.objects[index].x, index))
+def in_order(scene: Scene) -> list[int]:
+    """The objects from left to right, as the looks name them."""
+    return sorted(range(len(scene.objects)), key=lambda index: scene.objects[index].x)
 
 
 def note(question: Question, scene: Scene, before: int | None, after: int | None) -> str:
     """The note of a question. before, after: what "it" means before and after the turn."""
-    places = in_order(list(range(len(scene.objects))), scene)
-    numbers = {index: NUMBERS[1 + place] for place, index in enumerate(places)}
-    words = [numbers[index] for index in concerned(question, scene, before)]
+    numbers = {index: NUMBERS[place] for place, index in enumerate(in_order(scene), 1)}
+    chosen = {numbers[index] for index in concerned(question, scene, before)}
+    words = [number if number in chosen else NOT for number in NUMBERS[1 : looks.LOOKS + 1]]
     return " ".join([*words, IT, NUMBERS[0] if after is None else numbers[after]])
 
 

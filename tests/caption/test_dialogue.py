@@ -23,25 +23,25 @@ def record(split="train", turns=TURNS):
 
 
 def test_a_row_is_questions_and_slots(dialogue_folder):
-    data = DialogueData(dialogue_folder, "val", slot=11)
+    data = DialogueData(dialogue_folder, "val", slot=13)
     batch, tokenizer = data.dialogues([2, 0]), data.tokenizer
     for row, number in enumerate([2, 0]):
         tokens, turn, free = (batch[name][row] for name in ("tokens", "turn", "free"))
         assert tokens[0] == tokenizer.bos and turn[0] == 0 and not free[0]
         for index, said in enumerate(data.turns[number]):
             here = turn == index
-            assert int((here & free).sum()) == 11 and (free[here].long().diff() >= 0).all()
+            assert int((here & free).sum()) == 13 and (free[here].long().diff() >= 0).all()
             slot = tokens[here & free].tolist()
             in_slot = [said["note"], said["answer"]] if "note" in said else [said["answer"]]
             assert dialogue.answer_text(slot, tokenizer) == " ".join(in_slot)
             assert ("note" in said) == (index >= data.looks)
             words = slot.index(tokenizer.eos)
-            assert slot[words:] == [tokenizer.eos] * (11 - words)
+            assert slot[words:] == [tokenizer.eos] * (13 - words)
             question = tokens[here & ~free].tolist()[index == 0 :]
             assert tokenizer.decode(question) == " " + said["question"]
         padding = torch.arange(len(tokens)) >= batch["lengths"][row]
         assert ((turn == -1) == padding).all() and (tokens[padding] == tokenizer.pad).all()
-    assert batch["weight"] == 2 * data.num_turns * 11
+    assert batch["weight"] == 2 * data.num_turns * 13
 
 
 def test_notes_may_be_left_out(dialogue_folder):
@@ -53,7 +53,7 @@ def test_notes_may_be_left_out(dialogue_folder):
     assert last == plain.turns[0][-1]["answer"]
     noted = DialogueData(dialogue_folder, "train")
     longest = max(len(dialogue.said(turn).split()) for turn in noted.every_turn())
-    assert noted.points and noted.slot == 1 + longest + dialogue.SPARE
+    assert noted.points and noted.slot == 1 + longest
 
 
 def test_batches_are_functions_of_the_step(dialogue_folder):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worlds import dialogues, points, talk
+from worlds import dialogues, looks, points, talk
 from worlds.scenes import Object, Scene
 from worlds.talk import NUMBERS
 
@@ -15,17 +15,17 @@ SCENE = Scene([SQUARE, STAR, CIRCLE])
 
 def test_notes_by_hand():
     asked = {
-        "how many red shapes are there ?": "one three it zero",
-        "is there a green shape ?": "it zero",
-        "is there a blue shape ?": "two it two",
-        "what shape is it ?": "two it two",
-        "how many others have its size ?": "two three it two",
-        "is there anything left of it ?": "two one it two",
-        "what is below it ?": "two three it three",
-        "is it above the circle ?": "three two it three",
-        "and its fill ?": "three it three",
-        "where is the star ?": "one it one",
-        "how many solid shapes are there ?": "one two three it one",
+        "how many red shapes are there ?": "one no three no no it zero",
+        "is there a green shape ?": "no no no no no it zero",
+        "is there a blue shape ?": "no two no no no it two",
+        "what shape is it ?": "no two no no no it two",
+        "how many others have its size ?": "no no three no no it two",
+        "is there anything left of it ?": "one no no no no it two",
+        "what is below it ?": "no no three no no it three",
+        "is it above the circle ?": "no two no no no it three",
+        "and its fill ?": "no no three no no it three",
+        "where is the star ?": "one no no no no it one",
+        "how many solid shapes are there ?": "one two three no no it one",
     }
     assert points.notes(list(asked), SCENE) == list(asked.values())
 
@@ -43,37 +43,37 @@ def test_answers_follow_from_notes(split):
     for number in range(6):
         scene, turns = dialogues.sample(split, number, seed=1)
         found = points.notes([turn.question for turn in turns], scene)
-        places = points.in_order(list(range(len(scene.objects))), scene)
+        order = points.in_order(scene)
         it = None
         for turn, note in zip(turns, found, strict=True):
             *words, it_word, after = note.split()
-            noted = [places[NUMBERS.index(word) - 1] for word in words]
-            assert it_word == points.IT and len(set(noted)) == len(noted)
+            assert it_word == points.IT and len(words) == looks.LOOKS
+            numbers = [place for place, word in enumerate(words, 1) if word != points.NOT]
+            assert all(words[place - 1] == NUMBERS[place] for place in numbers)
+            noted = [order[place - 1] for place in numbers]
             question = talk.read(turn.question)
-            subject, others = noted[:1], noted[1:]
-            if question.has_pronoun:
-                assert subject == [it]
-            if question.kind == "how many":
+            oracle, subject = talk.answer(question, scene, it), None
+            if question.kind not in ("how many", "is there"):
+                subject = talk.alone(question.noun, scene, it)
+            it = None if after == NUMBERS[0] else order[NUMBERS.index(after) - 1]
+            assert it == oracle.referent and turn.answer == oracle.text
+            if question.kind in ("how many", "how many others"):
                 assert turn.answer == NUMBERS[len(noted)]
-            elif question.kind == "how many others":
-                assert turn.answer == NUMBERS[len(others)]
-            elif question.kind == "is there":
+            elif question.kind in ("is there", "is there anything"):
                 assert turn.answer == ("yes" if noted else "no")
-            elif question.kind == "is there anything":
-                assert turn.answer == ("yes" if others else "no")
-            elif question.kind == "what attribute":
-                assert turn.answer == getattr(scene.objects[subject[0]], question.word)
             elif question.kind == "what is":
-                thing = scene.objects[others[0]]
-                assert turn.answer.split()[1:] == [thing.colour, thing.shape]
-            it = None if after == NUMBERS[0] else places[NUMBERS.index(after) - 1]
-            assert it == talk.answer(question, scene, subject[0] if subject else it).referent or (
-                question.kind in ("how many", "is there")
-            )
+                thing = scene.objects[noted[0]]
+                assert noted == [it] and turn.answer.split()[1:] == [thing.colour, thing.shape]
+            elif question.kind == "is it":
+                assert noted == talk.fitting(question.other, scene) and it == subject
+            else:
+                assert noted == [it] == [subject]
+                if question.kind == "what attribute":
+                    assert turn.answer == getattr(scene.objects[it], question.word)
 
 
 def test_a_note_and_its_answer_are_parted():
-    assert points.split("one three it zero two") == ("one three it zero", "two")
+    assert points.split("one no three it zero two") == ("one no three it zero", "two")
     assert points.split("it two in the top left") == ("it two", "in the top left")
     assert points.split("a red star") == ("", "a red star")
     assert points.split("one it") == ("one it", "") and points.split("") == ("", "")
@@ -81,7 +81,8 @@ def test_a_note_and_its_answer_are_parted():
 
 def test_a_note_names_looks():
     seen = ["small red star left", "large blue circle", "nothing"]
-    assert points.named("two one it zero", seen) == [seen[1], seen[0]]
+    assert points.named("one two no no no it zero", seen) == seen[:2]
+    assert points.named("no two no no no it one", seen) == seen[1:2]
     # What was not seen is left out, and so is what is no number.
-    for text in ("it one", "three it three", "five it five", "zero it zero", "red it red", ""):
+    for text in ("it one", "three it three", "five it five", "zero it zero", "no it red", ""):
         assert points.named(text, seen) == []
