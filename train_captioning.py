@@ -51,7 +51,7 @@ from caption.objective import (
     make_preview,
     statistics_of,
 )
-from loop import distributed, fit, hardware, recipe, starts
+from loop import checkpoint, distributed, fit, hardware, recipe, starts
 from loop.batches import MicroBatches, with_noise, with_soft_steps
 from net import adapters, quality, soft_masks
 
@@ -88,12 +88,23 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
+def fixed_by(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
+    """The checkpoint that decides what the captioner reads of a clip: of a resumed run, or of a
+    frozen start; None: the flag decides.
+    """
+    asked = setup.model_config({})
+    if start.init_from and not setup.resume and (own.length_only or asked.quality_layers):
+        return checkpoint.load(start.init_from)
+    return setup.resume
+
+
 def read_data(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
-    """The architecture and both splits.
+    """The architecture, both splits, and whether the captioner reads how frames differ.
 
     Raises UserError if a resumed run had other data or another model.
     """
     train = CaptionData(start.data_dir, "train")  # first: its captions decide the length of a row
+    changes = own.reads_changes(train, fixed_by(setup, start, own))
     size = {
         "max_length": train.longest + ROOM,
         # Version 0.1.0 did not store the width of a length head, which was linear.
@@ -104,7 +115,7 @@ def read_data(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
         vocab_size=train.tokenizer.vocab_size,
         output_size=train.tokenizer.output_size,
         causal=own.objective == "ar",  # the twin is the same class, run causally
-        condition_width=train.encoder["width"] * (2 if own.reads_changes(train) else 1),
+        condition_width=train.encoder["width"] * (2 if changes else 1),
     )
     if model_config.max_length >= train.longest and not setup.resume:
         lengths.note_long(train)
@@ -115,7 +126,8 @@ def read_data(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
         run = [setup.resume["data"]["fingerprint"], setup.resume["encoder"]["key"]]
         recipe.refuse_other_data(start.data_dir, "captions or features", current, run)
         recipe.refuse_other_model(setup.resume, model_config, own.objective)
-    return model_config, train, lengths.open_cut(start.data_dir, "val", model_config.max_length)
+    held_out = lengths.open_cut(start.data_dir, "val", model_config.max_length)
+    return model_config, train, held_out, changes
 
 
 def start_model(
@@ -124,7 +136,10 @@ def start_model(
     """The model before its first step, and the checkpoint that it started from, or None."""
     model, before = soft_masks.build(model_config).to(device), setup.resume
     if start.init_from and not setup.resume:
-        before = starts.start_from(model, start.init_from, data.tokenizer.fingerprint)
+        width = data.encoder["width"]
+        before = starts.start_from(
+            model, start.init_from, data.tokenizer.fingerprint, condition_width=width
+        )
         if own.length_only or model_config.quality_layers:
             check_sizes(start.init_from, before, model_config)
     elif not setup.resume:
@@ -168,7 +183,7 @@ def main(argv=None):
     # Before any data are read, so that a wrong flag costs no time.
     own.check_start(bool(start.init_from or setup.resume))
     own.check_batch(cfg)
-    model_config, train, held_out = read_data(setup, start, own)
+    model_config, train, held_out, changes = read_data(setup, start, own)
     shelf = store.for_training(model_config.retrieve, own.neighbours, train, held_out)
     adapters.check_start(model_config, bool(start.init_from or setup.resume))
     if model_config.quality_layers:
@@ -188,7 +203,7 @@ def main(argv=None):
         )
     model, before = start_model(setup, start, own, model_config, train, device)
     only_head = own.length_only or model_config.quality_layers > 0
-    statistics = statistics_of(train, before, only_head, own.reads_changes(train))
+    statistics = statistics_of(train, before, only_head, changes)
     encoder = {name: train.encoder[name] for name in ("encoder", "key", "patches", "width")}
     about = recipe.about("caption", own.objective, model_config, train, statistics, own)
     batches = make_batches(train, own, cfg, model_config, shelf)

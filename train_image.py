@@ -29,6 +29,7 @@ from loop import distributed, fit, hardware, recipe, starts
 from loop.batches import with_block_sizes, with_noise
 from net import adapters, soft_masks
 
+PLAN_REACH = 4  # places: a large object has a radius of 2.5. It was not tuned
 ROOM = 4  # words that a prompt may be longer than the longest caption of train and val
 
 
@@ -40,13 +41,6 @@ class ImageStart:
     model_config: str = setting("image", "named size", choices=config.NAMED_SIZES)
     init_from: str | None = setting(
         None, "start from this checkpoint's weights of the same tokens", metavar="FILE"
-    )
-    plan_reach: int = setting(
-        4,
-        "places around an object of a plan that are told which object it is, in a folder with "
-        "plans; 0: none is told (net/plan_places.py)",
-        at_least=0,
-        at_most=16,
     )
 
     def __post_init__(self):
@@ -61,7 +55,8 @@ def parse_args(argv):
     # The folder and the objective decide what is skipped.
     skip = ("vocab_size", "output_size", "causal", "soft_masks")
     skip += ("time_conditioning", "noise", *config.OF_CAPTIONERS, *config.OF_PAINTERS)
-    parser.add_settings(ModelConfig, skip=skip)
+    skip = tuple(name for name in skip if name != "plan_reach")
+    parser.add_settings(ModelConfig, skip=skip, plan_reach=PLAN_REACH)
     parser.add_settings(TrainConfig, max_steps=1600, batch_size=32, eval_every=200, save_every=200)
     return parser.parse_args(argv)
 
@@ -82,13 +77,15 @@ def read_data(setup: recipe.Setup, start: ImageStart, own: ImageRun):
         "picture_side": data.grid,
         "picture_codes": data.codes,
     }
+    if setup.resume:
+        size["plan_reach"] = 0  # of runs from before there was one
     asked = setup.model_config(size | config.named_size(start.model_config))
     model_config = replace(
         asked,
         causal=own.objective == "ar",  # the twin is the same class, run causally
         picture_levels=tokenisers.open_codes(data.codes_file).config.levels,
         plan_lines=train.vocabulary.plan_lines(),
-        plan_reach=start.plan_reach if train.vocabulary.plan else 0,
+        plan_reach=asked.plan_reach if train.vocabulary.plan else 0,
     )
     if setup.resume:
         current, run = data.meta["fingerprint"], setup.resume["data"]["fingerprint"]

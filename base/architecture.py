@@ -146,8 +146,8 @@ class ModelConfig:
     )
     plan_reach: int = setting(
         0,
-        "places of a picture up to which an object of a plan is told (net/plan_places.py); "
-        "0: none is told",
+        "with plans: how far away, in places, an object is told to places of the picture "
+        "(net/plan_places.py); 0: none is told",
         at_least=0,
         at_most=16,
     )

@@ -95,8 +95,13 @@ class CaptionRun:
         at_least=0,
     )
 
-    def reads_changes(self, data: CaptionData) -> bool:
-        """Whether the captioner of a folder reads how frames differ: of clips alone."""
+    def reads_changes(self, data: CaptionData, before) -> bool:
+        """Whether the captioner of a folder reads how frames differ: of clips alone.
+
+        before: a checkpoint that decides it, such as that of a resumed run; None: the flag does.
+        """
+        if before is not None:
+            return "change_scale" in before["statistics"]
         return self.frame_changes and data.encoder.get("frames", 1) > 1
 
     def __post_init__(self):

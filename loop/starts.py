@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch.nn.functional as F
+
 from base import config
 from base.config import ModelConfig
 from base.files import UserError
@@ -12,10 +14,14 @@ from model import Denoiser
 from net import adapters
 
 
-def start_from(model: Denoiser, path: Path | str, fingerprint: str) -> Checkpoint:
+def start_from(
+    model: Denoiser, path: Path | str, fingerprint: str, condition_width: int = 0
+) -> Checkpoint:
     """Copy every weight that fits from another checkpoint; new parts keep their own start.
 
-    fingerprint: of the tokenizer of `model`. Returns the rest of the other checkpoint.
+    fingerprint: of the tokenizer of `model`. condition_width: of the features alone, where `model`
+    also reads how they change. If the checkpoint reads features of this width, what its matrices do
+    with changes is zero: the start is the old network. Returns the rest of the other checkpoint.
     Raises UserError if its tokenizer is another, or if no weight fits.
     """
     wanted: ModelConfig = model.config
@@ -26,7 +32,11 @@ def start_from(model: Denoiser, path: Path | str, fingerprint: str) -> Checkpoin
     check_shift(other.config, model.config, path)
     own = model.state_dict()
     fitting = {}
+    widens = other.config.condition_width == condition_width < wanted.condition_width
     for name, weight in other.state_dict().items():
+        if widens and name in own and weight.ndim == 2 and weight.shape[1] == condition_width:
+            more = own[name].shape[1] - condition_width
+            weight = F.pad(weight, (0, max(0, more)))
         # strict=False allows missing weights, but not weights of another shape.
         if name in own and own[name].shape == weight.shape:
             fitting[name] = weight

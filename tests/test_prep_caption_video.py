@@ -151,8 +151,27 @@ def test_the_checkpoint_says_how_frames_are_read(data, run, tmp_path):
     saved = checkpoint.load(run)
     assert (writer.frames_of(saved), saved["encoder"]["patches"]) == (8, 128)
     assert saved["statistics"]["time_scale"] == writer.TIME_SCALE
+    assert saved["statistics"]["change_scale"] == writer.CHANGE_SCALE
+    assert saved["model"]["condition_width"] == 2 * saved["encoder"]["width"]
     copy = tmp_path / "data"
     shutil.copytree(data, copy)
     rewrite(copy / "features.json", frames=7)
     with pytest.raises(UserError, match="another shape"):
         CaptionData(copy, "val")
+
+
+def test_a_captioner_without_changes(data, tmp_path, capsys):
+    """It is resumed as it began; it may start a captioner that reads changes."""
+    out = tmp_path / "plain"
+    plain = checkpoint.load(make_captioner(data, out, "--no-frame_changes") / "best.pt")
+    assert "change_scale" not in plain["statistics"]
+    width = plain["encoder"]["width"]
+    assert plain["model"]["condition_width"] == width
+    make_captioner(data, out, "--resume")
+    assert "change_scale" not in checkpoint.load(out / "best.pt")["statistics"]
+    capsys.readouterr()
+    later = make_captioner(data, tmp_path / "later", "--init_from", str(out / "best.pt"))
+    said = capsys.readouterr().err
+    assert "new: 0" in said
+    later = checkpoint.load(later / "best.pt")
+    assert later["model"]["condition_width"] == 2 * width and later["statistics"]["change_scale"]

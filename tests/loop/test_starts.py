@@ -51,3 +51,21 @@ def test_a_shift_stays_a_shift(causal, shift, wanted, fits):
     else:
         with pytest.raises(UserError, match="best.pt, a network with.* a logit shift"):
             starts.check_shift(start, ModelConfig(logit_shift=wanted), "best.pt")
+
+
+def test_a_captioner_that_reads_changes_too_starts_as_the_old_one(tokenizer, tmp_path, monkeypatch):
+    """Behind the old features stand others: at first they change nothing."""
+    torch.manual_seed(0)
+    size = SIZE | {"vocab_size": tokenizer.vocab_size, "output_size": tokenizer.output_size}
+    old = Denoiser(ModelConfig(**size, condition_width=6)).eval()
+    for block in old.blocks:
+        torch.nn.init.ones_(block.cross.gate)
+    opened = old, tokenizer, {}
+    monkeypatch.setattr(starts.checkpoint, "open_model", lambda path, noises: opened)
+    new = Denoiser(ModelConfig(**size, condition_width=12)).eval()
+    starts.start_from(new, tmp_path, tokenizer.fingerprint, condition_width=6)
+    tokens, seen = torch.zeros(2, 5, dtype=torch.long), torch.randn(2, 4, 12)
+    wide = new(tokens, condition=new.keys_values(seen))
+    assert torch.allclose(wide, old(tokens, condition=old.keys_values(seen[..., :6])), atol=1e-6)
+    # Without the width, features of another width start anew.
+    starts.start_from(Denoiser(new.config), tmp_path, tokenizer.fingerprint)
