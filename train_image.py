@@ -21,13 +21,14 @@ from dataclasses import dataclass, replace
 from base import config, files, flags
 from base.config import ModelConfig, TrainConfig
 from base.flags import setting
-from image import tokenisers
+from image import bounds, tokenisers
 from image.data import PictureData
 from image.objective import ImageRun, make_eval, make_loss, make_preview
 from image.rows import PairBatches, Pairs
 from loop import distributed, fit, hardware, recipe, starts
 from loop.batches import with_block_sizes, with_noise
 from net import adapters, soft_masks
+from worlds import plans
 
 PLAN_REACH = 4  # places: a large object has a radius of 2.5. It was not tuned
 ROOM = 4  # words that a prompt may be longer than the longest caption of train and val
@@ -91,6 +92,7 @@ def read_data(setup: recipe.Setup, start: ImageStart, own: ImageRun):
         current, run = data.meta["fingerprint"], setup.resume["data"]["fingerprint"]
         recipe.refuse_other_data(start.data_dir, "pictures", [current], [run])
         recipe.refuse_other_model(setup.resume, model_config, own.objective)
+        bounds.check_plan_order(setup.resume, start.data_dir)
     return model_config, data, train, held_out
 
 
@@ -108,6 +110,8 @@ def main(argv=None):
         starts.start_from(model, start.init_from, data.tokenizer.fingerprint)
     plan = train.vocabulary.plan
     statistics = {"row_lengths": train.histogram(), "plan": plan}
+    if plan:
+        statistics["plan_order"] = plans.ORDER
     about = recipe.about("image", own.objective, model_config, data, statistics, own)
     batches = PairBatches(train, own.shares(plan), cfg.batch_size, cfg.accumulate, cfg.seed)
     sizes = model_config.trained_sizes

@@ -137,7 +137,19 @@ def open_data(folder: str, saved) -> PictureData:
         found = f"{folder} with plans of {data.plans} objects"
         expected = f"plans of {plan} words, as the checkpoint learnt them"
         raise UserError(found, expected, "run prep_image_tokens.py again")
+    check_plan_order(saved, folder)
     return data
+
+
+def check_plan_order(saved, folder: str) -> None:
+    """Raise UserError for a checkpoint that learnt plans in another order than the folder's."""
+    statistics = saved["statistics"]
+    if statistics.get("plan") and statistics.get("plan_order") != plans.ORDER:
+        raise UserError(
+            f"{folder}, whose plans list objects in the order of the caption",
+            "plans from the top, as the checkpoint learnt them",
+            "train again",
+        )
 
 
 def score(opened: tuple, options: ImageScoring, seed: int) -> dict:

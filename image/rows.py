@@ -208,7 +208,7 @@ class PairBatches:
 
     Each epoch shows every picture once, with one of its captions, drawn at random. shares: {way:
     share of the rows}. batch_size: rows per step, over all `accumulate` micro-batches. Rows that
-    learn plans have micro-batches of their own, where there are several: they are short.
+    learn plans stand together, because they are short (`parts`).
     """
 
     def __init__(
@@ -238,16 +238,18 @@ class PairBatches:
         return result
 
     def parts(self, ways: list[str]) -> list[np.ndarray]:
-        """The rows of each micro-batch of a step whose rows have these ways."""
-        every = np.arange(len(ways))
-        parts = min(self.accumulate, len(ways))
+        """The rows of each micro-batch of a step whose rows have these ways.
+
+        Plans get micro-batches of their own only where no other becomes larger by it.
+        """
         learns_plan = np.array([way == "plan" for way in ways])
-        if parts == 1 or not learns_plan.any() or learns_plan.all():
-            return np.array_split(every, parts)
-        of_plans = round(parts * learns_plan.mean())
-        of_plans = min(max(of_plans, 1), parts - 1)
-        own = np.array_split(every[learns_plan], of_plans)
-        return [*own, *np.array_split(every[~learns_plan], parts - of_plans)]
+        order = np.argsort(~learns_plan, kind="stable")  # whatever --accumulate is
+        parts, plans_of_step = min(self.accumulate, len(ways)), int(learns_plan.sum())
+        own = parts * plans_of_step // len(ways)
+        if own in (0, parts):
+            return np.array_split(order, parts)
+        short, rest = order[:plans_of_step], order[plans_of_step:]
+        return [*np.array_split(short, own), *np.array_split(rest, parts - own)]
 
     def draw_ways(self, count: int, rng: np.random.Generator) -> list[str]:
         """The way of each of `count` rows, in proportion to the shares as nearly as it can be."""

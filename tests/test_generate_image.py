@@ -7,6 +7,7 @@ from PIL import Image
 import evaluate
 import generate_image
 from base.files import UserError
+from loop import checkpoint
 from tests.making.painted import make_pictures, make_reader, train
 from tools import paint_scores
 
@@ -75,14 +76,14 @@ def test_refusals(painted, tmp_path, flags, problem):
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 
 
-def test_with_plans_from_training_to_scores(tmp_path, capsys):
+def test_with_plans_from_training_to_scores(tmp_path, capsys, monkeypatch):
     """A twin, a painter of blocks from it, a picture, a caption, a change, bounds and scores."""
     data = tmp_path / "data"
     make_pictures(data, planned=2)
     make_reader(tmp_path / "reader")
-    twin = train(data, tmp_path / "twin", "--objective", "ar")
+    twin = train(data, tmp_path / "twin", "--objective", "ar", "--plan_reach", "2")
     blocks = ["--init_from", str(twin), "--logit_shift", "--block_sizes", "1,3"]
-    painter = train(data, tmp_path / "painter", *blocks)
+    painter = train(data, tmp_path / "painter", *blocks, "--plan_reach", "2")
     own = ["--data_dir", str(data), "--device", "cpu", "--threads", "1"]
     reader = ["--reader", str(tmp_path / "reader")]
     for path in (twin, painter):
@@ -98,6 +99,17 @@ def test_with_plans_from_training_to_scores(tmp_path, capsys):
     assert "a green star" in said and "plan: " in (tmp_path / "page.html").read_text()
     generate_image.main([*where[:2], *own, "--caption", str(tmp_path / "out" / "000.png")])
     assert "plan: " in capsys.readouterr().out
+    # A resumed run keeps its reach; without the flag it is 4. Another order of plans is refused.
+    train(data, tmp_path / "painter", "--resume", "--max_steps", "5")
+    assert checkpoint.open_model(painter)[0].config.plan_reach == 2
+    monkeypatch.setattr("worlds.plans.ORDER", "another")
+    for again in (
+        lambda: evaluate.main(["--checkpoint", str(painter), *own]),
+        lambda: train(data, tmp_path / "painter", "--resume", "--max_steps", "6"),
+    ):
+        with pytest.raises(UserError, match="expected plans from the top"):
+            again()
+    monkeypatch.undo()
     counts = ["--step_counts", "9", "--edits", "1", "--splits", "val", "--captions", "2"]
     both = ["--checkpoint", str(painter), "--twin", str(twin)]
     paint_scores.main([*both, *own, *reader, *counts])

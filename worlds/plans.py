@@ -23,6 +23,9 @@ from worlds.reader import Ungrammatical, parse
 from worlds.scenes import COLOURS, FILLS, RADIUS, SHAPES, SIZES, TIDY_PLACES, Object, Scene
 
 NOTHING = "nothing"
+ORDER = (
+    "caption"  # of the objects; checkpoints store it. Plans without it were ordered from the top
+)
 LETTERS = "abcdefghijklm"
 COLUMNS = tuple("x" + letter for letter in LETTERS[: TIDY_PLACES + 1])
 ROWS = tuple("y" + letter for letter in LETTERS[: TIDY_PLACES + 1])
