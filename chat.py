@@ -27,7 +27,7 @@ from caption import features, writer
 from caption.dialogue_writer import Answerer, Conversation
 from loop import checkpoint, hardware
 from show import dialogue_page
-from worlds import looks, points, talk
+from worlds import looks, notes, talk
 
 EXAMPLES = ("how many red shapes are there ?", "what is left of the circle ?")
 TYPE = f"type a question, such as: {EXAMPLES[0]}   (Ctrl-D ends)"
@@ -125,7 +125,7 @@ def write_page(path: str, options: Chat, image, conversation: Conversation, fact
     turns = []
     for question, said in conversation.turns:
         turn = {"question": question, "answer": said.text, "note": note_of(question)}
-        turns.append(turn | {"objects": points.named(said.note, noted)})
+        turns.append(turn | {"objects": notes.named(said.note, noted)})
     name = Path(options.image).name
     item = {"image": images.data_uri(image, size=448), "name": name, "turns": turns}
     item["seen"] = seen_of(conversation)

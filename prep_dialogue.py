@@ -11,7 +11,7 @@ For a training:
 
 A dialogue begins with --looks turns, in which the model notes what it sees, an object in each turn.
 Then come ten questions, each with its true answer. Before the answer stands a note of the objects
-that the question is about (--points). The folder is a captions folder too: each image
+that the question concerns (--notes). The folder is a captions folder too: each image
 has true captions. With --lists, training images also have captions that list all objects. Splits:
 train and val are alike. held_pair shows pairs of colour and shape that never appear in training,
 and long has five objects.
@@ -27,7 +27,7 @@ from base.flags import setting
 from caption import data, dialogue, scene_folder
 from caption.features import Work
 from net import image_encoders
-from worlds import dialogues, language, looks, points, talk
+from worlds import dialogues, language, looks, notes, talk
 from worlds.dialogues import Turn
 from worlds.scenes import Scene, relation
 
@@ -48,8 +48,8 @@ class Dialogues:
     looks: int = setting(
         looks.LOOKS, "turns before the questions that name an object each; 0: none", at_least=0
     )
-    points: bool = setting(
-        True, "before its answer, the model notes which objects a question is about"
+    notes: bool = setting(
+        True, "before its answer, the model notes which objects a question concerns"
     )
     vocab_size: int = setting(768, "most tokens of the BPE: of questions, answers and captions")
     seed: int = setting(0, "decides every scene, pixel and word", at_least=0)
@@ -92,8 +92,8 @@ def make_record(folder: Path, wanted: Dialogues, split: str, number: int) -> dic
     if split == "train":  # the judge of captions does not read lists
         texts += [looks.listed(scene)] * wanted.lists
     record = scene_folder.make_record(folder, split, number, scene, texts)
-    if wanted.points:
-        turns = pointed(scene, turns)
+    if wanted.notes:
+        turns = noted(scene, turns)
     return record | {"turns": [turn.to_dict() for turn in looked(scene, wanted.looks) + turns]}
 
 
@@ -103,10 +103,10 @@ def looked(scene: Scene, count: int) -> list[Turn]:
     return [Turn(question, answer, looks.FAMILY) for question, answer in pairs]
 
 
-def pointed(scene: Scene, turns: list[Turn]) -> list[Turn]:
+def noted(scene: Scene, turns: list[Turn]) -> list[Turn]:
     """The turns of a dialogue, each with its note."""
-    notes = points.notes([turn.question for turn in turns], scene)
-    return [replace(turn, note=note) for turn, note in zip(turns, notes, strict=True)]
+    found = notes.of_dialogue([turn.question for turn in turns], scene)
+    return [replace(turn, note=note) for turn, note in zip(turns, found, strict=True)]
 
 
 def texts_of(records: list[dict]) -> list[str]:
@@ -119,7 +119,7 @@ def texts_of(records: list[dict]) -> list[str]:
     for record in records:
         if record["split"] == "train":
             for turn in record["turns"]:
-                said = dialogue.said(turn)
+                said = dialogue.slot_text(turn)
                 texts += [dialogue.spaced(turn["question"]), dialogue.spaced(said)]
     return texts
 

@@ -2,7 +2,7 @@
 
     turns    a list of dicts, as `worlds.dialogues.Turn.to_dict` makes them: question, answer,
              family, distance. The first turns may be of the family "look" (worlds/looks.py). The
-             others may have a note (worlds/points.py)
+             others may have a note (worlds/notes.py)
 
 A row is [BOS] question answer question answer …, then padding. An answer stands in a slot of S
 tokens, behind its note, and [EOS] fills the slot up. Questions are given. A turn, its question and
@@ -61,7 +61,7 @@ def in_slot(ids: list[int], slot: int, tokenizer: Tokenizer) -> list[int]:
     return ids + [tokenizer.eos] * (slot - len(ids))
 
 
-def said(turn: dict) -> str:
+def slot_text(turn: dict) -> str:
     """What stands in the slot of a turn: its note, if it has one, and its answer."""
     return " ".join([turn.get("note", ""), turn["answer"]]).strip()
 
@@ -79,14 +79,14 @@ class DialogueData(CaptionData):
     """A split of a folder with dialogues.
 
     turns: (N dialogues) lists of dicts. looks: how many of them, from the first on, are looks.
-    points: whether the others have notes; with points=False given, notes are left out. slot: S, of
+    notes: whether the others have notes; with notes=False given, notes are left out. slot: S, of
     the longest answer of training with its note, unless it is given. tokens, turn: (N, L) int64;
     free: (N, L) bool, the slots; sizes: (N,) real tokens.
     Raises UserError as CaptionData does, and if a line has no dialogue, or another number of turns
     or of looks.
     """
 
-    def __init__(self, folder, split: str, slot: int = 0, points: bool = True):
+    def __init__(self, folder, split: str, slot: int = 0, notes: bool = True):
         super().__init__(folder, split)
         self.turns = [record.get("turns") for record in self.records]
         good = all(isinstance(turns, list) and turns for turns in self.turns)
@@ -97,11 +97,11 @@ class DialogueData(CaptionData):
             found = f"{folder} with dialogues of several lengths"
             raise UserError(found, "dialogues of equally many turns", REMAKE)
         self.looks = self.count_looks()
-        if not points:
+        if not notes:
             self.turns = [[{**turn, "note": ""} for turn in turns] for turns in self.turns]
-        self.points = any(turn.get("note") for turn in self.every_turn())
+        self.notes = any(turn.get("note") for turn in self.every_turn())
         ids = self.encoded()
-        self.slot = slot or 1 + max(len(ids[said(turn)]) for turn in self.every_turn())
+        self.slot = slot or 1 + max(len(ids[slot_text(turn)]) for turn in self.every_turn())
         self.longest_question = max(len(ids[turn["question"]]) for turn in self.every_turn())
         self.build(ids)
 
@@ -122,7 +122,7 @@ class DialogueData(CaptionData):
         """The ids of every question and answer by its text."""
         texts: dict[str, None] = {}
         for turn in self.every_turn():
-            texts[turn["question"]] = texts[said(turn)] = None
+            texts[turn["question"]] = texts[slot_text(turn)] = None
         every = self.tokenizer.encode_batch([spaced(text) for text in texts])
         return dict(zip(texts, (ids.tolist() for ids in every), strict=True))
 
@@ -133,7 +133,7 @@ class DialogueData(CaptionData):
             row, number, is_free = [self.tokenizer.bos], [0], [False]
             for index, turn in enumerate(turns):
                 question = ids[turn["question"]]
-                row += question + in_slot(ids[said(turn)], self.slot, self.tokenizer)
+                row += question + in_slot(ids[slot_text(turn)], self.slot, self.tokenizer)
                 number += [index] * (len(question) + self.slot)
                 is_free += [False] * len(question) + [True] * self.slot
             tokens.append(torch.tensor(row))

@@ -85,7 +85,7 @@ def statistics_of(data: DialogueData, before) -> dict:
     """
     statistics = writer.feature_statistics(data.features, data.rows)
     statistics["slot"], statistics["looks"] = data.slot, data.looks
-    statistics["points"] = data.points
+    statistics["notes"] = data.notes
     if before and before["kind"] in ("caption", "dialogue"):
         statistics["place_scale"] = before["statistics"].get("place_scale", 1.0)
     return statistics

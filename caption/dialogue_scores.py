@@ -3,7 +3,7 @@
 The truth is `worlds.dialogues.answers`, carried out on the scene. A question is asked with the
 turns before it in sight. Their answers are the model's own, as in a dialogue with a person, or the
 true answers. A model that looks first (worlds/looks.py) always takes its own looks: the true looks
-would tell it the scene. Its notes (worlds/points.py) are its own too, also before true answers.
+would tell it the scene. Its notes (worlds/notes.py) are its own too, also before true answers.
 Looks and notes are scored apart, and are no questions.
 
 Controls, on val. Each takes something away:
@@ -28,7 +28,7 @@ from base.config import CAPTIONS, SampleConfig
 from base.files import UserError
 from base.flags import check, setting
 from caption import writer
-from caption.dialogue import DialogueData, said
+from caption.dialogue import DialogueData, slot_text
 from caption.dialogue_writer import Answerer, answer_all, look_all
 from caption.scores import check_features, open_twin, splits_of
 from loop import distributed, progress
@@ -83,7 +83,9 @@ class Questions:
         self.truths = [[turn["answer"] for turn in turns] for turns in self.turns]
         # The true history: (question, answer) pairs.
         self.said = [[(it["question"], it["answer"]) for it in turns] for turns in self.turns]
-        self.noted = [[(it["question"], said(it)) for it in turns] for turns in self.turns]
+        self.with_notes = [
+            [(it["question"], slot_text(it)) for it in turns] for turns in self.turns
+        ]
 
     def features(self, numbers, blind: bool = False):
         """Standardised features of dialogues `numbers`: zeros for a blind model."""
@@ -150,7 +152,7 @@ class Questions:
 
         truths = [[turn["answer"] for turn in turns[:number_of]] for turns in self.data.turns]
         answered = self.gathered(name, range(0, count, BATCH), batch, truths)
-        return noted(answered.answers, truths, answered.calls)
+        return noted_figures(answered.answers, truths, answered.calls)
 
     def other_picture(self, name: str) -> tuple[Answered, Answered]:
         """The next dialogue's picture: all judged questions, and those whose answer changes."""
@@ -199,7 +201,7 @@ def share(right: np.ndarray, asked: np.ndarray) -> dict:
     return figure | {"accuracy": hits / count, "accuracy_ci95": interval}
 
 
-def noted(said: list[list[str]], truths: list[list[str]], calls: float) -> dict:
+def noted_figures(said: list[list[str]], truths: list[list[str]], calls: float) -> dict:
     """The share of right looks or notes, and of the dialogues in which all are right."""
     right = np.array(said) == np.array(truths)
     every = int(right.all(1).sum())
@@ -249,16 +251,19 @@ def split_figures(questions: Questions, split: str) -> dict[str, dict]:
     result = {"own": figures(own, turns), "true": figures(true, turns)}
     if questions.data.looks:
         result["looks"] = questions.looked(f"{split}, looks")
-    if questions.data.points:
+    if questions.data.notes:
         truths = [[turn["note"] for turn in row] for row in turns]
-        result["notes"] = noted(own.notes, truths, own.calls)
+        result["notes"] = noted_figures(own.notes, truths, own.calls)
     return result
 
 
 def control_figures(questions: Questions) -> dict[str, dict]:
     """The controls by name, in the order of this file's head."""
     turns, said = questions.turns, questions.said
-    others = [*questions.noted[1:], questions.noted[0]]  # own notes are about other questions
+    others = [
+        *questions.noted[1:],
+        questions.noted[0],
+    ]  # own notes are about other questions
     swapped, changed = questions.other_picture("other picture")
     return {
         "no picture": figures(questions.answer("no picture", history=said, blind=True), turns),
@@ -302,10 +307,10 @@ def open_questions(
     """The questions of a split for a model. Raises UserError if they do not fit."""
     model, _, saved = opened
     statistics = saved["statistics"]
-    points = statistics.get("points", False)
-    data = DialogueData(data_dir, split, statistics["slot"], points).fit(model.config.max_length)
+    notes = statistics.get("notes", False)
+    data = DialogueData(data_dir, split, statistics["slot"], notes).fit(model.config.max_length)
     check_features(data, saved)
-    if points and not data.points:
+    if notes and not data.notes:
         raise UserError(
             f"{data_dir} without notes before the answers",
             "notes, as this model writes them",

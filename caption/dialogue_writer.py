@@ -21,7 +21,7 @@ from caption.dialogue import answer_text, encode, in_slot
 from model import Cache, Denoiser, KeysValues
 from net.draws import draw_tokens
 from net.samplers import Sample, row_generators, sample
-from worlds import looks, points
+from worlds import looks, notes
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Answer:
 
     ids: the slot's tokens, with [EOS] behind the words. text: its words, without the note before
     them. probability: of each token when it was drawn. calls: of the denoiser. note: which objects
-    the answer rests on (worlds/points.py); empty for a model that notes nothing.
+    the answer rests on (worlds/notes.py); empty for a model that notes nothing.
     """
 
     ids: list[int]
@@ -236,7 +236,7 @@ def answers_of(drawn: Sample, tokenizer: Tokenizer) -> list[Answer]:
             ids = words + [tokenizer.eos] * (len(ids) - len(words))
         # A token that no call drew, such as the twin's last [EOS], is certain.
         sure = torch.where(drawn.step[row] > 0, drawn.log_prob[row].exp(), 1.0)
-        note, text = points.split(answer_text(ids, tokenizer))
+        note, text = notes.split(answer_text(ids, tokenizer))
         answers.append(Answer(ids, text, sure.tolist(), int(drawn.used[row]), note))
     return answers
 
@@ -316,7 +316,7 @@ def history_slot(text: str, note: str, slot: int, tokenizer: Tokenizer) -> list[
     A note that the slot has no room for is left out.
     """
     ids = encode(text, tokenizer)
-    if note and not points.split(text)[0]:
+    if note and not notes.split(text)[0]:
         both = encode(f"{note} {text}", tokenizer)
         ids = both if len(both) < slot else ids
     return in_slot(ids, slot, tokenizer)

@@ -98,7 +98,7 @@ def draw_all(
 
 
 # Facts that folders from before do not have, and what they would have had.
-LATER = {"tidy": False, "gap": 0, "looks": 0, "lists": 0, "points": False}
+LATER = {"tidy": False, "gap": 0, "looks": 0, "lists": 0, "notes": False}
 
 
 def with_later(facts: dict) -> dict:

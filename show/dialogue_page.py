@@ -8,7 +8,7 @@ def page(item: dict, facts: dict, title: str = "A dialogue about a picture") -> 
 
     item: image (a data: address), name, turns, and seen, the objects that the model noted first
     (may be missing). A turn is a dict: question, answer, note (may be empty), and objects, those
-    that the question is about (may be missing). facts: shown under the title.
+    that its answer rests on (may be missing). facts: shown under the title.
     Raises UserError for an image that is not inside the page.
     """
     refuse_addresses(item)
@@ -16,7 +16,7 @@ def page(item: dict, facts: dict, title: str = "A dialogue about a picture") -> 
     for turn in item["turns"]:
         note = element("p", escape(turn["note"]), class_="note") if turn["note"] else ""
         if turn.get("objects"):
-            objects = escape("It is about: " + "; ".join(turn["objects"]))
+            objects = escape("It noted: " + "; ".join(turn["objects"]))
             note = element("p", objects, class_="objects") + note
         turns += fill(
             "dialogue_turn.html",

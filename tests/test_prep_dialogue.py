@@ -8,7 +8,7 @@ from base.files import UserError
 from base.tokenizer import Tokenizer
 from caption import data, dialogue
 from tests.making.talked import make_dialogues
-from worlds import dialogues, judge, looks, points, talk
+from worlds import dialogues, judge, looks, notes, talk
 from worlds.scenes import scene_from_dict
 
 
@@ -23,12 +23,12 @@ def test_every_line_has_a_true_dialogue_and_a_true_caption(dialogue_folder):
         assert [turn["answer"] for turn in noted] == looks.answers(scene)
         questions = [turn["question"] for turn in turns]
         assert dialogues.answers(questions, scene) == [turn["answer"] for turn in turns]
-        assert points.notes(questions, scene) == [turn["note"] for turn in turns]
+        assert notes.of_dialogue(questions, scene) == [turn["note"] for turn in turns]
         assert len(turns) == dialogues.TURNS
         assert judge.judge(record["captions"][0], scene)["truthful"], record["captions"]
         if record["split"] == "train":
             for turn in noted + turns:  # each word is a token
-                for text in (turn["question"], dialogue.said(turn)):
+                for text in (turn["question"], dialogue.slot_text(turn)):
                     assert len(dialogue.encode(text, tokenizer)) == len(text.split())
     for number in talk.NUMBERS:
         assert len(dialogue.encode(number, tokenizer)) == 1
@@ -36,7 +36,7 @@ def test_every_line_has_a_true_dialogue_and_a_true_caption(dialogue_folder):
 
 def test_without_looks_and_with_lists(tmp_path):
     """--looks 0 is a folder of questions alone; --lists adds a caption of all objects."""
-    wanted = "--looks 0 --lists 2 --no-points".split()
+    wanted = "--looks 0 --lists 2 --no-notes".split()
     folder = make_dialogues(tmp_path / "data", "--encoder", "none", *wanted)
     for record in data.read_records(folder):
         scene = scene_from_dict(record["scene"])
@@ -48,10 +48,10 @@ def test_without_looks_and_with_lists(tmp_path):
 
 def test_a_folder_from_before_there_were_looks(tmp_path, capsys):
     """It is a folder of --looks 0; the default is another folder, and the line says why."""
-    plain = "--encoder none --looks 0 --no-points".split()
+    plain = "--encoder none --looks 0 --no-notes".split()
     folder = make_dialogues(tmp_path / "data", *plain)
     meta = data.read_meta(folder)
-    later = ("looks", "lists", "points")
+    later = ("looks", "lists", "notes")
     old = {name: value for name, value in meta.items() if name not in later}
     files.write_sealed(folder / "meta.json", old)
     make_dialogues(folder, *plain)

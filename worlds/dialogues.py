@@ -41,7 +41,7 @@ class Turn:
     """A question and its true answer.
 
     family: of talk.FAMILIES. distance: turns since "it" was last named; 0 without "it". note: which
-    objects the question is about (worlds/points.py); empty: nothing is noted.
+    objects the question is about (worlds/notes.py); empty: nothing is noted.
     """
 
     question: str

@@ -41,10 +41,14 @@ def name(thing: Object) -> str:
     return f"{thing.size} {thing.fill} {thing.colour} {thing.shape} {place(thing)}"
 
 
+def in_order(scene: Scene) -> list[int]:
+    """The objects of a scene from left to right."""
+    return sorted(range(len(scene.objects)), key=lambda index: scene.objects[index].x)
+
+
 def answers(scene: Scene, count: int = LOOKS) -> list[str]:
     """What `count` looks say of a scene, from left to right."""
-    things = sorted(scene.objects, key=lambda thing: thing.x)
-    names = [name(thing) for thing in things] + [NOTHING] * count
+    names = [name(scene.objects[index]) for index in in_order(scene)] + [NOTHING] * count
     return names[:count]
 
 

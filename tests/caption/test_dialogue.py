@@ -46,14 +46,14 @@ def test_a_row_is_questions_and_slots(dialogue_folder):
 
 def test_notes_may_be_left_out(dialogue_folder):
     """A model from before there were notes reads a folder with them."""
-    plain = DialogueData(dialogue_folder, "val", slot=8, points=False)
-    assert not plain.points and plain.slot == 8
+    plain = DialogueData(dialogue_folder, "val", slot=8, notes=False)
+    assert not plain.notes and plain.slot == 8
     tokens, free = plain.tokens_of[0], plain.free_of[0]
     last = dialogue.answer_text(tokens[free][-8:], plain.tokenizer)
     assert last == plain.turns[0][-1]["answer"]
     noted = DialogueData(dialogue_folder, "train")
-    longest = max(len(dialogue.said(turn).split()) for turn in noted.every_turn())
-    assert noted.points and noted.slot == 1 + longest
+    longest = max(len(dialogue.slot_text(turn).split()) for turn in noted.every_turn())
+    assert noted.notes and noted.slot == 1 + longest
 
 
 def test_batches_are_functions_of_the_step(dialogue_folder):

@@ -10,7 +10,7 @@ from caption.dialogue_scores import (
     Answered,
     Questions,
     figures,
-    noted,
+    noted_figures,
     open_questions,
     share,
     split_figures,
@@ -127,15 +127,15 @@ def test_notes_are_scored_apart(questions, answerer, tmp_path):
     figure = split_figures(questions, "val")["notes"]
     assert figure["questions"] == len(truths) * dialogues.TURNS
     assert figure["accuracy"] == np.mean(right) and figure["calls"] == own.calls
-    assert noted(truths, truths, 1.0)["all_right"] == 1.0
-    folder = make_dialogues(tmp_path / "plain", "--no-points")
+    assert noted_figures(truths, truths, 1.0)["all_right"] == 1.0
+    folder = make_dialogues(tmp_path / "plain", "--no-notes")
     opened = checkpoint.open_model(answerer)
     with pytest.raises(UserError, match="without notes before the answers"):
         open_questions(opened, folder, "val", GREEDY, 0)
     # A model without notes reads both folders.
-    opened[2]["statistics"]["points"] = False
+    opened[2]["statistics"]["notes"] = False
     for data_dir in (questions.data.folder, folder):
-        assert not open_questions(opened, data_dir, "val", GREEDY, 0).data.points
+        assert not open_questions(opened, data_dir, "val", GREEDY, 0).data.notes
 
 
 def test_what_each_condition_shows(questions, monkeypatch):

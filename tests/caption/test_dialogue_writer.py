@@ -10,7 +10,7 @@ from base.config import SampleConfig
 from base.files import UserError
 from base.tokenizer import Tokenizer
 from caption import dialogue_writer
-from caption.dialogue import answer_text
+from caption.dialogue import answer_text, encode, in_slot
 from caption.dialogue_writer import (
     Answerer,
     Conversation,
@@ -206,3 +206,57 @@ def test_a_history_gets_the_own_note_of_the_model():
     assert slot("it zero yes", "one two it one") == "it zero yes"
     assert slot("yes", "") == "yes"
     assert slot("in the top left", "one two it one", 8) == "in the top left"
+
+
+def drawn_once(rows: list[list[int]]) -> samplers.Sample:
+    """Rows whose tokens were all drawn, with certainty, in one call."""
+    tokens, one = torch.tensor(rows), torch.ones(len(rows), dtype=torch.long)
+    return samplers.Sample(tokens, torch.ones_like(tokens), torch.zeros(tokens.shape), 1, one, one)
+
+
+SAYS = " what is there it no one two three red blue zero yes"
+
+
+def test_a_note_is_no_part_of_the_answer():
+    """A slot by hand: the note, the answer, and what stands behind [EOS]."""
+    tokenizer = Tokenizer.train([SAYS] * 2, 300)
+    ids = encode("no two no no no it two red", tokenizer)
+    slot = [*ids, tokenizer.eos, *encode("blue", tokenizer)]
+    drawn = drawn_once([slot])
+    (answer,) = dialogue_writer.answers_of(drawn, tokenizer)
+    assert (answer.note, answer.text) == ("no two no no no it two", "red")
+    assert answer.ids == [*ids, *[tokenizer.eos] * (len(slot) - len(ids))]
+
+
+class Repeats:
+    """A talk that answers each question the same, and remembers what is read."""
+
+    def __init__(self, text: str, tokenizer: Tokenizer, slot: int):
+        self.slot = in_slot(encode(text, tokenizer), slot, tokenizer)
+        self.tokenizer, self.heard = tokenizer, []
+
+    def look(self):
+        return []
+
+    def ask(self, questions):
+        return drawn_once([self.slot] * len(questions))
+
+    def read(self, questions, answers):
+        self.heard.append([answer_text(ids, self.tokenizer) for ids in answers])
+
+
+def test_true_answers_stand_behind_own_notes(monkeypatch):
+    """The true notes would tell which objects are meant; another dialogue's notes are its own."""
+    tokenizer = Tokenizer.train([SAYS] * 2, 300)
+    talk = Repeats("one no no no no it one blue", tokenizer, 12)
+    monkeypatch.setattr(dialogue_writer, "begin_all", lambda *_: talk)
+    answerer = SimpleNamespace(tokenizer=tokenizer, slot=12)
+    asked = [["what is it", "what is there"]]
+    past = [[("what is it", "red")] * 2]
+    answer_all(answerer, torch.zeros(1), asked, GREEDY, history=past)
+    assert talk.heard.pop() == ["one no no no no it one red"]
+    other = [[("what is it", "no no no no no it zero yes")] * 2]
+    answer_all(answerer, torch.zeros(1), asked, GREEDY, history=other)
+    assert talk.heard.pop() == ["no no no no no it zero yes"]
+    answer_all(answerer, torch.zeros(1), asked, GREEDY)
+    assert talk.heard.pop() == ["one no no no no it one blue"]

@@ -23,7 +23,7 @@ def test_texts_are_text():
     assert [text for _, _, text in nasty.all("p", "question")] == [NASTY, "where is it ?"]
     assert [text for _, _, text in nasty.all("p", "answer")] == [NASTY, "(nothing)"]
     assert [text for _, _, text in nasty.all("p", "note")] == [NASTY]
-    about = f"It is about: {NASTY}; {NASTY}"
+    about = f"It noted: {NASTY}; {NASTY}"
     assert [text for _, _, text in nasty.all("p", "objects")] == [about]
     assert nasty.all("img")[0][1]["alt"] == NASTY
 

@@ -1,7 +1,7 @@
-"""Points: which objects a question is about, noted before its answer.
+"""Notes: which objects a question concerns, said before its answer.
 
-Objects are numbered from left to right, as looks name them (worlds/looks.py). A note has a word for
-each look: the number of the object, or "no" if the question is not about it. Behind "it" stands the
+Objects are numbered from left to right, as looks name them (worlds/looks.py). A note has five
+words, as many as there can be objects: the number of an object, or "no". Behind "it" stands the
 object that "it" means after this turn, and then comes the answer:
 
     how many medium shapes are there ?   one no three no no it zero two
@@ -9,9 +9,12 @@ object that "it" means after this turn, and then comes the answer:
     and its size ?                       no two no no no it two small
     is there anything left of it ?       one no no no no it two yes
 
-So an answer follows from the looks and its own note. What "it" means stands in the turn before,
-however long ago the object was named. Each object has its own place in the note, so whether it is
-noted does not depend on how many others are.
+The numbers are of the objects that fit, of those that stand in the relation, or of the object that
+is compared. The subject of a relation is behind "it". So an answer follows from the looks and its
+own note. What "it" means stands in the turn before, however long ago the object was named.
+
+Each object has its own place in the note. So whether it is noted does not depend on how many others
+are. A list of numbers does: all its words are drawn in a call or two.
 """
 
 from worlds import looks, talk
@@ -23,7 +26,8 @@ NOT = "no"
 
 
 def concerned(question: Question, scene: Scene, referent: int | None) -> list[int]:
-    """The objects that a question is about: those that fit it, or stand in its relation.
+    """The objects of a question's note: those that fit it, or stand in its relation, or the object
+    that "is it … the" compares with.
 
     The subject of a relation, and of "how many others", is not among them: "it" means it after the
     turn. referent: the object that "it" means.
@@ -42,20 +46,15 @@ def concerned(question: Question, scene: Scene, referent: int | None) -> list[in
     return talk.fitting(question.other, scene) if question.kind == "is it" else [subject]
 
 
-def in_order(scene: Scene) -> list[int]:
-    """The objects from left to right, as the looks name them."""
-    return sorted(range(len(scene.objects)), key=lambda index: scene.objects[index].x)
-
-
 def note(question: Question, scene: Scene, before: int | None, after: int | None) -> str:
     """The note of a question. before, after: what "it" means before and after the turn."""
-    numbers = {index: NUMBERS[place] for place, index in enumerate(in_order(scene), 1)}
+    numbers = {index: NUMBERS[place] for place, index in enumerate(looks.in_order(scene), 1)}
     chosen = {numbers[index] for index in concerned(question, scene, before)}
     words = [number if number in chosen else NOT for number in NUMBERS[1 : looks.LOOKS + 1]]
     return " ".join([*words, IT, NUMBERS[0] if after is None else numbers[after]])
 
 
-def notes(questions: list[str], scene: Scene) -> list[str]:
+def of_dialogue(questions: list[str], scene: Scene) -> list[str]:
     """The notes of questions that are asked one after another, each with an answer.
 
     Raises ValueError if the scene leaves an answer open, talk.Unread for a question outside the
@@ -82,13 +81,13 @@ def split(text: str) -> tuple[str, str]:
 
 
 def named(text: str, seen: list[str]) -> list[str]:
-    """What the looks of a scene say of the objects that a note lists, in its order.
+    """What the looks of a scene say of the objects that a note names, from left to right.
 
-    seen: the looks, from left to right. A number without such a look is left out.
+    The object that "it" means is among them. seen: the looks, from left to right. A number without
+    such a look is left out.
     """
     words = text.split()
-    words = words[: words.index(IT)] if IT in words else []
-    numbers = [NUMBERS.index(word) for word in words if word in NUMBERS]
+    numbers = sorted({NUMBERS.index(word) for word in words if word in NUMBERS})
     said = dict(enumerate(seen, 1))
     found = [said.get(number, looks.NOTHING) for number in numbers]
     return [text for text in found if text and text != looks.NOTHING]

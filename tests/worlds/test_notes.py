@@ -2,7 +2,7 @@
 
 import pytest
 
-from worlds import dialogues, looks, points, talk
+from worlds import dialogues, looks, notes, talk
 from worlds.scenes import Object, Scene
 from worlds.talk import NUMBERS
 
@@ -27,14 +27,14 @@ def test_notes_by_hand():
         "where is the star ?": "one no no no no it one",
         "how many solid shapes are there ?": "one two three no no it one",
     }
-    assert points.notes(list(asked), SCENE) == list(asked.values())
+    assert notes.of_dialogue(list(asked), SCENE) == list(asked.values())
 
 
 def test_notes_of_questions_without_an_answer():
     with pytest.raises(ValueError, match="no answer"):
-        points.notes(["what colour is it ?"], SCENE)
+        notes.of_dialogue(["what colour is it ?"], SCENE)
     with pytest.raises(talk.Unread):
-        points.notes(["what ?"], SCENE)
+        notes.of_dialogue(["what ?"], SCENE)
 
 
 @pytest.mark.parametrize("split", dialogues.SPLITS)
@@ -42,13 +42,13 @@ def test_answers_follow_from_notes(split):
     """Counts are the numbers of objects that are noted; "it" is the object that the oracle means."""
     for number in range(6):
         scene, turns = dialogues.sample(split, number, seed=1)
-        found = points.notes([turn.question for turn in turns], scene)
-        order = points.in_order(scene)
+        found = notes.of_dialogue([turn.question for turn in turns], scene)
+        order = looks.in_order(scene)
         it = None
         for turn, note in zip(turns, found, strict=True):
             *words, it_word, after = note.split()
-            assert it_word == points.IT and len(words) == looks.LOOKS
-            numbers = [place for place, word in enumerate(words, 1) if word != points.NOT]
+            assert it_word == notes.IT and len(words) == looks.LOOKS
+            numbers = [place for place, word in enumerate(words, 1) if word != notes.NOT]
             assert all(words[place - 1] == NUMBERS[place] for place in numbers)
             noted = [order[place - 1] for place in numbers]
             question = talk.read(turn.question)
@@ -73,16 +73,17 @@ def test_answers_follow_from_notes(split):
 
 
 def test_a_note_and_its_answer_are_parted():
-    assert points.split("one no three it zero two") == ("one no three it zero", "two")
-    assert points.split("it two in the top left") == ("it two", "in the top left")
-    assert points.split("a red star") == ("", "a red star")
-    assert points.split("one it") == ("one it", "") and points.split("") == ("", "")
+    assert notes.split("one no three it zero two") == ("one no three it zero", "two")
+    assert notes.split("it two in the top left") == ("it two", "in the top left")
+    assert notes.split("a red star") == ("", "a red star")
+    assert notes.split("one it") == ("one it", "") and notes.split("") == ("", "")
 
 
 def test_a_note_names_looks():
     seen = ["small red star left", "large blue circle", "nothing"]
-    assert points.named("one two no no no it zero", seen) == seen[:2]
-    assert points.named("no two no no no it one", seen) == seen[1:2]
+    assert notes.named("one two no no no it zero", seen) == seen[:2]
+    assert notes.named("no two no no no it one", seen) == seen[:2]
+    assert notes.named("no no no no no it two", seen) == seen[1:2]
     # What was not seen is left out, and so is what is no number.
-    for text in ("it one", "three it three", "five it five", "zero it zero", "no it red", ""):
-        assert points.named(text, seen) == []
+    for text in ("three it three", "five it five", "zero it zero", "no it red", ""):
+        assert notes.named(text, seen) == []
