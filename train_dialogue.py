@@ -126,7 +126,8 @@ def main(argv=None):
         f"data: {len(train):,} dialogues of {train.num_turns} turns, slots of {train.slot} tokens, "
         f"{batches.epoch_steps:,} steps per epoch"
     )
-    # Rows of 100 to 200 tokens: plain products took 0.8 times as long as the fused attention.
+    # Rows of 100 to 200 tokens: plain products took 0.8 times as long as the fused attention. With
+    # notes, rows have 270 tokens, for which it was not measured.
     with hardware.short_attention(device):
         metrics = fit.fit(
             model,

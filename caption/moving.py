@@ -28,6 +28,14 @@ def reorder(features: Tensor, orders: np.ndarray) -> Tensor:
     return by_frame[clip, torch.from_numpy(orders)].flatten(1, 2)
 
 
+def in_order(data, numbers: np.ndarray, orders: Orders | None) -> Tensor | None:
+    """Features of clips `numbers` (B,) of a split with their frames in `orders`; None: as on disk.
+
+    data: a `caption.data.CaptionData`.
+    """
+    return None if orders is None else reorder(data.features_of(numbers), orders(numbers))
+
+
 def one_frame(frames: int) -> Orders:
     """The frame in the middle, for all times."""
     return lambda numbers: np.full((len(numbers), frames), frames // 2)

@@ -162,7 +162,7 @@ def caption_all(
 
     def batch(first: int) -> list[tuple[str, int]]:
         numbers = np.arange(first, min(first + batch_size, len(data)))
-        raw = None if orders is None else moving.reorder(data.features_of(numbers), orders(numbers))
+        raw = moving.in_order(data, numbers, orders)
         features = store.look(model, tokenizer, saved["statistics"], data, numbers, raw)
         if blind:
             features = retrieval.blind(features)

@@ -24,13 +24,13 @@ def swap_scores(
 
     Images 2n and 2n + 1 of the split are a pair. text: each image prefers its own caption. image:
     each caption prefers its own image. group: both. orders: of the frames of clips; None keeps
-    them.
+    them. Two clips that look the same are never told apart: all three scores are then 0.
     """
 
     def bounds(cell: tuple[int, int, np.ndarray]) -> np.ndarray:
         image, caption, pairs = cell
         shown = 2 * pairs + image
-        raw = None if orders is None else moving.reorder(data.features_of(shown), orders(shown))
+        raw = moving.in_order(data, shown, orders)
         features = store.look(model, tokenizer, saved["statistics"], data, shown, raw)
         texts = []
         for pair in pairs:

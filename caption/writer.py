@@ -128,8 +128,7 @@ def standardise(features: Tensor, statistics: dict, device) -> Tensor:
     """Features (B, P, width) with zero mean and unit deviation per channel, plus the codes.
 
     With changes, (B, P, 2 width): the features of clips, and behind them how they differ from the
-    frame before. A patch alone does not tell what moves: without them the order of two events was
-    hardly learnt in 307,200 captions (docs/log/pictures.md).
+    frame before. With them, captions of clips are learnt sooner (docs/log/pictures.md).
 
     Frozen features say clearly what is in a patch, and only faintly where the patch is. Without the
     place code no relation was learnt in 57,600 captions (docs/log/captions.md). statistics: from

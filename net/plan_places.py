@@ -4,8 +4,8 @@ The words of a row may end with a plan (worlds/plans.py). It names each object i
 row, size, fill, colour, shape. Two vectors are added to what the network reads:
 
 - **Words stand at places.** The words from the row on get the vectors of the object's row and
-  column, which places of the picture have too. A plan says column and row first, so the twin knows
-  the place of a word when it reads it.
+  column. Places of the picture have the same vectors. A plan says column and row first, so the twin
+  knows the place of a word when it reads it.
 - **Places are told of objects.** A place is told the two nearest objects: what their last four
   words are, and how far away they are, in rows and columns. Objects more than `plan_reach` places
   away are not told. So a token near an object need not find it by attention.
