@@ -51,7 +51,7 @@ from caption.objective import (
     make_preview,
     statistics_of,
 )
-from loop import checkpoint, distributed, fit, hardware, recipe, starts
+from loop import distributed, fit, hardware, recipe, starts
 from loop.batches import MicroBatches, with_noise, with_soft_steps
 from net import adapters, quality, soft_masks
 
@@ -88,23 +88,14 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def fixed_by(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
-    """The checkpoint that decides what the captioner reads of a clip: of a resumed run, or of a
-    frozen start; None: the flag decides.
-    """
-    asked = setup.model_config({})
-    if start.init_from and not setup.resume and (own.length_only or asked.quality_layers):
-        return checkpoint.load(start.init_from)
-    return setup.resume
-
-
 def read_data(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
     """The architecture, both splits, and whether the captioner reads how frames differ.
 
     Raises UserError if a resumed run had other data or another model.
     """
     train = CaptionData(start.data_dir, "train")  # first: its captions decide the length of a row
-    changes = own.reads_changes(train, fixed_by(setup, start, own))
+    frozen = own.length_only or setup.model_config({}).quality_layers
+    changes = own.reads_changes(train, setup.resume, start.init_from if frozen else None)
     size = {
         "max_length": train.longest + ROOM,
         # Version 0.1.0 did not store the width of a length head, which was linear.
@@ -126,20 +117,16 @@ def read_data(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
         run = [setup.resume["data"]["fingerprint"], setup.resume["encoder"]["key"]]
         recipe.refuse_other_data(start.data_dir, "captions or features", current, run)
         recipe.refuse_other_model(setup.resume, model_config, own.objective)
-    held_out = lengths.open_cut(start.data_dir, "val", model_config.max_length)
-    return model_config, train, held_out, changes
+    val = lengths.open_cut(start.data_dir, "val", model_config.max_length)
+    return model_config, train, val, changes
 
 
-def start_model(
-    setup: recipe.Setup, start: CaptionStart, own: CaptionRun, model_config, data, device
-):
+def start_model(setup, start: CaptionStart, own: CaptionRun, model_config, data, device):
     """The model before its first step, and the checkpoint that it started from, or None."""
     model, before = soft_masks.build(model_config).to(device), setup.resume
     if start.init_from and not setup.resume:
-        width = data.encoder["width"]
-        before = starts.start_from(
-            model, start.init_from, data.tokenizer.fingerprint, condition_width=width
-        )
+        fingerprint, width = data.tokenizer.fingerprint, data.encoder["width"]
+        before = starts.start_from(model, start.init_from, fingerprint, width)
         if own.length_only or model_config.quality_layers:
             check_sizes(start.init_from, before, model_config)
     elif not setup.resume:

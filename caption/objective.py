@@ -95,11 +95,13 @@ class CaptionRun:
         at_least=0,
     )
 
-    def reads_changes(self, data: CaptionData, before) -> bool:
+    def reads_changes(self, data: CaptionData, resume, frozen: str | None) -> bool:
         """Whether the captioner of a folder reads how frames differ: of clips alone.
 
-        before: a checkpoint that decides it, such as that of a resumed run; None: the flag does.
+        resume: the state of a run that goes on, or None. frozen: the checkpoint of a captioner that
+        gets a new head, or None. They decide it; without them the flag does.
         """
+        before = checkpoint.load(frozen) if frozen and resume is None else resume
         if before is not None:
             return "change_scale" in before["statistics"]
         return self.frame_changes and data.encoder.get("frames", 1) > 1
