@@ -83,9 +83,7 @@ class Questions:
         self.truths = [[turn["answer"] for turn in turns] for turns in self.turns]
         # The true history: (question, answer) pairs.
         self.said = [[(it["question"], it["answer"]) for it in turns] for turns in self.turns]
-        self.with_notes = [
-            [(it["question"], slot_text(it)) for it in turns] for turns in self.turns
-        ]
+        self.noted = [[(it["question"], slot_text(it)) for it in turns] for turns in self.turns]
 
     def features(self, numbers, blind: bool = False):
         """Standardised features of dialogues `numbers`: zeros for a blind model."""
