@@ -258,10 +258,8 @@ def split_figures(questions: Questions, split: str) -> dict[str, dict]:
 def control_figures(questions: Questions) -> dict[str, dict]:
     """The controls by name, in the order of this file's head."""
     turns, said = questions.turns, questions.said
-    others = [
-        *questions.noted[1:],
-        questions.noted[0],
-    ]  # own notes are about other questions
+    # The notes of another dialogue, too: own notes are about other questions.
+    others = [*questions.noted[1:], questions.noted[0]]
     swapped, changed = questions.other_picture("other picture")
     return {
         "no picture": figures(questions.answer("no picture", history=said, blind=True), turns),
