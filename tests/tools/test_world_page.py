@@ -88,8 +88,10 @@ def test_a_section_without_a_checkpoint_names_its_command(tmp_path, scene_folder
     shares = [text.strip() for _, _, text in page.all("p", "share")]
     assert shares[1:] == ["no checkpoint."] * 3 + [f"no file {tmp_path / 'best.pt'}."]
     says = [text for _, _, text in page.all("p", "says")]
-    command = "train_image.py --init_from checkpoints_image_ar/best.pt --logit_shift --minutes 70"
-    assert f"{command} makes the checkpoint for --painter." in says[1]
+    command = (
+        "train_image.py --init_from checkpoints_image_ar/best.pt --logit_shift --block_sizes 1,12"
+    )
+    assert f"{command} --minutes 120 makes the checkpoint for --painter." in says[1]
 
 
 def test_what_is_refused(tmp_path, scene_folder, captioner, painted, clips):
