@@ -224,14 +224,15 @@ def test_answers_about_images(dialogue_folder, answerer, answerer_twin, tmp_path
     evaluate.main([*words, "--twin", str(answerer_twin), "--json", str(out), "--device", "cpu"])
     result = json.loads(out.read_text())
     for name in ("splits", "twin"):
-        noted = result[name]["long"].pop("looks")
-        assert noted["questions"] == 15 and "all_right_ci95" in noted
+        for kind, count in (("looks", 15), ("notes", 30)):
+            noted = result[name]["long"].pop(kind)
+            assert noted["questions"] == count and "all_right_ci95" in noted
         for figures in result[name]["long"].values():
             assert figures["questions"] == 30 and len(figures["rounds"]) == 10
     assert len(result["controls"]) == 5 and result["objective"] == "diffusion"
     printed = capsys.readouterr().out
     assert "| twin, long, own answers | 30 |" in printed and "| no picture | 30 |" in printed
-    assert "| twin, long, looks | 15 |" in printed
+    assert "| twin, long, looks | 15 |" in printed and "| long, notes | 30 |" in printed
     for flags, message in (
         (["--infill"], "--infill"),
         (["--splits", "train"], "--splits train"),
