@@ -41,23 +41,28 @@ def make(
     make_record: Callable[[Path, Settings, str, int], dict],
     texts_of: Callable[[list[dict]], list[str]],
     script: str,
+    tokenizer: Tokenizer | None = None,
 ) -> None:
     """Draw a captions folder of scenes, compute its features, and say what comes next.
 
     make_record(folder, wanted, split, number): draws an image and returns its line; other processes
     get it by pickle. texts_of(lines): what the tokenizer learns from. script: trains on the folder.
+    tokenizer: use this tokenizer; None: train one on the texts.
     Raises UserError for a folder of other scenes, or features that cannot be computed.
     """
     encoder = features.encoder_for(work)
     shard = config.read_shard(work.shard)
     out = features.claim(Path(work.out), shard)
     facts = wanted.facts()
+    if tokenizer is not None:  # the facts of other folders stay as they were
+        facts["given_tokenizer"] = tokenizer.fingerprint
     if not captions_are_there(out, facts):
         # First of all: a stopped run is continued with the same settings only.
         files.write_json(out / "settings.json", facts)
         draw = partial(make_record, out, wanted)
         records = draw_all(draw, wanted.sizes(), out, work.workers)
-        tokenizer = Tokenizer.train(texts_of(records), wanted.vocab_size)
+        if tokenizer is None:
+            tokenizer = Tokenizer.train(texts_of(records), wanted.vocab_size)
         data.write_folder(out, records, tokenizer, facts)
     if encoder is not None:
         features.cache_features(encoder, out, shard=shard, workers=work.workers)
@@ -98,7 +103,14 @@ def draw_all(
 
 
 # Facts that folders from before do not have, and what they would have had.
-LATER = {"tidy": False, "gap": 0, "looks": 0, "lists": 0, "notes": False}
+LATER = {
+    "tidy": False,
+    "gap": 0,
+    "looks": 0,
+    "lists": 0,
+    "notes": False,
+    "given_tokenizer": None,
+}
 
 
 def with_later(facts: dict) -> dict:

@@ -4,6 +4,7 @@ import pytest
 
 import prep_caption_synthetic
 from base.files import UserError
+from base.tokenizer import Tokenizer
 from tests.making.captioned import (
     make_captions,
 )
@@ -38,3 +39,19 @@ def test_prep_is_done_once_and_goes_on(data, capsys):
     for flag in ("--num_train", "--num_val", "--captions"):
         with pytest.raises(UserError, match=f"{flag} 0"):
             prep_caption_synthetic.main(["--out", str(data), flag, "0"])
+
+
+def test_the_tokens_of_other_captions(data, tmp_path):
+    """--tokenizer decides the tokens, and a folder of its own tokens is another folder."""
+    given = Tokenizer.train(["a dog runs on the beach", "a red dog"] * 3, 300)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(given.to_json())
+    flags = ("--tokenizer", str(path))
+    out = make_captions(tmp_path / "out", *flags)
+    assert Tokenizer.load(out / "tokenizer.json").fingerprint == given.fingerprint
+    assert (out / "captions.jsonl").read_bytes() == (data / "captions.jsonl").read_bytes()
+    make_captions(out, *flags)
+    with pytest.raises(UserError, match="its given_tokenizer is"):
+        make_captions(out)
+    with pytest.raises(UserError, match="its given_tokenizer is None"):
+        make_captions(data, *flags)

@@ -189,6 +189,7 @@ CASES = {
     ("tools.publish", "checkpoint"): "--checkpoint {bad} --out {t}/x",
     ("tools.benchmark", "checkpoint"): "--checkpoint {bad} --repeats 1",
     ("visualize_architecture", "checkpoint"): "--checkpoint {bad} --out {t}/x",
+    ("prep_caption_synthetic", "tokenizer"): "--out {t}/x --encoder none --tokenizer {bad}",
     (
         "prep_caption_photos",
         "tokenizer",
