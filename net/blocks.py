@@ -162,9 +162,8 @@ def loss(
         uniform = noise_levels(free, size, rng)
     noise = corrupt(free, size, uniform, rng)
     nats, hits = masked_losses(denoise, tokens, noise.masked, mask_id)
-    token_weight = token_weights(noise.masked, noise.weight, size).float()
-    value, report = weigh(nats, token_weight, free.sum(), weight)
-    return value, {**report, "masked_accuracy": hits.sum().item() / max(1, len(hits))}
+    token_weight = token_weights(noise.masked, noise.weight, size)
+    return minimised(nats, hits, token_weight, free, weight)
 
 
 def masked_losses(
@@ -174,6 +173,34 @@ def masked_losses(
     logits = denoise(tokens.masked_fill(masked, mask_id), tokens, masked)  # (M, V')
     target = tokens[masked]
     return F.cross_entropy(logits, target, reduction="none"), logits.detach().argmax(-1) == target
+
+
+def minimised(
+    nats: Tensor, hits: Tensor, token_weight: Tensor, free: Tensor, weight: str
+) -> tuple[Tensor, dict[str, float]]:
+    """What `loss` returns, from -log p, hits and weights of the masked tokens: (M,) each.
+
+    free: (B, L) bool, the tokens that are counted.
+    """
+    value, report = weigh(nats, token_weight.float(), free.sum(), weight)
+    return value, {**report, "masked_accuracy": hits.sum().item() / max(1, len(hits))}
+
+
+def estimate_of(
+    nats: Tensor, hits: Tensor, token_weight: Tensor, masked: Tensor, free: Tensor
+) -> dict[str, Tensor]:
+    """An estimate of every row's bound: a dict of (B,) tensors, as of `diffusion.bound_estimates`.
+
+    nats, hits, token_weight: (M,), of the masked tokens. masked, free: (B, L) bool.
+    """
+    count = masked.sum(1).cpu()
+    return {
+        "nats": sum_by_row(nats * token_weight, masked),
+        "share": count / free.sum(1).cpu().clamp(min=1),
+        "masked": count,
+        "cross_entropy": sum_by_row(nats, masked),
+        "hits": sum_by_row(hits, masked),
+    }
 
 
 @torch.no_grad()
@@ -199,16 +226,8 @@ def bound_estimates(
     for uniform in levels_by_row(blocks, draws, rng):
         noise = corrupt(free, size, uniform, rng)
         nats, hits = masked_losses(denoise, tokens, noise.masked, mask_id)
-        weight = token_weights(noise.masked, noise.weight, size)
-        masked = noise.masked.sum(1).cpu()
-        estimate = {
-            "nats": sum_by_row(nats * weight, noise.masked),
-            "share": masked / free.sum(1).cpu().clamp(min=1),
-            "masked": masked,
-            "cross_entropy": sum_by_row(nats, noise.masked),
-            "hits": sum_by_row(hits, noise.masked),
-        }
-        estimates.append(estimate)
+        token_weight = token_weights(noise.masked, noise.weight, size)
+        estimates.append(estimate_of(nats, hits, token_weight, noise.masked, free))
     return estimates
 
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 import diffusion
-from diffusion import levels_by_row, levels_of, sum_by_row, weigh
+from diffusion import levels_by_row, levels_of
 from model import Denoiser, KeysValues
-from net.blocks import BlockDenoise, CleanCopy, masked_losses
+from net.blocks import BlockDenoise, CleanCopy, estimate_of, masked_losses, minimised
 
 
 def masks(turn: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,9 +110,8 @@ def loss(
         uniform = noise_levels(free, turn, rng)
     noise = corrupt(free, turn, uniform, rng)
     nats, hits = masked_losses(denoise, tokens, noise.masked, mask_id)
-    token_weight = token_weights(noise.masked, turn, noise.weight).float()
-    value, report = weigh(nats, token_weight, free.sum(), weight)
-    return value, {**report, "masked_accuracy": hits.sum().item() / max(1, len(hits))}
+    token_weight = token_weights(noise.masked, turn, noise.weight)
+    return minimised(nats, hits, token_weight, free, weight)
 
 
 @torch.no_grad()
@@ -134,14 +133,6 @@ def bound_estimates(
     for uniform in levels_by_row(len(by_turn(free, turn)), draws, rng):
         noise = corrupt(free, turn, uniform, rng)
         nats, hits = masked_losses(denoise, tokens, noise.masked, mask_id)
-        weight = token_weights(noise.masked, turn, noise.weight)
-        masked = noise.masked.sum(1).cpu()
-        estimate = {
-            "nats": sum_by_row(nats * weight, noise.masked),
-            "share": masked / free.sum(1).cpu().clamp(min=1),
-            "masked": masked,
-            "cross_entropy": sum_by_row(nats, noise.masked),
-            "hits": sum_by_row(hits, noise.masked),
-        }
-        estimates.append(estimate)
+        token_weight = token_weights(noise.masked, turn, noise.weight)
+        estimates.append(estimate_of(nats, hits, token_weight, noise.masked, free))
     return estimates
