@@ -52,14 +52,16 @@ class World:
 def drawings(world: World) -> list[Command]:
     """Draw scenes: with captions, as picture tokens, as clips, with dialogues.
 
-    One object per scene for captions and pictures: more objects need more training.
+    One object per scene for captions and pictures: more objects need more training. The features
+    of images take most of the time, so there are not more images than ten minutes can read twice.
+    Looks and notes need more training, too: without them, a dialogue is questions and answers.
     """
     out, seed, few = world.out, world.seed, world.few
     return [
         words(
             "prep_caption_synthetic.py",
             out=out / "data_captions",
-            num_train=few(2500),
+            num_train=few(1500),
             num_val=few(60),
             levels="1",
             seed=seed,
@@ -71,13 +73,14 @@ def drawings(world: World) -> list[Command]:
             num_train=few(4000),
             num_val=few(60),
             levels="1",
-            noise=1,
+            noise=0,
+            tidy=True,
             seed=seed,
         ),
         words(
             "prep_caption_video.py",
             out=out / "data_clips",
-            num_train=few(800),
+            num_train=few(300),
             num_val=few(40),
             keep=0,
             seed=seed,
@@ -85,9 +88,11 @@ def drawings(world: World) -> list[Command]:
         words(
             "prep_dialogue.py",
             out=out / "data_dialogues",
-            num_train=few(2000),
+            num_train=few(600),
             num_val=few(40),
+            looks=0,
             seed=seed,
+            **{"no-notes": True},
         ),
     ]
 
