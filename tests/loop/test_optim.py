@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from base.config import ModelConfig, TrainConfig
-from loop.optim import ROUNDS, Muon, learning_rate, make_optimizers, orthogonalize
+from loop import optim
+from loop.optim import MINIMAX, ROUNDS, Muon, learning_rate, make_optimizers, orthogonalize
 from model import Denoiser
 from net.picture_codes import PictureCodes, PictureCodesConfig
 
@@ -16,8 +17,9 @@ def test_learning_rate():
     assert rates[60] == pytest.approx(0.55) and rates[110] == pytest.approx(0.1)
 
 
-def test_updates_become_orthogonal():
+def test_updates_become_orthogonal(monkeypatch):
     """Singular vectors stay; each singular value goes where the polynomials send it."""
+    monkeypatch.setattr(optim, "fast_bfloat16", lambda device: False)
     torch.manual_seed(0)
     for shape in ((24, 24), (64, 24), (24, 64)):
         matrix = torch.randn(shape, dtype=torch.float64)
@@ -30,19 +32,43 @@ def test_updates_become_orthogonal():
 
 
 def test_the_polynomials_bring_all_values_near_one():
-    """From 0.002 of the scale to the scale: within 1 ± 0.32, reached on both sides."""
-    values = torch.linspace(0.002, 1.0, 100_000, dtype=torch.float64)
-    for a, b, c in ROUNDS:
-        values = a * values + b * values**3 + c * values**5
-    assert values.min().item() == pytest.approx(0.679, abs=0.003)
-    assert values.max().item() == pytest.approx(1.321, abs=0.003)
+    """From 0.002 of the scale to the scale: within 1 ± 0.32, reached on both sides.
+
+    With the margin the least value is 0.627.
+    """
+    for rounds, least in ((MINIMAX, 0.679), (ROUNDS, 0.627)):
+        values = torch.linspace(0.002, 1.0, 100_000, dtype=torch.float64)
+        for a, b, c in rounds:
+            values = a * values + b * values**3 + c * values**5
+        assert values.min().item() == pytest.approx(least, abs=0.003)
+        assert values.max().item() == pytest.approx(1.321, abs=0.003)
 
 
-def test_muon_is_torchs_muon():
+@pytest.mark.parametrize("fast", [True, False], ids=["bfloat16", "float32"])
+@pytest.mark.parametrize("rank", [1, 8, 64])
+def test_rounding_throws_no_value_out(monkeypatch, fast, rank):
+    """Without a margin, bfloat16 made singular values of a million, whatever the machine trains in.
+
+    Gradients are close to a matrix of low rank, whose largest value is the whole scale.
+    """
+    monkeypatch.setattr(optim, "fast_bfloat16", lambda device: fast)
+    rng = torch.Generator().manual_seed(0)
+    for rows, columns in ((64, 64), (192, 192), (192, 64), (64, 192)):
+        matrices = torch.randn(8, rows, rank, generator=rng) @ torch.randn(
+            8, rank, columns, generator=rng
+        )
+        matrices += 0.05 * matrices.std() * torch.randn(8, rows, columns, generator=rng)
+        values = torch.linalg.svdvals(orthogonalize(matrices))
+        assert values.max() < 1.4
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["bfloat16", "float32"])
+def test_muon_is_torchs_muon(monkeypatch, fast):
     """Momentum, decay and size are those of torch.optim.Muon; its five rounds round differently.
 
     The update of a matrix of torch's is its own polar factor within 30%, and so is ours.
     """
+    monkeypatch.setattr(optim, "fast_bfloat16", lambda device: fast)
     torch.manual_seed(0)
     shapes = ((24, 24), (24, 24), (64, 24), (24, 64))
     start = [torch.randn(shape) for shape in shapes]
@@ -59,9 +85,8 @@ def test_muon_is_torchs_muon():
         moved, expected = weight.detach() - before, other.detach() - before
         cosine = torch.nn.functional.cosine_similarity(moved.flatten(), expected.flatten(), 0)
         assert cosine > 0.95
-        assert moved.norm() / expected.norm() == pytest.approx(
-            1.07, abs=0.1
-        )  # the five rounds leave a mean under 1
+        # The five rounds leave a mean under 1.
+        assert moved.norm() / expected.norm() == pytest.approx(1.13, abs=0.1)
 
 
 def test_a_kernel_is_the_matrix_of_its_outputs_by_all_else():
