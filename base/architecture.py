@@ -163,6 +163,9 @@ class ModelConfig:
     )
     lora_root: bool = setting(False, "adapters count alpha / sqrt(rank) times: rsLoRA")
     lora_norm: bool = setting(False, "a length of its own for each row of a matrix: DoRA")
+    lora_embedding: bool = setting(
+        False, "train the vectors of all words too: for words that the trained network never met"
+    )
 
     def __post_init__(self):
         check(self)

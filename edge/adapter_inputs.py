@@ -98,6 +98,20 @@ def parse(words: list[str] | None) -> tuple[str | None, dict[str, str]]:
     return None, named
 
 
+def check_words(name: str, path: str) -> None:
+    """Raise UserError for an adapter whose file holds the vectors of all words.
+
+    As inputs they would be the largest of all, and a table of INT8 words could not hold them.
+    """
+    _, about = adapter_files.header(path)
+    if about["model"].get("lora_embedding"):
+        raise UserError(
+            f"--adapter {name}={path}, which has words of its own (--lora_embedding)",
+            "adapters that share the words of their network",
+            "merge it, as the only adapter of a bundle: --adapter FILE",
+        )
+
+
 def low_rank(model: Denoiser) -> dict[str, LowRank]:
     """The low-rank matrices of a network with adapters, by the paths of its matrices.
 
@@ -207,6 +221,7 @@ def open_variants(base: Trained, named: dict[str, str]) -> list[Variant]:
         return [Variant(BASE, base)]
     variants, found = [Variant(BASE, base)], [{}]
     for name, path in named.items():
+        check_words(name, path)
         model, saved = copy.deepcopy(base.model), dict(base.saved)
         adapter_files.attach(model, saved, base.tokenizer.fingerprint, path)
         found.append(low_rank(model))

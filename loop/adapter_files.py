@@ -4,8 +4,8 @@
 adapter's own. Its metadata is a JSON object under the key `adapter`:
 
     format       1
-    model        the adapter's settings: rank, alpha, targets, root, norm
-    base         fingerprint of the weights that it adapts
+    model        the adapter's settings: rank, alpha, targets, root, norm, embedding
+    base         fingerprint of the weights that it adapts, and does not replace
     tokenizer    fingerprint of the tokenizer
     kind, objective, step
     statistics   of the data that it was trained on, in place of the base's
@@ -32,20 +32,21 @@ from net import adapters
 
 FORMAT = 1
 NAME = "adapter.safetensors"
-SETTINGS = ("lora_rank", "lora_alpha", "lora_targets", "lora_root", "lora_norm")
+SETTINGS = adapters.SETTINGS
 Shapes = dict[str, tuple[int, ...]]
 DO = "name a file that training with --lora_rank wrote"
 CLAIMS = ("model", "base", "tokenizer", "kind", "objective", "statistics")
 
 
-def fingerprint(weights: Mapping[str, Tensor]) -> str:
+def fingerprint(weights: Mapping[str, Tensor], embedding: bool = False) -> str:
     """What tells the network that is adapted from all others: 16 hex digits.
 
     Of all weights but the adapter's own, so that base and adapted network have the same.
+    embedding: the adapter has --lora_embedding.
     """
     hashed = hashlib.sha256()
     for name in sorted(weights):
-        if not adapters.is_own(name):
+        if not adapters.is_own(name, embedding):
             hashed.update(f"{name} {checksums.digest(weights[name])}\n".encode())
     return hashed.hexdigest()[:16]
 
@@ -55,11 +56,16 @@ def write(path: Path | str, saved: Mapping[str, Any], tokenizer: str) -> None:
     from safetensors.torch import save
 
     weights = saved.get("averaged") or saved["weights"]
-    own = {name: value.contiguous() for name, value in weights.items() if adapters.is_own(name)}
+    settings = {name: saved["model"][name] for name in SETTINGS if name in saved["model"]}
+    embedding = settings.get("lora_embedding", False)  # older checkpoints lack it
+    own = {}
+    for name, value in weights.items():
+        if adapters.is_own(name, embedding):
+            own[name] = value.contiguous()
     about = {
         "format": FORMAT,
-        "model": {name: saved["model"][name] for name in SETTINGS},
-        "base": fingerprint(weights),
+        "model": settings,
+        "base": fingerprint(weights, embedding),
         "tokenizer": tokenizer,
         **{name: saved[name] for name in ("kind", "objective", "step", "statistics")},
     }
@@ -94,6 +100,8 @@ def header(path: Path | str) -> tuple[Shapes, dict[str, Any]]:
                 shapes[name] = tuple(file.get_slice(name).get_shape())
         if about["format"] != FORMAT or any(name not in about for name in CLAIMS):
             raise ValueError("another format")
+        if not isinstance(about["model"], dict):
+            raise ValueError("another format")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         # RuntimeError: JSON that is nested too deeply, or a file too large to be mapped.
         raise UserError(
@@ -109,7 +117,7 @@ def check_shapes(model: Denoiser, config: ModelConfig, shapes: Shapes) -> None:
     """
     wanted = {}
     for name, weight in model.state_dict().items():
-        if adapters.is_own(name):  # the head for lengths, which an adapter holds whole
+        if adapters.is_own(name, config.lora_embedding):  # those that an adapter holds whole
             wanted[name] = tuple(weight.shape)
     for path, matrix in adapters.targets(model, adapters.target_names(model, config)):
         if config.lora_rank > max(matrix.weight.shape):
@@ -150,7 +158,9 @@ def attach(model: Denoiser, saved: Checkpoint, tokenizer: str, path: Path | str)
     Raises UserError if the adapter belongs to another network.
     """
     shapes, about = header(path)
-    own = [fingerprint(model.state_dict()), tokenizer, saved["kind"], saved["objective"]]
+    embedding = about["model"].get("lora_embedding", False)
+    base = fingerprint(model.state_dict(), embedding)
+    own = [base, tokenizer, saved["kind"], saved["objective"]]
     wanted = [about[name] for name in ("base", "tokenizer", "kind", "objective")]
     if own != wanted:
         raise UserError(

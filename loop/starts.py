@@ -22,7 +22,7 @@ def start_from(
     fingerprint: of the tokenizer of `model`. condition_width: of the features alone, where `model`
     also reads how they change. If the checkpoint reads features of this width, what its matrices do
     with changes is zero: the start is the old network. Returns the rest of the other checkpoint.
-    Raises UserError if its tokenizer is another, or if no weight fits.
+    Raises UserError if its tokenizer or its width is another, or if no weight fits.
     """
     wanted: ModelConfig = model.config
     # Other noise may start from any network. A network of other noise is no start for masks.
@@ -30,6 +30,12 @@ def start_from(
     other, tokenizer, saved = checkpoint.open_model(path, noises=noises)
     check_tokenizer(tokenizer.fingerprint, fingerprint, path)
     check_shift(other.config, model.config, path)
+    if other.config.d_model != wanted.d_model:
+        raise UserError(
+            f"{path}, a network of width {other.config.d_model}",
+            f"the width of the new network, {wanted.d_model}",
+            f"add --d_model {other.config.d_model}, or start from another checkpoint",
+        )
     own = model.state_dict()
     fitting = {}
     widens = other.config.condition_width == condition_width < wanted.condition_width
@@ -43,8 +49,8 @@ def start_from(
     if not fitting:
         raise UserError(
             f"{path}, no weight of which fits",
-            "a checkpoint of the same width",
-            "choose the same --model_config",
+            "a checkpoint with weights of the same shapes",
+            "choose the same --model_config, or start from another checkpoint",
         )
     untrained = [name for name in own if name not in fitting and not adapters.is_own(name)]
     if adapters.is_adapted(model) and untrained:

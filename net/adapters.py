@@ -10,11 +10,14 @@ speed and the exports of the trained network.
 With --lora_norm a row of the sum keeps a length of its own, m (out,), as in DoRA (arXiv
 2402.09353): y = m (W + s B A) x / |W + s B A|, where | | is the length of each row.
 
-Which matrices: those of the blocks that --lora_targets names. Never the embedding. It is the output
-matrix too, so a change of it would move every logit twice.
+Which matrices: those of the blocks that --lora_targets names. Never the embedding: thin matrices
+would move the vectors of all words together, at the input and at the output.
 
-The head for captions' lengths is no matrix of a block, and lengths belong to a task. So an adapted
-captioner trains its length head as well, whole.
+What a task owns whole is trained whole, and stands in the adapter's file:
+
+- the head for captions' lengths, because lengths belong to a task;
+- with --lora_embedding, the vectors of all words. A word that the trained network never met has a
+  random vector, which no matrix of a block can teach.
 """
 
 import math
@@ -27,10 +30,19 @@ from torch import Tensor, nn
 from base.config import ModelConfig
 from base.files import UserError
 
+SETTINGS = (
+    "lora_rank",
+    "lora_alpha",
+    "lora_targets",
+    "lora_root",
+    "lora_norm",
+    "lora_embedding",
+)
 # A matrix inside a transformer's block, whatever the list of blocks is called.
 TARGET = re.compile(r"(^|\.)(blocks|layers)\.\d+\..*?(\w+)$")
 DOWN, UP, LENGTH = "lora_down", "lora_up", "lora_length"  # names of an adapter's weights
 WHOLE = "length_head."  # weights that a task owns whole
+EMBEDDING = "embedding.weight"  # and this weight, with --lora_embedding
 
 
 class AdaptedLinear(nn.Linear):
@@ -113,7 +125,7 @@ def replace(model: nn.Module, path: str, module: nn.Module) -> None:
 def adapt(model: nn.Module, config: ModelConfig) -> nn.Module:
     """Give a network the adapters of its configuration, in place; without a rank it stays.
 
-    Nothing but the adapters and the length head is trained then.
+    Nothing but the adapter's own weights is trained then.
     Raises UserError if a name of --lora_targets is no matrix of its blocks.
     """
     if not config.lora_rank:
@@ -121,7 +133,7 @@ def adapt(model: nn.Module, config: ModelConfig) -> nn.Module:
     found = list(targets(model, target_names(model, config)))
     for path, module in found:
         replace(model, path, AdaptedLinear(module, config))
-    freeze(model)
+    freeze(model, config)
     return model
 
 
@@ -152,9 +164,14 @@ def matrix_names(model: nn.Module) -> set[str]:
     return found
 
 
-def is_own(name: str) -> bool:
-    """Whether a weight belongs to the adapter, and not to the network that it adapts."""
-    return name.rpartition(".")[2] in (DOWN, UP, LENGTH) or name.startswith(WHOLE)
+def is_own(name: str, embedding: bool = False) -> bool:
+    """Whether a weight belongs to the adapter, and not to the network that it adapts.
+
+    embedding: the adapter has --lora_embedding.
+    """
+    if name.rpartition(".")[2] in (DOWN, UP, LENGTH) or name.startswith(WHOLE):
+        return True
+    return embedding and name == EMBEDDING
 
 
 def is_adapted(model: nn.Module) -> bool:
@@ -163,7 +180,11 @@ def is_adapted(model: nn.Module) -> bool:
 
 
 def check_start(config: ModelConfig, has_start: bool) -> None:
-    """Raise UserError for adapters of a network that was never trained."""
+    """Raise UserError for adapters of a network that was never trained, or without a rank."""
+    plain = ModelConfig()
+    for name in SETTINGS:
+        if not config.lora_rank and getattr(config, name) != getattr(plain, name):
+            raise UserError(f"--{name} without --lora_rank", "a rank", "add --lora_rank 16")
     if config.lora_rank and not has_start:
         raise UserError(
             f"--lora_rank {config.lora_rank} without --init_from",
@@ -172,10 +193,10 @@ def check_start(config: ModelConfig, has_start: bool) -> None:
         )
 
 
-def freeze(model: nn.Module) -> None:
-    """Train the adapters alone, and the length head."""
+def freeze(model: nn.Module, config: ModelConfig) -> None:
+    """Train the adapter's own weights alone."""
     for name, weight in model.named_parameters():
-        weight.requires_grad_(is_own(name))
+        weight.requires_grad_(is_own(name, config.lora_embedding))
 
 
 def begin(model: nn.Module) -> None:

@@ -420,7 +420,7 @@ def test_a_quality_head_alone(data, run, tmp_path, monkeypatch, capsys):
         (["--quality_layers", "1"], "--quality_layers without --init_from"),
         ([*head, "--length_only"], "--quality_layers with --length_only"),
         ([*head, "--weight", "flat"], "--quality_layers with --weight flat"),
-        ([*head, "--d_model", "32"], "no weight of which fits|of other sizes"),
+        ([*head, "--d_model", "32"], "of width 16|of other sizes"),
         ([*head, "--objective", "ar"], "--quality_layers 1 with a twin"),
     ):
         with pytest.raises(UserError, match=message):

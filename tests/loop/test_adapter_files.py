@@ -12,6 +12,7 @@ import generate
 import train
 import train_captioning
 from base.files import UserError
+from edge import adapter_inputs
 from loop import adapter_files, checkpoint
 from net import adapters
 from tests.making.corpus import make_run
@@ -40,6 +41,29 @@ def test_base_and_adapter_are_the_trained_network(trained, text_runs):
     base, _, _ = checkpoint.open_model(text_runs.denoiser)
     assert not torch.equal(weights(base), weights(merged))
     assert torch.equal(base.embedding.weight, merged.embedding.weight)
+
+
+def test_words_of_its_own_stand_in_the_file(text_runs, tmp_path):
+    """With --lora_embedding the file holds all vectors, and still knows its base."""
+    start = ["--init_from", str(text_runs.denoiser), *STEPS, "--lora_embedding"]
+    run = make_run(text_runs.data, tmp_path / "run", *start)
+    path = run / adapter_files.NAME
+    assert adapters.EMBEDDING in load_file(path)
+    own, _, _ = checkpoint.open_model(run / "best.pt")
+    merged, _, _ = checkpoint.open_model(text_runs.denoiser, adapter=path)
+    base, _, _ = checkpoint.open_model(text_runs.denoiser)
+    assert torch.equal(weights(own), weights(merged))
+    assert not torch.equal(base.embedding.weight, merged.embedding.weight)
+    with pytest.raises(UserError, match="another network"):
+        checkpoint.open_model(text_runs.twin, adapter=path)
+    with pytest.raises(UserError, match="words of its own"):
+        adapter_inputs.check_words("tales", str(path))
+    tampered = tmp_path / "adapter.safetensors"
+    weight_by_name, about = adapter_files.read(path)
+    weight_by_name[adapters.EMBEDDING] = torch.zeros(3, 16)
+    save_file(weight_by_name, tampered, adapter_of(about))
+    with pytest.raises(UserError, match="do not fit its own description"):
+        checkpoint.open_model(text_runs.denoiser, adapter=tampered)
 
 
 def test_the_file_is_small(trained):

@@ -27,7 +27,7 @@ def test_a_start_takes_what_fits(tokenizer, tmp_path, capsys):
     wider = Denoiser(ModelConfig(**SIZE | {"d_model": 32}, **vocabulary))
     for model, fingerprint, message in (
         (deeper, "another", "tokenizer another"),
-        (wider, tokenizer.fingerprint, "no weight of which fits"),
+        (wider, tokenizer.fingerprint, "of width 16; expected the width of the new network, 32"),
     ):
         with pytest.raises(UserError, match=message):
             starts.start_from(model, tmp_path / "best.pt", fingerprint)

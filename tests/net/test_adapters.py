@@ -95,6 +95,22 @@ def test_only_adapters_and_the_length_head_are_trained():
     assert all(weight.grad is None for weight in adapted.parameters() if not weight.requires_grad)
 
 
+def test_words_are_trained_whole_if_asked_for():
+    """The base has random vectors for words that it never met; no thin matrix can mend them."""
+    base, adapted = pair(lora_embedding=True)
+    assert torch.equal(logits(base), logits(adapted))
+    trained = {name for name, weight in adapted.named_parameters() if weight.requires_grad}
+    assert adapters.EMBEDDING in trained
+    assert trained == {name for name in adapted.state_dict() if adapters.is_own(name, True)}
+
+
+@pytest.mark.parametrize("name, value", [("lora_norm", True), ("lora_embedding", True)])
+def test_settings_without_a_rank_are_refused(name, value):
+    config = dataclasses.replace(SIZE, **{name: value})
+    with pytest.raises(UserError, match=f"--{name} without --lora_rank"):
+        adapters.check_start(config, has_start=True)
+
+
 def test_targets():
     base, adapted = pair(lora_targets="query,value")
     names = {path for path, it in adapted.named_modules() if isinstance(it, adapters.AdaptedLinear)}
