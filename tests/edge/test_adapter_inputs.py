@@ -219,7 +219,8 @@ def test_smaller_numbers_with_adapters(adapted_texts, precision, monkeypatch, tm
     out = export(path, data, tmp_path / "bundle", *flags, "--tensorrt", "--adapter", *words)
     rows = {row["what"]: row for row in bundle.read(out)["parity"]}
     error = {start: rows[start + "logits, 55% masked"]["error"] for start in ("", "one: ", "two: ")}
-    assert max(error.values()) < 3 * error[""]
+    # Of the logits' size. Adapters that do not follow the smoothing have errors near 1.
+    assert max(error.values()) < max(3 * error[""], 0.05)
     weights = onnx.load(out / "step.onnx").graph.initializer
     small = {"fp16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.INT8}[precision]
     assert sum(weight.data_type == small and len(weight.dims) == 2 for weight in weights) >= 4
