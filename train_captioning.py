@@ -25,7 +25,7 @@ A second phase of minutes, for the length head alone:
         --length_dropout 0.1 --batch_size 512 --out runs/len
 A second phase of minutes, for a head that says which tokens are doubtful (net/quality.py):
     python train_captioning.py --quality_layers 1 --init_from runs/long/best.pt --out runs/quality
-Adapters in place of all weights (net/adapters.py):
+Adapters in place of all weights (net/adapters.py); new words need --lora_embedding:
     python train_captioning.py --lora_rank 16 --init_from runs/long/best.pt --out runs/lora
 A second phase on the score by which photographs are judged:
     python train_captioning.py --init_from checkpoints_caption_poc/best.pt --self_critical 1 \\

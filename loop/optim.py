@@ -31,14 +31,14 @@ MINIMAX = (
     (3.714570, -2.778125, 0.542939),
     (2.781950, -2.074927, 0.463501),
 )
-# Beyond its interval a quintic grows fast, and bfloat16 rounds a value of 1 to 1.01. Without a
-# margin the values of bfloat16 matrices reached millions, and a twin learnt word frequencies alone
-# (docs/log/scaling.md). So each round but the last leaves its values 3% smaller.
+# Beyond its interval a quintic grows fast, and rounding to bfloat16 moves values beyond it. Without
+# a margin values reached millions, and a twin learnt word frequencies alone (docs/log/scaling.md).
+# So each round but the last reads its values 3% smaller than they are.
 MARGIN = 1.03
 
 
 def with_margin(rounds: tuple[tuple[float, float, float], ...]) -> list[tuple[float, ...]]:
-    """The rounds for s / MARGIN, the last for s: nothing is rounded into a round after it."""
+    """Each round for s / MARGIN, but the last for s: no round follows it."""
     early = [(a / MARGIN, b / MARGIN**3, c / MARGIN**5) for a, b, c in rounds[:-1]]
     return [*early, rounds[-1]]
 

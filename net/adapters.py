@@ -149,7 +149,7 @@ def target_names(model: nn.Module, config: ModelConfig) -> list[str]:
         raise UserError(
             f"--lora_targets with {', '.join(sorted(missing))}",
             "some of " + ", ".join(sorted(known)),
-            "choose among these",
+            "choose among these; --lora_embedding trains the vectors of all words",
         )
     return names
 
