@@ -90,7 +90,7 @@ def read_data(setup: recipe.Setup, start: TextStart, own: TextRun):
     )
     check_blocks(own, model_config)
     check_noise(own, model_config)
-    adapters.check_start(model_config, bool(start.init_from or setup.resume))
+    adapters.check_start(model_config, start.init_from, resumed=setup.resume is not None)
     if setup.resume:
         fingerprint, saved = train.meta["fingerprint"], setup.resume["data"]["fingerprint"]
         # Before the processes meet, each of them refuses by itself (loop/recipe.py).

@@ -172,7 +172,7 @@ def main(argv=None):
     own.check_batch(cfg)
     model_config, train, held_out, changes = read_data(setup, start, own)
     shelf = store.for_training(model_config.retrieve, own.neighbours, train, held_out)
-    adapters.check_start(model_config, bool(start.init_from or setup.resume))
+    adapters.check_start(model_config, start.init_from, resumed=setup.resume is not None)
     if model_config.quality_layers:
         own.check_quality(bool(start.init_from or setup.resume))
     device = recipe.begin(setup, cfg, own, model_config, cfg)

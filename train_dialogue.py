@@ -111,7 +111,7 @@ def main(argv=None):
     setup = recipe.read_run(args, kinds=("dialogue",))
     start, own, cfg = setup.own(DialogueStart), setup.own(DialogueRun), setup.train_config()
     model_config, train, held_out = read_data(setup, start, own)
-    adapters.check_start(model_config, bool(start.init_from or setup.resume))
+    adapters.check_start(model_config, start.init_from, resumed=setup.resume is not None)
     device = recipe.begin(setup, cfg, own, model_config, cfg)
 
     model, before = start_model(setup, start, model_config, train, device)

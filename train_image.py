@@ -103,7 +103,7 @@ def main(argv=None):
     own.check_twin()
     own.check_blocks(setup.model_config({}).block_sizes, cfg.parallel)
     model_config, data, train, held_out = read_data(setup, start, own)
-    adapters.check_start(model_config, bool(start.init_from or setup.resume))
+    adapters.check_start(model_config, start.init_from, resumed=setup.resume is not None)
     device = recipe.begin(setup, cfg, own, model_config, cfg)
     model = soft_masks.build(model_config).to(device)
     if start.init_from and not setup.resume:

@@ -101,7 +101,7 @@ def parse(words: list[str] | None) -> tuple[str | None, dict[str, str]]:
 def check_words(name: str, path: str) -> None:
     """Raise UserError for an adapter whose file holds the vectors of all words.
 
-    As inputs they would be the largest of all, and a table of INT8 words could not hold them.
+    As inputs they would be the largest of all, and the graphs hold the base's, rounded in INT8.
     """
     _, about = adapter_files.header(path)
     if about["model"].get("lora_embedding"):

@@ -4,8 +4,8 @@
 adapter's own. Its metadata is a JSON object under the key `adapter`:
 
     format       1
-    model        the adapter's settings: rank, alpha, targets, root, norm, embedding
-    base         fingerprint of the weights that it adapts, and does not replace
+    model        the adapter's settings: rank, alpha, targets, root, norm; embedding if it is true
+    base         fingerprint of the network's weights that stay
     tokenizer    fingerprint of the tokenizer
     kind, objective, step
     statistics   of the data that it was trained on, in place of the base's
@@ -58,6 +58,8 @@ def write(path: Path | str, saved: Mapping[str, Any], tokenizer: str) -> None:
     weights = saved.get("averaged") or saved["weights"]
     settings = {name: saved["model"][name] for name in SETTINGS if name in saved["model"]}
     embedding = settings.get("lora_embedding", False)  # older checkpoints lack it
+    if not embedding:
+        settings.pop("lora_embedding", None)  # so that version 0.2.0 reads the file
     own = {}
     for name, value in weights.items():
         if adapters.is_own(name, embedding):

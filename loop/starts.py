@@ -22,7 +22,7 @@ def start_from(
     fingerprint: of the tokenizer of `model`. condition_width: of the features alone, where `model`
     also reads how they change. If the checkpoint reads features of this width, what its matrices do
     with changes is zero: the start is the old network. Returns the rest of the other checkpoint.
-    Raises UserError if its tokenizer or its width is another, or if no weight fits.
+    Raises UserError if its tokenizer or its width is another.
     """
     wanted: ModelConfig = model.config
     # Other noise may start from any network. A network of other noise is no start for masks.
@@ -46,12 +46,6 @@ def start_from(
         # strict=False allows missing weights, but not weights of another shape.
         if name in own and own[name].shape == weight.shape:
             fitting[name] = weight
-    if not fitting:
-        raise UserError(
-            f"{path}, no weight of which fits",
-            "a checkpoint with weights of the same shapes",
-            "choose the same --model_config, or start from another checkpoint",
-        )
     untrained = [name for name in own if name not in fitting and not adapters.is_own(name)]
     if adapters.is_adapted(model) and untrained:
         raise UserError(

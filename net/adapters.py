@@ -11,13 +11,13 @@ With --lora_norm a row of the sum keeps a length of its own, m (out,), as in DoR
 2402.09353): y = m (W + s B A) x / |W + s B A|, where | | is the length of each row.
 
 Which matrices: those of the blocks that --lora_targets names. Never the embedding: thin matrices
-would move the vectors of all words together, at the input and at the output.
+could move the vectors of words in a few directions only, which all words share.
 
 What a task owns whole is trained whole, and stands in the adapter's file:
 
 - the head for captions' lengths, because lengths belong to a task;
-- with --lora_embedding, the vectors of all words. A word that the trained network never met has a
-  random vector, which no matrix of a block can teach.
+- with --lora_embedding, the vectors of all words, and their codes of Gaussian noise. Nothing taught
+  the vector of a word that the trained network never met, and no matrix of a block can teach it.
 """
 
 import math
@@ -42,7 +42,8 @@ SETTINGS = (
 TARGET = re.compile(r"(^|\.)(blocks|layers)\.\d+\..*?(\w+)$")
 DOWN, UP, LENGTH = "lora_down", "lora_up", "lora_length"  # names of an adapter's weights
 WHOLE = "length_head."  # weights that a task owns whole
-EMBEDDING = "embedding.weight"  # and this weight, with --lora_embedding
+# And these, with --lora_embedding; the codes are those of net/gaussian_noise.py.
+EMBEDDINGS = ("embedding.weight", "code.weight")
 
 
 class AdaptedLinear(nn.Linear):
@@ -171,7 +172,7 @@ def is_own(name: str, embedding: bool = False) -> bool:
     """
     if name.rpartition(".")[2] in (DOWN, UP, LENGTH) or name.startswith(WHOLE):
         return True
-    return embedding and name == EMBEDDING
+    return embedding and name in EMBEDDINGS
 
 
 def is_adapted(model: nn.Module) -> bool:
@@ -179,13 +180,19 @@ def is_adapted(model: nn.Module) -> bool:
     return any(isinstance(module, AdaptedLinear) for module in model.modules())
 
 
-def check_start(config: ModelConfig, has_start: bool) -> None:
-    """Raise UserError for adapters of a network that was never trained, or without a rank."""
+def check_start(config: ModelConfig, init_from: str | None, resumed: bool = False) -> None:
+    """Raise UserError for adapters of a network that was never trained, or without a rank.
+
+    Not for a resumed run: it keeps the settings that it began with.
+    """
+    if resumed:
+        return
     plain = ModelConfig()
     for name in SETTINGS:
         if not config.lora_rank and getattr(config, name) != getattr(plain, name):
-            raise UserError(f"--{name} without --lora_rank", "a rank", "add --lora_rank 16")
-    if config.lora_rank and not has_start:
+            do = f"add --lora_rank 16, or leave out --{name}"
+            raise UserError(f"--{name} without --lora_rank", "a rank", do)
+    if config.lora_rank and not init_from:
         raise UserError(
             f"--lora_rank {config.lora_rank} without --init_from",
             "a trained network, which stays as it is",

@@ -12,11 +12,11 @@ import generate
 import train
 import train_captioning
 from base.files import UserError
-from edge import adapter_inputs
 from loop import adapter_files, checkpoint
 from net import adapters
 from tests.making.corpus import make_run
 
+WORDS = "embedding.weight"
 STEPS = ["--learning_rate", "0.05", "--eval_every", "4", "--lora_rank", "2"]
 
 
@@ -43,24 +43,40 @@ def test_base_and_adapter_are_the_trained_network(trained, text_runs):
     assert torch.equal(base.embedding.weight, merged.embedding.weight)
 
 
+def changed(path, out, name: str):
+    """A copy of a checkpoint in which one weight is twice as large."""
+    saved = checkpoint.load(path)
+    for weights_of in filter(None, (saved["weights"], saved["averaged"])):
+        weights_of[name] = 2 * weights_of[name]
+    checkpoint.save(out, saved)
+    return out
+
+
 def test_words_of_its_own_stand_in_the_file(text_runs, tmp_path):
     """With --lora_embedding the file holds all vectors, and still knows its base."""
     start = ["--init_from", str(text_runs.denoiser), *STEPS, "--lora_embedding"]
     run = make_run(text_runs.data, tmp_path / "run", *start)
     path = run / adapter_files.NAME
-    assert adapters.EMBEDDING in load_file(path)
+    assert WORDS in load_file(path)
     own, _, _ = checkpoint.open_model(run / "best.pt")
     merged, _, _ = checkpoint.open_model(text_runs.denoiser, adapter=path)
     base, _, _ = checkpoint.open_model(text_runs.denoiser)
     assert torch.equal(weights(own), weights(merged))
     assert not torch.equal(base.embedding.weight, merged.embedding.weight)
-    with pytest.raises(UserError, match="another network"):
-        checkpoint.open_model(text_runs.twin, adapter=path)
+    # The words of the base are not the adapter's business, and all other weights are.
+    for name, fits in ((WORDS, True), ("blocks.0.mlp.up.weight", False)):
+        other = changed(text_runs.denoiser, tmp_path / f"{fits}.pt", name)
+        if fits:
+            assert torch.equal(weights(own), weights(checkpoint.open_model(other, adapter=path)[0]))
+        else:
+            with pytest.raises(UserError, match="another network"):
+                checkpoint.open_model(other, adapter=path)
+    words = ["--checkpoint", str(text_runs.denoiser), "--data_dir", str(text_runs.data)]
     with pytest.raises(UserError, match="words of its own"):
-        adapter_inputs.check_words("tales", str(path))
+        export_onnx.main([*words, "--adapter", f"tales={path}", "--out", str(tmp_path / "b")])
     tampered = tmp_path / "adapter.safetensors"
     weight_by_name, about = adapter_files.read(path)
-    weight_by_name[adapters.EMBEDDING] = torch.zeros(3, 16)
+    weight_by_name[WORDS] = torch.zeros(3, 16)
     save_file(weight_by_name, tampered, adapter_of(about))
     with pytest.raises(UserError, match="do not fit its own description"):
         checkpoint.open_model(text_runs.denoiser, adapter=tampered)
@@ -73,18 +89,20 @@ def test_the_file_is_small(trained):
     assert len(own) == 14
 
 
-def test_a_run_with_adapters_continues(text_runs, tmp_path):
-    """The base stays, bit for bit; the adapters learn on."""
+@pytest.mark.parametrize("words", [[], ["--lora_embedding"]], ids=["plain", "words"])
+def test_a_run_with_adapters_continues(text_runs, tmp_path, words):
+    """The base stays, bit for bit; the adapters learn on, and the words if they are trained."""
     run = tmp_path / "run"
-    start = ["--init_from", str(text_runs.denoiser), *STEPS]
+    start = ["--init_from", str(text_runs.denoiser), *STEPS, *words]
     make_run(text_runs.data, run, *start, "--max_steps", "2")
     first = torch.load(run / "last.pt", weights_only=True)["weights"]
     train.main(
         ["--data_dir", str(text_runs.data), "--out", str(run), "--resume", "--max_steps", "4"]
     )
     second = torch.load(run / "last.pt", weights_only=True)["weights"]
-    changed = {name for name in first if not torch.equal(first[name], second[name])}
-    assert changed == {name for name in first if ".lora_" in name}
+    learnt = {name for name in first if not torch.equal(first[name], second[name])}
+    assert learnt == {name for name in first if adapters.is_own(name, bool(words))}
+    assert (WORDS in learnt) is bool(words)
 
 
 def test_scripts_take_an_adapter(trained, text_runs, tmp_path, capsys):
