@@ -92,3 +92,11 @@ def test_divergence_is_the_mean_of_each_words():
     # A shift of the logits changes no distribution.
     assert parity.divergence(found + 7, expected) == pytest.approx(by_hand, abs=1e-6)
     assert parity.divergence(expected, expected) == 0
+
+
+@pytest.mark.parametrize("texts, differing", [(3, 0), (4, 1), (8, 2), (16, 2), (64, 6), (200, 20)])
+def test_a_few_drawn_texts_may_differ(texts, differing):
+    """A draw falls on a boundary in about 1% of the texts."""
+    limit = parity.drawn_limit(0.9, texts)
+    assert (texts - differing) / texts >= limit > (texts - differing - 1) / texts
+    assert parity.drawn_limit(None, texts) is None
