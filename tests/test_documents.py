@@ -36,6 +36,7 @@ NOT_HERE = (
     *("--world", "tools.world_page"),  # checkpoints of several pages
     *("--clip_score", "--ratings", "observation.environment_state"),
     *(() if importlib.util.find_spec("mujoco") else SIMULATED),
+    *(() if importlib.util.find_spec("triton") else ("--kernels",)),
 )
 
 # What is set in the commands of a script, whatever the page says.
