@@ -302,15 +302,16 @@ def compare_texts(
         pairs = list(zip(found, expected, strict=True))
         same_ids = sum(ours[0] == theirs[0] for ours, theirs in pairs)
         same_steps = sum(ours == theirs for ours, theirs in pairs)
+        limit = limits["texts"]
+        if settings.temperature:
+            limit = drawn_limit(limits["drawn"], len(pairs))
         rows.append(
             {
                 "what": f"texts, {name}",
                 "inputs": len(pairs),
                 "identical": same_ids / len(pairs),
                 "steps": same_steps / len(pairs),
-                "limit": drawn_limit(limits["drawn"], len(pairs))
-                if settings.temperature
-                else limits["texts"],
+                "limit": limit,
             }
         )
     return rows

@@ -32,7 +32,6 @@ from net import adapters
 
 FORMAT = 1
 NAME = "adapter.safetensors"
-SETTINGS = adapters.SETTINGS
 Shapes = dict[str, tuple[int, ...]]
 DO = "name a file that training with --lora_rank wrote"
 CLAIMS = ("model", "base", "tokenizer", "kind", "objective", "statistics")
@@ -56,7 +55,7 @@ def write(path: Path | str, saved: Mapping[str, Any], tokenizer: str) -> None:
     from safetensors.torch import save
 
     weights = saved.get("averaged") or saved["weights"]
-    settings = {name: saved["model"][name] for name in SETTINGS if name in saved["model"]}
+    settings = {name: saved["model"][name] for name in adapters.SETTINGS if name in saved["model"]}
     embedding = settings.get("lora_embedding", False)  # older checkpoints lack it
     if not embedding:
         settings.pop("lora_embedding", None)  # so that version 0.2.0 reads the file
@@ -194,7 +193,7 @@ def plain(config: ModelConfig) -> ModelConfig:
 
 def without_adapters(settings: dict[str, Any]) -> dict[str, Any]:
     """A configuration as a plain dict, without the settings of adapters."""
-    return {name: value for name, value in settings.items() if name not in SETTINGS}
+    return {name: value for name, value in settings.items() if name not in adapters.SETTINGS}
 
 
 def merge_own(model: Denoiser, saved: Checkpoint) -> None:

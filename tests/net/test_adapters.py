@@ -104,11 +104,21 @@ def test_words_are_trained_whole_if_asked_for():
     assert trained == {name for name in adapted.state_dict() if adapters.is_own(name, True)}
 
 
+def test_the_codes_of_gaussian_noise_are_words_too():
+    """They are what the noise hides, so a new word needs a code as well."""
+    noise = {"noise": "gaussian", "time_conditioning": "sinusoidal", "condition_width": 0}
+    for words in (False, True):
+        settings = {"lora_rank": 3, "lora_embedding": words}
+        model = soft_masks.build(dataclasses.replace(SIZE, **noise, **settings))
+        assert model.code.weight.requires_grad is words
+
+
 @pytest.mark.parametrize("name, value", [("lora_norm", True), ("lora_embedding", True)])
 def test_settings_without_a_rank_are_refused(name, value):
     config = dataclasses.replace(SIZE, **{name: value})
     with pytest.raises(UserError, match=f"--{name} without --lora_rank"):
         adapters.check_start(config, "best.pt")
+    adapters.check_start(config, "", resumed=True)  # an older run may have begun with it
 
 
 def test_targets():
