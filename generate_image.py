@@ -19,7 +19,7 @@ A change needs the caption of the old picture: --prompt, or the network writes o
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ from base.config import RECHECKING, SampleConfig
 from base.files import UserError
 from base.flags import setting
 from image import studio, tokenisers, writer
+from image.guides import Guidance
 from image.studio import Brush, Finding, Studio
 from loop import checkpoint, hardware
 from show import pictures
@@ -56,7 +57,6 @@ class Options:
         None, "without --box: this share of the tokens, in place of --fell", above=0, at_most=1
     )
     num_samples: int = setting(1, "pictures to paint", at_least=1)
-    guidance: float = setting(2.0, "away from a picture of no words; 1 means no guidance")
     raster: bool = setting(
         False, "left_to_right: row by row, in place of places that are far apart first"
     )
@@ -102,6 +102,7 @@ class Options:
 def parse_args(argv):
     parser = flags.Parser(__doc__)
     parser.add_settings(Options)
+    parser.add_settings(Guidance)
     parser.add_settings(SampleConfig, skip=("carry", *RECHECKING), **writer.PICTURES)
     return parser.parse_args(argv)
 
@@ -183,7 +184,7 @@ def change(opened: Studio, options: Options, brush: Brush, reader) -> list[dict]
 
 def main(argv=None):
     arguments = parse_args(argv)
-    options = flags.resolve(Options, arguments)
+    options, guidance = flags.resolve(Options, arguments), flags.resolve(Guidance, arguments)
     settings = flags.resolve(SampleConfig, arguments, writer.PICTURES)
     options.check_blocks(settings)
     for folder in filter(None, (options.out, options.html and str(Path(options.html).parent))):
@@ -202,11 +203,11 @@ def main(argv=None):
             print(f"    plan: {plans.short(said.plan)}")
         return
     reader = None if options.reader == "none" else tokenisers.open_reader(options.reader, device)
-    brush = Brush(settings, options.guidance, options.raster, options.seed)
+    brush = Brush(settings, guidance, options.raster, options.seed)
     items = (change if options.image else paint)(opened, options, brush, reader)
     if options.html:
         facts = {"checkpoint": Path(path).name, "sampler": settings.sampler}
-        facts |= {"steps": settings.steps, "guidance": options.guidance, "seed": options.seed}
+        facts |= {"steps": settings.steps, **asdict(guidance), "seed": options.seed}
         files.write_text(options.html, pictures.page(items, facts))
         print(f"wrote {options.html}", file=sys.stderr)
 

@@ -113,7 +113,14 @@ def main(argv=None):
     if plan:
         statistics["plan_order"] = plans.ORDER
     about = recipe.about("image", own.objective, model_config, data, statistics, own)
-    batches = PairBatches(train, own.shares(plan), cfg.batch_size, cfg.accumulate, cfg.seed)
+    batches = PairBatches(
+        train,
+        own.shares(plan),
+        cfg.batch_size,
+        cfg.accumulate,
+        cfg.seed,
+        own.share_hidden if plan else 0.0,
+    )
     sizes = model_config.trained_sizes
     sized = with_block_sizes(batches, cfg.seed, sizes) if sizes else batches
     distributed.say(

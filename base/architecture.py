@@ -24,7 +24,7 @@ NAMED_SIZES = {
 LENGTH_HIDDEN = 256
 
 # Settings of ModelConfig that a text model does not have.
-OF_CAPTIONERS = ("condition_width", "length_hidden", "quality_layers", "retrieve")
+OF_CAPTIONERS = ("condition_width", "length_hidden", "quality_layers", "retrieve", "patch_layers")
 # What hides the tokens of a text: [MASK], random tokens, both, or noise on codes (net/noise.py).
 NOISES = ("absorbing", "uniform", "hybrid", "gaussian")
 # Settings of a single noise, with their defaults: of hybrid and of Gaussian noise.
@@ -124,6 +124,12 @@ class ModelConfig:
     retrieve: int = setting(
         0,
         "captions of similar images that a captioner reads; 0: the image alone (net/retrieval.py)",
+        at_least=0,
+    )
+    patch_layers: int = setting(
+        0,
+        "blocks in which the patches of an image, or of all frames of a clip, read each other "
+        "(net/patch_reader.py); 0: none",
         at_least=0,
     )
     picture_side: int = setting(
@@ -262,6 +268,14 @@ class ModelConfig:
                 "--quality_layers": self.quality_layers > 0,
                 "--block_sizes": bool(self.block_sizes),
                 "pictures": self.picture_side > 0,
+            }
+        if self.patch_layers:
+            parts[f"--patch_layers {self.patch_layers}"] = {
+                "--soft_masks": self.soft_masks,
+                "--quality_layers": self.quality_layers > 0,
+                "--retrieve": self.retrieve > 0,
+                "--noise " + self.noise: self.noise != "absorbing",
+                "pictures as tokens": self.picture_side > 0,
             }
         for part, refused in parts.items():
             for other in [name for name, given in refused.items() if given]:

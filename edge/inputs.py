@@ -109,6 +109,12 @@ def open_trained(path, adapter: str | None = None) -> Trained:
             "a captioner of images: the graphs read a single image",
             "run it with generate_caption.py --video",
         )
+    if model.config.patch_layers:
+        raise UserError(
+            f"{path}, a captioner whose patches read each other",
+            "a captioner without such blocks: the graphs have none",
+            "train one without --patch_layers",
+        )
     encoder = features.open_encoder(saved, path)
     if hasattr(encoder.model, "set_attn_implementation"):
         # The fused operator is exported as 72 nodes that compute nothing.

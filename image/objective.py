@@ -55,6 +55,13 @@ class ImageRun:
         at_least=0,
         below=1,
     )
+    share_hidden: float = setting(
+        0.0,
+        "of the rows for pictures, the share whose plan hides looks and whose caption is hidden, "
+        "for --sharpen and --compose; in a folder with plans, and not for the twin",
+        at_least=0,
+        below=1,
+    )
     word_weight: float = setting(
         4.0, "what a word counts in the loss, where a picture token counts 1", above=0
     )

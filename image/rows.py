@@ -29,6 +29,7 @@ from torch import Tensor
 
 from base.errors import UserError
 from base.tokenizer import Tokenizer
+from image import hidden_words
 from loop import distributed
 from worlds import plans
 from worlds.scenes import Scene, scene_from_dict
@@ -208,13 +209,21 @@ class PairBatches:
 
     Each epoch shows every picture once, with one of its captions, drawn at random. shares: {way:
     share of the rows}. batch_size: rows per step, over all `accumulate` micro-batches. Rows that
-    learn plans stand together, because they are short (`parts`).
+    learn plans stand together, because they are short (`parts`). share_hidden: of the rows that
+    learn pictures, given their plans, the share that hides looks (image/hidden_words.py).
     """
 
     def __init__(
-        self, pairs: Pairs, shares: dict[str, float], batch_size: int, accumulate: int, seed: int
+        self,
+        pairs: Pairs,
+        shares: dict[str, float],
+        batch_size: int,
+        accumulate: int,
+        seed: int,
+        share_hidden: float = 0.0,
     ):
         self.pairs, self.shares, self.seed = pairs, shares, seed
+        self.share_hidden = share_hidden
         self.accumulate = accumulate
         self.rows_per_step = min(batch_size, len(pairs))
         self.epoch_steps = max(1, len(pairs) // self.rows_per_step)
@@ -227,15 +236,24 @@ class PairBatches:
         rng = np.random.default_rng([self.seed, 1, step])
         which = np.array([rng.integers(len(self.pairs.captions[number])) for number in numbers])
         ways = self.draw_ways(len(numbers), rng)
+        hidden = hidden_words.draw(len(numbers), self.share_hidden, rng)
         result = []
         for part, share_of_step in distributed.deal(self.parts(ways)):
             rows = self.pairs.rows(numbers[part], which[part], [ways[index] for index in part])
+            self.hide(rows, [hidden[index] if ways[index] == "picture" else [] for index in part])
             rows["weight"] = float(rows["free"].sum())
             # Rows that a step in blocks reads twice (net/picture_blocks.py).
             alone = [ways[index] in ("picture", "picture_alone") for index in part]
             rows["copied_rows"] = sum(alone)
             result.append(rows | share_of_step)
         return result
+
+    def hide(self, rows: dict, hidden: list[list[str]]) -> None:
+        """Hide the looks that each row names."""
+        vocabulary = self.pairs.vocabulary
+        rows["tokens"] = hidden_words.hide(
+            rows["tokens"], rows["words"], vocabulary.plan, vocabulary.mask, hidden
+        )
 
     def parts(self, ways: list[str]) -> list[np.ndarray]:
         """The rows of each micro-batch of a step whose rows have these ways.

@@ -7,7 +7,7 @@ places are pasted into the picture; all other pixels stay as they are.
 Shapes: B pictures, P picture tokens, S side of the grid, X side of a picture in pixels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from base import files, images
 from base.config import SampleConfig
 from base.files import UserError
 from base.randomness import PLANS
-from image import bounds, planner, tokenisers, writer
+from image import affected, bounds, planner, tokenisers, writer
+from image.guides import Guidance
 from image.rows import Vocabulary
 from image.writer import Painting
 from loop import checkpoint
@@ -39,7 +40,7 @@ class Brush:
     """How pictures are drawn."""
 
     settings: SampleConfig
-    guidance: float = 2.0
+    guidance: Guidance = field(default_factory=Guidance)
     raster: bool = False
     seed: int = 0
 
@@ -70,6 +71,13 @@ class Studio:
     def writes(self) -> bool:
         """Whether it puts pictures into words. The twin reads the words first."""
         return self.objective == "diffusion" and self.directions != "to_picture"
+
+    @property
+    def knows_hidden(self) -> bool:
+        """Whether training hid looks of plans from it (image/hidden_words.py)."""
+        flags = self.saved.get("flags", {})
+        met = flags.get("share_hidden", 0.0) > 0 and self.vocabulary.plan > 0
+        return met and self.objective == "diffusion"
 
     @property
     def side(self) -> int:
@@ -124,7 +132,16 @@ class Studio:
     def draw(
         self, words: list[list[int]], brush: Brush, *, start: Tensor | None = None, first: int = 0
     ) -> Painting:
-        """A picture for the ids of each row's words, or the missing tokens of `start` (B, P)."""
+        """A picture for the ids of each row's words, or the missing tokens of `start` (B, P).
+
+        Raises UserError for guidance by hidden words of a network that met none.
+        """
+        if brush.guidance.parts and not self.knows_hidden:
+            raise UserError(
+                "--sharpen or --compose with a network that met no hidden words",
+                "a diffusion network of a folder with plans, trained with --share_hidden",
+                "leave out both flags",
+            )
         painting = writer.paint(
             self.model,
             self.vocabulary,
@@ -132,7 +149,8 @@ class Studio:
             words,
             brush.settings,
             start=start,
-            guidance=brush.guidance,
+            guidance=brush.guidance.guidance,
+            mixture=brush.guidance.parts,
             spread=not brush.raster,
             seed=brush.seed,
             first=first,
@@ -217,7 +235,7 @@ class Studio:
 
         With plans, also those that a changed object touches.
         """
-        score = writer.fall(
+        score = affected.fall(
             self.model,
             self.vocabulary,
             tokens,
@@ -226,7 +244,7 @@ class Studio:
             draws=finding.draws,
             seed=seed,
         )
-        found = writer.affected(
+        found = affected.places(
             score, self.side, finding.threshold, finding.top_share, finding.grow
         )
         return found if words.touched is None else found | words.touched

@@ -15,9 +15,11 @@ from torch import Tensor
 import diffusion
 from base.config import CAPTIONS, SampleConfig
 from base.files import UserError
+from image import guides, hidden_words
+from image.guides import Part
 from image.rows import Vocabulary, length_nats, rows_of, to_device
 from model import Cache
-from net import blocks, picture_blocks, twin
+from net import picture_blocks, twin
 from net.painter import Painter, spread_order
 from net.picture_blocks import calls_of_blocks
 from net.plan_places import Objects
@@ -129,6 +131,7 @@ def paint(
     *,
     start: Tensor | None = None,
     guidance: float = 1.0,
+    mixture: list[Part] | None = None,
     spread: bool = True,
     seed: int = 0,
     first: int = 0,
@@ -136,11 +139,12 @@ def paint(
     """A picture for each prompt, or the missing tokens of `start`.
 
     prompts: ids with [BOS] and [EOS]. start: (B, P) int64 with [MASK] where the network paints;
-    None: everywhere. spread: reveal places that are far apart first, in place of the sampler's
-    order. first: the number of the first row, so that a row draws the same in any batch.
-    settings.steps: calls of the whole picture; each of the blocks of settings.block_size has its
-    part, at least one. A picture that is drawn again in part is drawn in the largest blocks that
-    the network learnt. Raises UserError for what the twin cannot do, or too few calls.
+    None: everywhere. mixture: guidance by hidden words (image/guides.py). spread: reveal places
+    that are far apart first, in place of the sampler's order. first: the number of the first row,
+    so that a row draws the same in any batch. settings.steps: calls of the whole picture; each of
+    the blocks of settings.block_size has its part, at least one. A picture that is drawn again in
+    part is drawn in the largest blocks that the network learnt. Raises UserError for what the twin
+    cannot do, or too few calls.
     """
     count = model.side**2
     rngs = row_generators(seed, len(prompts), first)
@@ -155,7 +159,7 @@ def paint(
             found = "a twin that is to repaint a part of a picture"
             raise UserError(found, "the diffusion network", "name another --checkpoint")
         return paint_twin(model, vocabulary, prompts, settings, guidance, rngs)
-    canvas = Canvas(model, vocabulary, prompts, start, guidance, spread, rngs)
+    canvas = Canvas(model, vocabulary, prompts, start, guidance, spread, rngs, mixture)
     ends = range(size, count + size, size) if size else [count]
     for end, calls in zip(ends, calls_of_blocks(settings.steps, len(ends)), strict=True):
         canvas.fill(min(end, count), replace(settings, steps=calls, block_size=0), size)
@@ -174,8 +178,10 @@ class Canvas:
         guidance: float,
         spread: bool,
         rngs: list[torch.Generator],
+        mixture: list[Part] | None = None,
     ):
         self.model, self.vocabulary, self.prompts = model, vocabulary, prompts
+        self.mixture = mixture or []
         self.guidance, self.rngs = guidance, rngs
         self.order = spread_order(model.side).to(model.device) if spread else None
         step = torch.zeros(start.shape, dtype=torch.long)
@@ -196,6 +202,13 @@ class Canvas:
         rows = rows_of(self.vocabulary, self.prompts, done.tokens[:, :end], ways)
         tokens, lengths, words, _ = to_device(rows, self.model.device)
         denoise = reader_of(self.model, words, lengths, size)
+        if self.mixture:
+            width, plan = tokens.shape[1], self.vocabulary.plan
+            hidden = [
+                (count, hidden_words.places(width, words, plan, looks))
+                for count, looks in self.mixture
+            ]
+            denoise = guides.mixed(denoise, hidden, self.vocabulary.mask)
         if self.guidance != 1.0:
             other = without_words(self.model, words, self.vocabulary.bos, end, size)
             denoise = diffusion.guide(denoise, other, self.guidance)
@@ -326,71 +339,3 @@ def describe(
                 plan = vocabulary.text(said[size : size + vocabulary.plan])
                 chosen[row] = Said(vocabulary.text(said[:size]), value, size, plan)
     return [said for said in chosen if said is not None]
-
-
-# ---- Which places the words decide
-
-
-@torch.no_grad()
-def fall(
-    model: Painter,
-    vocabulary: Vocabulary,
-    picture: Tensor,
-    old: list[int],
-    new: list[int],
-    *,
-    draws: int = 16,
-    seed: int = 0,
-) -> Tensor:
-    """How far each token's log-probability falls when the words change from old to new: (P,).
-
-    picture: (P,) int64. The mean over `draws` random masks of half of the picture or more: with all
-    neighbours in sight the words would decide nothing, with none in sight they tell little of
-    where a thing is. Both captions meet the same masks. A network of blocks reads the picture as a
-    whole, if it learnt that, or else in its largest blocks.
-    """
-    size = picture_blocks.widest(model.config)
-    rng = torch.Generator().manual_seed(seed)
-    free = torch.ones(draws, len(picture), dtype=torch.bool)
-    counts = (len(picture) * (0.5 + 0.5 * diffusion.stratified(draws, rng))).ceil().long()
-    masked = diffusion.mask_exactly(free, counts, rng)
-    said = []
-    for words in (old, new):
-        rows = rows_of(vocabulary, [words] * draws, picture.expand(draws, -1), ["picture"] * draws)
-        tokens, _, number, _ = to_device(rows, model.device)
-        hidden = torch.zeros_like(tokens, dtype=torch.bool)
-        hidden[:, len(words) :] = masked.to(tokens.device)
-        if size:
-            both = picture_blocks.bind(model, number, None, size)
-            nats, _ = blocks.masked_losses(both, tokens, hidden, vocabulary.mask)
-        else:
-            share = counts.to(tokens.device) / len(picture)
-            plain = model.bind_rows(None, number)
-            nats, _ = diffusion.masked_losses(plain, tokens, hidden, share, vocabulary.mask)
-        sums = torch.zeros(draws, len(picture))
-        sums[masked] = nats.float().cpu()
-        said.append(sums.sum(0))
-    return (said[1] - said[0]) / masked.sum(0).clamp(min=1)
-
-
-def affected(
-    score: Tensor, side: int, threshold: float, top_share: float | None, grow: int = 1
-) -> Tensor:
-    """The places whose tokens are drawn again: (P,) bool, at least one.
-
-    score: (P,) from `fall`, smoothed here over 3 × 3 places. threshold: nats. top_share: the share
-    of places with the largest fall, in place of the threshold. grow: places around them, added.
-    """
-    grid = score.view(1, 1, side, side)
-    pool = torch.nn.functional.avg_pool2d(grid, 3, 1, 1, count_include_pad=False)
-    smooth = pool.flatten()
-    least = threshold
-    if top_share is not None:
-        wanted = max(1, round(top_share * len(smooth)))
-        least = float(smooth.topk(wanted).values[-1])
-    chosen = smooth >= min(least, float(smooth.max()))
-    if grow:
-        wide = chosen.float().view(1, 1, side, side)
-        size = 2 * grow + 1
-        chosen = torch.nn.functional.max_pool2d(wide, size, 1, grow).flatten() > 0
-    return chosen

@@ -121,7 +121,7 @@ def is_within_reason(saved: Checkpoint) -> bool:
     """
     size = model_config(saved)
     values = sum(weight.numel() for weight in saved["weights"].values())
-    layers = size.layers
+    layers = size.layers + size.patch_layers
     if saved.get("form") == "cross":
         layers += saved.get("encoder_layers", 0)
     # A lower limit: it counts one matrix of D × D per block, and a block has more.

@@ -183,9 +183,12 @@ def training_flops(model: Denoiser, length: int, patches: int = 0, rows: int = 1
     per_position = 12 * model.config.layers * model.config.d_model
     read = patches + length / (2 if model.config.causal else 1)
     once = per_position * model.config.condition_width if patches else 0
-    active = model.num_parameters() - idle_parameters(model)
-    matrices = 6 * active + once * (patches / (length * rows) - 1)
-    return matrices + per_position * read
+    reader = count(getattr(model, "reader", None))  # it reads patches, not tokens
+    active = model.num_parameters() - idle_parameters(model) - reader
+    share = patches / (length * rows)  # patches that are read per token
+    matrices = 6 * active + once * (share - 1)
+    of_patches = 6 * reader + 12 * model.config.patch_layers * model.config.d_model * patches
+    return matrices + per_position * read + share * of_patches
 
 
 def colours(features: Tensor) -> Tensor:

@@ -32,7 +32,16 @@ from base.config import ModelConfig, SampleConfig
 from base.files import UserError
 from diffusion import Denoise
 from model import Denoiser, KeysValues
-from net import adapters, experts, gaussian_noise, kernels, painter, quality, retrieval
+from net import (
+    adapters,
+    experts,
+    gaussian_noise,
+    kernels,
+    painter,
+    patch_reader,
+    quality,
+    retrieval,
+)
 
 LIKELIEST = 3  # tokens of a belief
 # At the start: lam is below 0.1, and half of that at an entropy of 1 nat.
@@ -186,6 +195,8 @@ def build(config: ModelConfig) -> Denoiser:
         model = painter.Painter(config)
     elif config.retrieve:
         model = retrieval.RetrievingDenoiser(config)
+    elif config.patch_layers:
+        model = patch_reader.PatchDenoiser(config)
     else:
         model = SoftDenoiser(config) if config.soft_masks else Denoiser(config)
     experts.install(model, config)

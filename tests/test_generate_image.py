@@ -83,7 +83,8 @@ def test_with_plans_from_training_to_scores(tmp_path, capsys, monkeypatch):
     make_reader(tmp_path / "reader")
     twin = train(data, tmp_path / "twin", "--objective", "ar", "--plan_reach", "2")
     blocks = ["--init_from", str(twin), "--logit_shift", "--block_sizes", "1,3"]
-    painter = train(data, tmp_path / "painter", *blocks, "--plan_reach", "2")
+    hiding = ["--plan_reach", "2", "--share_hidden", "0.5"]
+    painter = train(data, tmp_path / "painter", *blocks, *hiding)
     own = ["--data_dir", str(data), "--device", "cpu", "--threads", "1"]
     reader = ["--reader", str(tmp_path / "reader")]
     for path in (twin, painter):
@@ -92,6 +93,12 @@ def test_with_plans_from_training_to_scores(tmp_path, capsys, monkeypatch):
         where = ["--checkpoint", str(path), *own, *reader, "--out", str(tmp_path / "out")]
         generate_image.main([*where, "--prompt", "a red star", "--steps", "9"])
         assert "plan: " in capsys.readouterr().out
+    for guided in (["--sharpen", "3"], ["--compose"]):
+        words = [*own, *reader, "--prompt", "a red star", "--steps", "9", *guided]
+        generate_image.main(["--checkpoint", str(painter), *words, "--out", str(tmp_path / "new")])
+        with pytest.raises(UserError, match="expected a diffusion network of a folder with plans"):
+            generate_image.main(["--checkpoint", str(twin), *words, "--out", str(tmp_path / "no")])
+    assert not list((tmp_path / "no").glob("*.png"))
     image = ["--image", str(tmp_path / "out" / "000.png"), "--prompt", "a red star"]
     page = ["--html", str(tmp_path / "page.html"), "--steps", "9"]
     generate_image.main([*where, *image, "--change", "the star is green", *page])
@@ -112,7 +119,7 @@ def test_with_plans_from_training_to_scores(tmp_path, capsys, monkeypatch):
     monkeypatch.undo()
     counts = ["--step_counts", "9", "--edits", "1", "--splits", "val", "--captions", "2"]
     both = ["--checkpoint", str(painter), "--twin", str(twin)]
-    paint_scores.main([*both, *own, *reader, *counts])
+    paint_scores.main([*both, *own, *reader, *counts, "--sharpen", "2"])
     said = capsys.readouterr().out
     rows = ("model, plans", "model, 9 calls and 13 for the plan", "model, 9 calls, of its plan")
     for row in (*rows, "twin, plans", "model, captions"):

@@ -36,7 +36,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(data):
-    return make_captioner(data, data.parent / "run") / "best.pt"
+    return make_captioner(data, data.parent / "run", "--patch_layers", "1") / "best.pt"
 
 
 def test_a_folder_of_clips(data, capsys):

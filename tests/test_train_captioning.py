@@ -425,8 +425,12 @@ def test_a_quality_head_alone(data, run, tmp_path, monkeypatch, capsys):
     ):
         with pytest.raises(UserError, match=message):
             make_captioner(data, tmp_path / "wrong", *wrong)
-    with pytest.raises(UserError, match="with a quality head; expected a plain denoiser"):
-        export_onnx.main(
-            ["--checkpoint", str(made), "--data_dir", str(data), "--out", str(tmp_path / "out")]
-        )
+    reading = make_captioner(data, tmp_path / "reading", "--patch_layers", "1") / "best.pt"
+    for path, message in (
+        (made, "with a quality head; expected a plain denoiser"),
+        (reading, "patches read each other; expected a captioner without such blocks"),
+    ):
+        words = ["--data_dir", str(data), "--out", str(tmp_path / "out")]
+        with pytest.raises(UserError, match=message):
+            export_onnx.main(["--checkpoint", str(path), *words])
     assert not (tmp_path / "out").exists()

@@ -29,6 +29,7 @@ from base.config import RECHECKING, SampleConfig
 from base.flags import setting
 from image import drawn, studio, tokenisers, writer
 from image.data import PictureData
+from image.guides import Guidance
 from image.scores import claim_figures, seen_figures
 from image.studio import Brush, Finding, Studio
 from loop import checkpoint, hardware, progress
@@ -56,7 +57,6 @@ class Options:
     step_counts: str = setting("8,16,64", "calls of the network: numbers with commas")
     captions: int = setting(100, "captions of each split's true pictures; 0: none", at_least=0)
     edits: int = setting(100, "changes of val's pictures; 0: none", at_least=0)
-    guidance: float = setting(2.0, "away from a picture of no words; 1 means no guidance")
     raster: bool = setting(False, "left_to_right: row by row, in place of far places first")
     batch_size: int = setting(25, "pictures at one time; it does not change them", at_least=1)
     json: str | None = setting(None, "write all figures here", metavar="FILE")
@@ -72,6 +72,7 @@ class Options:
 def parse_args(argv):
     parser = flags.Parser(__doc__)
     parser.add_settings(Options)
+    parser.add_settings(Guidance)
     skip = ("steps", "carry", *RECHECKING)
     parser.add_settings(SampleConfig, skip=skip, **sampling())
     return parser.parse_args(argv)
@@ -171,6 +172,8 @@ def score_pictures(
     result = {}
     for calls in steps:
         own = replace(brush, settings=replace(brush.settings, steps=calls, block_size=size))
+        if not network.knows_hidden:  # such as the twin
+            own = replace(own, guidance=Guidance(brush.guidance.guidance))
         label = f"{calls} calls"
         painted, planned = paint_all(network, prompts, own, options.batch_size, f"{where}, {label}")
         if planned:  # the same plans at all numbers of calls
@@ -270,7 +273,7 @@ def lines(result: dict) -> list[str]:
 
 def main(argv=None):
     arguments = parse_args(argv)
-    options = flags.resolve(Options, arguments)
+    options, guidance = flags.resolve(Options, arguments), flags.resolve(Guidance, arguments)
     settings = flags.resolve(SampleConfig, arguments, sampling())
     if options.json:
         files.writable_folder(Path(options.json).parent)
@@ -282,7 +285,7 @@ def main(argv=None):
         opened["twin"] = studio.open_studio(options.twin, options.data_dir, device)
     picture_blocks.check(opened["model"].model.config, settings.block_size)
     data, eyes = PictureData(options.data_dir), Eyes(options.reader, device)
-    brush = Brush(settings, options.guidance, options.raster, options.seed)
+    brush = Brush(settings, guidance, options.raster, options.seed)
     result: dict = {"checkpoint": str(path), "settings": flags.to_dict(settings), "splits": {}}
     for split in options.splits.split(","):
         result["splits"][split] = score_split(opened, data, split, eyes, options, brush)

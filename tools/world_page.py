@@ -38,6 +38,7 @@ from caption.scores import check_features
 from image import drawn, stages, studio
 from image import writer as painting
 from image.data import PictureData
+from image.guides import Guidance
 from image.studio import Brush, Finding, Studio
 from loop import checkpoint, commands, hardware, progress
 from show import world
@@ -182,7 +183,7 @@ def open_paints(options: Options, path: str) -> Paints:
     eyes = Eyes(options.reader, device)  # first: without a reader nothing could be judged
     opened = studio.open_studio(path, options.pictures_data, device)
     settings = SampleConfig(**{**painting.PICTURES, "steps": options.steps})
-    brush = Brush(settings, options.guidance, seed=options.seed)
+    brush = Brush(settings, Guidance(options.guidance), seed=options.seed)
     return Paints(opened, PictureData(options.pictures_data), eyes, brush)
 
 

@@ -120,26 +120,6 @@ def test_likely_lengths():
     assert writer.likely_lengths([0, 0, 0, 0, 5], 8) == [4]
 
 
-def test_equal_words_change_nothing(pairs):
-    model, words = make_painter(pairs.vocabulary), prompts_of(pairs)
-    same = writer.fall(model, pairs.vocabulary, pairs.pictures[0], words[0], words[0])
-    assert same.abs().max() == 0
-    other = writer.fall(model, pairs.vocabulary, pairs.pictures[0], words[0], words[1])
-    back = writer.fall(model, pairs.vocabulary, pairs.pictures[0], words[1], words[0])
-    assert torch.allclose(other, -back, atol=1e-5) and other.abs().max() > 0.01
-
-
-def test_affected_places():
-    score = torch.zeros(6, 6)
-    score[1:3, 1:3] = 9.0
-    found = writer.affected(score.flatten(), 6, 2.0, None, grow=0).view(6, 6)
-    assert found[1:3, 1:3].all() and not found[4:].any()
-    wider = writer.affected(score.flatten(), 6, 2.0, None, grow=1).view(6, 6)
-    assert wider[found].all() and wider.sum() > found.sum()
-    assert writer.affected(score.flatten(), 6, 99.0, None, grow=0).any()  # at least one place
-    assert writer.affected(score.flatten(), 6, 0.0, 4 / 36, grow=0).sum() == 4
-
-
 def test_a_prompt_too_long(pairs):
     model = make_painter(pairs.vocabulary)
     assert writer.check_prompt(model, pairs.vocabulary, "a red star")[0] == pairs.vocabulary.bos
