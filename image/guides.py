@@ -22,12 +22,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from base import flags
 from base.flags import setting
-from diffusion import Denoise
 from image.hidden_words import LOOKS
+from net.block_writing import Reader
 
 # What a row hides, and how much its log-probability counts. The counts add up to 1.
 Part = tuple[float, Sequence[str]]
@@ -69,22 +70,23 @@ def composed(scale: float) -> list[Part]:
     return [*alone, (1 - len(LOOKS) * scale, LOOKS)]
 
 
-def mixed(denoise: Denoise, hidden: list[tuple[float, Tensor]], mask_id: int) -> Denoise:
-    """The weighted sum of log-probabilities of the same rows, each with other words hidden.
+class Mixture:
+    """The weighted sum of readers' log-probabilities, as log-probabilities: a `Reader`.
 
-    hidden: of each part, how much it counts, and (B, L) bool, what it hides.
+    What can never be written is at minus infinity in all parts, and stays there.
     """
 
-    def guided(tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
-        total: Tensor | None = None
-        for count, where in hidden:
-            some = where.repeat_interleave(len(tokens) // len(where), 0)
-            said = denoise(tokens.masked_fill(some, mask_id), share, select).log_softmax(-1)
-            # What can never be written is at minus infinity in all parts, and stays there.
-            never = said == -math.inf
-            part = (count * said).masked_fill(never, -math.inf)
-            total = part if total is None else (total + part).masked_fill(never, -math.inf)
-        assert total is not None
-        return total.log_softmax(-1)
+    def __init__(self, parts: list[tuple[float, Reader]]):
+        self.parts = parts
 
-    return guided
+    def begin(self, picture: Tensor, left: int) -> None:
+        """The block that starts at place `left` is next; the picture (B, P) before it is there."""
+        for _, reader in self.parts:
+            reader.begin(picture, left)
+
+    def __call__(self, tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
+        total = torch.zeros((), device=tokens.device)
+        for count, reader in self.parts:
+            said = reader(tokens, share, select).log_softmax(-1)
+            total = total + (count * said).masked_fill(said == -math.inf, -math.inf)
+        return total.log_softmax(-1)

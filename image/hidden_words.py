@@ -55,6 +55,12 @@ def hide(
     return result
 
 
+def of_row(words: list[int], plan: int, mask_id: int, looks: Sequence[str]) -> list[int]:
+    """The ids of a row's words that hides these looks."""
+    count = torch.tensor([len(words)])
+    return hide(torch.tensor([words]), count, plan, mask_id, [looks])[0].tolist()
+
+
 def draw(count: int, share: float, rng: np.random.Generator) -> list[list[str]]:
     """The looks that each of `count` rows hides: none but in a share of the rows, each look by a
     fair coin, at least one.

@@ -19,7 +19,8 @@ from image import guides, hidden_words
 from image.guides import Part
 from image.rows import Vocabulary, length_nats, rows_of, to_device
 from model import Cache
-from net import picture_blocks, twin
+from net import picture_blocks, picture_readers, twin
+from net.block_writing import Reader
 from net.painter import Painter, spread_order
 from net.picture_blocks import calls_of_blocks
 from net.plan_places import Objects
@@ -72,41 +73,30 @@ def check_prompt(model, vocabulary: Vocabulary, text: str) -> list[int]:
 # ---- Painting
 
 
-def picture_part(words: Tensor, count: int, rows: int) -> Tensor:
-    """The positions of the picture in each of `rows` rows: (rows, P) int64."""
-    words = words.repeat_interleave(rows // len(words), 0)
-    return words[:, None] + torch.arange(count, device=words.device)
-
-
-def without_words(
-    model: Painter, words: Tensor, bos: int, count: int, size: int
-) -> diffusion.Denoise:
-    """A denoiser of the same rows that sees [BOS] and the picture, and no words.
-
-    count: of the picture's first tokens, which stand in the rows. size: of blocks; 0: no blocks.
-    """
-
-    def denoise(tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
-        where = picture_part(words, count, len(tokens))
-        first = torch.full((len(tokens), 1), bos, device=tokens.device)
-        alone = torch.cat([first, tokens.gather(1, where)], 1)  # (B, 1 + count)
-        chosen = torch.cat([torch.zeros_like(first, dtype=torch.bool), select.gather(1, where)], 1)
-        one = torch.ones(len(tokens), dtype=torch.long, device=tokens.device)
-        return reader_of(model, one, None, size)(alone, share, chosen)
-
-    return denoise
-
-
 def reader_of(
-    model: Painter, words: Tensor, lengths: Tensor | None, size: int
-) -> diffusion.Denoise:
-    """A denoiser of rows with these numbers of words and tokens, (B,) each.
+    model: Painter,
+    vocabulary: Vocabulary,
+    prompts: list[list[int]],
+    guidance: float,
+    mixture: list[Part],
+    size: int,
+) -> Reader:
+    """What the network says of pictures with these words, guided as `paint` says.
 
-    size: of blocks, of which the rows' last block is drawn; 0: the picture as a whole.
+    size: of the blocks in which the pictures are drawn; 0: as a whole.
     """
-    if size:
-        return picture_blocks.bind_last(model, words, lengths, size)
-    return model.bind_rows(lengths, words)
+    plan, mask_id = vocabulary.plan, vocabulary.mask
+    parts = []
+    for count, looks in mixture or [(1.0, ())]:
+        words = [hidden_words.of_row(row, plan, mask_id, looks) for row in prompts]
+        parts.append((guidance * count, words))
+    if guidance != 1.0:
+        parts.append((1 - guidance, [[vocabulary.bos]] * len(prompts)))
+    readers = [
+        (count, picture_readers.reader_of(model, words, vocabulary.pad, size))
+        for count, words in parts
+    ]
+    return readers[0][1] if len(readers) == 1 else guides.Mixture(readers)
 
 
 def without_picture(model: Painter, words: Tensor) -> diffusion.Denoise:
@@ -159,72 +149,55 @@ def paint(
             found = "a twin that is to repaint a part of a picture"
             raise UserError(found, "the diffusion network", "name another --checkpoint")
         return paint_twin(model, vocabulary, prompts, settings, guidance, rngs)
-    canvas = Canvas(model, vocabulary, prompts, start, guidance, spread, rngs, mixture)
+    reader = reader_of(model, vocabulary, prompts, guidance, mixture or [], size)
+    order = spread_order(model.side).to(model.device) if spread else None
+    canvas = Canvas(reader, start.to(model.device), vocabulary.mask, order, rngs)
     ends = range(size, count + size, size) if size else [count]
     for end, calls in zip(ends, calls_of_blocks(settings.steps, len(ends)), strict=True):
-        canvas.fill(min(end, count), replace(settings, steps=calls, block_size=0), size)
+        own = replace(settings, steps=calls, block_size=0)
+        canvas.fill(end - size if size else 0, min(end, count), own)
     return canvas.painting
 
 
 class Canvas:
-    """Pictures while they are painted. `painting` holds what is there so far."""
+    """Pictures (B, P) while they are painted. `painting` holds what is there so far.
+
+    order: (P,) the turn of each place; None: the sampler's own order.
+    """
 
     def __init__(
         self,
-        model: Painter,
-        vocabulary: Vocabulary,
-        prompts: list[list[int]],
+        reader: Reader,
         start: Tensor,
-        guidance: float,
-        spread: bool,
+        mask_id: int,
+        order: Tensor | None,
         rngs: list[torch.Generator],
-        mixture: list[Part] | None = None,
     ):
-        self.model, self.vocabulary, self.prompts = model, vocabulary, prompts
-        self.mixture = mixture or []
-        self.guidance, self.rngs = guidance, rngs
-        self.order = spread_order(model.side).to(model.device) if spread else None
+        self.reader, self.mask_id, self.order, self.rngs = reader, mask_id, order, rngs
+        self.tokens = start.clone()
         step = torch.zeros(start.shape, dtype=torch.long)
         probability = torch.ones(start.shape)
         calls = torch.zeros(len(start), dtype=torch.long)
-        self.painting = Painting(start.clone(), step, probability, calls)
+        self.painting = Painting(start.cpu().clone(), step, probability, calls)
 
-    def fill(self, end: int, settings: SampleConfig, size: int) -> None:
-        """Draw the [MASK]s before place `end`, which may see no place from `end` on.
-
-        size: of the blocks that the network counts; 0: it sees the picture as a whole.
-        """
-        done = self.painting
-        masked = done.tokens[:, :end] == self.vocabulary.mask
+    def fill(self, left: int, end: int, settings: SampleConfig) -> None:
+        """Draw the [MASK]s of the places left .. end - 1, a block."""
+        block = self.tokens[:, left:end]
+        masked = block == self.mask_id
         if not masked.any():
             return
-        ways = ["picture"] * len(self.prompts)
-        rows = rows_of(self.vocabulary, self.prompts, done.tokens[:, :end], ways)
-        tokens, lengths, words, _ = to_device(rows, self.model.device)
-        denoise = reader_of(self.model, words, lengths, size)
-        if self.mixture:
-            width, plan = tokens.shape[1], self.vocabulary.plan
-            hidden = [
-                (count, hidden_words.places(width, words, plan, looks))
-                for count, looks in self.mixture
-            ]
-            denoise = guides.mixed(denoise, hidden, self.vocabulary.mask)
-        if self.guidance != 1.0:
-            other = without_words(self.model, words, self.vocabulary.bos, end, size)
-            denoise = diffusion.guide(denoise, other, self.guidance)
-        where = picture_part(words, end, len(tokens))
-        turn = None
-        if self.order is not None:
-            order = self.order[:end].expand(len(tokens), -1)
-            turn = torch.zeros_like(tokens).scatter_(1, where, order)
-        mask_id = self.vocabulary.mask
-        drawn = sample(denoise, tokens, settings, mask_id=mask_id, rngs=self.rngs, turn=turn)
-        where = where.cpu()
-        step = drawn.step.gather(1, where) + done.calls[:, None]
-        done.tokens[:, :end] = drawn.tokens.cpu().gather(1, where)
-        done.step[:, :end] = torch.where(masked, step, done.step[:, :end])
-        sure = drawn.log_prob.gather(1, where).exp()
-        done.probability[:, :end] = torch.where(masked, sure, done.probability[:, :end])
+        self.reader.begin(self.tokens, left)
+        order = self.order
+        turn = None if order is None else order[left:end].expand(len(block), -1)
+        mask_id = self.mask_id
+        drawn = sample(self.reader, block, settings, mask_id=mask_id, rngs=self.rngs, turn=turn)
+        self.tokens[:, left:end] = drawn.tokens
+        done, part, masked = self.painting, slice(left, end), masked.cpu()
+        step = drawn.step + done.calls[:, None]
+        done.tokens[:, part] = drawn.tokens.cpu()
+        done.step[:, part] = torch.where(masked, step, done.step[:, part])
+        sure = drawn.log_prob.exp()
+        done.probability[:, part] = torch.where(masked, sure, done.probability[:, part])
         done.calls += drawn.used
 
 

@@ -17,7 +17,6 @@ Shapes: B rows, L positions, D width, P places of a picture, S its side, n block
 import torch
 from torch import Tensor
 
-import diffusion
 from base.config import ModelConfig
 from base.files import UserError
 from net import turns
@@ -32,10 +31,15 @@ def numbers(words: Tensor, lengths: Tensor | None, length: int, size: int) -> Te
     """
     position = torch.arange(length, device=words.device)
     place = position - words[:, None]
-    block = torch.where(place < 0, 0, 1 + place.clamp(min=0) // size)
+    block = block_of(place, size)
     if lengths is None:
         return block
     return torch.where(position < lengths[:, None], block, -1)
+
+
+def block_of(place: Tensor, size: int) -> Tensor:
+    """The block of each place of a picture, from 1; places below 0 are words, block 0."""
+    return torch.where(place < 0, 0, 1 + place.clamp(min=0) // size)
 
 
 def ends_block(number: Tensor) -> Tensor:
@@ -63,22 +67,6 @@ def bind(model: Painter, words: Tensor, lengths: Tensor | None, size: int) -> Bl
             inside = model.trunk(noised, None, None, None, copy, from_noised, inputs)
             x = torch.where(ends_block(number), x, inside) if model.config.logit_shift else inside
         return model.predict(x, place, select, vectors)
-
-    return denoise
-
-
-def bind_last(
-    model: Painter, words: Tensor, lengths: Tensor | None, size: int
-) -> diffusion.Denoise:
-    """The network as a function of rows that end with the block that is drawn.
-
-    All blocks before the last are finished: they see no masks, so this is `bind` of both copies.
-    """
-
-    def denoise(tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
-        sees, _ = turns.masks(numbers(words, lengths, tokens.shape[1], size))
-        sees = sees.repeat_interleave(len(tokens) // len(words), 0)
-        return model(tokens, select=select, attend=sees, words=words)
 
     return denoise
 

@@ -40,6 +40,11 @@ class Objects:
     column: Tensor
     words: Tensor
 
+    def repeated(self, count: int) -> "Objects":
+        """Each row `count` times."""
+        parts = (self.known, self.row, self.column, self.words)
+        return Objects(*(part.repeat_interleave(count, 0) for part in parts))
+
 
 def line_table(config: ModelConfig) -> Tensor:
     """The column that each id names, and the row; -1 if it names none: (2, V) int64."""

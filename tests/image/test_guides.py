@@ -19,49 +19,50 @@ FEW = SampleConfig(**writer.PICTURES | {"steps": 3})
 class Law:
     """p(token) of five tokens, and what each token says of three looks, independently.
 
-    A row is [fill, colour, shape, token]. It gives p(token | the looks that are not hidden).
+    A reader of rows whose looks are ROWS, some of them hidden: p(token | looks in sight).
     """
 
-    def __init__(self):
+    def __init__(self, hidden=()):
         rng = torch.Generator().manual_seed(0)
+        self.hidden = hidden
         self.prior = torch.rand(5, generator=rng, dtype=torch.float64) + 0.1
         self.looks = torch.rand(3, 4, 5, generator=rng, dtype=torch.float64) + 0.1
         self.looks /= self.looks.sum(1, keepdim=True)  # p(look | token)
+        self.begun = 0
+
+    def begin(self, picture, left):
+        self.begun += 1
 
     def __call__(self, tokens, share, select):
         result = []
-        for row in tokens.tolist():
+        for row in ROWS:
             p = self.prior.clone()
-            for kind, look in enumerate(row[:3]):
-                if look != MASK:
+            for kind, look in enumerate(row):
+                if LOOKS[kind] not in self.hidden:
                     p *= self.looks[kind, look]
             p[4] = 0.0  # can never be written
             result.append((p / p.sum()).log())
         return torch.stack(result)
 
 
-ROWS = torch.tensor([[0, 1, 2, MASK], [3, 3, 0, MASK]])
-SELECT = torch.tensor([[False, False, False, True]] * 2)
+ROWS = ((0, 1, 2), (3, 3, 0))
+CALL = (torch.tensor([[MASK]] * 2), torch.ones(2), torch.ones(2, 1, dtype=torch.bool))
 
 
 def guided(parts) -> torch.Tensor:
-    """The mixture of `Law` on ROWS, whose word i is look i."""
-    hidden = []
-    for count, looks in parts:
-        where = torch.tensor([*(look in looks for look in LOOKS), False]).expand(2, -1)
-        hidden.append((count, where))
-    return guides.mixed(Law(), hidden, MASK)(ROWS, torch.ones(2), SELECT)
+    """The mixture of `Law` on ROWS."""
+    return guides.Mixture([(count, Law(hidden)) for count, hidden in parts])(*CALL)
 
 
 def test_independent_looks_compose_to_the_law_of_all_of_them():
     """Bayes: p(token | looks) is proportional to the product of p(token | look) / p(token)."""
-    whole = Law()(ROWS, None, None)
+    whole = Law()(*CALL)
     torch.testing.assert_close(guided(guides.composed(1.0)), whole)
     assert not torch.allclose(guided([(1.0, LOOKS)]).exp(), whole.exp(), atol=0.05)
 
 
 def test_sharpening_is_a_power_of_what_the_looks_say():
-    whole, nothing = Law()(ROWS, None, None), guided([(1.0, LOOKS)])
+    whole, nothing = Law()(*CALL), guided([(1.0, LOOKS)])
     torch.testing.assert_close(guided(guides.sharpened(1.0)), whole)
     expected = (nothing + 2.5 * (whole - nothing).nan_to_num(neginf=0.0)).log_softmax(-1)
     torch.testing.assert_close(guided(guides.sharpened(2.5)), expected)
@@ -75,6 +76,12 @@ def test_counts_add_up_to_one_and_nothing_forbidden_is_written(scale):
         law = guided(parts)
         assert (law[:, 4] == -torch.inf).all()
         torch.testing.assert_close(law.exp().sum(1), torch.ones(2, dtype=torch.float64))
+
+
+def test_all_parts_begin_a_block():
+    laws = [Law(), Law(LOOKS)]
+    guides.Mixture([(2.0, laws[0]), (-1.0, laws[1])]).begin(torch.zeros(2, 9), 3)
+    assert [law.begun for law in laws] == [1, 1]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 
 from base.errors import UserError
 from net import picture_blocks, turns, twin
-from net.picture_blocks import bind, bind_last, calls_of_blocks, choose, numbers, widest
+from net.picture_blocks import bind, calls_of_blocks, choose, numbers, widest
 from tests.making.painted import make_painter
 from tests.net.test_painter import TINY
 
@@ -59,24 +59,6 @@ def test_blocks_of_one_token_are_the_twin():
     )
     assert torch.allclose(found["nats"], exact, atol=1e-5)
     assert found["nats"].neg().exp().sum().item() == pytest.approx(1.0, abs=1e-5)
-
-
-@pytest.mark.parametrize("shift", [True, False])
-@pytest.mark.parametrize("size", [1, 2])
-def test_the_pass_that_draws_is_the_pass_that_trains(shift, size):
-    """Rows that end with the block, and both copies of these rows: the same logits."""
-    tokens, words, _, _ = rows_of_two()
-    model = network(shift)
-    for end in range(size, 5, size):
-        lengths = words + end
-        number = numbers(words, lengths, int(lengths.max()), size)
-        clean, last = tokens[:, : int(lengths.max())], number == end // size
-        noised = clean.masked_fill(last, TINY.mask)
-        trained = bind(model, words, lengths, size)(noised, clean, last)
-        drawn = bind_last(model, words, lengths, size)(noised, torch.zeros(2), last)
-        finite = torch.isfinite(trained)
-        assert torch.equal(finite, torch.isfinite(drawn))
-        assert torch.allclose(trained[finite], drawn[finite], atol=1e-5)
 
 
 @pytest.mark.parametrize("shift", [True, False])
