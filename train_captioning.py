@@ -95,8 +95,9 @@ def read_data(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
     """
     train = CaptionData(start.data_dir, "train")  # first: its captions decide the length of a row
     frozen = own.length_only or setup.model_config({}).quality_layers
-    changes = own.reads_changes(train, setup.resume, start.init_from if frozen else None)
+    changes, patches = own.of_clips(train, setup.resume, start.init_from if frozen else None)
     size = {
+        "patch_layers": patches,
         "max_length": train.longest + ROOM,
         # Version 0.1.0 did not store the width of a length head, which was linear.
         "length_hidden": 0 if setup.resume else config.LENGTH_HIDDEN,

@@ -279,9 +279,10 @@ class ModelConfig:
             }
         for part, refused in parts.items():
             for other in [name for name, given in refused.items() if given]:
-                raise UserError(
-                    f"{part} with {other}", "a plain denoiser", "leave out one of the two"
-                )
+                do = "leave out one of the two"
+                if part.startswith("--patch_layers"):
+                    do += ", or say --patch_layers 0"  # the default of clips is another
+                raise UserError(f"{part} with {other}", "a plain denoiser", do)
 
     def check_noise(self) -> None:
         """Raise UserError for parts that read [MASK], in a network of other noise."""

@@ -36,7 +36,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(data):
-    return make_captioner(data, data.parent / "run", "--patch_layers", "1") / "best.pt"
+    return make_captioner(data, data.parent / "run") / "best.pt"
 
 
 def test_a_folder_of_clips(data, capsys):
@@ -153,6 +153,7 @@ def test_the_checkpoint_says_how_frames_are_read(data, run, tmp_path):
     assert saved["statistics"]["time_scale"] == writer.TIME_SCALE
     assert saved["statistics"]["change_scale"] == writer.CHANGE_SCALE
     assert saved["model"]["condition_width"] == 2 * saved["encoder"]["width"]
+    assert saved["model"]["patch_layers"] == 2
     copy = tmp_path / "data"
     shutil.copytree(data, copy)
     rewrite(copy / "features.json", frames=7)
@@ -160,18 +161,25 @@ def test_the_checkpoint_says_how_frames_are_read(data, run, tmp_path):
         CaptionData(copy, "val")
 
 
-def test_a_captioner_without_changes(data, tmp_path, capsys):
+def test_a_captioner_of_patches_alone(data, tmp_path, capsys):
     """It is resumed as it began; it may start a captioner that reads changes."""
     out = tmp_path / "plain"
-    plain = checkpoint.load(make_captioner(data, out, "--no-frame_changes") / "best.pt")
+    alone = ["--no-frame_changes", "--patch_layers", "0"]
+    plain = checkpoint.load(make_captioner(data, out, *alone) / "best.pt")
     assert "change_scale" not in plain["statistics"]
     width = plain["encoder"]["width"]
     assert plain["model"]["condition_width"] == width
     make_captioner(data, out, "--resume")
-    assert "change_scale" not in checkpoint.load(out / "best.pt")["statistics"]
+    start = ["--init_from", str(out / "best.pt")]
+    lengths = make_captioner(data, tmp_path / "lengths", *start, "--length_only")
+    for folder in (out, lengths):  # the defaults are those of the network before
+        kept = checkpoint.load(folder / "best.pt")
+        assert "change_scale" not in kept["statistics"] and kept["model"]["patch_layers"] == 0
     capsys.readouterr()
-    later = make_captioner(data, tmp_path / "later", "--init_from", str(out / "best.pt"))
+    later = make_captioner(data, tmp_path / "later", *start, "--patch_layers", "0")
     said = capsys.readouterr().err
     assert "new: 0" in said
     later = checkpoint.load(later / "best.pt")
     assert later["model"]["condition_width"] == 2 * width and later["statistics"]["change_scale"]
+    with pytest.raises(UserError, match="or say --patch_layers 0"):
+        make_captioner(data, tmp_path / "soft", "--soft_masks")
