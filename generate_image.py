@@ -194,6 +194,7 @@ def main(argv=None):
     device = hardware.choose_device(options.device)
     opened = studio.open_studio(path, options.data_dir, device)
     print(f"{path}: {checkpoint.describe(opened.saved)}", file=sys.stderr)
+    opened.check_guidance(guidance)
     if options.caption:
         _, tokens = opened.open_picture(options.caption)
         (said,) = opened.describe(tokens[None], seed=options.seed)

@@ -90,11 +90,11 @@ def parse_args(argv):
 
 def read_data(setup: recipe.Setup, start: CaptionStart, own: CaptionRun):
     """The architecture, both splits, and whether the captioner reads how frames differ.
-
     Raises UserError if a resumed run had other data or another model.
     """
     train = CaptionData(start.data_dir, "train")  # first: its captions decide the length of a row
-    frozen = own.length_only or setup.model_config({}).quality_layers
+    asked = setup.model_config({})
+    frozen = own.length_only or asked.quality_layers or asked.lora_rank
     changes, patches = own.of_clips(train, setup.resume, start.init_from if frozen else None)
     size = {
         "patch_layers": patches,

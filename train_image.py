@@ -103,6 +103,7 @@ def main(argv=None):
     own.check_twin()
     own.check_blocks(setup.model_config({}).block_sizes, cfg.parallel)
     model_config, data, train, held_out = read_data(setup, start, own)
+    own.check_hidden(train.vocabulary.plan)
     adapters.check_start(model_config, start.init_from, resumed=setup.resume is not None)
     device = recipe.begin(setup, cfg, own, model_config, cfg)
     model = soft_masks.build(model_config).to(device)
@@ -119,7 +120,7 @@ def main(argv=None):
         cfg.batch_size,
         cfg.accumulate,
         cfg.seed,
-        own.share_hidden if plan else 0.0,
+        own.share_hidden,
     )
     sizes = model_config.trained_sizes
     sized = with_block_sizes(batches, cfg.seed, sizes) if sizes else batches

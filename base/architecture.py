@@ -280,8 +280,8 @@ class ModelConfig:
         for part, refused in parts.items():
             for other in [name for name, given in refused.items() if given]:
                 do = "leave out one of the two"
-                if part.startswith("--patch_layers"):
-                    do += ", or say --patch_layers 0"  # the default of clips is another
+                if part.startswith("--patch_layers"):  # captioners of clips have two by default
+                    do = "say --patch_layers 0, for a new captioner too if you start from one"
                 raise UserError(f"{part} with {other}", "a plain denoiser", do)
 
     def check_noise(self) -> None:

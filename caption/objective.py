@@ -27,7 +27,7 @@ from net import quality, soft_masks, twin
 LENGTH_WEIGHT = 0.1  # of the length head's loss, added to the caption's loss
 EVAL_BATCH = 50  # images scored at one time
 PREVIEWS = 6  # captions in a file of samples/
-PATCH_LAYERS = 2  # of captioners of clips; three were not tried
+PATCH_LAYERS = 2  # of captioners of clips; other numbers were not tried
 
 
 @dataclass
@@ -97,15 +97,16 @@ class CaptionRun:
     )
 
     def of_clips(self, data: CaptionData, resume, frozen: str | None) -> tuple[bool, int]:
-        """Whether the captioner of a folder reads how frames differ, and its `patch_layers` unless
-        a flag says otherwise: of clips alone.
+        """Whether a new captioner of this folder reads how frames differ, and its patch layers.
 
-        resume: the state of a run that goes on, or None. frozen: the checkpoint of a captioner that
-        gets a new head, or None. They decide; without them the flags do.
+        Captioners of images do not read changes, and have no patch layers. A flag may set other
+        patch layers. resume: the state of a run that goes on, or None. frozen: the checkpoint of a
+        captioner that gets a new head or adapters, or None. A checkpoint decides.
         """
         before = checkpoint.load(frozen) if frozen and resume is None else resume
         if before is not None:
-            return "change_scale" in before["statistics"], before["model"].get("patch_layers", 0)
+            statistics = before.get("statistics", {})
+            return "change_scale" in statistics, before["model"].get("patch_layers", 0)
         is_clip = data.encoder.get("frames", 1) > 1
         return self.frame_changes and is_clip, PATCH_LAYERS if is_clip else 0
 

@@ -83,8 +83,8 @@ class Trained:
 def open_trained(path, adapter: str | None = None) -> Trained:
     """The checkpoint's model, with an adapter merged into it, and a captioner's encoder.
 
-    Raises UserError for soft masks or a quality head, or if the encoder is not the one that the
-    captioner was trained with.
+    Raises UserError for soft masks, a quality head or patch layers, or if the encoder is not that
+    of the captioner's training.
     """
     model, tokenizer, saved = checkpoint.open_model(
         path, kinds=("text", "caption"), adapter=adapter

@@ -1,25 +1,19 @@
-"""Guidance of painters with plans: away from a plan that hides looks, or by one look at a time.
+"""Guidance of painters: away from a picture of no words, and away from hidden attributes.
 
-A plan says where objects are and how they look: their fill, colour and shape
-(image/hidden_words.py). Let F see all words, let N see none of the looks, and let L see a single
-kind of look. All log-probabilities are of the same token.
+Let F be the log-probabilities of a token given all words, H given words whose plan hides fills,
+colours and shapes (image/hidden_words.py), and N given no words at all. Up to a constant, a token
+is drawn from
 
-    sharpened by s    N + s (F - N)
-    composed          N + s (L_fill - N) + s (L_colour - N) + s (L_shape - N)
+    N + guidance · (H + sharpen · (F - H) - N)
 
-Where objects are is in N too. So sharpening counts looks more, and not places. Plain guidance,
-which steers away from a picture of no words at all, counts places more, which are right already.
+Sharpening is classifier-free guidance (arXiv 2207.12598) of some of the words. H knows where
+objects are, and how large. So sharpening counts what they look like, and guidance counts the places
+too. Both at 1 are F alone.
 
-Composition serves pairs of looks that training never showed. If a token's looks are independent
-given the token, Bayes' rule makes p(token | looks) proportional to the product of the p(token |
-look) / p(token). Each factor was seen in training, even where the pair was not (arXiv 2206.01714,
-equation 11, has the same product for scores).
-
-Shapes: B rows, L positions, M selected.
+Shapes: B rows, P places of a picture, n places of a block, M selected.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,47 +21,28 @@ from torch import Tensor
 
 from base import flags
 from base.flags import setting
-from image.hidden_words import LOOKS
 from net.block_writing import Reader
-
-# What a row hides, and how much its log-probability counts. The counts add up to 1.
-Part = tuple[float, Sequence[str]]
 
 
 @dataclass
 class Guidance:
-    """What a painter is guided by."""
+    """How far a painter is guided."""
 
     guidance: float = setting(2.0, "away from a picture of no words; 1 means no guidance")
     sharpen: float = setting(
-        1.0, "with plans: away from a plan that hides all looks; 1 means no such guidance"
-    )
-    compose: bool = setting(
-        False, "with plans: one kind of look at a time, for pairs that training never showed"
+        1.0,
+        "with --share_hidden in training: away from a plan without fills, colours and shapes; 1 "
+        "means no such guidance",
+        at_least=0,
     )
 
     def __post_init__(self):
         flags.check(self)
 
-    @property
-    def parts(self) -> list[Part]:
-        """What guidance by hidden words adds up; nothing without such guidance."""
-        if self.compose:
-            return composed(self.sharpen)
-        return sharpened(self.sharpen) if self.sharpen != 1.0 else []
-
-
-def sharpened(scale: float) -> list[Part]:
-    """All words, and no looks. A scale of 1 is the network alone."""
-    return [(scale, ())] if scale == 1.0 else [(scale, ()), (1 - scale, LOOKS)]
-
-
-def composed(scale: float) -> list[Part]:
-    """Each kind of look alone, and no looks."""
-    alone: list[Part] = []
-    for kept in LOOKS:
-        alone.append((scale, [look for look in LOOKS if look != kept]))
-    return [*alone, (1 - len(LOOKS) * scale, LOOKS)]
+    def counts(self) -> tuple[float, float, float]:
+        """How much F, H and N count. Their sum is 1."""
+        guidance, sharpen = self.guidance, self.sharpen
+        return guidance * sharpen, guidance * (1 - sharpen), 1 - guidance
 
 
 class Mixture:
@@ -85,6 +60,7 @@ class Mixture:
             reader.begin(picture, left)
 
     def __call__(self, tokens: Tensor, share: Tensor, select: Tensor) -> Tensor:
+        """tokens (B, n), select (B, n) bool -> log-probabilities (M, V')."""
         total = torch.zeros((), device=tokens.device)
         for count, reader in self.parts:
             said = reader(tokens, share, select).log_softmax(-1)

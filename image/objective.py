@@ -57,8 +57,8 @@ class ImageRun:
     )
     share_hidden: float = setting(
         0.0,
-        "of the rows for pictures, the share whose plan hides looks and whose caption is hidden, "
-        "for --sharpen and --compose; in a folder with plans, and not for the twin",
+        "of the rows for pictures, the share whose words hide fills, colours or shapes, and the "
+        "caption: for --sharpen; needs a folder with plans",
         at_least=0,
         below=1,
     )
@@ -118,6 +118,16 @@ class ImageRun:
         if block_sizes and distributed.world() > 1 and parallel != "ddp":
             raise UserError(
                 f"{flag} with --parallel {parallel}", "--parallel ddp", "add --parallel ddp"
+            )
+
+    def check_hidden(self, plan: int) -> None:
+        """Raise UserError for hidden words that no row would have. plan: tokens of a plan."""
+        has_rows = self.objective == "diffusion" and self.shares(plan).get("picture", 0.0) > 0
+        if self.share_hidden and not (plan and has_rows):
+            raise UserError(
+                f"--share_hidden {self.share_hidden:g} where no row learns a picture of a plan",
+                "a diffusion network that learns pictures, in a folder with plans",
+                "leave out --share_hidden, or draw the folder with --plans",
             )
 
     def check_twin(self) -> None:

@@ -210,7 +210,7 @@ class PairBatches:
     Each epoch shows every picture once, with one of its captions, drawn at random. shares: {way:
     share of the rows}. batch_size: rows per step, over all `accumulate` micro-batches. Rows that
     learn plans stand together, because they are short (`parts`). share_hidden: of the rows that
-    learn pictures, given their plans, the share that hides looks (image/hidden_words.py).
+    learn pictures, given their plans, the share that hides words (image/hidden_words.py).
     """
 
     def __init__(
@@ -249,7 +249,7 @@ class PairBatches:
         return result
 
     def hide(self, rows: dict, hidden: list[list[str]]) -> None:
-        """Hide the looks that each row names."""
+        """Hide the attributes that each row names."""
         vocabulary = self.pairs.vocabulary
         rows["tokens"] = hidden_words.hide(
             rows["tokens"], rows["words"], vocabulary.plan, vocabulary.mask, hidden

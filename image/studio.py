@@ -74,7 +74,7 @@ class Studio:
 
     @property
     def knows_hidden(self) -> bool:
-        """Whether training hid looks of plans from it (image/hidden_words.py)."""
+        """Whether training hid words of plans from it (image/hidden_words.py)."""
         flags = self.saved.get("flags", {})
         met = flags.get("share_hidden", 0.0) > 0 and self.vocabulary.plan > 0
         return met and self.objective == "diffusion"
@@ -129,19 +129,20 @@ class Studio:
                 "name another --checkpoint",
             )
 
+    def check_guidance(self, guidance: Guidance) -> None:
+        """Raise UserError for --sharpen of a network that met no hidden words."""
+        if guidance.sharpen != 1.0 and not self.knows_hidden:
+            raise UserError(
+                f"--sharpen {guidance.sharpen:g} with a network that met no hidden words",
+                "a diffusion network of a folder with plans, trained with --share_hidden",
+                "leave out --sharpen",
+            )
+
     def draw(
         self, words: list[list[int]], brush: Brush, *, start: Tensor | None = None, first: int = 0
     ) -> Painting:
-        """A picture for the ids of each row's words, or the missing tokens of `start` (B, P).
-
-        Raises UserError for guidance by hidden words of a network that met none.
-        """
-        if brush.guidance.parts and not self.knows_hidden:
-            raise UserError(
-                "--sharpen or --compose with a network that met no hidden words",
-                "a diffusion network of a folder with plans, trained with --share_hidden",
-                "leave out both flags",
-            )
+        """A picture for the ids of each row's words, or the missing tokens of `start` (B, P)."""
+        self.check_guidance(brush.guidance)
         painting = writer.paint(
             self.model,
             self.vocabulary,
@@ -149,8 +150,7 @@ class Studio:
             words,
             brush.settings,
             start=start,
-            guidance=brush.guidance.guidance,
-            mixture=brush.guidance.parts,
+            guidance=brush.guidance,
             spread=not brush.raster,
             seed=brush.seed,
             first=first,

@@ -16,7 +16,7 @@ import diffusion
 from base.config import CAPTIONS, SampleConfig
 from base.files import UserError
 from image import guides, hidden_words
-from image.guides import Part
+from image.guides import Guidance
 from image.rows import Vocabulary, length_nats, rows_of, to_device
 from model import Cache
 from net import picture_blocks, picture_readers, twin
@@ -28,6 +28,7 @@ from net.samplers import row_generators, sample
 
 # How pictures are drawn unless a flag says otherwise: nothing here was tuned.
 PICTURES = {"sampler": "left_to_right", "steps": 16, "schedule": "cosine"}
+UNGUIDED = Guidance(1.0)
 SHORTEST = 3  # words: [BOS], a word, [EOS]
 
 
@@ -77,26 +78,26 @@ def reader_of(
     model: Painter,
     vocabulary: Vocabulary,
     prompts: list[list[int]],
-    guidance: float,
-    mixture: list[Part],
+    guidance: Guidance,
     size: int,
 ) -> Reader:
-    """What the network says of pictures with these words, guided as `paint` says.
+    """What the network says of pictures with these words, guided.
 
     size: of the blocks in which the pictures are drawn; 0: as a whole.
     """
-    plan, mask_id = vocabulary.plan, vocabulary.mask
-    parts = []
-    for count, looks in mixture or [(1.0, ())]:
-        words = [hidden_words.of_row(row, plan, mask_id, looks) for row in prompts]
-        parts.append((guidance * count, words))
-    if guidance != 1.0:
-        parts.append((1 - guidance, [[vocabulary.bos]] * len(prompts)))
-    readers = [
+    full, hidden, none = guidance.counts()
+    wanted = [(full, prompts)]
+    if hidden:
+        plan, mask_id = vocabulary.plan, vocabulary.mask
+        wanted.append((hidden, [hidden_words.of_row(row, plan, mask_id) for row in prompts]))
+    if none:
+        wanted.append((none, [[vocabulary.bos]] * len(prompts)))
+    parts = [
         (count, picture_readers.reader_of(model, words, vocabulary.pad, size))
-        for count, words in parts
+        for count, words in wanted
+        if count
     ]
-    return readers[0][1] if len(readers) == 1 else guides.Mixture(readers)
+    return parts[0][1] if len(parts) == 1 else guides.Mixture(parts)
 
 
 def without_picture(model: Painter, words: Tensor) -> diffusion.Denoise:
@@ -120,8 +121,7 @@ def paint(
     settings: SampleConfig,
     *,
     start: Tensor | None = None,
-    guidance: float = 1.0,
-    mixture: list[Part] | None = None,
+    guidance: Guidance = UNGUIDED,
     spread: bool = True,
     seed: int = 0,
     first: int = 0,
@@ -129,12 +129,11 @@ def paint(
     """A picture for each prompt, or the missing tokens of `start`.
 
     prompts: ids with [BOS] and [EOS]. start: (B, P) int64 with [MASK] where the network paints;
-    None: everywhere. mixture: guidance by hidden words (image/guides.py). spread: reveal places
-    that are far apart first, in place of the sampler's order. first: the number of the first row,
-    so that a row draws the same in any batch. settings.steps: calls of the whole picture; each of
-    the blocks of settings.block_size has its part, at least one. A picture that is drawn again in
-    part is drawn in the largest blocks that the network learnt. Raises UserError for what the twin
-    cannot do, or too few calls.
+    None: everywhere. spread: reveal places that are far apart first, in place of the sampler's
+    order. first: the number of the first row, so that a row draws the same in any batch.
+    settings.steps: calls of the whole picture; each of the blocks of settings.block_size has its
+    part, at least one. A picture that is drawn again in part is drawn in the largest blocks that
+    the network learnt. Raises UserError for what the twin cannot do, or too few calls.
     """
     count = model.side**2
     rngs = row_generators(seed, len(prompts), first)
@@ -148,8 +147,8 @@ def paint(
         if repaints:
             found = "a twin that is to repaint a part of a picture"
             raise UserError(found, "the diffusion network", "name another --checkpoint")
-        return paint_twin(model, vocabulary, prompts, settings, guidance, rngs)
-    reader = reader_of(model, vocabulary, prompts, guidance, mixture or [], size)
+        return paint_twin(model, vocabulary, prompts, settings, guidance.guidance, rngs)
+    reader = reader_of(model, vocabulary, prompts, guidance, size)
     order = spread_order(model.side).to(model.device) if spread else None
     canvas = Canvas(reader, start.to(model.device), vocabulary.mask, order, rngs)
     ends = range(size, count + size, size) if size else [count]

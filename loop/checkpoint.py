@@ -369,6 +369,7 @@ def special_parts(saved: Checkpoint) -> list[str]:
         "free lengths": saved.get("free_lengths"),
         "logit shift": size.get("logit_shift"),
         f"{size.get('experts')} experts": size.get("experts"),
+        f"{size.get('patch_layers')} patch layers": size.get("patch_layers"),
         "soft masks": size.get("soft_masks"),
         f"{noise} noise": noise != "absorbing",
         f"block sizes {size.get('block_sizes')}": size.get("block_sizes"),

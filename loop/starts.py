@@ -13,6 +13,8 @@ from loop.contracts import Checkpoint
 from model import Denoiser
 from net import adapters
 
+LEAVE = "reader.leave.weight"  # of net/patch_reader.py: its rows are the features' channels
+
 
 def start_from(
     model: Denoiser, path: Path | str, fingerprint: str, condition_width: int = 0
@@ -22,7 +24,7 @@ def start_from(
     fingerprint: of the tokenizer of `model`. condition_width: of the features alone, where `model`
     also reads how they change. If the checkpoint reads features of this width, what its matrices do
     with changes is zero: the start is the old network. Returns the rest of the other checkpoint.
-    Raises UserError if its tokenizer or its width is another.
+    Raises UserError if its tokenizer or its width is another, or if its patch layers would be lost.
     """
     wanted: ModelConfig = model.config
     # Other noise may start from any network. A network of other noise is no start for masks.
@@ -36,6 +38,13 @@ def start_from(
             f"the width of the new network, {wanted.d_model}",
             f"add --d_model {other.config.d_model}, or start from another checkpoint",
         )
+    if other.config.patch_layers not in (0, wanted.patch_layers):
+        # Fewer blocks would lose what the others learnt, more would begin behind a trained end.
+        raise UserError(
+            f"{path}, a network of {other.config.patch_layers} patch layers",
+            f"as many as the new network has, {wanted.patch_layers}, or none",
+            f"add --patch_layers {other.config.patch_layers}, or start from another checkpoint",
+        )
     own = model.state_dict()
     fitting = {}
     widens = other.config.condition_width == condition_width < wanted.condition_width
@@ -43,6 +52,8 @@ def start_from(
         if widens and name in own and weight.ndim == 2 and weight.shape[1] == condition_width:
             more = own[name].shape[1] - condition_width
             weight = F.pad(weight, (0, max(0, more)))
+        if widens and name == LEAVE and name in own:
+            weight = F.pad(weight, (0, 0, 0, own[name].shape[0] - len(weight)))
         # strict=False allows missing weights, but not weights of another shape.
         if name in own and own[name].shape == weight.shape:
             fitting[name] = weight

@@ -165,6 +165,7 @@ def counts_of(model: Denoiser) -> dict[str, int]:
         "block": count(blocks[0]),
         "norm": count(model.norm),
         "length": count(model.length_head),
+        "reader": count(getattr(model, "reader", None)),
     }
     if blocks[0].cross is not None:
         counts["keys"] = 0
@@ -178,7 +179,8 @@ def counts_of(model: Denoiser) -> dict[str, int]:
 def training_flops(model: Denoiser, length: int, patches: int = 0, rows: int = 1) -> float:
     """Operations to train on one token: 6·N + 12·layers·(L + P)·D, every position's logits
     included (arXiv 2204.02311, appendix B). `rows` rows share the keys of P patches.
-    Of experts, N counts those that an average token passes.
+    Of experts, N counts those that an average token passes. Patch layers read each of the P patches
+    once for all rows (net/patch_reader.py).
     """
     per_position = 12 * model.config.layers * model.config.d_model
     read = patches + length / (2 if model.config.causal else 1)

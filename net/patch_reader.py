@@ -1,7 +1,7 @@
 """Blocks that read the patches of a clip together, before a captioner looks at them.
 
 A frozen encoder reads each frame alone. So what happens between frames is nowhere in its features:
-the captioner's few cross-attentions had to find it, anew for each token. Here the patches of all
+the captioner's few cross-attentions had to find it for each token. Here the patches of all
 frames attend to each other once per clip. A patch can then say "the red circle left from here, and
 nothing had happened before".
 
@@ -74,4 +74,5 @@ class PatchDenoiser(Denoiser):
 
     def keys_values(self, condition: Tensor, attend: Tensor | None = None) -> list[KeysValues]:
         """What every block reads of clips (B, P, C): once per clip, not per call."""
-        return super().keys_values(self.reader(condition), attend)
+        assert attend is None, "patches have no padding"
+        return super().keys_values(self.reader(condition))

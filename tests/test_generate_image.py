@@ -93,11 +93,12 @@ def test_with_plans_from_training_to_scores(tmp_path, capsys, monkeypatch):
         where = ["--checkpoint", str(path), *own, *reader, "--out", str(tmp_path / "out")]
         generate_image.main([*where, "--prompt", "a red star", "--steps", "9"])
         assert "plan: " in capsys.readouterr().out
-    for guided in (["--sharpen", "3"], ["--compose"]):
-        words = [*own, *reader, "--prompt", "a red star", "--steps", "9", *guided]
-        generate_image.main(["--checkpoint", str(painter), *words, "--out", str(tmp_path / "new")])
-        with pytest.raises(UserError, match="expected a diffusion network of a folder with plans"):
-            generate_image.main(["--checkpoint", str(twin), *words, "--out", str(tmp_path / "no")])
+    words = [*own, *reader, "--prompt", "a red star", "--steps", "9", "--sharpen", "3"]
+    generate_image.main(["--checkpoint", str(painter), *words, "--out", str(tmp_path / "new")])
+    guess = ["--speculate", "2", "--sampler", "left_to_right"]
+    generate_image.main(["--checkpoint", str(painter), *words, *guess, "--out", str(tmp_path)])
+    with pytest.raises(UserError, match="expected a diffusion network of a folder with plans"):
+        generate_image.main(["--checkpoint", str(twin), *words, "--out", str(tmp_path / "no")])
     assert not list((tmp_path / "no").glob("*.png"))
     image = ["--image", str(tmp_path / "out" / "000.png"), "--prompt", "a red star"]
     page = ["--html", str(tmp_path / "page.html"), "--steps", "9"]
@@ -119,6 +120,8 @@ def test_with_plans_from_training_to_scores(tmp_path, capsys, monkeypatch):
     monkeypatch.undo()
     counts = ["--step_counts", "9", "--edits", "1", "--splits", "val", "--captions", "2"]
     both = ["--checkpoint", str(painter), "--twin", str(twin)]
+    with pytest.raises(UserError, match="--sharpen 2"):
+        paint_scores.main([*both[2:], "--checkpoint", str(twin), *own, *counts, "--sharpen", "2"])
     paint_scores.main([*both, *own, *reader, *counts, "--sharpen", "2"])
     said = capsys.readouterr().out
     rows = ("model, plans", "model, 9 calls and 13 for the plan", "model, 9 calls, of its plan")

@@ -172,7 +172,7 @@ def score_pictures(
     result = {}
     for calls in steps:
         own = replace(brush, settings=replace(brush.settings, steps=calls, block_size=size))
-        if not network.knows_hidden:  # such as the twin
+        if network.objective == "ar":  # its rows hide no words
             own = replace(own, guidance=Guidance(brush.guidance.guidance))
         label = f"{calls} calls"
         painted, planned = paint_all(network, prompts, own, options.batch_size, f"{where}, {label}")
@@ -284,9 +284,15 @@ def main(argv=None):
     if options.twin:
         opened["twin"] = studio.open_studio(options.twin, options.data_dir, device)
     picture_blocks.check(opened["model"].model.config, settings.block_size)
+    opened["model"].check_guidance(guidance)
     data, eyes = PictureData(options.data_dir), Eyes(options.reader, device)
     brush = Brush(settings, guidance, options.raster, options.seed)
-    result: dict = {"checkpoint": str(path), "settings": flags.to_dict(settings), "splits": {}}
+    result: dict = {
+        "checkpoint": str(path),
+        "settings": flags.to_dict(settings),
+        "guidance": flags.to_dict(guidance),
+        "splits": {},
+    }
     for split in options.splits.split(","):
         result["splits"][split] = score_split(opened, data, split, eyes, options, brush)
     if options.edits and can_edit(opened["model"]):

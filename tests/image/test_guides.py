@@ -1,15 +1,15 @@
-"""Guidance by hidden words: closed forms on a small law, and where it is refused."""
+"""Guidance: its formula on small laws, which words each part sees, and where it is refused."""
 
 import pytest
 import torch
 
 from base.config import SampleConfig
 from base.files import UserError
-from image import guides, writer
+from image import guides, hidden_words, writer
 from image.guides import Guidance
-from image.hidden_words import LOOKS
 from image.rows import Pairs
 from image.studio import Brush, Studio
+from net.picture_readers import reader_of
 from tests.making.painted import make_painter, make_pictures
 
 MASK = 99
@@ -17,71 +17,38 @@ FEW = SampleConfig(**writer.PICTURES | {"steps": 3})
 
 
 class Law:
-    """p(token) of five tokens, and what each token says of three looks, independently.
+    """A reader that knows a law of five tokens. The last token can never be written."""
 
-    A reader of rows whose looks are ROWS, some of them hidden: p(token | looks in sight).
-    """
-
-    def __init__(self, hidden=()):
-        rng = torch.Generator().manual_seed(0)
-        self.hidden = hidden
-        self.prior = torch.rand(5, generator=rng, dtype=torch.float64) + 0.1
-        self.looks = torch.rand(3, 4, 5, generator=rng, dtype=torch.float64) + 0.1
-        self.looks /= self.looks.sum(1, keepdim=True)  # p(look | token)
-        self.begun = 0
+    def __init__(self, seed: int):
+        logits = torch.randn(2, 5, generator=torch.Generator().manual_seed(seed))
+        logits[:, 4] = -torch.inf
+        self.law, self.begun = logits.double().log_softmax(-1), 0
 
     def begin(self, picture, left):
         self.begun += 1
 
     def __call__(self, tokens, share, select):
-        result = []
-        for row in ROWS:
-            p = self.prior.clone()
-            for kind, look in enumerate(row):
-                if LOOKS[kind] not in self.hidden:
-                    p *= self.looks[kind, look]
-            p[4] = 0.0  # can never be written
-            result.append((p / p.sum()).log())
-        return torch.stack(result)
+        return self.law
 
 
-ROWS = ((0, 1, 2), (3, 3, 0))
 CALL = (torch.tensor([[MASK]] * 2), torch.ones(2), torch.ones(2, 1, dtype=torch.bool))
 
 
-def guided(parts) -> torch.Tensor:
-    """The mixture of `Law` on ROWS."""
-    return guides.Mixture([(count, Law(hidden)) for count, hidden in parts])(*CALL)
-
-
-def test_independent_looks_compose_to_the_law_of_all_of_them():
-    """Bayes: p(token | looks) is proportional to the product of p(token | look) / p(token)."""
-    whole = Law()(*CALL)
-    torch.testing.assert_close(guided(guides.composed(1.0)), whole)
-    assert not torch.allclose(guided([(1.0, LOOKS)]).exp(), whole.exp(), atol=0.05)
-
-
-def test_sharpening_is_a_power_of_what_the_looks_say():
-    whole, nothing = Law()(*CALL), guided([(1.0, LOOKS)])
-    torch.testing.assert_close(guided(guides.sharpened(1.0)), whole)
-    expected = (nothing + 2.5 * (whole - nothing).nan_to_num(neginf=0.0)).log_softmax(-1)
-    torch.testing.assert_close(guided(guides.sharpened(2.5)), expected)
-    torch.testing.assert_close(guided(guides.composed(2.5)), expected)
-
-
-@pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
-def test_counts_add_up_to_one_and_nothing_forbidden_is_written(scale):
-    for parts in (guides.sharpened(scale), guides.composed(scale)):
-        assert sum(count for count, _ in parts) == pytest.approx(1.0)
-        law = guided(parts)
-        assert (law[:, 4] == -torch.inf).all()
-        torch.testing.assert_close(law.exp().sum(1), torch.ones(2, dtype=torch.float64))
-
-
-def test_all_parts_begin_a_block():
-    laws = [Law(), Law(LOOKS)]
-    guides.Mixture([(2.0, laws[0]), (-1.0, laws[1])]).begin(torch.zeros(2, 9), 3)
-    assert [law.begun for law in laws] == [1, 1]
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 2.5])
+@pytest.mark.parametrize("sharpen", [0.0, 1.0, 3.0])
+def test_the_formula(guidance, sharpen):
+    """N + guidance (H + sharpen (F - H) - N), and what is forbidden stays so."""
+    counts = Guidance(guidance, sharpen).counts()
+    assert sum(counts) == pytest.approx(1.0)
+    laws = [Law(seed) for seed in range(3)]
+    mixture = guides.Mixture(list(zip(counts, laws, strict=True)))
+    mixture.begin(torch.zeros(2, 9), 3)
+    assert [law.begun for law in laws] == [1, 1, 1]
+    full, hidden, none = (law.law[:, :4] for law in laws)
+    expected = (none + guidance * (hidden + sharpen * (full - hidden) - none)).log_softmax(-1)
+    found = mixture(*CALL)
+    torch.testing.assert_close(found[:, :4], expected)
+    assert (found[:, 4] == -torch.inf).all()
 
 
 @pytest.fixture(scope="module")
@@ -97,21 +64,42 @@ def studio_of(pairs, share_hidden: float, objective: str = "diffusion") -> Studi
     return Studio(model, pairs.vocabulary, saved, codes=None)
 
 
-def test_a_studio_sharpens_and_composes(pairs):
-    """Each kind of guidance paints another picture; a row alone is a row in a batch."""
-    studio, words = studio_of(pairs, 0.3), [captions[0] for captions in pairs.captions]
-    guides = [Guidance(1.0), Guidance(1.0, sharpen=4.0), Guidance(1.0, compose=True)]
-    brushes = [Brush(FEW, guidance) for guidance in guides]
-    drawn = [studio.draw(words, brush) for brush in brushes]
-    for number, brush in enumerate(brushes):
-        alone = studio.draw(words[2:3], brush, first=2)
-        assert torch.equal(alone.tokens[0], drawn[number].tokens[2])
-        assert not torch.equal(drawn[number].tokens, drawn[number - 1].tokens)
+@torch.no_grad()
+def test_readers_see_the_words_that_they_should(pairs):
+    """F sees all words, H none of the attributes, N none at all; what counts nothing is not read."""
+    opened = studio_of(pairs, 0.3)
+    model, vocabulary = opened.model, opened.vocabulary
+    words = [captions[0] for captions in pairs.captions[:2]]
+    hidden = [hidden_words.of_row(row, vocabulary.plan, vocabulary.mask) for row in words]
+    picture = torch.full((2, 9), vocabulary.mask)
+    call = (picture, torch.ones(2), torch.ones(2, 9, dtype=torch.bool))
+
+    def said(rows):
+        return reader_of(model, rows, vocabulary.pad, 0)(*call).log_softmax(-1)
+
+    codes = slice(0, model.codes)
+    full, less, none = (said(rows)[:, codes] for rows in (words, hidden, [[vocabulary.bos]] * 2))
+    for guidance, sharpen in ((1.0, 1.0), (2.0, 1.0), (1.0, 3.0), (2.0, 3.0), (1.0, 0.0)):
+        reader = writer.reader_of(model, vocabulary, words, Guidance(guidance, sharpen), 0)
+        expected = none + guidance * (less + sharpen * (full - less) - none)
+        found = reader(*call).log_softmax(-1)[:, codes]
+        torch.testing.assert_close(found, expected.log_softmax(-1), atol=1e-5, rtol=1e-5)
+        read = len(reader.parts) if isinstance(reader, guides.Mixture) else 1
+        assert read == sum(count != 0 for count in Guidance(guidance, sharpen).counts())
+
+
+def test_a_studio_sharpens(pairs):
+    """Another picture than without; a row alone is a row in a batch."""
+    opened, words = studio_of(pairs, 0.3), [captions[0] for captions in pairs.captions]
+    brushes = [Brush(FEW, Guidance(1.0, sharpen)) for sharpen in (1.0, 4.0)]
+    drawn = [opened.draw(words, brush) for brush in brushes]
+    assert not torch.equal(drawn[0].tokens, drawn[1].tokens)
+    alone = opened.draw(words[2:3], brushes[1], first=2)
+    assert torch.equal(alone.tokens[0], drawn[1].tokens[2])
 
 
 @pytest.mark.parametrize(("share", "objective"), [(0.0, "diffusion"), (0.3, "ar")])
-@pytest.mark.parametrize("how", [{"sharpen": 2.0}, {"compose": True}])
-def test_a_network_that_met_no_hidden_words_is_refused(pairs, share, objective, how):
-    studio = studio_of(pairs, share, objective)
+def test_a_network_that_met_no_hidden_words_is_refused(pairs, share, objective):
+    opened = studio_of(pairs, share, objective)
     with pytest.raises(UserError, match="--share_hidden"):
-        studio.draw([pairs.captions[0][0]], Brush(FEW, Guidance(**how)))
+        opened.draw([pairs.captions[0][0]], Brush(FEW, Guidance(sharpen=2.0)))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from image import hidden_words
-from image.hidden_words import LOOKS
+from image.hidden_words import ATTRIBUTES
 from image.rows import PairBatches, Pairs
 from tests.making.painted import make_pictures
 
@@ -15,8 +15,8 @@ def pairs(tmp_path_factory):
     return Pairs(make_pictures(tmp_path_factory.mktemp("hidden"), planned=2), "train")
 
 
-@pytest.mark.parametrize("looks", [(), ("shape",), ("fill", "colour"), LOOKS])
-def test_the_caption_and_the_named_looks_are_hidden(pairs, looks):
+@pytest.mark.parametrize("names", [(), ("shape",), ("fill", "colour"), ATTRIBUTES])
+def test_the_caption_and_the_named_attributes_are_hidden(pairs, names):
     """Two rows of other lengths; [BOS], the background, places, sizes and the picture stay."""
     vocabulary = pairs.vocabulary
     numbers = [
@@ -25,26 +25,26 @@ def test_the_caption_and_the_named_looks_are_hidden(pairs, looks):
     ]
     rows = pairs.rows(numbers, [0, 0], ["picture", "picture"])
     tokens, words = rows["tokens"], rows["words"]
-    hidden = hidden_words.hide(tokens, words, vocabulary.plan, vocabulary.mask, [looks, looks])
+    hidden = hidden_words.hide(tokens, words, vocabulary.plan, vocabulary.mask, [names, names])
     for row, number in enumerate(numbers):
         n = int(words[row])
         expected = pairs.captions[number][0] + pairs.pictures[number].tolist()
         offsets = {"fill": 3, "colour": 4, "shape": 5}
-        if looks:
+        if names:
             expected[1 : n - 13] = [vocabulary.mask] * (n - 14)
-        for look in looks:
+        for name in names:
             for thing in (0, 6):
-                expected[n - 13 + 1 + thing + offsets[look]] = vocabulary.mask
+                expected[n - 13 + 1 + thing + offsets[name]] = vocabulary.mask
         assert hidden[row, : len(expected)].tolist() == expected
-    both = hidden_words.places(tokens.shape[1], words, vocabulary.plan, looks)
+    both = hidden_words.places(tokens.shape[1], words, vocabulary.plan, names)
     assert torch.equal(tokens.masked_fill(both, vocabulary.mask), hidden)
 
 
-def test_a_share_of_the_rows_hides_each_look_equally_often():
+def test_a_share_of_the_rows_hides_each_attribute_equally_often():
     drawn = hidden_words.draw(4000, 0.25, np.random.default_rng(0))
-    hiding = [tuple(looks) for looks in drawn if looks]
+    hiding = [tuple(names) for names in drawn if names]
     assert abs(len(hiding) / 4000 - 0.25) < 0.02
-    assert len(set(hiding)) == 7  # every set of looks but the empty one
+    assert len(set(hiding)) == 7  # every set of attributes but the empty one
     for chosen in set(hiding):
         assert abs(hiding.count(chosen) / len(hiding) - 1 / 7) < 0.04
     assert not any(hidden_words.draw(50, 0.0, np.random.default_rng(0)))

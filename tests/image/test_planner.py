@@ -9,6 +9,7 @@ import diffusion
 from base.config import SampleConfig
 from base.files import UserError
 from image import planner, studio, writer
+from image.guides import Guidance
 from image.rows import Pairs
 from image.studio import Brush, Studio
 from model import Cache
@@ -75,7 +76,8 @@ def test_the_twin_paints_as_it_learnt(pairs, guidance):
     """Each token of a picture with a plan is the likeliest of a pass over the whole row."""
     model, words = painter_of(pairs, causal=True), pairs.captions[1][0]
     settings = SampleConfig(temperature=0.0, steps=9)
-    drawn = writer.paint(model, pairs.vocabulary, "ar", [words], settings, guidance=guidance)
+    how = {"guidance": Guidance(guidance)}
+    drawn = writer.paint(model, pairs.vocabulary, "ar", [words], settings, **how)
     picture = drawn.tokens[0].tolist()
 
     def whole(row: list[int], n: int):

@@ -8,6 +8,7 @@ import torch
 from base.config import CAPTIONS, SampleConfig
 from base.files import UserError
 from image import writer
+from image.guides import Guidance
 from image.rows import Pairs
 from tests.making.painted import CODES, make_painter, make_pictures
 
@@ -27,7 +28,7 @@ def prompts_of(pairs):
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_a_row_alone_is_a_row_in_a_batch(pairs, objective, guidance):
     model = make_painter(pairs.vocabulary, objective == "ar")
-    how = {"guidance": guidance, "seed": 3}
+    how = {"guidance": Guidance(guidance), "seed": 3}
     together = writer.paint(model, pairs.vocabulary, objective, prompts_of(pairs), FEW, **how)
     assert together.tokens.shape == (4, 9) and together.tokens.min() >= 0
     assert together.tokens.max() < CODES and (together.step > 0).all()
@@ -42,7 +43,7 @@ def test_guidance_of_1_is_none_and_more_is_another_picture(pairs):
         objective = "ar" if causal else "diffusion"
         drawn = [
             writer.paint(
-                model, pairs.vocabulary, objective, prompts_of(pairs), FEW, guidance=scale
+                model, pairs.vocabulary, objective, prompts_of(pairs), FEW, guidance=Guidance(scale)
             ).tokens
             for scale in (1.0, 1.0 + 1e-6, 3.0)
         ]
@@ -53,7 +54,7 @@ def test_guidance_of_1_is_none_and_more_is_another_picture(pairs):
 def test_a_picture_in_blocks(pairs, guidance):
     """Rows of three tokens, from the top; alone as in a batch; as a whole where it is repainted."""
     model = make_painter(pairs.vocabulary, block_sizes="1,3,9", logit_shift=True)
-    how = {"guidance": guidance, "seed": 3}
+    how = {"guidance": Guidance(guidance), "seed": 3}
 
     def painted(size, calls, prompts, **more):
         settings = replace(FEW, steps=calls, block_size=size)
@@ -73,7 +74,7 @@ def test_a_picture_in_blocks(pairs, guidance):
     again = painted(0, 1, prompts, start=start)  # as a whole
     assert again.calls.tolist() == [1] * 4
     narrow = make_painter(pairs.vocabulary, block_sizes="3", logit_shift=True)
-    more = {"start": start, "guidance": guidance}
+    more = {"start": start, "guidance": Guidance(guidance)}
     rows = writer.paint(narrow, pairs.vocabulary, "diffusion", prompts, FEW, **more)
     assert (rows.calls >= 2).all()  # two of the rows have masked places
     for repainted in (again, rows):

@@ -1,5 +1,7 @@
 """Starts: what fits is taken, other tokenizers and other shifts are refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from base.files import UserError
 from base.tokenizer import Tokenizer
 from loop import checkpoint, starts
 from model import Denoiser
+from net import soft_masks
 from tests.loop.test_checkpoint import SIZE, content
 
 
@@ -53,19 +56,37 @@ def test_a_shift_stays_a_shift(causal, shift, wanted, fits):
             starts.check_shift(start, ModelConfig(logit_shift=wanted), "best.pt")
 
 
-def test_a_captioner_that_reads_changes_too_starts_as_the_old_one(tokenizer, tmp_path, monkeypatch):
+@pytest.mark.parametrize("layers", [0, 1])
+def test_a_captioner_that_reads_changes_too_starts_as_the_old_one(
+    tokenizer, tmp_path, monkeypatch, layers
+):
     """Behind the old features stand others: at first they change nothing."""
     torch.manual_seed(0)
-    size = SIZE | {"vocab_size": tokenizer.vocab_size, "output_size": tokenizer.output_size}
-    old = Denoiser(ModelConfig(**size, condition_width=6)).eval()
+    size = (
+        SIZE
+        | {"patch_layers": layers}
+        | {"vocab_size": tokenizer.vocab_size, "output_size": tokenizer.output_size}
+    )
+    old = soft_masks.build(ModelConfig(**size, condition_width=6)).eval()
     for block in old.blocks:
         torch.nn.init.ones_(block.cross.gate)
+    if layers:
+        torch.nn.init.normal_(old.reader.leave.weight)  # as after training
     opened = old, tokenizer, {}
     monkeypatch.setattr(starts.checkpoint, "open_model", lambda path, noises: opened)
-    new = Denoiser(ModelConfig(**size, condition_width=12)).eval()
+    new = soft_masks.build(ModelConfig(**size, condition_width=12)).eval()
     starts.start_from(new, tmp_path, tokenizer.fingerprint, condition_width=6)
     tokens, seen = torch.zeros(2, 5, dtype=torch.long), torch.randn(2, 4, 12)
     wide = new(tokens, condition=new.keys_values(seen))
     assert torch.allclose(wide, old(tokens, condition=old.keys_values(seen[..., :6])), atol=1e-6)
     # Without the width, features of another width start anew.
-    starts.start_from(Denoiser(new.config), tmp_path, tokenizer.fingerprint)
+    starts.start_from(soft_masks.build(new.config), tmp_path, tokenizer.fingerprint)
+    for other in {0, 1, 2} - {layers}:
+        more = soft_masks.build(replace(new.config, patch_layers=other))
+        if layers:
+            with pytest.raises(UserError, match="of 1 patch layers.*--patch_layers 1"):
+                starts.start_from(more, tmp_path, tokenizer.fingerprint)
+        else:  # new layers begin as the identity
+            starts.start_from(more, tmp_path, tokenizer.fingerprint, condition_width=6)
+            found = more.eval()(tokens, condition=more.keys_values(seen))
+            assert torch.allclose(found, wide, atol=1e-6)
