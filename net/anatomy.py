@@ -180,7 +180,7 @@ def training_flops(model: Denoiser, length: int, patches: int = 0, rows: int = 1
     """Operations to train on one token: 6·N + 12·layers·(L + P)·D, every position's logits
     included (arXiv 2204.02311, appendix B). `rows` rows share the keys of P patches.
     Of experts, N counts those that an average token passes. Patch layers read each of the P patches
-    once for all rows (net/patch_reader.py).
+    once for all rows, and once more for the length head, without a gradient (net/patch_reader.py).
     """
     per_position = 12 * model.config.layers * model.config.d_model
     read = patches + length / (2 if model.config.causal else 1)
@@ -189,7 +189,7 @@ def training_flops(model: Denoiser, length: int, patches: int = 0, rows: int = 1
     active = model.num_parameters() - idle_parameters(model) - reader
     share = patches / (length * rows)  # patches that are read per token
     matrices = 6 * active + once * (share - 1)
-    of_patches = 6 * reader + 12 * model.config.patch_layers * model.config.d_model * patches
+    of_patches = 8 * reader + 16 * model.config.patch_layers * model.config.d_model * patches
     return matrices + per_position * read + share * of_patches
 
 

@@ -9,13 +9,16 @@ nothing had happened before".
     patches + leave(norm(x))              `leave` starts at zero: at first nothing changes
 
 Places and times are codes in the features (caption/writer.py), so the blocks have no positions of
-their own. The captioner's head for lengths reads the patches as they were.
+their own. The captioner's head for lengths reads the same patches, because the length of a caption
+follows from the number of events. But the blocks learn from captions alone: a gradient of lengths
+would cost another pass back.
 
 Shapes: B clips, P patches of all frames, C channels of a patch, D width.
 """
 
 import dataclasses
 
+import torch
 from torch import Tensor, nn
 
 from base.config import ModelConfig
@@ -76,3 +79,9 @@ class PatchDenoiser(Denoiser):
         """What every block reads of clips (B, P, C): once per clip, not per call."""
         assert attend is None, "patches have no padding"
         return super().keys_values(self.reader(condition))
+
+    def length_logits(self, condition: Tensor) -> Tensor:
+        """As `Denoiser.length_logits`, from patches that were read."""
+        with torch.no_grad():
+            read = self.reader(condition)
+        return super().length_logits(read)

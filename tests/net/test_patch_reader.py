@@ -76,15 +76,26 @@ def test_every_weight_learns():
     assert not still
 
 
+def test_the_length_head_reads_what_the_blocks_read():
+    """Its own weights learn from lengths, the blocks do not."""
+    model = made(length_hidden=4)
+    torch.nn.init.normal_(model.reader.leave.weight)
+    found = model.length_logits(PATCHES)
+    assert torch.equal(found, model.length_head(model.reader(PATCHES)))
+    found.sum().backward()
+    assert model.length_head.out.weight.grad.any()
+    assert all(weight.grad is None for weight in model.reader.parameters())
+
+
 def test_its_work_is_counted_once_per_clip():
-    """6 operations per weight and patch, and attention among the patches; rows share a clip."""
+    """6 operations per weight and patch, 2 for the lengths, and attention; rows share a clip."""
     reader = anatomy.count(made().reader)
     for length, rows in ((7, 1), (7, 4), (12, 2)):
         with_it, without = (
             anatomy.training_flops(made(patch_layers=layers), length, 8, rows) * length * rows
             for layers in (2, 0)
         )
-        assert with_it - without == pytest.approx(8 * (6 * reader + 12 * 2 * 16 * 8))
+        assert with_it - without == pytest.approx(8 * (8 * reader + 16 * 2 * 16 * 8))
 
 
 @pytest.mark.parametrize("other", [{"soft_masks": True}, {"quality_layers": 1}, {"retrieve": 2}])
