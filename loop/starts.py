@@ -38,13 +38,7 @@ def start_from(
             f"the width of the new network, {wanted.d_model}",
             f"add --d_model {other.config.d_model}, or start from another checkpoint",
         )
-    if other.config.patch_layers not in (0, wanted.patch_layers):
-        # Fewer blocks would lose what the others learnt, more would begin behind a trained end.
-        raise UserError(
-            f"{path}, a network of {other.config.patch_layers} patch layers",
-            f"as many as the new network has, {wanted.patch_layers}, or none",
-            f"add --patch_layers {other.config.patch_layers}, or start from another checkpoint",
-        )
+    check_patches(other.config, wanted, path)
     own = model.state_dict()
     fitting = {}
     widens = other.config.condition_width == condition_width < wanted.condition_width
@@ -69,6 +63,19 @@ def start_from(
     new = len(own) - len(fitting)
     distributed.say(f"from {path}: {len(fitting)} of {len(own)} tensors; new: {new}")
     return saved
+
+
+def check_patches(before: ModelConfig, wanted: ModelConfig, path: Path | str) -> None:
+    """Raise UserError for a start with other patch layers than the new network, unless it has none.
+
+    Fewer layers would lose what the others learnt, more would begin before a trained end.
+    """
+    if before.patch_layers not in (0, wanted.patch_layers):
+        raise UserError(
+            f"{path}, a network of {before.patch_layers} patch layers",
+            f"as many as the new network has, {wanted.patch_layers}, or none",
+            f"add --patch_layers {before.patch_layers}, or start from another checkpoint",
+        )
 
 
 def check_shift(start: ModelConfig, wanted: ModelConfig, path: Path | str) -> None:
