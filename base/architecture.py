@@ -281,7 +281,7 @@ class ModelConfig:
             for other in [name for name, given in refused.items() if given]:
                 do = "leave out one of the two"
                 if part.startswith("--patch_layers"):  # captioners of clips have two by default
-                    do = "say --patch_layers 0, for a new captioner too if you start from one"
+                    do = "add --patch_layers 0, and start from a network without patch layers"
                 raise UserError(f"{part} with {other}", "a plain denoiser", do)
 
     def check_noise(self) -> None:

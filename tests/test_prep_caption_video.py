@@ -181,5 +181,5 @@ def test_a_captioner_of_patches_alone(data, tmp_path, capsys):
     assert "new: 0" in said
     later = checkpoint.load(later / "best.pt")
     assert later["model"]["condition_width"] == 2 * width and later["statistics"]["change_scale"]
-    with pytest.raises(UserError, match="or say --patch_layers 0"):
+    with pytest.raises(UserError, match="add --patch_layers 0"):
         make_captioner(data, tmp_path / "soft", "--soft_masks")
