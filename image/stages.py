@@ -153,7 +153,7 @@ def train_others(world: World, minutes: float) -> list[Command]:
             "train_captioning.py",
             data_dir=world.out / "data_clips",
             out=world.out / "clips",
-            patch_layers=0,  # in so few steps they gain nothing (docs/log/pictures.md)
+            patch_layers=0,  # in so few steps they gain little (docs/log/pictures.md)
             **captioner,
             **pace(world, OTHERS["clips"] * minutes),
         ),
