@@ -59,7 +59,8 @@ class Dialogues:
 
     def facts(self) -> dict:
         """What settings.json and meta.json say of the dialogues."""
-        return flags.to_dict(self) | {"turns": dialogues.TURNS}
+        later = {"turns": dialogues.TURNS, "values_in_notes": self.notes}
+        return flags.to_dict(self) | later
 
     def sizes(self) -> dict[str, int]:
         """{split: number of images}."""

@@ -39,7 +39,6 @@ PAD_COMPILED = 16  # --compile: row lengths are multiples of it, so that few sha
 # The data, the objective and the image encoder decide these; the rest is for other networks.
 SKIP = ("vocab_size", "output_size", "causal", "condition_width", "length_hidden", "block_sizes")
 SKIP += ("time_conditioning", "noise", "soft_masks", "quality_layers", "retrieve", "logit_shift")
-SKIP += ("patch_layers",)
 # Experts choose from whole rows, and a turn must not know the turns behind it.
 SKIP += ("experts", "expert_capacity", "expert_hidden")
 

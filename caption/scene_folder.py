@@ -109,6 +109,7 @@ LATER = {
     "looks": 0,
     "lists": 0,
     "notes": False,
+    "values_in_notes": False,
     "given_tokenizer": None,
 }
 

@@ -51,7 +51,7 @@ def test_a_folder_from_before_there_were_looks(tmp_path, capsys):
     plain = "--encoder none --looks 0 --no-notes".split()
     folder = make_dialogues(tmp_path / "data", *plain)
     meta = data.read_meta(folder)
-    later = ("looks", "lists", "notes")
+    later = ("looks", "lists", "notes", "values_in_notes")
     old = {name: value for name, value in meta.items() if name not in later}
     files.write_sealed(folder / "meta.json", old)
     make_dialogues(folder, *plain)

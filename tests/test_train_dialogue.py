@@ -46,12 +46,14 @@ def test_a_checkpoint_says_what_a_reader_needs(answerer, answerer_twin):
     assert checkpoint.open_model(answerer_twin)[0].config.causal
 
 
-def test_training_may_start_from_a_captioner_of_the_same_folder(dialogue_folder, tmp_path):
+@pytest.mark.parametrize("layers", ["0", "1"])
+def test_training_may_start_from_a_captioner_of_the_same_folder(dialogue_folder, tmp_path, layers):
     words = ["--data_dir", str(dialogue_folder), *SMALL_CAPTIONER, "--max_steps", "1"]
-    words += ["--d_model", "32"]
+    words += ["--d_model", "32", "--patch_layers", layers]
     train_captioning.main([*words, "--out", str(tmp_path / "captioner")])
     start = tmp_path / "captioner" / "best.pt"
     flags = ["--init_from", str(start), "--max_steps", "1", "--learning_rate", "1e-9"]
+    flags += ["--patch_layers", layers]
     make_answerer(dialogue_folder, tmp_path / "run", *flags)
     before = checkpoint.open_model(start)[0].state_dict()
     after = checkpoint.open_model(tmp_path / "run" / "best.pt")[0].state_dict()
@@ -59,6 +61,7 @@ def test_training_may_start_from_a_captioner_of_the_same_folder(dialogue_folder,
         name for name in before if name.startswith("length_head")
     }
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in after)
+    assert any(name.startswith("reader") for name in after) == (layers != "0")
 
 
 def test_refusals(dialogue_folder, answerer, tmp_path):

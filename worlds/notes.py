@@ -1,20 +1,23 @@
 """Notes: which objects a question concerns, said before its answer.
 
-Objects are numbered from left to right, as looks name them (worlds/looks.py). A note has five
-words, as many as there can be objects: the number of an object, or "no". Behind "it" stands the
-object that "it" means after this turn, and then comes the answer:
+Objects are numbered from left to right, as looks name them (worlds/looks.py). A note begins with
+the value that "how many others have its colour" asks for, or "any". Then it has five words, as many
+as there can be objects: the number of an object, or "no". Behind "it" stands the object that "it"
+means after this turn, and then comes the answer:
 
-    how many medium shapes are there ?   one no three no no it zero two
-    what colour is the star ?            no two no no no it two red
-    and its size ?                       no two no no no it two small
-    is there anything left of it ?       one no no no no it two yes
+    how many medium shapes are there ?   any one no three no no it zero two
+    what colour is the star ?            any no two no no no it two red
+    and its size ?                       any no two no no no it two small
+    is there anything left of it ?       any one no no no no it two yes
+    how many others have its fill ?      solid no no three four no it two two
 
 The numbers are of the objects that fit, of those that stand in the relation, or of the object that
 is compared. The subject of a relation is behind "it". So an answer follows from the looks and its
 own note. What "it" means stands in the turn before, however long ago the object was named.
 
 Each object has its own place in the note. So whether it is noted does not depend on how many others
-are. A list of numbers does: all its words are drawn in a call or two.
+are. A list of numbers does: all its words are drawn in a call or two. The value stands apart, so
+that each place needs a single step: does this object have this value?
 """
 
 from worlds import looks, talk
@@ -23,6 +26,7 @@ from worlds.talk import NUMBERS, Question
 
 IT = "it"  # no answer holds this word
 NOT = "no"
+ANY = "any"  # where no value is asked for
 
 
 def concerned(question: Question, scene: Scene, referent: int | None) -> list[int]:
@@ -40,10 +44,21 @@ def concerned(question: Question, scene: Scene, referent: int | None) -> list[in
     if question.kind in ("is there anything", "what is"):
         return talk.related(scene, question.word, subject) or []
     if question.kind == "how many others":
-        value = getattr(scene.objects[subject], question.word)
+        value = value_of(question, scene, referent)
         alike = [getattr(thing, question.word) == value for thing in scene.objects]
         return [index for index, is_alike in enumerate(alike) if is_alike and index != subject]
     return talk.fitting(question.other, scene) if question.kind == "is it" else [subject]
+
+
+def value_of(question: Question, scene: Scene, referent: int | None) -> str:
+    """The value that the others of "how many others have its …" must have; else "any".
+
+    referent: the object that "it" means.
+    """
+    subject = talk.alone(question.noun, scene, referent)
+    if question.kind != "how many others" or subject is None:
+        return ANY
+    return getattr(scene.objects[subject], question.word)
 
 
 def note(question: Question, scene: Scene, before: int | None, after: int | None) -> str:
@@ -51,7 +66,8 @@ def note(question: Question, scene: Scene, before: int | None, after: int | None
     numbers = {index: NUMBERS[place] for place, index in enumerate(looks.in_order(scene), 1)}
     chosen = {numbers[index] for index in concerned(question, scene, before)}
     words = [number if number in chosen else NOT for number in NUMBERS[1 : looks.LOOKS + 1]]
-    return " ".join([*words, IT, NUMBERS[0] if after is None else numbers[after]])
+    value = value_of(question, scene, before)
+    return " ".join([value, *words, IT, NUMBERS[0] if after is None else numbers[after]])
 
 
 def of_dialogue(questions: list[str], scene: Scene) -> list[str]:
