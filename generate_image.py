@@ -57,6 +57,7 @@ class Options:
         None, "without --box: this share of the tokens, in place of --fell", above=0, at_most=1
     )
     num_samples: int = setting(1, "pictures to paint", at_least=1)
+    best_of: int = setting(1, "candidates; the network keeps what it reads best", at_least=1)
     raster: bool = setting(
         False, "left_to_right: row by row, in place of places that are far apart first"
     )
@@ -75,8 +76,9 @@ class Options:
 
     def check_job(self) -> None:
         """Raise UserError unless the flags are of one job."""
-        if self.caption and (self.image or self.prompt or self.change or self.box):
-            found = "--caption with --prompt, --image, --change or --box"
+        painting = self.image or self.prompt or self.change or self.box or self.best_of > 1
+        if self.caption and painting:
+            found = "--caption with --prompt, --image, --change, --box or --best_of"
             raise UserError(found, "one job at a time", "drop the others")
         if not (self.caption or self.image or self.prompt):
             expected = "--prompt, --caption, or --image with --change"
@@ -195,6 +197,7 @@ def main(argv=None):
     opened = studio.open_studio(path, options.data_dir, device)
     print(f"{path}: {checkpoint.describe(opened.saved)}", file=sys.stderr)
     opened.check_guidance(guidance)
+    opened.check_best_of(options.best_of)
     if options.caption:
         _, tokens = opened.open_picture(options.caption)
         (said,) = opened.describe(tokens[None], seed=options.seed)
@@ -204,7 +207,7 @@ def main(argv=None):
             print(f"    plan: {plans.short(said.plan)}")
         return
     reader = None if options.reader == "none" else tokenisers.open_reader(options.reader, device)
-    brush = Brush(settings, guidance, options.raster, options.seed)
+    brush = Brush(settings, guidance, options.raster, options.seed, options.best_of)
     items = (change if options.image else paint)(opened, options, brush, reader)
     if options.html:
         facts = {"checkpoint": Path(path).name, "sampler": settings.sampler}

@@ -18,7 +18,7 @@ from base import files, images
 from base.config import SampleConfig
 from base.files import UserError
 from base.randomness import PLANS
-from image import affected, bounds, planner, tokenisers, writer
+from image import affected, bounds, candidates, planner, tokenisers, writer
 from image.guides import Guidance
 from image.rows import Vocabulary
 from image.writer import Painting
@@ -37,12 +37,13 @@ GRAMMAR = (
 
 @dataclass
 class Brush:
-    """How pictures are drawn."""
+    """How pictures are drawn. best_of: candidates of each picture (image/candidates.py)."""
 
     settings: SampleConfig
     guidance: Guidance = field(default_factory=Guidance)
     raster: bool = False
     seed: int = 0
+    best_of: int = 1
 
 
 @dataclass
@@ -104,17 +105,20 @@ class Studio:
         """A picture for each prompt; the network plans it first, if its rows have plans.
 
         first: the number of the first picture. A picture's draws are those of its number.
-        Raises UserError for a network that paints nothing.
+        Raises UserError for a network that paints nothing, or cannot choose among candidates.
         """
         self.check_paints()
-        words = [self.ids(prompt) for prompt in prompts]
+        self.check_best_of(brush.best_of)
+        words = [self.ids(prompt) for prompt in prompts for _ in range(brush.best_of)]
+        first *= brush.best_of
         if self.vocabulary.plan:
             # Other draws than the picture's, or the first places would follow the first words.
             rngs = row_generators(brush.seed + PLANS, len(words), first)
             words = planner.write(
                 *(self.model, self.vocabulary, self.objective, words, brush.settings, rngs)
             )
-        return self.draw(words, brush, first=first)
+        painting = self.draw(words, brush, first=first)
+        return candidates.best(self.model, self.vocabulary, painting, words, brush.best_of)
 
     def ids(self, text: str) -> list[int]:
         """The ids of a text. Raises UserError if it is empty or too long for the network."""
@@ -136,6 +140,15 @@ class Studio:
                 f"--sharpen {guidance.sharpen:g} with a network that met no hidden words",
                 "a diffusion network of a folder with plans, trained with --share_hidden",
                 "leave out --sharpen",
+            )
+
+    def check_best_of(self, best_of: int) -> None:
+        """Raise UserError for candidates of a network that cannot read what it painted."""
+        if best_of > 1 and not (self.writes and self.paints and self.vocabulary.plan):
+            raise UserError(
+                f"--best_of {best_of} with a network that reads no plans in pictures",
+                "a diffusion network of both directions, of a folder with plans",
+                "leave out --best_of",
             )
 
     def draw(
@@ -254,8 +267,12 @@ class Studio:
     ) -> Painting:
         """Draw the places `where` (P,) bool of a picture (P,) again. Other tokens stay."""
         self.check_paints()
-        start = torch.where(where, self.vocabulary.mask, tokens)
-        return self.draw([words], brush, start=start[None], first=first)
+        self.check_best_of(brush.best_of)
+        count = brush.best_of
+        start = torch.where(where, self.vocabulary.mask, tokens).expand(count, -1)
+        each = [words] * count
+        painting = self.draw(each, brush, start=start, first=first * count)
+        return candidates.best(self.model, self.vocabulary, painting, each, count)
 
 
 @dataclass

@@ -62,6 +62,7 @@ def test_an_edit_and_a_caption(painted, tmp_path, capsys):
     [
         ([], "nothing to do"),
         (["--caption", "x.png", "--prompt", "a star"], "one job at a time"),
+        (["--caption", "x.png", "--best_of", "2"], "one job at a time"),
         (["--prompt", "a star", "--change", "the star is green"], "add --image"),
         (["--image", "x.png", "--prompt", "a star"], "without a change"),
         (["--image", "x.png", "--change", "x", "--box", "0,0,3,3"], "as shares of the side"),
@@ -107,6 +108,11 @@ def test_with_plans_from_training_to_scores(tmp_path, capsys, monkeypatch):
     assert "a green star" in said and "plan: " in (tmp_path / "page.html").read_text()
     generate_image.main([*where[:2], *own, "--caption", str(tmp_path / "out" / "000.png")])
     assert "plan: " in capsys.readouterr().out
+    best = [*own, *reader, "--prompt", "a red star", "--steps", "9", "--best_of", "2"]
+    generate_image.main(["--checkpoint", str(painter), *best, "--out", str(tmp_path / "best")])
+    assert len(list((tmp_path / "best").glob("*.png"))) == 1
+    with pytest.raises(UserError, match="--best_of 2 with a network that reads no plans"):
+        generate_image.main(["--checkpoint", str(twin), *best, "--out", str(tmp_path / "none")])
     # A resumed run keeps its reach; without the flag it is 4. Another order of plans is refused.
     train(data, tmp_path / "painter", "--resume", "--max_steps", "5")
     assert checkpoint.open_model(painter)[0].config.plan_reach == 2
@@ -122,7 +128,7 @@ def test_with_plans_from_training_to_scores(tmp_path, capsys, monkeypatch):
     both = ["--checkpoint", str(painter), "--twin", str(twin)]
     with pytest.raises(UserError, match="--sharpen 2"):
         paint_scores.main([*both[2:], "--checkpoint", str(twin), *own, *counts, "--sharpen", "2"])
-    paint_scores.main([*both, *own, *reader, *counts, "--sharpen", "2"])
+    paint_scores.main([*both, *own, *reader, *counts, "--sharpen", "2", "--best_of", "2"])
     said = capsys.readouterr().out
     rows = ("model, plans", "model, 9 calls and 13 for the plan", "model, 9 calls, of its plan")
     for row in (*rows, "twin, plans", "model, captions"):

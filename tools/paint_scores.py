@@ -57,6 +57,7 @@ class Options:
     step_counts: str = setting("8,16,64", "calls of the network: numbers with commas")
     captions: int = setting(100, "captions of each split's true pictures; 0: none", at_least=0)
     edits: int = setting(100, "changes of val's pictures; 0: none", at_least=0)
+    best_of: int = setting(1, "candidates; the network keeps what it reads best", at_least=1)
     raster: bool = setting(False, "left_to_right: row by row, in place of far places first")
     batch_size: int = setting(25, "pictures at one time; it does not change them", at_least=1)
     json: str | None = setting(None, "write all figures here", metavar="FILE")
@@ -172,8 +173,8 @@ def score_pictures(
     result = {}
     for calls in steps:
         own = replace(brush, settings=replace(brush.settings, steps=calls, block_size=size))
-        if network.objective == "ar":  # its rows hide no words
-            own = replace(own, guidance=Guidance(brush.guidance.guidance))
+        if network.objective == "ar":  # its rows hide no words, and it reads no pictures
+            own = replace(own, guidance=Guidance(brush.guidance.guidance), best_of=1)
         label = f"{calls} calls"
         painted, planned = paint_all(network, prompts, own, options.batch_size, f"{where}, {label}")
         if planned:  # the same plans at all numbers of calls
@@ -285,12 +286,14 @@ def main(argv=None):
         opened["twin"] = studio.open_studio(options.twin, options.data_dir, device)
     picture_blocks.check(opened["model"].model.config, settings.block_size)
     opened["model"].check_guidance(guidance)
+    opened["model"].check_best_of(options.best_of)
     data, eyes = PictureData(options.data_dir), Eyes(options.reader, device)
-    brush = Brush(settings, guidance, options.raster, options.seed)
+    brush = Brush(settings, guidance, options.raster, options.seed, options.best_of)
     result: dict = {
         "checkpoint": str(path),
         "settings": flags.to_dict(settings),
         "guidance": flags.to_dict(guidance),
+        "best_of": options.best_of,
         "splits": {},
     }
     for split in options.splits.split(","):
