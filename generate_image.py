@@ -29,12 +29,12 @@ from base import files, flags, images
 from base.config import RECHECKING, SampleConfig
 from base.files import UserError
 from base.flags import setting
-from image import studio, tokenisers, writer
+from image import scores, studio, tokenisers, writer
 from image.guides import Guidance
 from image.studio import Brush, Finding, Studio
 from loop import checkpoint, hardware
 from show import pictures
-from worlds import judge, plans
+from worlds import plans
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Options:
         None, "without --box: this share of the tokens, in place of --fell", above=0, at_most=1
     )
     num_samples: int = setting(1, "pictures to paint", at_least=1)
-    best_of: int = setting(1, "candidates; the network keeps what it reads best", at_least=1)
+    best_of: int = setting(1, "paint as many, keep the picture that it reads best", at_least=1)
     raster: bool = setting(
         False, "left_to_right: row by row, in place of places that are far apart first"
     )
@@ -76,10 +76,11 @@ class Options:
 
     def check_job(self) -> None:
         """Raise UserError unless the flags are of one job."""
-        painting = self.image or self.prompt or self.change or self.box or self.best_of > 1
-        if self.caption and painting:
-            found = "--caption with --prompt, --image, --change, --box or --best_of"
+        if self.caption and (self.image or self.prompt or self.change or self.box):
+            found = "--caption with --prompt, --image, --change or --box"
             raise UserError(found, "one job at a time", "drop the others")
+        if self.caption and self.best_of > 1:
+            raise UserError("--best_of with --caption", "a picture to paint", "drop --best_of")
         if not (self.caption or self.image or self.prompt):
             expected = "--prompt, --caption, or --image with --change"
             raise UserError("nothing to do", expected, "add one of them")
@@ -109,17 +110,13 @@ def parse_args(argv):
     return parser.parse_args(argv)
 
 
-def verdict(options: Options, reader, words: str, image: Image.Image) -> dict:
+def verdict(reader, words: str, image: Image.Image) -> dict:
     """What the reader says of a picture: true (None: not judged), and notes."""
     if reader is None:
         return {"true": None, "notes": []}
     small = images.resize_crop(image, reader.config.side)
     (scene,) = reader.read(tokenisers.to_pixels(small[None], reader.device))
-    judged = judge.judge(words, scene)
-    if not judged["grammatical"]:
-        return {"true": None, "notes": ["not judged: the words are outside of the grammar"]}
-    notes = [f"not so: {claim}" for claim in judged["false"]]
-    return {"true": judged["truthful"], "notes": notes}
+    return scores.verdict(words, scene)
 
 
 def finish(options: Options, reader, drawn, words: str, results: list[tuple], **more) -> list[dict]:
@@ -128,7 +125,7 @@ def finish(options: Options, reader, drawn, words: str, results: list[tuple], **
     for row, (name, image) in enumerate(results):
         path = Path(options.out) / f"{name}.png"
         studio.save_image(path, image)
-        said = verdict(options, reader, words, image)
+        said = verdict(reader, words, image)
         mark = {None: "not judged", True: "true", False: "false"}[said["true"]]
         print(f"{path}: {words}   ({mark})")
         for note in said["notes"]:
@@ -197,7 +194,8 @@ def main(argv=None):
     opened = studio.open_studio(path, options.data_dir, device)
     print(f"{path}: {checkpoint.describe(opened.saved)}", file=sys.stderr)
     opened.check_guidance(guidance)
-    opened.check_best_of(options.best_of)
+    brush = Brush(settings, guidance, options.raster, options.seed, options.best_of)
+    opened.check_best_of(brush)
     if options.caption:
         _, tokens = opened.open_picture(options.caption)
         (said,) = opened.describe(tokens[None], seed=options.seed)
@@ -207,11 +205,11 @@ def main(argv=None):
             print(f"    plan: {plans.short(said.plan)}")
         return
     reader = None if options.reader == "none" else tokenisers.open_reader(options.reader, device)
-    brush = Brush(settings, guidance, options.raster, options.seed, options.best_of)
     items = (change if options.image else paint)(opened, options, brush, reader)
     if options.html:
         facts = {"checkpoint": Path(path).name, "sampler": settings.sampler}
-        facts |= {"steps": settings.steps, **asdict(guidance), "seed": options.seed}
+        facts |= {"steps": settings.steps, "best of": options.best_of, "seed": options.seed}
+        facts |= asdict(guidance)
         files.write_text(options.html, pictures.page(items, facts))
         print(f"wrote {options.html}", file=sys.stderr)
 

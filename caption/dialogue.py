@@ -25,6 +25,7 @@ from diffusion import stratified
 from loop import distributed
 from loop.batches import NOISE_STREAM, step_generator
 from worlds import looks
+from worlds.notes import begins_with_value
 
 MAKE = "run prep_dialogue.py, or name another folder with --data_dir"
 ROOM = 2  # tokens that a question may be longer than the longest question of training, on average
@@ -79,14 +80,17 @@ class DialogueData(CaptionData):
     """A split of a folder with dialogues.
 
     turns: (N dialogues) lists of dicts. looks: how many of them, from the first on, are looks.
-    notes: whether the others have notes; with notes=False given, notes are left out. slot: S, of
-    the longest answer of training with its note, unless it is given. tokens, turn: (N, L) int64;
+    notes: whether the others have notes; with notes=False given, notes are left out. values:
+    whether notes begin with a value; as given, or else as they are. slot: S, of the longest answer
+    of training with its note, unless it is given. tokens, turn: (N, L) int64;
     free: (N, L) bool, the slots; sizes: (N,) real tokens.
     Raises UserError as CaptionData does, and if a line has no dialogue, or another number of turns
-    or of looks.
+    or of looks, or if notes are of another form than `values` says.
     """
 
-    def __init__(self, folder, split: str, slot: int = 0, notes: bool = True):
+    def __init__(
+        self, folder, split: str, slot: int = 0, notes: bool = True, values: bool | None = None
+    ):
         super().__init__(folder, split)
         self.turns = [record.get("turns") for record in self.records]
         good = all(isinstance(turns, list) and turns for turns in self.turns)
@@ -100,6 +104,11 @@ class DialogueData(CaptionData):
         if not notes:
             self.turns = [[{**turn, "note": ""} for turn in turns] for turns in self.turns]
         self.notes = any(turn.get("note") for turn in self.every_turn())
+        self.values = any(begins_with_value(turn.get("note", "")) for turn in self.every_turn())
+        if self.notes and values not in (None, self.values):
+            forms = {True: "notes that begin with a value", False: "notes without a value"}
+            found, expected = f"{folder} with {forms[self.values]}", forms[not self.values]
+            raise UserError(found, expected, "name the model's own folder, or train again")
         ids = self.encoded()
         self.slot = slot or 1 + max(len(ids[slot_text(turn)]) for turn in self.every_turn())
         self.longest_question = max(len(ids[turn["question"]]) for turn in self.every_turn())

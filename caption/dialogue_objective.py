@@ -80,12 +80,13 @@ def on_device(batch: dict, device: torch.device) -> tuple[Tensor, Tensor, Tensor
 def statistics_of(data: DialogueData, before) -> dict:
     """What a reader must know of the training data. before: the checkpoint it started from.
 
-    slot: the tokens of an answer's slot. looks: the looks before the questions. The others are
-    those of a captioner's features.
+    slot: the tokens of an answer's slot. looks: the looks before the questions. notes,
+    values_in_notes: whether it has notes, and whether they begin with a value. The others are those
+    of a captioner's features.
     """
     statistics = writer.feature_statistics(data.features, data.rows)
     statistics["slot"], statistics["looks"] = data.slot, data.looks
-    statistics["notes"] = data.notes
+    statistics["notes"], statistics["values_in_notes"] = data.notes, data.values
     if before and before["kind"] in ("caption", "dialogue"):
         statistics["place_scale"] = before["statistics"].get("place_scale", 1.0)
     return statistics

@@ -304,7 +304,9 @@ def open_questions(
     model, _, saved = opened
     statistics = saved["statistics"]
     notes = statistics.get("notes", False)
-    data = DialogueData(data_dir, split, statistics["slot"], notes).fit(model.config.max_length)
+    values = statistics.get("values_in_notes", False)
+    data = DialogueData(data_dir, split, statistics["slot"], notes, values)
+    data.fit(model.config.max_length)
     check_features(data, saved)
     if notes and not data.notes:
         raise UserError(

@@ -134,7 +134,9 @@ def captions_are_there(out: Path, facts: dict) -> bool:
         if other:
             found = f"another set of images in {out} ({other})"
             expected = "a folder of its own for each set of scenes"
-            raise UserError(found, expected, "choose another --out, or give these flags")
+            old_form = before.get("values_in_notes") != wanted.get("values_in_notes")
+            do = "choose another --out" + ("" if old_form else ", or give these flags")
+            raise UserError(found, expected, do)
         print(f"{out}: all images are there", file=sys.stderr)
         return True
     if (out / "images").exists():

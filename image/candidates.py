@@ -1,21 +1,19 @@
-"""Several pictures for the same words, of which a network keeps the picture that it reads best.
+"""Several pictures of the same words. The network reads them, and keeps the best.
 
-A network of both directions can check its own work. Reading is easier than painting: whether a
-shape is a star can be said of all its tokens together, and its colour apart. So a pair of colour
-and shape that training never showed is read more often than it is painted.
+A network of both directions can check its own work. It reads a row that hides the caption and all
+fills, colours and shapes, as in image/hidden_words.py. What is left of the plan says which object
+stands where. Of an object that is not there, all words are hidden, so that an object too many is
+found out. All candidates are read in a single call. The best picture has the largest score:
 
-The network reads a row whose caption and whose fills, colours and shapes are hidden, as in
-image/hidden_words.py. What is left of the plan says which object stands where. All candidates are
-read in a single call. A picture is as good as the attribute of which the network is least sure:
+    score = sum over hidden words of the plan of log p(word | picture, all that is not hidden)
 
-    score = min over attributes of log p(attribute | picture, places and sizes)
-
-No other judge takes part. The independent reader of tools/paint_scores.py stays independent.
+The candidates show the same objects at other places (`planner.vary`). So the score cannot prefer
+objects that the caption does not name. No other judge takes part, so the independent reader of
+tools/paint_scores.py stays independent.
 
 Shapes: B rows, L positions, P picture tokens, n candidates for the same words.
 """
 
-import math
 from dataclasses import replace
 
 import torch
@@ -32,7 +30,7 @@ from net.painter import Painter
 def scores(
     model: Painter, vocabulary: Vocabulary, words: list[list[int]], pictures: Tensor
 ) -> Tensor:
-    """The log-probability of the attribute of which the network is least sure: (B,) float32.
+    """How well the network reads each plan in its picture, in nats: (B,) float32, at most 0.
 
     words: ids of B captions, each with its plan. pictures: (B, P) int64.
     """
@@ -40,14 +38,15 @@ def scores(
     tokens, lengths, counts, free = to_device(rows, model.device)
     plan = vocabulary.plan
     hidden = hidden_words.places(tokens.shape[1], counts, plan, hidden_words.ATTRIBUTES)
+    # The caption's words are hidden too, but several captions are true.
+    in_plan = torch.arange(tokens.shape[1], device=model.device) >= (counts - plan)[:, None]
+    hidden |= in_plan & free & (tokens == vocabulary.nothing)
     share = hidden.sum(1) / free.sum(1)
     denoise = model.bind_rows(lengths, counts)
     nats, _ = diffusion.masked_losses(denoise, tokens, hidden, share, vocabulary.mask)
-    said = torch.full(tokens.shape, -math.inf, device=model.device)
+    said = torch.zeros(tokens.shape, device=model.device)
     said[hidden] = nats.float()
-    # The caption's words are hidden too, but several captions are true.
-    in_plan = torch.arange(tokens.shape[1], device=model.device) >= (counts - plan)[:, None]
-    return -said.masked_fill(~in_plan, -math.inf).amax(1).cpu()
+    return -said.masked_fill(~in_plan, 0.0).sum(1).cpu()
 
 
 def best(

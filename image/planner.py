@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from base.config import SampleConfig
+from image import hidden_words
 from image.rows import Vocabulary, rows_of, to_device
 from net import twin
 from net.painter import Painter
@@ -45,19 +46,59 @@ def fill(
     none yet.
     """
     blank = [caption + [vocabulary.mask] * vocabulary.plan for caption in captions]
+    return complete(model, vocabulary, blank, pictures, settings, rngs)
+
+
+@torch.no_grad()
+def complete(
+    model: Painter,
+    vocabulary: Vocabulary,
+    blank: list[list[int]],
+    pictures: Tensor | None,
+    settings: SampleConfig,
+    rngs: list[torch.Generator],
+) -> list[list[int]]:
+    """The words of rows, with a word at each [MASK] of their plans.
+
+    blank: ids of captions, each with its plan. pictures: as in `fill`.
+    """
     way = "plan" if pictures is None else "words"
     if pictures is None:
-        pictures = torch.zeros(len(captions), 0, dtype=torch.long)
-    rows = rows_of(vocabulary, blank, pictures, [way] * len(captions))
+        pictures = torch.zeros(len(blank), 0, dtype=torch.long)
+    rows = rows_of(vocabulary, blank, pictures, [way] * len(blank))
     tokens, lengths, words, _ = to_device(rows, model.device)
     denoise = model.bind_rows(lengths, words)
     own = settings_for(vocabulary, settings)
     drawn = sample(denoise, tokens, own, mask_id=vocabulary.mask, rngs=rngs)
     result = []
-    for row, caption in enumerate(captions):
-        whole = drawn.tokens[row, : len(caption) + vocabulary.plan]
-        result.append(whole.tolist())
+    for row, ids in enumerate(blank):
+        result.append(drawn.tokens[row, : len(ids)].tolist())
     return result
+
+
+def vary(
+    model: Painter,
+    vocabulary: Vocabulary,
+    words: list[list[int]],
+    settings: SampleConfig,
+    rngs: list[torch.Generator],
+) -> list[list[int]]:
+    """The same objects at places that are drawn again, with the background and the sizes.
+
+    words: ids of captions, each with its plan. Fills, colours and shapes stay.
+    """
+    blank = []
+    for row in words:
+        start = len(row) - vocabulary.plan
+        whole = torch.tensor([len(row)])
+        stays = hidden_words.places(len(row), whole, vocabulary.plan, hidden_words.ATTRIBUTES)[0]
+        ids = list(row)
+        for place in range(start, len(row)):
+            # An object that is not there stays away.
+            if not stays[place] and row[place] != vocabulary.nothing:
+                ids[place] = vocabulary.mask
+        blank.append(ids)
+    return complete(model, vocabulary, blank, None, settings, rngs)
 
 
 class WordsOfTwin:

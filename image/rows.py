@@ -93,6 +93,12 @@ class Vocabulary:
         lines = ids[-len(plans.COLUMNS + plans.ROWS) :]
         return ",".join(str(self.codes + int(id)) for id in lines)
 
+    @property
+    def nothing(self) -> int:
+        """The id of the word of an object that is not in the plan."""
+        # Behind another word, as in `plan_lines`.
+        return self.codes + int(self.tokenizer.encode(f"{plans.NOTHING} {plans.NOTHING}")[-1])
+
     def text(self, ids: Sequence[int]) -> str:
         """The text of ids of words; special tokens are left out."""
         return self.tokenizer.decode([id - self.codes for id in ids]).strip()

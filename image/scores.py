@@ -127,3 +127,12 @@ def claim_figures(captions: list[str], seen: list[Scene]) -> dict[str, float | l
     result["claims"] = right / max(1, total)
     result["claims_ci95"] = metrics.share_interval(right, total)
     return result
+
+
+def verdict(words: str, seen: Scene) -> dict:
+    """Whether words are true of the scene that was seen: true (None: not judged), and notes."""
+    judged = judge.judge(words, seen)
+    if not judged["grammatical"]:
+        return {"true": None, "notes": ["not judged: the words are outside of the grammar"]}
+    notes = [f"not so: {claim}" for claim in judged["false"]]
+    return {"true": judged["truthful"], "notes": notes}

@@ -104,21 +104,26 @@ class Studio:
     def paint(self, prompts: list[str], brush: Brush, *, first: int = 0) -> Painting:
         """A picture for each prompt; the network plans it first, if its rows have plans.
 
-        first: the number of the first picture. A picture's draws are those of its number.
+        first: the number of the first picture. A picture's draws are those of its number. With
+        candidates, picture i is one of the pictures i·n to i·n + n - 1. They show the same objects
+        at other places.
         Raises UserError for a network that paints nothing, or cannot choose among candidates.
         """
         self.check_paints()
-        self.check_best_of(brush.best_of)
-        words = [self.ids(prompt) for prompt in prompts for _ in range(brush.best_of)]
-        first *= brush.best_of
+        self.check_best_of(brush)
+        words, count = [self.ids(prompt) for prompt in prompts], brush.best_of
         if self.vocabulary.plan:
             # Other draws than the picture's, or the first places would follow the first words.
             rngs = row_generators(brush.seed + PLANS, len(words), first)
             words = planner.write(
                 *(self.model, self.vocabulary, self.objective, words, brush.settings, rngs)
             )
-        painting = self.draw(words, brush, first=first)
-        return candidates.best(self.model, self.vocabulary, painting, words, brush.best_of)
+        if count > 1:
+            words = [row for row in words for _ in range(count)]
+            rngs = row_generators(brush.seed + 2 * PLANS, len(words), first * count)
+            words = planner.vary(self.model, self.vocabulary, words, brush.settings, rngs)
+        painting = self.draw(words, brush, first=first * count)
+        return candidates.best(self.model, self.vocabulary, painting, words, count)
 
     def ids(self, text: str) -> list[int]:
         """The ids of a text. Raises UserError if it is empty or too long for the network."""
@@ -142,13 +147,28 @@ class Studio:
                 "leave out --sharpen",
             )
 
-    def check_best_of(self, best_of: int) -> None:
-        """Raise UserError for candidates of a network that cannot read what it painted."""
-        if best_of > 1 and not (self.writes and self.paints and self.vocabulary.plan):
+    @property
+    def reads_own(self) -> bool:
+        """Whether it learnt to paint, and to read plans in pictures."""
+        flags = self.saved.get("flags", {})
+        reads = flags.get("share_words", 1.0) + flags.get("share_both", 1.0) > 0
+        return self.paints and self.writes and self.vocabulary.plan > 0 and reads
+
+    def check_best_of(self, brush: Brush) -> None:
+        """Raise UserError for candidates that are all alike, or that the network cannot read."""
+        if brush.best_of == 1:
+            return
+        if not self.reads_own:
             raise UserError(
-                f"--best_of {best_of} with a network that reads no plans in pictures",
+                f"--best_of {brush.best_of} with a network that paints no plans or reads none",
                 "a diffusion network of both directions, of a folder with plans",
                 "leave out --best_of",
+            )
+        if brush.settings.temperature == 0:
+            raise UserError(
+                f"--best_of {brush.best_of} with --temperature 0, so all candidates are alike",
+                "a temperature above 0",
+                "raise --temperature, or leave out --best_of",
             )
 
     def draw(
@@ -267,7 +287,7 @@ class Studio:
     ) -> Painting:
         """Draw the places `where` (P,) bool of a picture (P,) again. Other tokens stay."""
         self.check_paints()
-        self.check_best_of(brush.best_of)
+        self.check_best_of(brush)
         count = brush.best_of
         start = torch.where(where, self.vocabulary.mask, tokens).expand(count, -1)
         each = [words] * count

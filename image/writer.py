@@ -36,7 +36,8 @@ SHORTEST = 3  # words: [BOS], a word, [EOS]
 class Painting:
     """Painted pictures. tokens: (B, P) int64. step: (B, P), the call that wrote each token, 0 if it
     was given. probability: (B, P), of the token when it was drawn. calls: (B,) calls of the
-    network for tokens of pictures. plans: the plan of each picture, if the rows have plans.
+    network for tokens of pictures, and the call that reads candidates. plans: the plan of each
+    picture, if the rows have plans.
     """
 
     tokens: Tensor

@@ -7,6 +7,7 @@ from PIL import Image
 import evaluate
 import generate_image
 from base.files import UserError
+from image import candidates
 from loop import checkpoint
 from tests.making.painted import make_pictures, make_reader, train
 from tools import paint_scores
@@ -62,7 +63,7 @@ def test_an_edit_and_a_caption(painted, tmp_path, capsys):
     [
         ([], "nothing to do"),
         (["--caption", "x.png", "--prompt", "a star"], "one job at a time"),
-        (["--caption", "x.png", "--best_of", "2"], "one job at a time"),
+        (["--caption", "x.png", "--best_of", "2"], "--best_of with --caption"),
         (["--prompt", "a star", "--change", "the star is green"], "add --image"),
         (["--image", "x.png", "--prompt", "a star"], "without a change"),
         (["--image", "x.png", "--change", "x", "--box", "0,0,3,3"], "as shares of the side"),
@@ -86,6 +87,13 @@ def test_with_plans_from_training_to_scores(tmp_path, capsys, monkeypatch):
     blocks = ["--init_from", str(twin), "--logit_shift", "--block_sizes", "1,3"]
     hiding = ["--plan_reach", "2", "--share_hidden", "0.5"]
     painter = train(data, tmp_path / "painter", *blocks, *hiding)
+    choose, chosen = candidates.best, []
+
+    def spy(*given):
+        chosen.append(given[-1])
+        return choose(*given)
+
+    monkeypatch.setattr(candidates, "best", spy)
     own = ["--data_dir", str(data), "--device", "cpu", "--threads", "1"]
     reader = ["--reader", str(tmp_path / "reader")]
     for path in (twin, painter):
@@ -103,15 +111,20 @@ def test_with_plans_from_training_to_scores(tmp_path, capsys, monkeypatch):
     assert not list((tmp_path / "no").glob("*.png"))
     image = ["--image", str(tmp_path / "out" / "000.png"), "--prompt", "a red star"]
     page = ["--html", str(tmp_path / "page.html"), "--steps", "9"]
-    generate_image.main([*where, *image, "--change", "the star is green", *page])
+    generate_image.main([*where, *image, "--change", "the star is green", *page, "--best_of", "3"])
+    assert chosen[-1] == 3
     said = capsys.readouterr().out
     assert "a green star" in said and "plan: " in (tmp_path / "page.html").read_text()
     generate_image.main([*where[:2], *own, "--caption", str(tmp_path / "out" / "000.png")])
     assert "plan: " in capsys.readouterr().out
     best = [*own, *reader, "--prompt", "a red star", "--steps", "9", "--best_of", "2"]
-    generate_image.main(["--checkpoint", str(painter), *best, "--out", str(tmp_path / "best")])
-    assert len(list((tmp_path / "best").glob("*.png"))) == 1
-    with pytest.raises(UserError, match="--best_of 2 with a network that reads no plans"):
+    page = tmp_path / "best.html"
+    generate_image.main(
+        ["--checkpoint", str(painter), *best, "--out", str(tmp_path / "best"), "--html", str(page)]
+    )
+    assert len(list((tmp_path / "best").glob("*.png"))) == 1 and "best of" in page.read_text()
+    assert chosen[-1] == 2
+    with pytest.raises(UserError, match="--best_of 2 with a network that paints no plans"):
         generate_image.main(["--checkpoint", str(twin), *best, "--out", str(tmp_path / "none")])
     # A resumed run keeps its reach; without the flag it is 4. Another order of plans is refused.
     train(data, tmp_path / "painter", "--resume", "--max_steps", "5")
@@ -124,12 +137,16 @@ def test_with_plans_from_training_to_scores(tmp_path, capsys, monkeypatch):
         with pytest.raises(UserError, match="expected plans from the top"):
             again()
     monkeypatch.undo()
+    chosen.clear()
+    monkeypatch.setattr(candidates, "best", spy)
     counts = ["--step_counts", "9", "--edits", "1", "--splits", "val", "--captions", "2"]
     both = ["--checkpoint", str(painter), "--twin", str(twin)]
     with pytest.raises(UserError, match="--sharpen 2"):
         paint_scores.main([*both[2:], "--checkpoint", str(twin), *own, *counts, "--sharpen", "2"])
     paint_scores.main([*both, *own, *reader, *counts, "--sharpen", "2", "--best_of", "2"])
     said = capsys.readouterr().out
-    rows = ("model, plans", "model, 9 calls and 13 for the plan", "model, 9 calls, of its plan")
+    ours = "model, 9 calls, best of 2"
+    rows = (f"{ours}, plans", f"{ours} and 13 for the plan", f"{ours}, of its plan")
+    assert set(chosen) == {1, 2} and "twin, 9 calls and" in said
     for row in (*rows, "twin, plans", "model, captions"):
         assert f"| val | {row} |" in said

@@ -60,6 +60,16 @@ def test_a_folder_from_before_there_were_looks(tmp_path, capsys):
         make_dialogues(folder, "--encoder", "none")
 
 
+def test_a_folder_of_older_notes_is_refused(tmp_path):
+    """No flag gives such notes, so the advice names none."""
+    folder = make_dialogues(tmp_path / "data", "--encoder", "none")
+    meta = data.read_meta(folder)
+    old = {name: value for name, value in meta.items() if name != "values_in_notes"}
+    files.write_sealed(folder / "meta.json", old)
+    with pytest.raises(UserError, match="its values_in_notes is False, not True.*another --out$"):
+        make_dialogues(folder, "--encoder", "none")
+
+
 def test_prep_is_done_once_and_goes_on(dialogue_folder, tmp_path, capsys):
     folder = make_dialogues(tmp_path / "data", "--encoder", "none")
     before = (folder / "captions.jsonl").read_bytes()

@@ -57,7 +57,9 @@ class Options:
     step_counts: str = setting("8,16,64", "calls of the network: numbers with commas")
     captions: int = setting(100, "captions of each split's true pictures; 0: none", at_least=0)
     edits: int = setting(100, "changes of val's pictures; 0: none", at_least=0)
-    best_of: int = setting(1, "candidates; the network keeps what it reads best", at_least=1)
+    best_of: int = setting(
+        1, "paint as many of each, and keep the picture that the network reads best", at_least=1
+    )
     raster: bool = setting(False, "left_to_right: row by row, in place of far places first")
     batch_size: int = setting(25, "pictures at one time; it does not change them", at_least=1)
     json: str | None = setting(None, "write all figures here", metavar="FILE")
@@ -114,6 +116,7 @@ def paint_all(
     There are no scenes without plans. A text that is no plan counts as an empty scene.
     """
     painted, planned = [], []
+    size = max(1, size // brush.best_of)
     for first in progress.bar(range(0, len(prompts), size), name, unit="batch", leave=False):
         drawing = opened.paint(prompts[first : first + size], brush, first=first)
         painted.append(opened.pixels(drawing.tokens))
@@ -173,12 +176,15 @@ def score_pictures(
     result = {}
     for calls in steps:
         own = replace(brush, settings=replace(brush.settings, steps=calls, block_size=size))
-        if network.objective == "ar":  # its rows hide no words, and it reads no pictures
-            own = replace(own, guidance=Guidance(brush.guidance.guidance), best_of=1)
-        label = f"{calls} calls"
+        if network.objective == "ar":  # its rows hide no words
+            own = replace(own, guidance=Guidance(brush.guidance.guidance))
+        if not network.reads_own:
+            own = replace(own, best_of=1)
+        label = f"{calls} calls" + (f", best of {own.best_of}" if own.best_of > 1 else "")
         painted, planned = paint_all(network, prompts, own, options.batch_size, f"{where}, {label}")
-        if planned:  # the same plans at all numbers of calls
-            result["plans"] = claim_figures(prompts, planned)
+        if planned:  # the same plans at all numbers of calls, unless a choice was made
+            name = f"{label}, plans" if own.best_of > 1 else "plans"
+            result[name] = claim_figures(prompts, planned)
         seen = eyes.read(painted)
         shown = figures(prompts, seen, true)
         if not planned:
@@ -286,9 +292,9 @@ def main(argv=None):
         opened["twin"] = studio.open_studio(options.twin, options.data_dir, device)
     picture_blocks.check(opened["model"].model.config, settings.block_size)
     opened["model"].check_guidance(guidance)
-    opened["model"].check_best_of(options.best_of)
     data, eyes = PictureData(options.data_dir), Eyes(options.reader, device)
     brush = Brush(settings, guidance, options.raster, options.seed, options.best_of)
+    opened["model"].check_best_of(brush)
     result: dict = {
         "checkpoint": str(path),
         "settings": flags.to_dict(settings),

@@ -2,8 +2,8 @@
 
 Objects are numbered from left to right, as looks name them (worlds/looks.py). A note begins with
 the value that "how many others have its colour" asks for, or "any". Then it has five words, as many
-as there can be objects: the number of an object, or "no". Behind "it" stands the object that "it"
-means after this turn, and then comes the answer:
+as there can be objects: the number of an object, or "no". Then come "it" and the object that "it"
+means after this turn. The answer stands last:
 
     how many medium shapes are there ?   any one no three no no it zero two
     what colour is the star ?            any no two no no no it two red
@@ -16,8 +16,8 @@ is compared. The subject of a relation is behind "it". So an answer follows from
 own note. What "it" means stands in the turn before, however long ago the object was named.
 
 Each object has its own place in the note. So whether it is noted does not depend on how many others
-are. A list of numbers does: all its words are drawn in a call or two. The value stands apart, so
-that each place needs a single step: does this object have this value?
+are. A list of numbers does: all its words are drawn in a call or two. The value has a place of its
+own. Once it is drawn, each object needs a single step: does this object have this value?
 """
 
 from worlds import looks, talk
@@ -85,6 +85,11 @@ def of_dialogue(questions: list[str], scene: Scene) -> list[str]:
         found.append(note(question, scene, referent, answered.referent))
         referent = answered.referent
     return found
+
+
+def begins_with_value(text: str) -> bool:
+    """Whether a note begins with a value, which older notes do not."""
+    return IT in text.split() and text.split().index(IT) > looks.LOOKS
 
 
 def split(text: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from caption.dialogue_scores import (
 from caption.dialogue_writer import Answer, answer_all, look_all
 from loop import checkpoint
 from tests.making.talked import make_dialogues
-from worlds import dialogues, looks
+from worlds import dialogues, looks, notes
 from worlds.scenes import scene_from_dict
 
 GREEDY = SampleConfig(**CAPTIONS)
@@ -116,7 +116,7 @@ def test_looks_are_scored_apart(questions, answerer):
         open_questions((model, tokenizer, saved), questions.data.folder, "val", GREEDY, 0)
 
 
-def test_notes_are_scored_apart(questions, answerer, tmp_path):
+def test_notes_are_scored_apart(questions, answerer, tmp_path, monkeypatch):
     """The share of right notes by hand. A folder without notes is not this model's."""
     truths = [[turn["note"] for turn in row] for row in questions.turns]
     own = questions.answer("")
@@ -132,6 +132,22 @@ def test_notes_are_scored_apart(questions, answerer, tmp_path):
     opened = checkpoint.open_model(answerer)
     with pytest.raises(UserError, match="without notes before the answers"):
         open_questions(opened, folder, "val", GREEDY, 0)
+    # A model of another form of notes, and a folder of another form.
+    opened[2]["statistics"]["values_in_notes"] = False
+    with pytest.raises(
+        UserError, match="with notes that begin with a value; expected notes without"
+    ):
+        open_questions(opened, questions.data.folder, "val", GREEDY, 0)
+    opened[2]["statistics"]["values_in_notes"] = True
+    make = notes.of_dialogue
+
+    def older(asked, scene):
+        return [note.split(" ", 1)[1] for note in make(asked, scene)]
+
+    monkeypatch.setattr(notes, "of_dialogue", older)
+    old = make_dialogues(tmp_path / "old")
+    with pytest.raises(UserError, match="with notes without a value; expected notes that begin"):
+        open_questions(opened, old, "val", GREEDY, 0)
     # A model without notes reads both folders.
     opened[2]["statistics"]["notes"] = False
     for data_dir in (questions.data.folder, folder):

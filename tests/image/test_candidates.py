@@ -1,6 +1,7 @@
 """Candidates: how a network scores what it painted, which picture is kept, and who cannot choose."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from image.rows import Pairs
 from image.studio import Brush, Studio
 from image.writer import Painting
 from tests.making.painted import make_painter, make_pictures
-from worlds import plans
+from worlds.scenes import SHAPES
 
 FEW = SampleConfig(**writer.PICTURES | {"steps": 3})
 
@@ -31,24 +32,31 @@ def studio_of(pairs, objective: str = "diffusion", directions: str = "both") -> 
 
 @torch.no_grad()
 def test_scores_by_hand(pairs):
-    """Row by row: hide the caption and each object's fill, colour and shape; the least counts."""
+    """Row by row. The caption is hidden, and each object's fill, colour and shape, and all words of
+    an object that is not there. The hidden words of the plan count.
+    """
     opened, vocabulary = studio_of(pairs), pairs.vocabulary
     words = [captions[0] for captions in pairs.captions]
     assert len({len(row) for row in words}) > 1  # rows of several lengths stand in a batch
     found = candidates.scores(opened.model, vocabulary, words, pairs.pictures)
+    objects = []
     for row, picture, score in zip(words, pairs.pictures.tolist(), found.tolist(), strict=True):
         start = len(row) - vocabulary.plan
         hidden = list(range(1, start))
-        attributes = [start + 1 + 6 * thing + part for thing in (0, 1) for part in (3, 4, 5)]
+        text = vocabulary.text(row[start:]).split()
+        attributes = []
+        for place in (1, 7):
+            is_there = text[place + 5] in SHAPES
+            attributes += range(start + place + (3 if is_there else 0), start + place + 6)
+            objects.append(is_there)
         ids = torch.tensor([row + picture])
         select = torch.zeros_like(ids, dtype=torch.bool)
         select[0, hidden + attributes] = True
         seen = ids.masked_fill(select, vocabulary.mask)
         logits = opened.model(seen, select=select, words=torch.tensor([len(row)]))
         said = logits.log_softmax(-1).gather(1, ids[select][:, None])[:, 0]
-        assert score == pytest.approx(float(said[len(hidden) :].min()), abs=1e-4)
-        text = vocabulary.text(row[start:]).split()
-        assert text[attributes[2] - start] in (*plans.SHAPES, plans.NOTHING)
+        assert score == pytest.approx(float(said[len(hidden) :].sum()), abs=1e-3)
+    assert set(objects) == {True, False}
 
 
 def test_the_best_of_each_group_is_kept(pairs, monkeypatch):
@@ -77,23 +85,24 @@ def test_a_picture_has_the_same_candidates_in_any_batch(pairs, monkeypatch):
 
     def spy(model, vocabulary, words, pictures):
         found = score(model, vocabulary, words, pictures)
-        read.append((pictures, found))
+        read.append((words, pictures, found))
         return found
 
     monkeypatch.setattr(candidates, "scores", spy)
     kept = opened.paint(prompts, three)
     alone = opened.paint(prompts[2:3], three, first=2)
     assert torch.equal(alone.tokens[0], kept.tokens[2]) and alone.plans[0] == kept.plans[2]
-    every = opened.paint([prompts[2]] * 3, Brush(FEW), first=6)
-    pictures, found = read[1]
-    assert torch.equal(pictures, every.tokens) and len(set(found.tolist())) == 3
-    assert torch.equal(kept.tokens[2], every.tokens[int(found.argmax())])
+    words, pictures, found = read[1]
+    assert len(words) == 3 and len(set(found.tolist())) == 3
+    assert torch.equal(kept.tokens[2], pictures[int(found.argmax())])
+    every = opened.draw(words, Brush(FEW), first=6)
+    assert torch.equal(pictures, every.tokens)
     where = torch.tensor([False] * 6 + [True] * 3)
     before, words = pairs.pictures[0], pairs.captions[0][0]
     again = opened.edit(before, where, words, three, first=1)
     assert torch.equal(again.tokens[0][~where], before[~where]) and len(again.tokens) == 1
     each = [opened.edit(before, where, words, Brush(FEW), number).tokens for number in (3, 4, 5)]
-    pictures, found = read[2]
+    _, pictures, found = read[2]
     assert torch.equal(pictures, torch.cat(each)) and len(read) == 3
     assert torch.equal(again.tokens[0], pictures[int(found.argmax())])
 
@@ -101,7 +110,16 @@ def test_a_picture_has_the_same_candidates_in_any_batch(pairs, monkeypatch):
 @pytest.mark.parametrize(("objective", "directions"), [("ar", "both"), ("diffusion", "to_picture")])
 def test_who_cannot_read_what_it_painted(pairs, objective, directions):
     opened = studio_of(pairs, objective, directions)
-    with pytest.raises(UserError, match="--best_of 2 with a network that reads no plans"):
+    with pytest.raises(UserError, match="--best_of 2 with a network that paints no plans or reads"):
+        opened.paint(pairs.texts[0][:1], Brush(FEW, best_of=2))
+
+
+def test_candidates_must_differ_and_be_read(pairs):
+    opened = studio_of(pairs)
+    with pytest.raises(UserError, match="--temperature 0, so all candidates are alike"):
+        opened.paint(pairs.texts[0][:1], Brush(replace(FEW, temperature=0.0), best_of=2))
+    opened.saved["flags"] |= {"share_words": 0.0, "share_both": 0.0}
+    with pytest.raises(UserError, match="paints no plans or reads none"):
         opened.paint(pairs.texts[0][:1], Brush(FEW, best_of=2))
 
 

@@ -50,6 +50,26 @@ def test_a_plan_alone_is_a_plan_in_a_batch(pairs, objective):
         assert alone == [together[row]]
 
 
+def test_objects_at_other_places(pairs):
+    """Caption, fills, colours, shapes and missing objects stay; the rest is drawn again."""
+    model, words = painter_of(pairs), [captions[0] for captions in pairs.captions]
+    varied = planner.vary(model, pairs.vocabulary, words, FEW, row_generators(3, len(words)))
+    again = []
+    for row, (before, after) in enumerate(zip(words, varied, strict=True)):
+        start = len(before) - 13
+        text = pairs.vocabulary.text(before[start:]).split()
+        for place, (old, new) in enumerate(zip(before, after, strict=True)):
+            word = place - start
+            is_attribute = word > 0 and (word - 1) % 6 in (3, 4, 5)
+            if word < 0 or is_attribute or text[word] == "nothing":
+                assert new == old
+            else:
+                again.append(new != old)
+        alone = planner.vary(model, pairs.vocabulary, [before], FEW, row_generators(3, 1, row))
+        assert alone == [after]
+    assert sum(again) > len(again) / 2  # a network that learnt nothing
+
+
 def test_the_twin_reads_places_as_it_learnt_them(pairs):
     """Sampling word by word gives the logits of one pass over the whole row."""
     model, caption = painter_of(pairs, causal=True), captions_of(pairs)[1]

@@ -58,3 +58,10 @@ def test_captions_are_judged_on_what_was_seen():
     assert low < 2 / 3 < high
     scene, captions = sample("val", 1, Scenes())
     assert scores.claim_figures(captions, [scene] * len(captions))["truthful"] == 1
+
+
+def test_verdicts():
+    assert scores.verdict("a red circle", Scene([RED])) == {"true": True, "notes": []}
+    wrong = scores.verdict("a red star", Scene([RED]))
+    assert wrong["true"] is False and wrong["notes"][0].startswith("not so: ")
+    assert scores.verdict("so what", Scene([RED]))["true"] is None

@@ -85,10 +85,19 @@ def test_a_note_and_its_answer_are_parted():
     assert notes.split("one it") == ("one it", "") and notes.split("") == ("", "")
 
 
+def test_notes_with_a_value_and_without():
+    assert notes.begins_with_value("any no two no no no it two")
+    assert notes.begins_with_value("red one no no no no it two")
+    for text in ("no two no no no it two", "it two", "", "red"):
+        assert not notes.begins_with_value(text)
+
+
 def test_a_note_names_looks():
     seen = ["small red star left", "large blue circle", "nothing"]
     assert notes.named("one two no no no it zero", seen) == seen[:2]
     assert notes.named("no two no no no it one", seen) == seen[:2]
+    assert notes.named("any no two no no no it one", seen) == seen[:2]
+    assert notes.named("red one no no no no it two", seen) == seen[:2]
     assert notes.named("no no no no no it two", seen) == seen[1:2]
     # What was not seen is left out, and so is what is no number.
     for text in ("three it three", "five it five", "zero it zero", "no it red", ""):
