@@ -57,7 +57,7 @@ class Options:
         None, "without --box: this share of the tokens, in place of --fell", above=0, at_most=1
     )
     num_samples: int = setting(1, "pictures to paint", at_least=1)
-    best_of: int = setting(1, "paint as many, keep the picture that it reads best", at_least=1)
+    best_of: int = setting(1, "paint as many; the network keeps what it reads best", at_least=1)
     raster: bool = setting(
         False, "left_to_right: row by row, in place of places that are far apart first"
     )

@@ -10,9 +10,9 @@ For a training:
     python prep_dialogue.py --num_train 5000 --num_val 200
 
 A dialogue begins with --looks turns, in which the model notes what it sees, an object in each turn.
-Then come ten questions, each with its true answer. Before the answer stands a note of the objects
-that the question concerns (--notes). The folder is a captions folder too: each image
-has true captions. With --lists, training images also have captions that list all objects. Splits:
+Ten questions follow, each with its true answer. A note of the objects that the question concerns
+stands before the answer (--notes). The folder is a captions folder too: each image has true
+captions. With --lists, training images also have captions that list all objects. Splits:
 train and val are alike. held_pair shows pairs of colour and shape that never appear in training,
 and long has five objects.
 """

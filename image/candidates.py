@@ -2,8 +2,8 @@
 
 A network of both directions can check its own work. It reads a row that hides the caption and all
 fills, colours and shapes, as in image/hidden_words.py. What is left of the plan says which object
-stands where. Of an object that is not there, all words are hidden, so that an object too many is
-found out. All candidates are read in a single call. The best picture has the largest score:
+stands where. If an object is not in the plan, all its words are hidden, so that an object too many
+lowers the score. All candidates are read in a single call. The best picture has the largest score:
 
     score = sum over hidden words of the plan of log p(word | picture, all that is not hidden)
 
