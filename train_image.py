@@ -9,6 +9,10 @@ The twin, which writes words first and then the picture, row by row:
     python train_image.py --objective ar --minutes 30 --out checkpoints_image_ar
 For real, a run that starts from the twin's weights (docs/painting.md has its time and its scores):
     python train_image.py --init_from checkpoints_image_ar/best.pt --logit_shift --minutes 70
+With pictures that a painter painted itself, and that it read rightly:
+    python -m tools.practise --checkpoint checkpoints_plans/best.pt --data_dir data_planned
+    python train_image.py --data_dir data_planned --init_from checkpoints_plans/best.pt \
+        --logit_shift --block_sizes 1,12 --practice data_practice
 Control networks of one direction:
     python train_image.py --directions to_picture --out runs/to_picture
     python train_image.py --directions to_words --out runs/to_words
@@ -20,8 +24,9 @@ from dataclasses import dataclass, replace
 
 from base import config, files, flags
 from base.config import ModelConfig, TrainConfig
+from base.errors import UserError
 from base.flags import setting
-from image import bounds, tokenisers
+from image import bounds, practice, tokenisers
 from image.data import PictureData
 from image.objective import ImageRun, make_eval, make_loss, make_preview
 from image.rows import PairBatches, Pairs
@@ -42,6 +47,9 @@ class ImageStart:
     model_config: str = setting("image", "named size", choices=config.NAMED_SIZES)
     init_from: str | None = setting(
         None, "start from this checkpoint's weights of the same tokens", metavar="FILE"
+    )
+    practice: str | None = setting(
+        None, "learn from a folder of tools.practise too", metavar="FOLDER"
     )
 
     def __post_init__(self):
@@ -96,6 +104,27 @@ def read_data(setup: recipe.Setup, start: ImageStart, own: ImageRun):
     return model_config, data, train, held_out
 
 
+def read_practice(
+    setup: recipe.Setup, start: ImageStart, own: ImageRun, data: PictureData
+) -> tuple[Pairs | None, str]:
+    """The pictures of --practice, and their fingerprint; without the flag None and "".
+
+    Raises UserError for other practice than that of the resumed run.
+    """
+    found = practice.open_practice(start.practice, data) if start.practice else None
+    fingerprint = found.fingerprint if found else ""
+    if setup.resume:
+        before = setup.resume["statistics"].get("practice", "")
+        if before != fingerprint:
+            raise UserError(
+                f"--practice {start.practice} ({fingerprint or 'no pictures'})",
+                f"the practice of the run ({before or 'no pictures'})",
+                "resume with the same --practice",
+            )
+    own.check_practice(start.practice, data.plans)
+    return (Pairs(found, "train") if found else None), fingerprint
+
+
 def main(argv=None):
     args = parse_args(argv)
     setup = recipe.read_run(args, kinds=("image",))
@@ -110,9 +139,12 @@ def main(argv=None):
     if start.init_from and not setup.resume:
         starts.start_from(model, start.init_from, data.tokenizer.fingerprint)
     plan = train.vocabulary.plan
+    practised, fingerprint = read_practice(setup, start, own, data)
     statistics = {"row_lengths": train.histogram(), "plan": plan}
     if plan:
         statistics["plan_order"] = plans.ORDER
+    if practised:
+        statistics["practice"] = fingerprint
     about = recipe.about("image", own.objective, model_config, data, statistics, own)
     batches = PairBatches(
         train,
@@ -121,6 +153,7 @@ def main(argv=None):
         cfg.accumulate,
         cfg.seed,
         own.share_hidden,
+        *(practised, own.share_practice),
     )
     sizes = model_config.trained_sizes
     sized = with_block_sizes(batches, cfg.seed, sizes) if sizes else batches

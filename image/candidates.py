@@ -27,10 +27,10 @@ from net.painter import Painter
 
 
 @torch.no_grad()
-def scores(
+def hidden_nats(
     model: Painter, vocabulary: Vocabulary, words: list[list[int]], pictures: Tensor
 ) -> Tensor:
-    """How well the network reads each plan in its picture, in nats: (B,) float32, at most 0.
+    """log p of each hidden word of the plans, 0 for all other words: (B, L) float32.
 
     words: ids of B captions, each with its plan. pictures: (B, P) int64.
     """
@@ -45,8 +45,22 @@ def scores(
     denoise = model.bind_rows(lengths, counts)
     nats, _ = diffusion.masked_losses(denoise, tokens, hidden, share, vocabulary.mask)
     said = torch.zeros(tokens.shape, device=model.device)
-    said[hidden] = nats.float()
-    return -said.masked_fill(~in_plan, 0.0).sum(1).cpu()
+    said[hidden] = -nats.float()
+    return said.masked_fill(~in_plan, 0.0).cpu()
+
+
+def scores(
+    model: Painter, vocabulary: Vocabulary, words: list[list[int]], pictures: Tensor
+) -> Tensor:
+    """How well the network reads each plan in its picture, in nats: (B,) float32, at most 0."""
+    return hidden_nats(model, vocabulary, words, pictures).sum(1)
+
+
+def least_sure(
+    model: Painter, vocabulary: Vocabulary, words: list[list[int]], pictures: Tensor
+) -> Tensor:
+    """The probability of the hidden word that the network doubts most: (B,) float32."""
+    return hidden_nats(model, vocabulary, words, pictures).amin(1).exp()
 
 
 def best(

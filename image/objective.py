@@ -62,6 +62,12 @@ class ImageRun:
         at_least=0,
         below=1,
     )
+    share_practice: float = setting(
+        0.3,
+        "with --practice: of the rows for pictures or plans, given their words, the share from it",
+        above=0,
+        at_most=1,
+    )
     word_weight: float = setting(
         4.0, "what a word counts in the loss, where a picture token counts 1", above=0
     )
@@ -128,6 +134,16 @@ class ImageRun:
                 f"--share_hidden {self.share_hidden:g} where no row learns a picture of a plan",
                 "a diffusion network that learns pictures, in a folder with plans",
                 "leave out --share_hidden, or draw the folder with --plans",
+            )
+
+    def check_practice(self, folder: str | None, plan: int) -> None:
+        """Raise UserError for practice that no row would learn from. plan: tokens of a plan."""
+        has_rows = self.objective == "diffusion" and self.shares(plan).get("picture", 0.0) > 0
+        if folder and not (plan and has_rows):
+            raise UserError(
+                f"--practice {folder} where no row learns a picture of a plan",
+                "a diffusion network that learns pictures, in a folder with plans",
+                "leave out --practice, or draw the folder with --plans",
             )
 
     def check_twin(self) -> None:

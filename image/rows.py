@@ -19,6 +19,7 @@ The denoiser is told how many words there are, so it pays for this number where 
 Shapes: B rows, L positions, P picture tokens of a picture, n words of a row with [BOS] and [EOS].
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from base.errors import UserError
 from base.tokenizer import Tokenizer
 from image import hidden_words
 from loop import distributed
-from worlds import plans
+from worlds import drawing, plans
 from worlds.scenes import Scene, scene_from_dict
 
 WAYS = ("picture", "words", "both", "picture_alone", "words_alone", "plan")
@@ -88,16 +89,22 @@ class Vocabulary:
         """ModelConfig.plan_lines: the ids of columns and rows; empty without plans."""
         if not self.plan:
             return ""
-        # Behind another word, as in a plan: a word's token holds the space before it.
-        ids = self.tokenizer.encode(" ".join([plans.NOTHING, *plans.COLUMNS, *plans.ROWS])).tolist()
-        lines = ids[-len(plans.COLUMNS + plans.ROWS) :]
-        return ",".join(str(self.codes + int(id)) for id in lines)
+        return ",".join(map(str, self.ids_in_plan(plans.COLUMNS + plans.ROWS)))
 
     @property
     def nothing(self) -> int:
         """The id of the word of an object that is not in the plan."""
-        # Behind another word, as in `plan_lines`.
-        return self.codes + int(self.tokenizer.encode(f"{plans.NOTHING} {plans.NOTHING}")[-1])
+        return self.ids_in_plan([plans.NOTHING])[0]
+
+    def ids_in_plan(self, words: Sequence[str]) -> list[int]:
+        """The ids of words of plans, each a token; not of a plan's first word."""
+        # Behind another word: a word's token holds the space before it.
+        ids = self.tokenizer.encode(" ".join([plans.NOTHING, *words])).tolist()
+        return [self.codes + int(id) for id in ids[-len(words) :]]
+
+    def ids_of_grounds(self) -> list[int]:
+        """The ids of the words that a plan begins with."""
+        return [self.codes + int(self.tokenizer.encode(word)[0]) for word in drawing.GROUNDS]
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of ids of words; special tokens are left out."""
@@ -196,6 +203,15 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.captions)
 
+    def with_more(self, more: "Pairs") -> "Pairs":
+        """These pictures, and behind them more pictures of the same vocabulary."""
+        result = copy.copy(self)
+        result.captions = self.captions + more.captions
+        result.scenes, result.texts = self.scenes + more.scenes, self.texts + more.texts
+        result.pictures = torch.cat([self.pictures, more.pictures])
+        result.longest = max(self.longest, more.longest)
+        return result
+
     def histogram(self) -> list[int]:
         """How many captions have 0, 1, 2, … words, without plans."""
         plan = self.vocabulary.plan
@@ -217,6 +233,8 @@ class PairBatches:
     share of the rows}. batch_size: rows per step, over all `accumulate` micro-batches. Rows that
     learn plans stand together, because they are short (`parts`). share_hidden: of the rows that
     learn pictures, given their plans, the share that hides words (image/hidden_words.py).
+    practice: pictures that the painter painted itself (image/practice.py), and share_practice: of
+    the rows that learn pictures or plans, given their words, the share that is drawn from them.
     """
 
     def __init__(
@@ -227,9 +245,12 @@ class PairBatches:
         accumulate: int,
         seed: int,
         share_hidden: float = 0.0,
+        practice: Pairs | None = None,
+        share_practice: float = 0.0,
     ):
         self.pairs, self.shares, self.seed = pairs, shares, seed
-        self.share_hidden = share_hidden
+        self.share_hidden, self.share_practice = share_hidden, share_practice
+        self.all = pairs.with_more(practice) if practice else pairs
         self.accumulate = accumulate
         self.rows_per_step = min(batch_size, len(pairs))
         self.epoch_steps = max(1, len(pairs) // self.rows_per_step)
@@ -243,9 +264,11 @@ class PairBatches:
         which = np.array([rng.integers(len(self.pairs.captions[number])) for number in numbers])
         ways = self.draw_ways(len(numbers), rng)
         hidden = hidden_words.draw(len(numbers), self.share_hidden, rng)
+        if len(self.all) > len(self.pairs):
+            numbers, which = self.with_practice(numbers, which, ways, rng)
         result = []
         for part, share_of_step in distributed.deal(self.parts(ways)):
-            rows = self.pairs.rows(numbers[part], which[part], [ways[index] for index in part])
+            rows = self.all.rows(numbers[part], which[part], [ways[index] for index in part])
             self.hide(rows, [hidden[index] if ways[index] == "picture" else [] for index in part])
             rows["weight"] = float(rows["free"].sum())
             # Rows that a step in blocks reads twice (net/picture_blocks.py).
@@ -253,6 +276,16 @@ class PairBatches:
             rows["copied_rows"] = sum(alone)
             result.append(rows | share_of_step)
         return result
+
+    def with_practice(
+        self, numbers: np.ndarray, which: np.ndarray, ways: list[str], rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures and captions of a step, some of them from practice."""
+        chosen = rng.random(len(numbers)) < self.share_practice
+        # Plans too: without them, fewer plans of new pairs were true (docs/log/pictures.md).
+        chosen &= np.array([way in ("picture", "plan") for way in ways])
+        own = rng.integers(len(self.pairs), len(self.all), len(numbers))
+        return np.where(chosen, own, numbers), np.where(chosen, 0, which)
 
     def hide(self, rows: dict, hidden: list[list[str]]) -> None:
         """Hide the attributes that each row names."""

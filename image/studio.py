@@ -18,7 +18,7 @@ from base import files, images
 from base.config import SampleConfig
 from base.files import UserError
 from base.randomness import PLANS
-from image import affected, bounds, candidates, planner, tokenisers, writer
+from image import affected, bounds, candidates, planner, readings, tokenisers, writer
 from image.guides import Guidance
 from image.rows import Vocabulary
 from image.writer import Painting
@@ -258,9 +258,12 @@ class Studio:
         return Wordings(before, after, is_new=True)
 
     def read_plan(self, words: list[int], tokens: Tensor, seed: int) -> list[int]:
-        """The ids of a caption with the plan that the network reads in a picture (P,)."""
+        """The ids of a caption with the plan of a picture (P,), corrected if the network can."""
         rngs = row_generators(seed + PLANS, 1)
         (read,) = planner.fill(self.model, self.vocabulary, [words], tokens[None], SUREST, rngs)
+        is_whole = not (tokens == self.vocabulary.mask).any()
+        if is_whole and readings.can_check(self.model):
+            return readings.check(self.model, self.vocabulary, read, tokens)
         return read
 
     def fallen(self, tokens: Tensor, words: "Wordings", finding: "Finding", seed: int) -> Tensor:

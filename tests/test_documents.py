@@ -75,6 +75,10 @@ SMALL = {
     "tools.paint_scores": {
         **{"--prompts": 2, "--captions": 2, "--edits": 2, "--step_counts": 4, "--threads": 1},
     },
+    "tools.practise": {
+        # A painter of four steps reads nothing surely.
+        **{"--pictures": 8, "--batch_size": 4, "--least": 1e-9, "--threads": 1},
+    },
     "demo": {"--num_train": 24, "--num_val": 10, "--max_steps": 10},
     "export_onnx": {"--inputs": 4},
     "tools.benchmark": {"--repeats": 1},

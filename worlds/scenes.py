@@ -165,7 +165,8 @@ def draw_radius(rng: np.random.Generator, size: str) -> float:
 def sample_kind(rng: np.random.Generator, pairs: str) -> Object:
     """An object without a place.
 
-    pairs: "seen" avoids the held-out pairs of colour and shape, "held" draws only them.
+    pairs: "seen" avoids the held-out pairs of colour and shape, "held" draws only them, "any" draws
+    all pairs alike.
     """
     while True:
         thing = Object(
@@ -177,7 +178,7 @@ def sample_kind(rng: np.random.Generator, pairs: str) -> Object:
         )
         if thing.size == "small" and thing.fill in PATTERNS:
             thing.fill = "solid" if thing.fill == "striped" else "outlined"
-        if held_pair(thing.colour, thing.shape) == (pairs == "held"):
+        if pairs == "any" or held_pair(thing.colour, thing.shape) == (pairs == "held"):
             thing.radius = draw_radius(rng, thing.size)
             return thing
 
@@ -335,7 +336,8 @@ def sample_scene(
     """A scene of this level and noise. tidy: as in `tidied`.
 
     pairs, relations, counts: "seen" as in training, or "held" for the test splits. The first group
-    of a "held" scene has the held-out property; the rest is ordinary.
+    of a "held" scene has the held-out property; the rest is ordinary. pairs may be "any", for which
+    the first group has any pair.
     inside: as in `sample_two`, for level 2. number: objects at level 3.
     """
     while True:

@@ -8,7 +8,7 @@ from base.config import ModelConfig
 from base.tokenizer import Tokenizer
 from image.data import PictureData, write_folder
 from image.rows import Vocabulary
-from image.tokenisers import save_codes, save_reader
+from image.tokenisers import fingerprint, save_codes, save_reader
 from net.painter import Painter
 from net.picture_codes import PictureCodes, PictureCodesConfig
 from net.picture_reader import PictureReader, ReaderConfig
@@ -53,7 +53,10 @@ def make_pictures(
     texts = [text for record in records for text in record["captions"]]
     tokens = rng.integers(0, codes, (len(records), side * side))
     make_codes(folder / "made", side)
-    settings = {"plans": planned} if planned else {}
+    settings: dict = {}
+    if planned:
+        settings = {"plans": planned, "levels": [1, 2], "inside": 0.0}
+        settings["picture_codes"] = fingerprint(folder / "made")
     texts += plans.every_word() * 2 if planned else []
     tokenizer = Tokenizer.train(texts, 600 if planned else 300)
     write_folder(

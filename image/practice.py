@@ -1,0 +1,165 @@
+"""Practice: a painter paints what it cannot paint yet, and keeps what it reads rightly.
+
+A painter of both directions reads colours and shapes better than it paints them together. So it can
+tell which of its own pictures are right, also of pairs that no picture of training shows. The
+pictures that it keeps can teach it: `train_image.py --practice`. Learning from own answers that
+pass a check is that of STaR (arXiv 2203.14465).
+
+The scenes have all pairs of colour and shape alike. Their captions and plans come from the grammar;
+nobody draws them. A scene is practised with a probability, so that pairs which are painted well
+already take little time:
+
+    probability = largest over its objects of (dropped + 1) / (painted + 2)
+
+`dropped` and `painted` count the pictures that showed the object's pair. A picture is kept if the
+network reads each attribute in it with a probability of at least `least`, as in
+image/candidates.py. No other judge takes part.
+
+Shapes: B pictures, P picture tokens.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from base import flags
+from base.errors import UserError
+from base.flags import setting
+from base.tokenizer import Tokenizer
+from image import candidates
+from image.data import PictureData
+from image.studio import Brush, Studio
+from worlds import language, plans
+from worlds.scenes import Scene, sample_scene, scene_from_dict
+
+STREAM = 7  # keeps the draws of scenes apart from those of folders with the same seed
+
+
+@dataclass
+class Practice:
+    """What is practised."""
+
+    pictures: int = setting(8000, "pictures to paint", at_least=1)
+    least: float = setting(
+        0.5,
+        "keep a picture if the network reads each attribute with at least this probability",
+        above=0,
+        below=1,
+    )
+    seed: int = setting(0, "decides scenes and pictures", at_least=0)
+    batch_size: int = setting(32, "pictures at one time; it decides what is practised", at_least=1)
+
+    def __post_init__(self):
+        flags.check(self)
+
+
+@dataclass
+class Tally:
+    """How often each pair of colour and shape was painted, and how often dropped."""
+
+    painted: Counter = field(default_factory=Counter)
+    dropped: Counter = field(default_factory=Counter)
+
+    def probability(self, scene: Scene) -> float:
+        """With which a scene is practised."""
+        shares = []
+        for pair in pairs_of(scene):
+            shares.append((self.dropped[pair] + 1) / (self.painted[pair] + 2))
+        return max(shares)
+
+    def add(self, scene: Scene, is_kept: bool) -> None:
+        """Count a picture for each of its pairs."""
+        for pair in pairs_of(scene):
+            self.painted[pair] += 1
+            self.dropped[pair] += not is_kept
+
+
+def hardest(tally: Tally, count: int = 5) -> str:
+    """The pairs that were dropped most often, in words; empty if none was."""
+    words = []
+    for pair, dropped in tally.dropped.most_common(count):
+        if dropped:
+            words.append(f"{pair} {dropped} of {tally.painted[pair]}")
+    return ", ".join(words)
+
+
+def pairs_of(scene: Scene) -> set[str]:
+    """The pairs of colour and shape in a scene, in words."""
+    return {f"{thing.colour} {thing.shape}" for thing in scene.objects}
+
+
+def draw_scene(opened: Studio, meta: dict, number: int, tally: Tally, seed: int) -> dict:
+    """What is practised as picture `number`: a line of captions.jsonl, without a picture.
+
+    meta: meta.json of the painter's folder, whose scenes have the same levels.
+    """
+    rng = np.random.default_rng([seed, STREAM, number])
+    level = meta["levels"][number % len(meta["levels"])]
+    room = opened.model.config.max_length - opened.side**2 - opened.vocabulary.plan
+    while True:
+        scene = sample_scene(rng, level, pairs="any", inside=meta["inside"], tidy=True)
+        captions = language.several(scene, rng, 1)
+        fits = len(opened.vocabulary.words(captions[0])) <= room
+        if fits and rng.random() < tally.probability(scene):
+            return {"split": "train", "captions": captions, "scene": scene.to_dict()}
+
+
+def scene_of(record: dict) -> Scene:
+    """The scene of a line of captions.jsonl."""
+    return scene_from_dict(record["scene"])
+
+
+def ids_of(opened: Studio, record: dict) -> list[int]:
+    """The ids of a record's caption, with the plan of its scene."""
+    caption, vocabulary = record["captions"][0], opened.vocabulary
+    scene = plans.in_order(scene_of(record), caption)
+    text = plans.write(scene, plans.objects_of(vocabulary.plan))
+    return vocabulary.words(caption) + vocabulary.plan_words(text)
+
+
+@torch.no_grad()
+def practise(
+    opened: Studio, records: list[dict], brush: Brush, first: int, least: float
+) -> tuple[np.ndarray, list[bool]]:
+    """A picture for each record, (B, P) uint16, and whether it is kept.
+
+    first: the number of the first picture. A picture's draws are those of its number.
+    """
+    words = [ids_of(opened, record) for record in records]
+    drawn = opened.draw(words, brush, first=first)
+    sure = candidates.least_sure(opened.model, opened.vocabulary, words, drawn.tokens)
+    return drawn.tokens.numpy().astype(np.uint16), (sure >= least).tolist()
+
+
+def check_studio(opened: Studio) -> None:
+    """Raise UserError for a network that cannot check what it paints."""
+    if not opened.reads_own:
+        raise UserError(
+            "practice of a network that paints no plans or reads none",
+            "a diffusion network of both directions, of a folder with plans",
+            "name another --checkpoint",
+        )
+
+
+def open_practice(folder: str, data: PictureData) -> PictureData:
+    """A folder of practice for the trainings on `data`.
+
+    Raises UserError if its pictures have other codes, other words, or other plans.
+    """
+    found = PictureData(folder)
+    facts = ("picture_codes", "plans")
+    same = all(found.meta.get(name) == data.meta.get(name) for name in facts)
+    if not same or not is_same(found.tokenizer, data.tokenizer) or "train" not in found.splits:
+        raise UserError(
+            f"--practice {folder}, which has other pictures or words than {data.folder}",
+            "a folder that tools.practise wrote for the same --data_dir",
+            "run tools.practise again",
+        )
+    return found
+
+
+def is_same(first: Tokenizer, second: Tokenizer) -> bool:
+    """Whether two tokenizers have the same ids."""
+    return first.fingerprint == second.fingerprint

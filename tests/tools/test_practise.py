@@ -1,0 +1,103 @@
+"""Practice as users run it: kept pictures, a stopped run that continues, refusals, a training."""
+
+import pytest
+import torch
+
+from base.files import UserError
+from image import practice
+from image.data import PictureData
+from image.rows import Pairs
+from loop import checkpoint
+from tests.making.painted import make_pictures, train
+from tools import practise
+
+
+@pytest.fixture(scope="module")
+def painter(tmp_path_factory):
+    root = tmp_path_factory.mktemp("practising")
+    data = make_pictures(root / "data", planned=2)
+    return train(data.folder, root / "run", "--share_words", "0.5"), data
+
+
+@pytest.fixture
+def words(painter, tmp_path, monkeypatch):
+    """The flags of a small run that keeps some pictures, saved after each batch."""
+    monkeypatch.setattr(practise, "SAVED", 1)
+    run, data = painter
+    where = ["--checkpoint", str(run), "--data_dir", str(data.folder), "--device", "cpu"]
+    size = "--pictures 12 --batch_size 4 --steps 3 --least 0.00195 --threads 1"
+    return [*where, *size.split(), "--out", str(tmp_path / "out")]
+
+
+def test_what_was_kept(words, painter, tmp_path, capsys):
+    """A folder of picture tokens with the words of the first; a second run is refused."""
+    practise.main(words)
+    said = capsys.readouterr()
+    found = PictureData(tmp_path / "out")
+    count = found.splits["train"]
+    assert f"kept {count} of 12 pictures" in said.out and found.splits == {"train": count}
+    assert found.tokenizer.fingerprint == painter[1].tokenizer.fingerprint
+    pairs = Pairs(found, "train")
+    assert len(pairs) == count and pairs.pictures.shape == (count, 9)
+    meta = found.meta["practice"]
+    assert (meta["pictures"], meta["steps"], meta["guidance"]) == (12, 3, 1.0)
+    assert not (tmp_path / "out" / practise.UNFINISHED).exists()
+    with pytest.raises(UserError, match="which is there"):
+        practise.main(words)
+
+
+def test_a_stopped_run_continues(words, tmp_path, monkeypatch):
+    practise.main(words)
+    straight = PictureData(tmp_path / "out")
+    second = [*words[:-1], str(tmp_path / "second")]
+    real, calls = practice.practise, []
+
+    def dying(*arguments):
+        calls.append(arguments[3])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(practice, "practise", dying)
+        with pytest.raises(KeyboardInterrupt):
+            practise.main(second)
+        with pytest.raises(UserError, match="practice with other settings"):
+            practise.main([*second, "--steps", "4"])
+        practise.main(second)
+    assert calls == [0, 4, 8, 8]  # batches that were painted before are not painted again
+    again = PictureData(tmp_path / "second")
+    assert again.meta["fingerprint"] == straight.meta["fingerprint"]
+    stopped = tmp_path / "third"
+    stopped.mkdir()
+    (stopped / practise.UNFINISHED).write_text("{")
+    with pytest.raises(UserError, match="unfinished"):
+        practise.main([*words[:-1], str(stopped)])
+
+
+def test_refusals(words, tmp_path):
+    with pytest.raises(UserError, match="no picture of 12"):
+        practise.main([*words, "--least", "0.999"])
+    with pytest.raises(UserError, match="--sharpen"):
+        practise.main([*words[:-1], str(tmp_path / "b"), "--sharpen", "2"])
+    with pytest.raises(UserError, match="--block_size 3"):
+        practise.main([*words[:-1], str(tmp_path / "c"), "--block_size", "3"])
+
+
+def test_a_training_with_practice(words, painter, tmp_path):
+    """Other weights than without; a resumed run has the same practice, or is refused."""
+    practise.main(words)
+    own = ["--practice", str(tmp_path / "out"), "--share_practice", "1"]
+    start = ["--init_from", str(painter[0])]
+    run = train(painter[1].folder, tmp_path / "run", *start, *own)
+    plain = train(painter[1].folder, tmp_path / "plain", *start)
+    weights = [checkpoint.load(path)["weights"] for path in (run, plain)]
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    saved = checkpoint.load(run)
+    assert saved["statistics"]["practice"] == PictureData(tmp_path / "out").fingerprint
+    again = ["--resume", "--max_steps", "5"]
+    train(painter[1].folder, tmp_path / "run", *again, *own[:2])
+    with pytest.raises(UserError, match="the practice of the run"):
+        train(painter[1].folder, tmp_path / "run", *again)
+    with pytest.raises(UserError, match="the same --practice"):
+        train(painter[1].folder, tmp_path / "plain", *again, *own[:2])

@@ -1,0 +1,169 @@
+"""Let a painter practise: it paints pictures, reads them itself, and keeps those that are right.
+
+Reads   a painter of both directions (--checkpoint) and its folder with plans (--data_dir)
+Writes  data_practice/ (--out): the pictures that it kept, as a folder of picture tokens
+
+On a laptop:
+    python -m tools.practise --checkpoint checkpoints_plans/best.pt --data_dir data_planned \\
+        --pictures 200 --steps 12
+For real (docs/painting.md has the time and the figures), then train with what was kept:
+    python -m tools.practise --checkpoint checkpoints_plans/best.pt --data_dir data_planned \\
+        --pictures 8000 --block_size 12
+    python train_image.py --data_dir data_planned --init_from checkpoints_plans/best.pt \\
+        --logit_shift --block_sizes 1,12 --practice data_practice
+
+The scenes have all pairs of colour and shape, also those that no picture of training shows. Pairs
+that are painted wrong are practised more often (image/practice.py). A stopped run continues.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from base import files, flags
+from base.config import RECHECKING, SampleConfig
+from base.errors import UserError
+from base.flags import setting
+from image import data, practice, studio, writer
+from image.data import PictureData
+from image.guides import Guidance
+from image.practice import Practice, Tally
+from image.studio import Brush, Studio
+from loop import checkpoint, hardware, progress
+from net import picture_blocks
+
+UNFINISHED = "unfinished.json"
+SAVED = 10  # batches between two saved states: a killed run loses at most these
+# As the pictures of docs/painting.md are drawn, in fewer calls.
+DRAWN = writer.PICTURES | {"temperature": 0.3}
+
+
+@dataclass
+class Work:
+    """The painter, its folder, and the machine."""
+
+    checkpoint: str | None = setting(None, "a painter; none: the newest below this folder")
+    data_dir: str = setting("data_image_tokens", "its folder of picture tokens", metavar="FOLDER")
+    out: str = setting("data_practice", "folder to write", metavar="FOLDER")
+    device: str = setting("auto", "auto, cpu, cuda, mps")
+    threads: int = setting(0, "CPU threads; 0 means torch's own choice", at_least=0)
+
+    def __post_init__(self):
+        flags.check(self)
+
+
+def parse_args(argv):
+    parser = flags.Parser(__doc__)
+    parser.add_settings(Practice)
+    parser.add_settings(Work)
+    parser.add_settings(Guidance, guidance=1.0)
+    parser.add_settings(SampleConfig, skip=("carry", *RECHECKING), **DRAWN)
+    return parser.parse_args(argv)
+
+
+@dataclass
+class State:
+    """How far a run is. What it kept: lines of captions.jsonl, and a row of tokens for each."""
+
+    done: int
+    tally: Tally
+    records: list[dict]
+    tokens: list[list[int]]
+
+
+def facts_of(source: PictureData, opened: Studio, wanted: Practice, brush: Brush) -> dict:
+    """What meta.json says of a folder of practice, and what a stopped run must have in common."""
+    facts = {name: source.meta[name] for name in ("levels", "inside", "picture_codes", "plans")}
+    painter = {"data": opened.saved["data"]["fingerprint"], "step": opened.saved["step"]}
+    drawn = flags.to_dict(brush.settings) | flags.to_dict(brush.guidance)
+    return facts | {"tidy": True, "practice": painter | drawn | flags.to_dict(wanted)}
+
+
+def begin(out: Path, facts: dict) -> State:
+    """Where a stopped run stood. Raises UserError if it had other settings."""
+    path = out / UNFINISHED
+    if not path.exists():
+        return State(0, Tally(), [], [])
+    do = "choose another --out, or remove it"
+    before = files.read_json(path, "a stopped practice", do)
+    if before.get("facts") != facts:
+        raise UserError(f"{out} of a practice with other settings", "the same settings", do)
+    try:
+        tally = Tally()
+        tally.painted.update(before["painted"])
+        tally.dropped.update(before["dropped"])
+        return State(before["done"], tally, before["records"], before["tokens"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}, which is damaged", "a stopped practice", do) from error
+
+
+def save(out: Path, facts: dict, state: State) -> None:
+    """Write how far the run is, whole or not at all."""
+    counts = {"painted": dict(state.tally.painted), "dropped": dict(state.tally.dropped)}
+    kept = {"records": state.records, "tokens": state.tokens}
+    files.write_json(out / UNFINISHED, {"facts": facts, "done": state.done, **counts, **kept})
+
+
+def practise(
+    opened: Studio, source: PictureData, wanted: Practice, brush: Brush, out: Path, facts: dict
+) -> State:
+    """Paint all pictures, batch after batch. Returns what was kept."""
+    state = begin(out, facts)
+    size = wanted.batch_size
+    with progress.bar(None, "practice", unit="image", total=wanted.pictures) as bar:
+        bar.update(state.done)
+        while state.done < wanted.pictures:
+            last = min(state.done + size, wanted.pictures)
+            records = []
+            for number in range(state.done, last):
+                tally = state.tally
+                records.append(practice.draw_scene(opened, source.meta, number, tally, wanted.seed))
+            found = practice.practise(opened, records, brush, state.done, wanted.least)
+            for record, row, is_kept in zip(records, *found, strict=True):
+                state.tally.add(practice.scene_of(record), is_kept)
+                if is_kept:
+                    state.records.append(record)
+                    state.tokens.append(row.tolist())
+            bar.update(last - state.done)
+            state.done = last
+            if state.done // size % SAVED == 0:
+                save(out, facts, state)
+    return state
+
+
+def main(argv=None):
+    arguments = parse_args(argv)
+    wanted, work = flags.resolve(Practice, arguments), flags.resolve(Work, arguments)
+    guidance = flags.resolve(Guidance, arguments)
+    settings = flags.resolve(SampleConfig, arguments, DRAWN)
+    torch.set_num_threads(work.threads or torch.get_num_threads())
+    path = work.checkpoint or checkpoint.newest(("image",))
+    opened = studio.open_studio(path, work.data_dir, hardware.choose_device(work.device))
+    practice.check_studio(opened)
+    picture_blocks.choose(opened.model.config, settings.block_size, settings.steps)
+    opened.check_guidance(guidance)
+    source, brush = PictureData(work.data_dir), Brush(settings, guidance, seed=wanted.seed)
+    facts = facts_of(source, opened, wanted, brush)
+    out = files.claim(work.out)
+    if (out / "meta.json").exists():
+        raise UserError(f"{out}, which is there", "a new folder", "choose another --out")
+    state = practise(opened, source, wanted, brush, out, facts)
+    if not state.records:
+        raise UserError(
+            f"no picture of {wanted.pictures:,} that the network reads rightly",
+            "a network that was trained longer",
+            "train it longer, or lower --least",
+        )
+    kinds = {"tokenizer": source.tokenizer, "codes": source.codes, "settings": facts}
+    tokens = np.array(state.tokens, dtype=np.uint16)
+    data.write_folder(out, state.records, tokens, source.codes_file, **kinds)
+    (out / UNFINISHED).unlink(missing_ok=True)
+    print(f"{out}: kept {len(state.records):,} of {state.done:,} pictures")
+    print(f"most often dropped: {practice.hardest(state.tally) or 'none'}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    files.run(main)
