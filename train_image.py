@@ -9,10 +9,10 @@ The twin, which writes words first and then the picture, row by row:
     python train_image.py --objective ar --minutes 30 --out checkpoints_image_ar
 For real, a run that starts from the twin's weights (docs/painting.md has its time and its scores):
     python train_image.py --init_from checkpoints_image_ar/best.pt --logit_shift --minutes 70
-With pictures that a painter painted itself, and that it read rightly:
+With pictures that a painter painted itself, and that it read as they were meant:
     python -m tools.practise --checkpoint checkpoints_plans/best.pt --data_dir data_planned
     python train_image.py --data_dir data_planned --init_from checkpoints_plans/best.pt \
-        --logit_shift --block_sizes 1,12 --practice data_practice
+        --logit_shift --block_sizes 1,12 --share_hidden 0.3 --practice data_practice
 Control networks of one direction:
     python train_image.py --directions to_picture --out runs/to_picture
     python train_image.py --directions to_words --out runs/to_words
@@ -105,7 +105,7 @@ def read_data(setup: recipe.Setup, start: ImageStart, own: ImageRun):
 
 
 def read_practice(
-    setup: recipe.Setup, start: ImageStart, own: ImageRun, data: PictureData
+    setup: recipe.Setup, start: ImageStart, data: PictureData
 ) -> tuple[Pairs | None, str]:
     """The pictures of --practice, and their fingerprint; without the flag None and "".
 
@@ -113,16 +113,22 @@ def read_practice(
     """
     found = practice.open_practice(start.practice, data) if start.practice else None
     fingerprint = found.fingerprint if found else ""
-    if setup.resume:
-        before = setup.resume["statistics"].get("practice", "")
-        if before != fingerprint:
-            raise UserError(
-                f"--practice {start.practice} ({fingerprint or 'no pictures'})",
-                f"the practice of the run ({before or 'no pictures'})",
-                "resume with the same --practice",
-            )
-    own.check_practice(start.practice, data.plans)
+    before = setup.resume["statistics"].get("practice", "") if setup.resume else fingerprint
+    if before != fingerprint:
+        raise UserError(
+            f"--practice with pictures {fingerprint}" if found else "no --practice",
+            f"the practice of the run, {before}" if before else "no practice, as in the run",
+            "resume with the same practice",
+        )
     return (Pairs(found, "train") if found else None), fingerprint
+
+
+def statistics_of(train: Pairs, fingerprint: str) -> dict:
+    """What the checkpoint says of the data. fingerprint: of the practice; empty: there is none."""
+    statistics: dict = {"row_lengths": train.histogram(), "plan": train.vocabulary.plan}
+    if train.vocabulary.plan:
+        statistics["plan_order"] = plans.ORDER
+    return statistics | ({"practice": fingerprint} if fingerprint else {})
 
 
 def main(argv=None):
@@ -132,23 +138,18 @@ def main(argv=None):
     own.check_twin()
     own.check_blocks(setup.model_config({}).block_sizes, cfg.parallel)
     model_config, data, train, held_out = read_data(setup, start, own)
-    own.check_hidden(train.vocabulary.plan)
+    own.check_plans(start.practice, train.vocabulary.plan)
+    practised, fingerprint = read_practice(setup, start, data)
     adapters.check_start(model_config, start.init_from, resumed=setup.resume is not None)
     device = recipe.begin(setup, cfg, own, model_config, cfg)
     model = soft_masks.build(model_config).to(device)
     if start.init_from and not setup.resume:
         starts.start_from(model, start.init_from, data.tokenizer.fingerprint)
-    plan = train.vocabulary.plan
-    practised, fingerprint = read_practice(setup, start, own, data)
-    statistics = {"row_lengths": train.histogram(), "plan": plan}
-    if plan:
-        statistics["plan_order"] = plans.ORDER
-    if practised:
-        statistics["practice"] = fingerprint
+    statistics = statistics_of(train, fingerprint)
     about = recipe.about("image", own.objective, model_config, data, statistics, own)
     batches = PairBatches(
         train,
-        own.shares(plan),
+        own.shares(train.vocabulary.plan),
         cfg.batch_size,
         cfg.accumulate,
         cfg.seed,

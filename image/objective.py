@@ -126,25 +126,21 @@ class ImageRun:
                 f"{flag} with --parallel {parallel}", "--parallel ddp", "add --parallel ddp"
             )
 
-    def check_hidden(self, plan: int) -> None:
-        """Raise UserError for hidden words that no row would have. plan: tokens of a plan."""
-        has_rows = self.objective == "diffusion" and self.shares(plan).get("picture", 0.0) > 0
-        if self.share_hidden and not (plan and has_rows):
-            raise UserError(
-                f"--share_hidden {self.share_hidden:g} where no row learns a picture of a plan",
-                "a diffusion network that learns pictures, in a folder with plans",
-                "leave out --share_hidden, or draw the folder with --plans",
-            )
+    def check_plans(self, practice: str | None, plan: int) -> None:
+        """Raise UserError for hidden words or practice that no row would have.
 
-    def check_practice(self, folder: str | None, plan: int) -> None:
-        """Raise UserError for practice that no row would learn from. plan: tokens of a plan."""
+        practice: its folder, if any. plan: tokens of a plan.
+        """
         has_rows = self.objective == "diffusion" and self.shares(plan).get("picture", 0.0) > 0
-        if folder and not (plan and has_rows):
-            raise UserError(
-                f"--practice {folder} where no row learns a picture of a plan",
-                "a diffusion network that learns pictures, in a folder with plans",
-                "leave out --practice, or draw the folder with --plans",
-            )
+        asked = {f"--share_hidden {self.share_hidden:g}": self.share_hidden > 0}
+        asked[f"--practice {practice}"] = practice is not None
+        for flag, is_asked in asked.items():
+            if is_asked and not (plan and has_rows):
+                raise UserError(
+                    f"{flag} where no row learns a picture of a plan",
+                    "a diffusion network that learns pictures, in a folder with plans",
+                    f"leave out {flag.split()[0]}, or draw the folder with --plans",
+                )
 
     def check_twin(self) -> None:
         """Raise UserError for a twin that would write the words of a picture."""

@@ -1,19 +1,19 @@
-"""Practice: a painter paints what it cannot paint yet, and keeps what it reads rightly.
+"""Practice: a painter paints pictures, and keeps those that it reads as they were meant.
 
-A painter of both directions reads colours and shapes better than it paints them together. So it can
-tell which of its own pictures are right, also of pairs that no picture of training shows. The
-pictures that it keeps can teach it: `train_image.py --practice`. Learning from own answers that
-pass a check is that of STaR (arXiv 2203.14465).
+A painter of both directions reads its own pictures (image/candidates.py). Of the pictures of pairs
+of colour and shape that no picture of training shows, it keeps few, and most of these are right
+(docs/log/pictures.md). They can teach it: `train_image.py --practice`. STaR (arXiv 2203.14465) also
+learns from its own answers that pass a check.
 
-The scenes have all pairs of colour and shape alike. Their captions and plans come from the grammar;
-nobody draws them. A scene is practised with a probability, so that pairs which are painted well
-already take little time:
+The scenes are drawn at random, with all pairs of colour and shape alike. No true picture of a scene
+is drawn. A scene is practised with a probability, so that pairs which are painted well take little
+time:
 
     probability = largest over its objects of (dropped + 1) / (painted + 2)
 
 `dropped` and `painted` count the pictures that showed the object's pair. A picture is kept if the
-network reads each attribute in it with a probability of at least `least`, as in
-image/candidates.py. No other judge takes part.
+network reads each attribute in it with a probability of at least `least`. No other judge takes
+part.
 
 Shapes: B pictures, P picture tokens.
 """
@@ -27,14 +27,14 @@ import torch
 from base import flags
 from base.errors import UserError
 from base.flags import setting
-from base.tokenizer import Tokenizer
 from image import candidates
 from image.data import PictureData
 from image.studio import Brush, Studio
 from worlds import language, plans
 from worlds.scenes import Scene, sample_scene, scene_from_dict
 
-STREAM = 7  # keeps the draws of scenes apart from those of folders with the same seed
+# Keeps the scenes apart from those of folders, whose streams are the numbers of their splits.
+STREAM = 1000
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Tally:
     dropped: Counter = field(default_factory=Counter)
 
     def probability(self, scene: Scene) -> float:
-        """With which a scene is practised."""
+        """The probability with which a scene is practised."""
         shares = []
         for pair in pairs_of(scene):
             shares.append((self.dropped[pair] + 1) / (self.painted[pair] + 2))
@@ -100,10 +100,10 @@ def draw_scene(opened: Studio, meta: dict, number: int, tally: Tally, seed: int)
     room = opened.model.config.max_length - opened.side**2 - opened.vocabulary.plan
     while True:
         scene = sample_scene(rng, level, pairs="any", inside=meta["inside"], tidy=True)
-        captions = language.several(scene, rng, 1)
-        fits = len(opened.vocabulary.words(captions[0])) <= room
-        if fits and rng.random() < tally.probability(scene):
-            return {"split": "train", "captions": captions, "scene": scene.to_dict()}
+        if rng.random() < tally.probability(scene):
+            captions = language.several(scene, rng, 1)
+            if len(opened.vocabulary.words(captions[0])) <= room:
+                return {"split": "train", "captions": captions, "scene": scene.to_dict()}
 
 
 def scene_of(record: dict) -> Scene:
@@ -146,20 +146,14 @@ def check_studio(opened: Studio) -> None:
 def open_practice(folder: str, data: PictureData) -> PictureData:
     """A folder of practice for the trainings on `data`.
 
-    Raises UserError if its pictures have other codes, other words, or other plans.
+    Raises UserError if it is none, or if its painter was trained on other pictures.
     """
     found = PictureData(folder)
-    facts = ("picture_codes", "plans")
-    same = all(found.meta.get(name) == data.meta.get(name) for name in facts)
-    if not same or not is_same(found.tokenizer, data.tokenizer) or "train" not in found.splits:
+    painter = found.meta.get("practice", {}).get("data")
+    if painter != data.fingerprint:
         raise UserError(
-            f"--practice {folder}, which has other pictures or words than {data.folder}",
-            "a folder that tools.practise wrote for the same --data_dir",
-            "run tools.practise again",
+            f"--practice {folder} of a painter of {painter or 'no'} pictures",
+            f"practice of a painter of {data.folder}, {data.fingerprint}",
+            "run tools.practise with the same --data_dir",
         )
     return found
-
-
-def is_same(first: Tokenizer, second: Tokenizer) -> bool:
-    """Whether two tokenizers have the same ids."""
-    return first.fingerprint == second.fingerprint

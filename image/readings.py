@@ -1,20 +1,20 @@
 """Plans of pictures that are there: the network reads them, and corrects them as a painter.
 
-A plan that is read word by word may be wrong: an object at another place, or with another fill. But
-a painter of blocks of one token also says how likely a picture is, given a plan, and a wrong plan
-makes the tokens of an object most unlikely. So the plan is changed as long as this helps:
+A plan that is read word by word may be wrong: an object at another place, or with another fill. A
+painter of blocks of one token also says exactly how likely a picture is, given a plan. So the plan
+is changed as long as this helps:
 
     plan <- the likeliest of plan and its neighbours, by log p(picture | caption, plan)
 
 This is Bayes' rule, p(plan | picture, caption) ~ p(plan | caption) p(picture | caption, plan). All
-plans that fit the caption count as equally likely: plans that name their objects in the order of
-the caption (worlds/plans.py). The neighbours of a plan:
+plans whose objects have room in the picture count as equally likely. Each plan names its objects in
+the order of the caption (worlds/plans.py). The neighbours of a plan:
 
 - each word in place of each other word
 - two objects that exchange a part, their places, or their looks
 - each object at the likeliest places, which the network reads with the place hidden
 
-Shapes: B rows, L positions, P picture tokens of a picture, V ids.
+Shapes: B rows, L positions, P picture tokens of a picture, V' ids that can be written.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from torch import Tensor
 from image import bounds, planner
 from image.rows import Vocabulary, rows_of, to_device
 from net.painter import Painter
-from worlds import plans
+from worlds import plans, scenes
 
 ROUNDS = 8  # changes of a plan at most
 LIKELIEST = 4  # columns and rows that are tried together
@@ -40,12 +40,13 @@ def can_check(model: Painter) -> bool:
 
 @torch.no_grad()
 def check(model: Painter, vocabulary: Vocabulary, words: list[int], picture: Tensor) -> list[int]:
-    """The ids of a caption with its plan, corrected until no neighbour fits the picture better.
+    """The ids of a caption with its plan, corrected while a neighbour fits the picture better.
 
     words: the ids of the caption, with the plan that was read. picture: (P,) int64.
     """
     best = -float("inf")
-    if fits_caption(vocabulary, words):
+    if planner.scene_of(vocabulary, words) is not None:  # the words are a plan
+        words = ordered(vocabulary, words) or words
         best = float(likelihoods(model, vocabulary, [words], picture))
     for _ in range(ROUNDS):
         found = neighbours(model, vocabulary, words, picture)
@@ -68,33 +69,39 @@ def likelihoods(
         rows = rows_of(vocabulary, part, picture.expand(len(part), -1), ["picture"] * len(part))
         rng = torch.Generator()  # blocks of one token have nothing to draw
         nats.append(bounds.row_bounds(model, "diffusion", rows, vocabulary.mask, 1, rng, size=1))
-    return -torch.cat(nats)
+    return -torch.cat(nats).cpu()
 
 
-def fits_caption(vocabulary: Vocabulary, words: list[int]) -> bool:
-    """Whether words end with a plan of objects in the order of their caption."""
+def ordered(vocabulary: Vocabulary, words: list[int]) -> list[int] | None:
+    """The words with their plan's objects in the order of the caption.
+
+    None if they end with no plan, or with the plan of a scene that nobody draws: objects that are
+    not all in sight, a pattern on a small object, or no object.
+    """
     scene = planner.scene_of(vocabulary, words)
-    if scene is None or not scene.objects:
-        return False
-    caption = vocabulary.text(words[: len(words) - vocabulary.plan])
-    return plans.in_order(scene, caption).objects == scene.objects
+    if scene is None or not scene.objects or not scenes.are_clear(scene.objects):
+        return None
+    if any(thing.size == "small" and thing.fill in scenes.PATTERNS for thing in scene.objects):
+        return None
+    caption = words[: len(words) - vocabulary.plan]
+    scene = plans.in_order(scene, vocabulary.text(caption))
+    return caption + vocabulary.plan_words(plans.write(scene, plans.objects_of(vocabulary.plan)))
 
 
 def neighbours(
     model: Painter, vocabulary: Vocabulary, words: list[int], picture: Tensor
 ) -> list[list[int]]:
-    """The plans next to a plan that fit the caption: ids with the caption, each once."""
+    """The plans next to a plan that can be drawn: ids with the caption, each once."""
     found = {tuple(words)}
-    result = []
     for other in (
         *with_other_words(vocabulary, words),
         *with_exchanges(vocabulary, words),
         *with_other_places(model, vocabulary, words, picture),
     ):
-        if tuple(other) not in found and fits_caption(vocabulary, other):
-            found.add(tuple(other))
-            result.append(other)
-    return result
+        plan = ordered(vocabulary, other)
+        if plan:
+            found.add(tuple(plan))
+    return [list(plan) for plan in sorted(found - {tuple(words)})]
 
 
 def objects_from(vocabulary: Vocabulary, words: list[int]) -> list[int]:
@@ -152,7 +159,7 @@ def with_other_places(
 def read_hidden(
     model: Painter, vocabulary: Vocabulary, blank: list[list[int]], picture: Tensor
 ) -> Tensor:
-    """The logits of the words' [MASK]s, row by row, given the picture: (M, V)."""
+    """The logits of the words' [MASK]s, row by row, given the picture: (M, V')."""
     rows = rows_of(vocabulary, blank, picture.expand(len(blank), -1), ["words"] * len(blank))
     tokens, lengths, words, free = to_device(rows, model.device)
     hidden = tokens == vocabulary.mask
@@ -161,6 +168,6 @@ def read_hidden(
 
 
 def likeliest(logits: Tensor, ids: list[int]) -> list[int]:
-    """The likeliest of some ids, by the logits (V,) of all."""
+    """The likeliest of some ids, by the logits (V',) of all."""
     order = logits[ids].argsort(descending=True)[:LIKELIEST]
     return [ids[number] for number in order.tolist()]

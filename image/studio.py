@@ -227,7 +227,8 @@ class Studio:
     ) -> "Wordings":
         """The words of a picture (P,) before and after a change.
 
-        With plans, the network reads the old plan in the picture. The change is made in this plan.
+        With plans, the network reads the old plan in the picture, and corrects it if it can
+        (image/readings.py). The change is made in this plan.
         Where it does not fit the plan, the network writes a new plan of the new caption. Without a
         change, the new plan is read in the picture without the places `where` (P,) bool.
         Raises UserError for a network with plans that reads none.
@@ -245,6 +246,8 @@ class Studio:
         if change is None:
             hidden = tokens if where is None else tokens.masked_fill(where, self.vocabulary.mask)
             return Wordings(before, self.read_plan(after, hidden, seed))
+        if readings.can_check(self.model):
+            before = readings.check(self.model, self.vocabulary, before, tokens)
         changed = planner.changed_plan(self.vocabulary, before, change)
         if changed is not None:
             scenes = [planner.scene_of(self.vocabulary, words) for words in (before, changed)]
@@ -258,12 +261,9 @@ class Studio:
         return Wordings(before, after, is_new=True)
 
     def read_plan(self, words: list[int], tokens: Tensor, seed: int) -> list[int]:
-        """The ids of a caption with the plan of a picture (P,), corrected if the network can."""
+        """The ids of a caption with the plan that the network reads in a picture (P,)."""
         rngs = row_generators(seed + PLANS, 1)
         (read,) = planner.fill(self.model, self.vocabulary, [words], tokens[None], SUREST, rngs)
-        is_whole = not (tokens == self.vocabulary.mask).any()
-        if is_whole and readings.can_check(self.model):
-            return readings.check(self.model, self.vocabulary, read, tokens)
         return read
 
     def fallen(self, tokens: Tensor, words: "Wordings", finding: "Finding", seed: int) -> Tensor:

@@ -200,8 +200,8 @@ def score_edits(opened: Studio, data: PictureData, eyes: Eyes, options: Options,
     """Changes of val's pictures, one each, by the places that the network finds.
 
     changed: the changed claims are true. kept: all other claims are true. both. before: all claims
-    of the old caption were true of the old picture, by the same reader. same: of the tokens outside
-    of the places, the share that is unchanged. again: share of the tokens drawn again. new_plan:
+    of the old caption were true of the old picture, by the same reader. same: no token outside of
+    the places has changed. again: share of the tokens drawn again. new_plan:
     the change did not fit the plan that was read, so the whole picture was planned again.
     """
     rng = np.random.default_rng(options.seed)
@@ -231,7 +231,7 @@ def score_edits(opened: Studio, data: PictureData, eyes: Eyes, options: Options,
             "kept": is_kept,
             "both": is_changed and is_kept,
             "before": all(holds(claim, old) for claim in parse(caption)),
-            "same": float((drawing.tokens[0] == row)[~where].double().mean()),
+            "same": bool((drawing.tokens[0] == row)[~where].all()),
             "again": float(where.double().mean()),
             "new_plan": words.is_new,
         }

@@ -1,4 +1,4 @@
-"""Let a painter practise: it paints pictures, reads them itself, and keeps those that are right.
+"""Let a painter practise: it paints pictures, and keeps those that it reads as they were meant.
 
 Reads   a painter of both directions (--checkpoint) and its folder with plans (--data_dir)
 Writes  data_practice/ (--out): the pictures that it kept, as a folder of picture tokens
@@ -6,17 +6,18 @@ Writes  data_practice/ (--out): the pictures that it kept, as a folder of pictur
 On a laptop:
     python -m tools.practise --checkpoint checkpoints_plans/best.pt --data_dir data_planned \\
         --pictures 200 --steps 12
-For real (docs/painting.md has the time and the figures), then train with what was kept:
+For real, then train with what was kept (docs/painting.md):
     python -m tools.practise --checkpoint checkpoints_plans/best.pt --data_dir data_planned \\
         --pictures 8000 --block_size 12
     python train_image.py --data_dir data_planned --init_from checkpoints_plans/best.pt \\
-        --logit_shift --block_sizes 1,12 --practice data_practice
+        --logit_shift --block_sizes 1,12 --share_hidden 0.3 --practice data_practice
 
 The scenes have all pairs of colour and shape, also those that no picture of training shows. Pairs
-that are painted wrong are practised more often (image/practice.py). A stopped run continues.
+whose pictures are dropped are practised more often (image/practice.py). A stopped run continues.
 """
 
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,10 +75,13 @@ class State:
     tokens: list[list[int]]
 
 
-def facts_of(source: PictureData, opened: Studio, wanted: Practice, brush: Brush) -> dict:
-    """What meta.json says of a folder of practice, and what a stopped run must have in common."""
+def facts_of(source: PictureData, path, wanted: Practice, brush: Brush) -> dict:
+    """What meta.json says of a folder of practice, and what a stopped run must have in common.
+
+    path: of the painter's checkpoint.
+    """
     facts = {name: source.meta[name] for name in ("levels", "inside", "picture_codes", "plans")}
-    painter = {"data": opened.saved["data"]["fingerprint"], "step": opened.saved["step"]}
+    painter = {"data": source.fingerprint, "painter": files.file_digest(path).hex()}
     drawn = flags.to_dict(brush.settings) | flags.to_dict(brush.guidance)
     return facts | {"tidy": True, "practice": painter | drawn | flags.to_dict(wanted)}
 
@@ -88,23 +92,21 @@ def begin(out: Path, facts: dict) -> State:
     if not path.exists():
         return State(0, Tally(), [], [])
     do = "choose another --out, or remove it"
-    before = files.read_json(path, "a stopped practice", do)
+    before = files.read_sealed(path, "a stopped practice", do)
     if before.get("facts") != facts:
         raise UserError(f"{out} of a practice with other settings", "the same settings", do)
-    try:
-        tally = Tally()
-        tally.painted.update(before["painted"])
-        tally.dropped.update(before["dropped"])
-        return State(before["done"], tally, before["records"], before["tokens"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}, which is damaged", "a stopped practice", do) from error
+    tally = Tally(Counter(before["painted"]), Counter(before["dropped"]))
+    tokens = [[int(token) for token in row.split()] for row in before["tokens"]]
+    return State(before["done"], tally, before["records"], tokens)
 
 
 def save(out: Path, facts: dict, state: State) -> None:
     """Write how far the run is, whole or not at all."""
-    counts = {"painted": dict(state.tally.painted), "dropped": dict(state.tally.dropped)}
-    kept = {"records": state.records, "tokens": state.tokens}
-    files.write_json(out / UNFINISHED, {"facts": facts, "done": state.done, **counts, **kept})
+    counts = {"painted": state.tally.painted, "dropped": state.tally.dropped}
+    # A picture's tokens are a line, so that the file stays readable.
+    tokens = [" ".join(map(str, row)) for row in state.tokens]
+    kept = {"records": state.records, "tokens": tokens}
+    files.write_sealed(out / UNFINISHED, {"facts": facts, "done": state.done, **counts, **kept})
 
 
 def practise(
@@ -146,14 +148,15 @@ def main(argv=None):
     picture_blocks.choose(opened.model.config, settings.block_size, settings.steps)
     opened.check_guidance(guidance)
     source, brush = PictureData(work.data_dir), Brush(settings, guidance, seed=wanted.seed)
-    facts = facts_of(source, opened, wanted, brush)
+    facts = facts_of(source, path, wanted, brush)
     out = files.claim(work.out)
     if (out / "meta.json").exists():
         raise UserError(f"{out}, which is there", "a new folder", "choose another --out")
     state = practise(opened, source, wanted, brush, out, facts)
     if not state.records:
+        (out / UNFINISHED).unlink(missing_ok=True)  # another run has another --least
         raise UserError(
-            f"no picture of {wanted.pictures:,} that the network reads rightly",
+            f"no picture of {wanted.pictures:,} that the network reads as it was meant",
             "a network that was trained longer",
             "train it longer, or lower --least",
         )

@@ -162,6 +162,11 @@ def draw_radius(rng: np.random.Generator, size: str) -> float:
     return float(rng.uniform(*RADIUS[size]))
 
 
+def of_others(pairs: str) -> str:
+    """The pairs of the objects behind the first group: only the first is held out."""
+    return "any" if pairs == "any" else "seen"
+
+
 def sample_kind(rng: np.random.Generator, pairs: str) -> Object:
     """An object without a place.
 
@@ -214,7 +219,7 @@ def sample_two(
 
     inside: share of the draws that put the first object into the second.
     """
-    first, second = sample_kind(rng, pairs), sample_kind(rng, "seen")
+    first, second = sample_kind(rng, pairs), sample_kind(rng, of_others(pairs))
     # Equal colours could not be swapped, and a caption could mean either object.
     if first.colour == second.colour or first.shape == second.shape:
         return None
@@ -266,7 +271,7 @@ def sample_many(
     objects: list[Object] = []
     kinds: set[tuple[str, str]] = set()
     for count in sample_groups(rng, number, counts):
-        like = sample_kind(rng, "seen" if objects else pairs)
+        like = sample_kind(rng, of_others(pairs) if objects else pairs)
         too_large = like.size == "large" and number > 3  # four large objects find no room
         if (like.colour, like.shape) in kinds or too_large:
             return None
@@ -336,8 +341,8 @@ def sample_scene(
     """A scene of this level and noise. tidy: as in `tidied`.
 
     pairs, relations, counts: "seen" as in training, or "held" for the test splits. The first group
-    of a "held" scene has the held-out property; the rest is ordinary. pairs may be "any", for which
-    the first group has any pair.
+    of a "held" scene has the held-out property; the rest is ordinary. pairs may be "any": all pairs
+    alike, in all groups.
     inside: as in `sample_two`, for level 2. number: objects at level 3.
     """
     while True:

@@ -1,7 +1,5 @@
 """Practice: which scenes are practised, what is kept, and whose pictures may teach a network."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -15,6 +13,7 @@ from image.practice import Tally
 from image.rows import PairBatches, Pairs
 from image.studio import Brush, Studio
 from tests.making.painted import make_painter, make_pictures
+from worlds.collection import SPLITS, Scenes, sample
 from worlds.judge import judge
 from worlds.scenes import COLOURS, SHAPES, Object, Scene, held_pair
 
@@ -61,9 +60,21 @@ def test_scenes_of_all_pairs(opened):
         assert scene.tidy and judge(record["captions"][0], scene)["truthful"]
         pairs |= practice.pairs_of(scene)
     assert len(pairs) == len(COLOURS) * len(SHAPES)
-    held = [held_pair(*pair.split()) for pair in pairs]
-    assert 0 < sum(held) < len(pairs)
+    objects = [thing for record in records for thing in practice.scene_of(record).objects]
+    held = [held_pair(thing.colour, thing.shape) for thing in objects]
+    pairs_held = [held_pair(colour, shape) for colour in COLOURS for shape in SHAPES]
+    assert np.mean(held) == pytest.approx(np.mean(pairs_held), abs=0.06)
+    both = [
+        all(held_pair(t.colour, t.shape) for t in practice.scene_of(r).objects) for r in records
+    ]
+    assert any(both[1::2])  # two new pairs in a scene
     assert practice.draw_scene(opened, META, 7, Tally(), seed=0) == records[7]
+    # No scene of a folder with the same seed comes back.
+    wanted = Scenes(levels="1,2", noise=0, inside=0.0, tidy=True, captions=1)
+    drawn = {str(record["scene"]) for record in records}
+    for split in SPLITS:
+        found = [sample(split, number, wanted)[0].to_dict() for number in range(40)]
+        assert not drawn & {str(scene) for scene in found}
     easy = Tally()
     easy.painted.update({pair: 10_000 for pair in pairs if pair != "red star"})
     rare = [practice.draw_scene(opened, META | {"levels": [1]}, n, easy, seed=0) for n in range(20)]
@@ -118,21 +129,18 @@ def is_row(first, second, row):
 
 
 def test_whose_pictures_teach(data, tmp_path):
-    """Those of the same words, codes and plans."""
-    assert practice.open_practice(str(data.folder), data).fingerprint == data.fingerprint
-    other = make_pictures(tmp_path / "other", planned=3)
-    with pytest.raises(UserError, match="other pictures or words"):
-        practice.open_practice(str(other.folder), data)
-    records = data.records("val")
-    (tmp_path / "no").mkdir()
-    write_folder(
-        *(tmp_path / "no", records, data.tokens("val"), data.codes_file, data.tokenizer),
-        codes=data.codes,
-        settings={"plans": 2},
-    )
-    with pytest.raises(UserError, match="tools.practise wrote"):
-        practice.open_practice(str(tmp_path / "no"), data)
-    assert json.loads((tmp_path / "no" / "meta.json").read_text())["splits"] == {"val": 4}
+    """Those of a painter of the same folder."""
+    records, tokens = data.records("train"), data.tokens("train")
+    where = (records, tokens, data.codes_file, data.tokenizer)
+    for name, painter in (("same", data.fingerprint), ("other", "0" * 16)):
+        (tmp_path / name).mkdir()
+        settings = {"plans": 2, "practice": {"data": painter}}
+        write_folder(tmp_path / name, *where, codes=data.codes, settings=settings)
+    assert len(Pairs(practice.open_practice(str(tmp_path / "same"), data), "train")) == 12
+    with pytest.raises(UserError, match="of a painter of 0000"):
+        practice.open_practice(str(tmp_path / "other"), data)
+    with pytest.raises(UserError, match="of a painter of no pictures"):
+        practice.open_practice(str(data.folder), data)
 
 
 @pytest.mark.parametrize(
@@ -145,10 +153,12 @@ def test_whose_pictures_teach(data, tmp_path):
     ],
 )
 def test_who_learns_nothing_from_practice(own, plan):
-    with pytest.raises(UserError, match="where no row learns a picture of a plan"):
-        ImageRun(**own).check_practice("folder", plan)
-    ImageRun(**own).check_practice(None, plan)
-    ImageRun().check_practice("folder", 13)
+    with pytest.raises(UserError, match="--practice folder where no row learns a picture"):
+        ImageRun(**own).check_plans("folder", plan)
+    with pytest.raises(UserError, match="--share_hidden 0.3 where no row learns a picture"):
+        ImageRun(**own, share_hidden=0.3).check_plans(None, plan)
+    ImageRun(**own).check_plans(None, plan)
+    ImageRun(share_hidden=0.3).check_plans("folder", 13)
 
 
 def test_who_cannot_practise(opened):

@@ -5,7 +5,7 @@ import torch
 
 from image import planner, readings
 from image.rows import Pairs
-from image.studio import Studio
+from image.studio import Studio, read_change
 from tests.making.painted import make_painter, make_pictures
 
 WORDS = 13  # of a plan of two objects
@@ -88,16 +88,18 @@ def test_neighbours(pairs):
     assert len(set(texts)) == len(texts) and PLAN not in texts
     for row in found:
         assert row[: len(words) - WORDS] == words[: len(words) - WORDS]
-    # A single other word.
-    for before, after in (("dark", "middle"), ("small", "large"), ("solid", "dotted")):
+    # A single other word, in a scene that can be drawn.
+    for before, after in (("dark", "middle"), ("medium", "large"), ("outlined", "dotted")):
         assert PLAN.replace(before, after) in texts
-    for before, after in (("red", "pink"), ("xd", "xa"), ("yc", "ya"), ("yi", "ym")):
+    for before, after in (("red", "pink"), ("xd", "xc"), ("yc", "yd"), ("yi", "yj")):
         assert PLAN.replace(before, after) in texts
-    # An exchange of a part, and of places. With each other's looks, the circle would come first,
-    # which is not the caption's order.
+    for before, after in (("solid", "dotted"), ("xd", "xb"), ("yi", "ym"), ("yi", "yd")):
+        assert PLAN.replace(before, after) not in texts  # a small pattern, outside, too near
+    # An exchange of a part, of places, and of looks. The star always comes first.
     assert "dark xd yc small outlined red star xe yi medium solid blue circle" in texts
     assert "dark xe yi small solid red star xd yc medium outlined blue circle" in texts
     assert "dark xd yc small outlined blue circle xe yi medium solid red star" not in texts
+    assert "dark xe yi medium solid red star xd yc small outlined blue circle" in texts
     # No plan has half an object.
     assert all(text.count("nothing") in (0, 6, 12) for text in texts)
     # Two lines at one time.
@@ -107,15 +109,18 @@ def test_neighbours(pairs):
 
 def test_a_plan_is_corrected_step_by_step(pairs, monkeypatch):
     """Wrong words at four places, and objects with each other's fills, are all put right."""
-    wrong = "bright xf ya large outlined red star xe yi medium solid blue circle"
+    wrong = "bright xf yd large outlined red star xe yj medium solid blue circle"
     monkeypatch.setattr(readings, "likelihoods", likeness(pairs, PLAN))
     model, picture = painter_of(pairs), pairs.pictures[0]
     words = readings.check(model, pairs.vocabulary, ids_of(pairs, wrong), picture)
     assert words == ids_of(pairs)
     assert readings.check(model, pairs.vocabulary, words, picture) == words
-    # What is no plan becomes a plan, if a neighbour is one.
+    # What is no plan becomes a plan, if a neighbour is a plan.
     broken = PLAN.replace("star", "nothing")
     assert readings.check(model, pairs.vocabulary, ids_of(pairs, broken), picture) == words
+    # A plan in another order is as likely as it is in the caption's order.
+    turned = "dark xe yi medium outlined blue circle xd yc small solid red star"
+    assert readings.check(model, pairs.vocabulary, ids_of(pairs, turned), picture) == words
 
 
 def test_the_result_is_likelier_than_its_neighbours(pairs, monkeypatch):
@@ -127,25 +132,22 @@ def test_the_result_is_likelier_than_its_neighbours(pairs, monkeypatch):
     near = readings.neighbours(model, vocabulary, after, picture)
     nats = readings.likelihoods(model, vocabulary, [before, after, *near], picture)
     assert nats[1] > nats[0] and nats[1] == nats.max()
-    assert readings.fits_caption(vocabulary, after)
+    assert readings.ordered(vocabulary, after) == after
 
 
 def test_who_corrects_plans(pairs, monkeypatch):
-    """A network that learnt blocks of one token, of a picture without holes."""
+    """A network that learnt blocks of one token, before a change in words."""
     calls = []
 
     def check(model, vocabulary, words, picture):
-        calls.append(model.config.block_sizes)
+        calls.append((model.config.block_sizes, tuple(picture.tolist())))
         return words
 
     monkeypatch.setattr(readings, "check", check)
-    picture, hole = pairs.pictures[0], pairs.pictures[0].clone()
-    hole[4] = pairs.vocabulary.mask
+    picture, change = pairs.pictures[0], read_change(CAPTION, "the star is green")
     for sizes in ("1", "3", ""):
         saved = {"objective": "diffusion"}
         opened = Studio(painter_of(pairs, sizes), pairs.vocabulary, saved, codes=None)
-        caption = pairs.vocabulary.words(CAPTION)
-        for tokens in (picture, hole):
-            read = opened.read_plan(caption, tokens, seed=0)
-            assert read[: len(caption)] == caption and len(read) == len(caption) + WORDS
-    assert calls == ["1"]
+        opened.wordings(picture, CAPTION, change.new, change.change, seed=0)
+        opened.wordings(picture, CAPTION, CAPTION, None, seed=0, where=picture > 4)
+    assert calls == [("1", tuple(picture.tolist()))]

@@ -6,6 +6,7 @@ import torch
 from base.files import UserError
 from image import practice
 from image.data import PictureData
+from image.practice import Tally
 from image.rows import Pairs
 from loop import checkpoint
 from tests.making.painted import make_pictures, train
@@ -21,8 +22,8 @@ def painter(tmp_path_factory):
 
 @pytest.fixture
 def words(painter, tmp_path, monkeypatch):
-    """The flags of a small run that keeps some pictures, saved after each batch."""
-    monkeypatch.setattr(practise, "SAVED", 1)
+    """The flags of a small run that keeps some pictures, saved after two batches."""
+    monkeypatch.setattr(practise, "SAVED", 2)
     run, data = painter
     where = ["--checkpoint", str(run), "--data_dir", str(data.folder), "--device", "cpu"]
     size = "--pictures 12 --batch_size 4 --steps 3 --least 0.00195 --threads 1"
@@ -47,10 +48,12 @@ def test_what_was_kept(words, painter, tmp_path, capsys):
 
 
 def test_a_stopped_run_continues(words, tmp_path, monkeypatch):
+    """It paints again what was painted after the last saved state, and ends with equal files."""
     practise.main(words)
     straight = PictureData(tmp_path / "out")
     second = [*words[:-1], str(tmp_path / "second")]
-    real, calls = practice.practise, []
+    real, calls, tallies = practice.practise, [], []
+    count = Tally.probability
 
     def dying(*arguments):
         calls.append(arguments[3])
@@ -58,21 +61,29 @@ def test_a_stopped_run_continues(words, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(practice, "practise", dying)
-        with pytest.raises(KeyboardInterrupt):
-            practise.main(second)
-        with pytest.raises(UserError, match="practice with other settings"):
-            practise.main([*second, "--steps", "4"])
+    def watched(tally, scene):
+        tallies.append((dict(tally.painted), dict(tally.dropped)))
+        return count(tally, scene)
+
+    monkeypatch.setattr(practice, "practise", dying)
+    monkeypatch.setattr(Tally, "probability", watched)
+    with pytest.raises(KeyboardInterrupt):
         practise.main(second)
-    assert calls == [0, 4, 8, 8]  # batches that were painted before are not painted again
+    before = tallies[-1]
+    with pytest.raises(UserError, match="practice with other settings"):
+        practise.main([*second, "--steps", "4"])
+    tallies.clear()
+    practise.main(second)
+    assert calls == [0, 4, 8, 8] and tallies[0] == before and sum(before[0].values()) >= 8
     again = PictureData(tmp_path / "second")
     assert again.meta["fingerprint"] == straight.meta["fingerprint"]
-    stopped = tmp_path / "third"
-    stopped.mkdir()
-    (stopped / practise.UNFINISHED).write_text("{")
+
+
+def test_a_damaged_state_is_refused(words, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / practise.UNFINISHED).write_text('{"done": 4, "checksum": "0"}')
     with pytest.raises(UserError, match="unfinished"):
-        practise.main([*words[:-1], str(stopped)])
+        practise.main(words)
 
 
 def test_refusals(words, tmp_path):
@@ -97,7 +108,7 @@ def test_a_training_with_practice(words, painter, tmp_path):
     assert saved["statistics"]["practice"] == PictureData(tmp_path / "out").fingerprint
     again = ["--resume", "--max_steps", "5"]
     train(painter[1].folder, tmp_path / "run", *again, *own[:2])
-    with pytest.raises(UserError, match="the practice of the run"):
+    with pytest.raises(UserError, match="found no --practice; expected the practice of the run"):
         train(painter[1].folder, tmp_path / "run", *again)
-    with pytest.raises(UserError, match="the same --practice"):
+    with pytest.raises(UserError, match="expected no practice, as in the run"):
         train(painter[1].folder, tmp_path / "plain", *again, *own[:2])
