@@ -10,6 +10,10 @@ Only this module knows the format.
                        settings; written last, so a folder with meta.json is whole. With "plans",
                        rows hold a plan (worlds/plans.py) with room for this many objects
 
+A folder of practice (tools/practise.py) has only the split train. Its pictures were painted, and
+"practice" in meta.json says by whom: the fingerprint of the painter's folder, the checkpoint's
+SHA-256, and how.
+
 The lines of a split follow each other, so the tokens of a split are a slice of tokens.npy.
 
 Shapes: N pictures, P = grid · grid picture tokens. Tokens are 0 to codes - 1.
