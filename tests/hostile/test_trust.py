@@ -186,6 +186,7 @@ CASES = {
         "adapter",
     ): "--checkpoint {w}/captioner/best.pt --image {w}/captions/images/val/000000.png "
     "--adapter {bad}",
+    ("tools.practise", "checkpoint"): "--checkpoint {bad} --out {t}/x",
     ("tools.publish", "checkpoint"): "--checkpoint {bad} --out {t}/x",
     ("tools.benchmark", "checkpoint"): "--checkpoint {bad} --repeats 1",
     ("visualize_architecture", "checkpoint"): "--checkpoint {bad} --out {t}/x",
