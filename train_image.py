@@ -49,7 +49,7 @@ class ImageStart:
         None, "start from this checkpoint's weights of the same tokens", metavar="FILE"
     )
     practice: str | None = setting(
-        None, "learn from a folder of tools.practise too", metavar="FOLDER"
+        None, "learn from folders of tools.practise too, with commas", metavar="FOLDERS"
     )
 
     def __post_init__(self):
@@ -111,8 +111,8 @@ def read_practice(
 
     Raises UserError for other practice than that of the resumed run.
     """
-    found = practice.open_practice(start.practice, data) if start.practice else None
-    fingerprint = found.fingerprint if found else ""
+    found = practice.open_practice(start.practice, data) if start.practice else []
+    fingerprint = ",".join(folder.fingerprint for folder in found)
     before = setup.resume["statistics"].get("practice", "") if setup.resume else fingerprint
     if before != fingerprint:
         raise UserError(
@@ -120,7 +120,11 @@ def read_practice(
             f"the practice of the run, {before}" if before else "no practice, as in the run",
             "resume with the same practice",
         )
-    return (Pairs(found, "train") if found else None), fingerprint
+    practised = None
+    for folder in found:
+        pairs = Pairs(folder, "train")
+        practised = practised.with_more(pairs) if practised else pairs
+    return practised, fingerprint
 
 
 def statistics_of(train: Pairs, fingerprint: str) -> dict:

@@ -6,14 +6,14 @@ of colour and shape that no picture of training shows, it keeps few, and most of
 learns from its own answers that pass a check.
 
 The scenes are drawn at random, with all pairs of colour and shape alike. No true picture of a scene
-is drawn. A scene is practised with a probability, so that pairs which are painted well take little
-time:
+is drawn. A scene is practised with a probability, so that pairs which training shows, or which are
+painted well, take little time:
 
-    probability = largest over its objects of (dropped + 1) / (painted + 2)
+    probability = largest over its objects of (dropped + 1) / (painted + shown + 2)
 
-`dropped` and `painted` count the pictures that showed the object's pair. A picture is kept if the
-network reads each attribute in it with a probability of at least `least`. No other judge takes
-part.
+`dropped` and `painted` count the painted pictures that showed the object's pair, `shown` the true
+pictures of training. A picture is kept if the network reads each attribute in it with a probability
+of at least `least`. No other judge takes part.
 
 Shapes: B pictures, P picture tokens.
 """
@@ -57,16 +57,21 @@ class Practice:
 
 @dataclass
 class Tally:
-    """How often each pair of colour and shape was painted, and how often dropped."""
+    """How often each pair of colour and shape was painted, and how often dropped.
+
+    shown: how many true pictures of training show it.
+    """
 
     painted: Counter = field(default_factory=Counter)
     dropped: Counter = field(default_factory=Counter)
+    shown: Counter = field(default_factory=Counter)
 
     def probability(self, scene: Scene) -> float:
         """The probability with which a scene is practised."""
         shares = []
         for pair in pairs_of(scene):
-            shares.append((self.dropped[pair] + 1) / (self.painted[pair] + 2))
+            times = self.painted[pair] + self.shown[pair]
+            shares.append((self.dropped[pair] + 1) / (times + 2))
         return max(shares)
 
     def add(self, scene: Scene, is_kept: bool) -> None:
@@ -74,6 +79,14 @@ class Tally:
         for pair in pairs_of(scene):
             self.painted[pair] += 1
             self.dropped[pair] += not is_kept
+
+
+def shown_in(data: PictureData) -> Counter:
+    """How many pictures of training show each pair of colour and shape."""
+    shown: Counter = Counter()
+    for record in data.records("train"):
+        shown.update(pairs_of(scene_of(record)))
+    return shown
 
 
 def hardest(tally: Tally, count: int = 5) -> str:
@@ -143,17 +156,20 @@ def check_studio(opened: Studio) -> None:
         )
 
 
-def open_practice(folder: str, data: PictureData) -> PictureData:
-    """A folder of practice for the trainings on `data`.
+def open_practice(folders: str, data: PictureData) -> list[PictureData]:
+    """Folders of practice, with commas between them, for the trainings on `data`.
 
-    Raises UserError if it is none, or if its painter was trained on other pictures.
+    Raises UserError if a folder is none, or if its painter was trained on other pictures.
     """
-    found = PictureData(folder)
-    painter = found.meta.get("practice", {}).get("data")
-    if painter != data.fingerprint:
-        raise UserError(
-            f"--practice {folder} of a painter of {painter or 'no'} pictures",
-            f"practice of a painter of {data.folder}, {data.fingerprint}",
-            "run tools.practise with the same --data_dir",
-        )
-    return found
+    result = []
+    for folder in folders.split(","):
+        found = PictureData(folder)
+        painter = found.meta.get("practice", {}).get("data")
+        if painter != data.fingerprint:
+            raise UserError(
+                f"--practice {folder} of a painter of {painter or 'no'} pictures",
+                f"practice of a painter of {data.folder}, {data.fingerprint}",
+                "run tools.practise with the same --data_dir",
+            )
+        result.append(found)
+    return result

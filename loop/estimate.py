@@ -47,7 +47,8 @@ class Forecast:
         """One line: the time of all steps that are left, and their arithmetic."""
         seconds = statistics.median(self.seconds)
         line = f"{self.steps_left:,} steps take about {duration(seconds * self.steps_left)}"
-        work = statistics.mean(self.operations)
+        # Each process counts its own micro-batches.
+        work = float(distributed.total(statistics.mean(self.operations)))
         if not work:
             return line
         return (

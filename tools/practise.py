@@ -12,8 +12,8 @@ For real, then train with what was kept (docs/painting.md):
     python train_image.py --data_dir data_planned --init_from checkpoints_plans/best.pt \\
         --logit_shift --block_sizes 1,12 --share_hidden 0.3 --practice data_practice
 
-The scenes have all pairs of colour and shape, also those that no picture of training shows. Pairs
-whose pictures are dropped are practised more often (image/practice.py). A stopped run continues.
+Most scenes have a pair of colour and shape that few pictures of training show, or none. Pairs whose
+pictures are dropped are practised more often (image/practice.py). A stopped run continues.
 """
 
 import sys
@@ -49,6 +49,9 @@ class Work:
     checkpoint: str | None = setting(None, "a painter; none: the newest below this folder")
     data_dir: str = setting("data_image_tokens", "its folder of picture tokens", metavar="FOLDER")
     out: str = setting("data_practice", "folder to write", metavar="FOLDER")
+    precision: str = setting(
+        "auto", "arithmetic of the network", choices=("auto", *hardware.PRECISIONS)
+    )
     device: str = setting("auto", "auto, cpu, cuda, mps")
     threads: int = setting(0, "CPU threads; 0 means torch's own choice", at_least=0)
 
@@ -75,7 +78,9 @@ class State:
     tokens: list[list[int]]
 
 
-def facts_of(source: PictureData, path, wanted: Practice, brush: Brush) -> dict:
+def facts_of(
+    source: PictureData, path, wanted: Practice, brush: Brush, arithmetic: hardware.Arithmetic
+) -> dict:
     """What meta.json says of a folder of practice, and what a stopped run must have in common.
 
     path: of the painter's checkpoint.
@@ -83,19 +88,23 @@ def facts_of(source: PictureData, path, wanted: Practice, brush: Brush) -> dict:
     facts = {name: source.meta[name] for name in ("levels", "inside", "picture_codes", "plans")}
     painter = {"data": source.fingerprint, "painter": files.file_digest(path).hex()}
     drawn = flags.to_dict(brush.settings) | flags.to_dict(brush.guidance)
+    drawn["precision"] = str(arithmetic.dtype)
     return facts | {"tidy": True, "practice": painter | drawn | flags.to_dict(wanted)}
 
 
-def begin(out: Path, facts: dict) -> State:
-    """Where a stopped run stood. Raises UserError if it had other settings."""
+def begin(out: Path, facts: dict, shown: Counter) -> State:
+    """Where a stopped run stood. Raises UserError if it had other settings.
+
+    shown: how many pictures of training show each pair of colour and shape.
+    """
     path = out / UNFINISHED
     if not path.exists():
-        return State(0, Tally(), [], [])
+        return State(0, Tally(shown=shown), [], [])
     do = "choose another --out, or remove it"
     before = files.read_sealed(path, "a stopped practice", do)
     if before.get("facts") != facts:
         raise UserError(f"{out} of a practice with other settings", "the same settings", do)
-    tally = Tally(Counter(before["painted"]), Counter(before["dropped"]))
+    tally = Tally(Counter(before["painted"]), Counter(before["dropped"]), shown)
     tokens = [[int(token) for token in row.split()] for row in before["tokens"]]
     return State(before["done"], tally, before["records"], tokens)
 
@@ -113,7 +122,7 @@ def practise(
     opened: Studio, source: PictureData, wanted: Practice, brush: Brush, out: Path, facts: dict
 ) -> State:
     """Paint all pictures, batch after batch. Returns what was kept."""
-    state = begin(out, facts)
+    state = begin(out, facts, practice.shown_in(source))
     size = wanted.batch_size
     with progress.bar(None, "practice", unit="image", total=wanted.pictures) as bar:
         bar.update(state.done)
@@ -143,16 +152,21 @@ def main(argv=None):
     settings = flags.resolve(SampleConfig, arguments, DRAWN)
     torch.set_num_threads(work.threads or torch.get_num_threads())
     path = work.checkpoint or checkpoint.newest(("image",))
-    opened = studio.open_studio(path, work.data_dir, hardware.choose_device(work.device))
+    device = hardware.choose_device(work.device)
+    dtype, reason = hardware.choose_precision(work.precision, device)
+    print(f"precision: {dtype} ({reason})", file=sys.stderr)
+    arithmetic = hardware.Arithmetic(device, dtype)
+    opened = studio.open_studio(path, work.data_dir, device)
     practice.check_studio(opened)
     picture_blocks.choose(opened.model.config, settings.block_size, settings.steps)
     opened.check_guidance(guidance)
     source, brush = PictureData(work.data_dir), Brush(settings, guidance, seed=wanted.seed)
-    facts = facts_of(source, path, wanted, brush)
+    facts = facts_of(source, path, wanted, brush, arithmetic)
     out = files.claim(work.out)
     if (out / "meta.json").exists():
         raise UserError(f"{out}, which is there", "a new folder", "choose another --out")
-    state = practise(opened, source, wanted, brush, out, facts)
+    with arithmetic.autocast():
+        state = practise(opened, source, wanted, brush, out, facts)
     if not state.records:
         (out / UNFINISHED).unlink(missing_ok=True)  # another run has another --least
         raise UserError(

@@ -79,6 +79,11 @@ def test_scenes_of_all_pairs(opened):
     easy.painted.update({pair: 10_000 for pair in pairs if pair != "red star"})
     rare = [practice.draw_scene(opened, META | {"levels": [1]}, n, easy, seed=0) for n in range(20)]
     assert all(practice.pairs_of(practice.scene_of(record)) == {"red star"} for record in rare)
+    known = Tally(shown=easy.painted)
+    again = [
+        practice.draw_scene(opened, META | {"levels": [1]}, n, known, seed=0) for n in range(20)
+    ]
+    assert again == rare  # a true picture counts as a picture that was painted and kept
 
 
 def test_a_picture_is_kept_if_the_network_reads_it_surely(opened):
@@ -128,6 +133,25 @@ def is_row(first, second, row):
     return same and torch.equal(first["tokens"][row, :length], second["tokens"][row, :length])
 
 
+def test_how_often_a_pair_is_practised():
+    tally = Tally()
+    scene = Scene([Object("circle", "red", "small", "solid")], tidy=True)
+    assert tally.probability(scene) == 1 / 2
+    tally.add(scene, is_kept=False)
+    tally.add(scene, is_kept=True)
+    assert tally.probability(scene) == 2 / 4
+    tally.shown["red circle"] = 6
+    assert tally.probability(scene) == 2 / 10
+
+
+def test_what_training_shows(data):
+    shown = practice.shown_in(data)
+    scenes = [practice.scene_of(record) for record in data.records("train")]
+    for pair in shown:
+        assert shown[pair] == sum(pair in practice.pairs_of(scene) for scene in scenes)
+    assert set(shown) == {pair for scene in scenes for pair in practice.pairs_of(scene)}
+
+
 def test_whose_pictures_teach(data, tmp_path):
     """Those of a painter of the same folder."""
     records, tokens = data.records("train"), data.tokens("train")
@@ -136,9 +160,11 @@ def test_whose_pictures_teach(data, tmp_path):
         (tmp_path / name).mkdir()
         settings = {"plans": 2, "practice": {"data": painter}}
         write_folder(tmp_path / name, *where, codes=data.codes, settings=settings)
-    assert len(Pairs(practice.open_practice(str(tmp_path / "same"), data), "train")) == 12
+    same, other = str(tmp_path / "same"), str(tmp_path / "other")
+    found = practice.open_practice(f"{same},{same}", data)
+    assert [len(Pairs(folder, "train")) for folder in found] == [12, 12]
     with pytest.raises(UserError, match="of a painter of 0000"):
-        practice.open_practice(str(tmp_path / "other"), data)
+        practice.open_practice(f"{same},{other}", data)
     with pytest.raises(UserError, match="of a painter of no pictures"):
         practice.open_practice(str(data.folder), data)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,6 +51,18 @@ def test_the_forecast_is_the_median_of_the_first_steps(clock, monkeypatch):
         clock[0] += seconds
         forecast.note(number + 1, [])
     assert said == [(10, "600 steps take about 5.0 minutes")]
+
+
+def test_the_work_is_that_of_all_processes(clock, monkeypatch):
+    said = []
+    monkeypatch.setattr(estimate, "announce", lambda step, text: said.append(text))
+    monkeypatch.setattr(estimate, "operations", lambda model, batch: batch["work"])
+    monkeypatch.setattr(distributed, "total", lambda value: np.array(value) + 3e12)  # another one
+    forecast = estimate.Forecast(object(), steps_left=100)
+    for number in range(10):
+        clock[0] += 2.0
+        forecast.note(number + 1, [{"work": 4e11}, {"work": 6e11}])
+    assert said[0].endswith(": 4000.0 GFLOP per step, 400.0 TFLOP in all, 2,000 GFLOP/s")
 
 
 def test_minutes_become_steps(clock, capsys):

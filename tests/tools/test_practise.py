@@ -7,7 +7,7 @@ from base.files import UserError
 from image import practice
 from image.data import PictureData
 from image.practice import Tally
-from image.rows import Pairs
+from image.rows import PairBatches, Pairs
 from loop import checkpoint
 from tests.making.painted import make_pictures, train
 from tools import practise
@@ -26,7 +26,7 @@ def words(painter, tmp_path, monkeypatch):
     monkeypatch.setattr(practise, "SAVED", 2)
     run, data = painter
     where = ["--checkpoint", str(run), "--data_dir", str(data.folder), "--device", "cpu"]
-    size = "--pictures 12 --batch_size 4 --steps 3 --least 0.00195 --threads 1"
+    size = "--pictures 12 --batch_size 4 --steps 3 --least 0.00195 --threads 1 --precision fp32"
     return [*where, *size.split(), "--out", str(tmp_path / "out")]
 
 
@@ -42,6 +42,7 @@ def test_what_was_kept(words, painter, tmp_path, capsys):
     assert len(pairs) == count and pairs.pictures.shape == (count, 9)
     meta = found.meta["practice"]
     assert (meta["pictures"], meta["steps"], meta["guidance"]) == (12, 3, 1.0)
+    assert meta["precision"] == "torch.float32"
     assert not (tmp_path / "out" / practise.UNFINISHED).exists()
     with pytest.raises(UserError, match="which is there"):
         practise.main(words)
@@ -72,6 +73,8 @@ def test_a_stopped_run_continues(words, tmp_path, monkeypatch):
     before = tallies[-1]
     with pytest.raises(UserError, match="practice with other settings"):
         practise.main([*second, "--steps", "4"])
+    with pytest.raises(UserError, match="practice with other settings"):
+        practise.main([*second, "--precision", "bf16"])
     tallies.clear()
     practise.main(second)
     assert calls == [0, 4, 8, 8] and tallies[0] == before and sum(before[0].values()) >= 8
@@ -112,3 +115,24 @@ def test_a_training_with_practice(words, painter, tmp_path):
         train(painter[1].folder, tmp_path / "run", *again)
     with pytest.raises(UserError, match="expected no practice, as in the run"):
         train(painter[1].folder, tmp_path / "plain", *again, *own[:2])
+
+
+def test_a_training_with_two_rounds(words, painter, tmp_path, monkeypatch):
+    """The pictures of both folders teach, and the checkpoint names both."""
+    practise.main(words)
+    practise.main([*words[:-1], str(tmp_path / "second"), "--seed", "1"])
+    folders = [PictureData(tmp_path / name) for name in ("out", "second")]
+    taught = []
+    real = PairBatches.__init__
+
+    def watched(self, *arguments):
+        taught.append(arguments[-2])
+        real(self, *arguments)
+
+    monkeypatch.setattr(PairBatches, "__init__", watched)
+    both = ["--practice", f"{tmp_path / 'out'},{tmp_path / 'second'}"]
+    run = train(painter[1].folder, tmp_path / "run", "--init_from", str(painter[0]), *both)
+    expected = [Pairs(folder, "train").pictures for folder in folders]
+    assert torch.equal(taught[0].pictures, torch.cat(expected))
+    prints = ",".join(folder.fingerprint for folder in folders)
+    assert checkpoint.load(run)["statistics"]["practice"] == prints
