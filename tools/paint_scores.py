@@ -35,10 +35,13 @@ from image.studio import Brush, Finding, Studio
 from loop import checkpoint, hardware, progress
 from net import picture_blocks
 from worlds import changes, plans
+from worlds.changes import Changed
 from worlds.judge import holds
 from worlds.reader import parse
 from worlds.scenes import Scene, scene_from_dict
 
+KINDS = ("changed", "kept", "both")
+YES_OR_NO = (*KINDS, *(f"ceiling_{name}" for name in KINDS), "before")
 COLUMNS = ("truthful", "exact", "claims", "recall", "colour", "shape")
 
 
@@ -203,6 +206,7 @@ def score_edits(opened: Studio, data: PictureData, eyes: Eyes, options: Options,
     of the old caption were true of the old picture, by the same reader. same: no token outside of
     the places has changed. again: share of the tokens drawn again. new_plan:
     the change did not fit the plan that was read, so the whole picture was planned again.
+    ceiling_…: the same three of the true picture after the change, its tokens in the same places.
     """
     rng = np.random.default_rng(options.seed)
     rows: dict[str, list[float]] = {}
@@ -220,17 +224,8 @@ def score_edits(opened: Studio, data: PictureData, eyes: Eyes, options: Options,
         where = opened.fallen(row, words, Finding(), options.seed)
         drawing = opened.edit(row, where, words.new, brush, number)
         scene = scene_from_dict(records[number]["scene"])
-        original = drawn.picture(scene, opened.codes.config.side)
-        painted = opened.pixels(drawing.tokens)[0]
-        after = studio.paste(Image.fromarray(original), painted, where, opened.side)
-        old, new = eyes.read([original, np.asarray(after)])
-        is_changed = all(holds(claim, new) for claim in changed.changed)
-        is_kept = all(holds(claim, new) for claim in changed.kept)
-        found = {
-            "changed": is_changed,
-            "kept": is_kept,
-            "both": is_changed and is_kept,
-            "before": all(holds(claim, old) for claim in parse(caption)),
+        found = judged_edit(opened, scene, changed, where, drawing.tokens[0], eyes)
+        found |= {
             "same": bool((drawing.tokens[0] == row)[~where].all()),
             "again": float(where.double().mean()),
             "new_plan": words.is_new,
@@ -238,6 +233,45 @@ def score_edits(opened: Studio, data: PictureData, eyes: Eyes, options: Options,
         for name, value in found.items():
             rows.setdefault(name, []).append(float(value))
     return summary(rows)
+
+
+def judged_edit(
+    opened: Studio,
+    scene: Scene,
+    changed: Changed,
+    where: torch.Tensor,
+    tokens: torch.Tensor,
+    eyes: Eyes,
+) -> dict[str, bool]:
+    """Whether a picture shows its change: {name: yes or no}, as in `score_edits`.
+
+    where: (P,) bool, the places drawn again. tokens: (P,) int64 after the change.
+    """
+    side = opened.codes.config.side
+    original = drawn.picture(scene, side)
+    pictures = [original, after_change(opened, original, tokens, where)]
+    try:
+        true = drawn.picture(changes.change_scene(scene, changed.change), side)
+        ideal = opened.tokens(true[None])[0]
+        pictures.append(after_change(opened, original, ideal, where))
+    except changes.Impossible:  # the words fit, but not the scene
+        pass
+    old, *seen = eyes.read(pictures)
+    result = {"before": all(holds(claim, old) for claim in parse(changed.old))}
+    for prefix, new in zip(("", "ceiling_"), seen, strict=False):
+        is_changed = all(holds(claim, new) for claim in changed.changed)
+        is_kept = all(holds(claim, new) for claim in changed.kept)
+        result[f"{prefix}changed"], result[f"{prefix}kept"] = is_changed, is_kept
+        result[f"{prefix}both"] = is_changed and is_kept
+    return result
+
+
+def after_change(
+    opened: Studio, original: np.ndarray, tokens: torch.Tensor, where: torch.Tensor
+) -> np.ndarray:
+    """The pixels of a picture whose places `where` (P,) bool show these tokens (P,)."""
+    painted = opened.pixels(tokens[None])[0]
+    return np.asarray(studio.paste(Image.fromarray(original), painted, where, opened.side))
 
 
 def can_edit(network: Studio) -> bool:
@@ -251,7 +285,7 @@ def summary(rows: dict[str, list[float]]) -> dict:
     result: dict = {"edits": len(next(iter(rows.values()), []))}
     for name, values in rows.items():
         result[name] = float(np.mean(values))
-        if name in ("changed", "kept", "both", "before"):
+        if name in YES_OR_NO:
             result[f"{name}_ci95"] = metrics.share_interval(int(sum(values)), len(values))
     return result
 
@@ -272,7 +306,9 @@ def lines(result: dict) -> list[str]:
     if result.get("edits", {}).get("edits"):
         edits = result["edits"]
         parts = [f"{edits['edits']} edits"]
-        for name in ("changed", "kept", "both", "before", "same", "again", "new_plan"):
+        for name in (*YES_OR_NO, "same", "again", "new_plan"):
+            if name not in edits:  # no change fitted its scene
+                continue
             parts.append(f"{name} {metrics.interval(edits, name, scale=100, digits=1)}")
         printed.append("  ".join(parts))
     return printed

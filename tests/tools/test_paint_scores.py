@@ -2,12 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
 from base.files import UserError
+from image import drawn, studio
 from image.data import PictureData
 from image.writer import Said
 from tools import paint_scores
+from worlds import changes
+from worlds.scenes import Object, Scene
 
 
 def flags_of(painted, *more: str) -> list[str]:
@@ -34,6 +39,7 @@ def test_a_table(painted, tmp_path, capsys):
         assert low <= row["truthful"] <= high and row["captions"] == 4
     assert "seen" not in result["splits"]["val"]["model, captions"]  # the true scene judges
     assert result["edits"]["edits"] == 2 and result["edits"]["same"] == 1
+    assert 0 <= result["edits"]["ceiling_both"] <= 1
     printed = capsys.readouterr().out
     assert "| val | twin, 9 calls |" in printed and "2 edits" in printed
 
@@ -67,3 +73,41 @@ def test_a_network_of_one_direction_is_scored_on_it(painted, monkeypatch, capsys
     assert printed.count("| val | model, ") == rows
     assert ("model, captions" in printed) == (direction == "to_words")
     assert ("1 edits" in printed) == (direction == "to_picture")
+
+
+def test_an_edit_and_its_ceiling(painted):
+    """The ceiling is the true picture after the change, in the places that were drawn again."""
+    opened = studio.open_studio(str(painted.painter), str(painted.data), torch.device("cpu"))
+    star = Object("star", "red", "small", "solid", 0.3, 0.3)
+    circle = Object("circle", "blue", "small", "solid", 0.7, 0.7)
+    scene = Scene([star, circle])
+    changed = changes.change_caption(
+        "a red star above a blue circle", changes.read("the star is green")
+    )
+    after = changes.change_scene(scene, changed.change)
+    shown = []
+
+    class Eyes:
+        def read(self, pictures):
+            shown.extend(pictures)
+            return [scene, scene, after][: len(pictures)]
+
+    side = opened.codes.config.side
+    old, true = drawn.picture(scene, side), drawn.picture(after, side)
+    tokens = opened.tokens(np.stack([old, true]))
+    everywhere = torch.ones(len(tokens[0]), dtype=torch.bool)
+    found = paint_scores.judged_edit(opened, scene, changed, everywhere, tokens[0], Eyes())
+    assert found == {
+        "before": True,
+        # No star is green, so none is above the circle either.
+        **{"changed": False, "kept": False, "both": False},
+        **{"ceiling_changed": True, "ceiling_kept": True, "ceiling_both": True},
+    }
+    assert (shown[0] == old).all() and (shown[1:] == opened.pixels(tokens)).all()
+    shown.clear()
+    paint_scores.judged_edit(opened, scene, changed, ~everywhere, tokens[0], Eyes())
+    assert (np.stack(shown) == old).all()
+    gone = Scene([circle])  # the words fit, but not this scene: there is no ceiling
+    assert "ceiling_both" not in paint_scores.judged_edit(
+        opened, gone, changed, everywhere, tokens[0], Eyes()
+    )
