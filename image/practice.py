@@ -13,7 +13,9 @@ painted well, take little time:
 
 `dropped` and `painted` count the painted pictures that showed the object's pair, `shown` the true
 pictures of training. A picture is kept if the network reads each attribute in it with a probability
-of at least `least`. No other judge takes part.
+of at least `least`. No other judge takes part. A network that has practised reads its own faults as
+right more often, so that the network from before practice is the better checker
+(docs/log/pictures.md).
 
 Shapes: B pictures, P picture tokens.
 """
@@ -134,23 +136,24 @@ def ids_of(opened: Studio, record: dict) -> list[int]:
 
 @torch.no_grad()
 def practise(
-    opened: Studio, records: list[dict], brush: Brush, first: int, least: float
+    opened: Studio, checker: Studio, records: list[dict], brush: Brush, first: int, least: float
 ) -> tuple[np.ndarray, list[bool]]:
     """A picture for each record, (B, P) uint16, and whether it is kept.
 
+    checker: the network that reads the pictures, of the same folder; it may be the painter itself.
     first: the number of the first picture. A picture's draws are those of its number.
     """
     words = [ids_of(opened, record) for record in records]
     drawn = opened.draw(words, brush, first=first)
-    sure = candidates.least_sure(opened.model, opened.vocabulary, words, drawn.tokens)
+    sure = candidates.least_sure(checker.model, checker.vocabulary, words, drawn.tokens)
     return drawn.tokens.numpy().astype(np.uint16), (sure >= least).tolist()
 
 
-def check_studio(opened: Studio) -> None:
-    """Raise UserError for a network that cannot check what it paints."""
+def check_studio(opened: Studio, name: str = "practice") -> None:
+    """Raise UserError for a network that cannot check what it paints. name: what it is for."""
     if not opened.reads_own:
         raise UserError(
-            "practice of a network that paints no plans or reads none",
+            f"{name} of a network that paints no plans or reads none",
             "a diffusion network of both directions, of a folder with plans",
             "name another --checkpoint",
         )

@@ -47,6 +47,9 @@ class Work:
     """The painter, its folder, and the machine."""
 
     checkpoint: str | None = setting(None, "a painter; none: the newest below this folder")
+    checker: str | None = setting(
+        None, "the checkpoint that reads what was painted; none: the painter", metavar="FILE"
+    )
     data_dir: str = setting("data_image_tokens", "its folder of picture tokens", metavar="FOLDER")
     out: str = setting("data_practice", "folder to write", metavar="FOLDER")
     precision: str = setting(
@@ -79,17 +82,22 @@ class State:
 
 
 def facts_of(
-    source: PictureData, path, wanted: Practice, brush: Brush, arithmetic: hardware.Arithmetic
+    source: PictureData,
+    paths: dict[str, str | Path],
+    wanted: Practice,
+    brush: Brush,
+    arithmetic: hardware.Arithmetic,
 ) -> dict:
     """What meta.json says of a folder of practice, and what a stopped run must have in common.
 
-    path: of the painter's checkpoint.
+    paths: of the checkpoints, "painter" and "checker".
     """
     facts = {name: source.meta[name] for name in ("levels", "inside", "picture_codes", "plans")}
-    painter = {"data": source.fingerprint, "painter": files.file_digest(path).hex()}
+    networks = {name: files.file_digest(path).hex() for name, path in paths.items()}
     drawn = flags.to_dict(brush.settings) | flags.to_dict(brush.guidance)
     drawn["precision"] = str(arithmetic.dtype)
-    return facts | {"tidy": True, "practice": painter | drawn | flags.to_dict(wanted)}
+    told = {"data": source.fingerprint} | networks | drawn | flags.to_dict(wanted)
+    return facts | {"tidy": True, "practice": told}
 
 
 def begin(out: Path, facts: dict, shown: Counter) -> State:
@@ -119,7 +127,13 @@ def save(out: Path, facts: dict, state: State) -> None:
 
 
 def practise(
-    opened: Studio, source: PictureData, wanted: Practice, brush: Brush, out: Path, facts: dict
+    opened: Studio,
+    checker: Studio,
+    source: PictureData,
+    wanted: Practice,
+    brush: Brush,
+    out: Path,
+    facts: dict,
 ) -> State:
     """Paint all pictures, batch after batch. Returns what was kept."""
     state = begin(out, facts, practice.shown_in(source))
@@ -132,7 +146,7 @@ def practise(
             for number in range(state.done, last):
                 tally = state.tally
                 records.append(practice.draw_scene(opened, source.meta, number, tally, wanted.seed))
-            found = practice.practise(opened, records, brush, state.done, wanted.least)
+            found = practice.practise(opened, checker, records, brush, state.done, wanted.least)
             for record, row, is_kept in zip(records, *found, strict=True):
                 state.tally.add(practice.scene_of(record), is_kept)
                 if is_kept:
@@ -158,15 +172,20 @@ def main(argv=None):
     arithmetic = hardware.Arithmetic(device, dtype)
     opened = studio.open_studio(path, work.data_dir, device)
     practice.check_studio(opened)
+    checker = opened
+    if work.checker:
+        checker = studio.open_studio(work.checker, work.data_dir, device)
+        practice.check_studio(checker, "--checker")
     picture_blocks.choose(opened.model.config, settings.block_size, settings.steps)
     opened.check_guidance(guidance)
     source, brush = PictureData(work.data_dir), Brush(settings, guidance, seed=wanted.seed)
-    facts = facts_of(source, path, wanted, brush, arithmetic)
+    paths = {"painter": path, "checker": work.checker or path}
+    facts = facts_of(source, paths, wanted, brush, arithmetic)
     out = files.claim(work.out)
     if (out / "meta.json").exists():
         raise UserError(f"{out}, which is there", "a new folder", "choose another --out")
     with arithmetic.autocast():
-        state = practise(opened, source, wanted, brush, out, facts)
+        state = practise(opened, checker, source, wanted, brush, out, facts)
     if not state.records:
         (out / UNFINISHED).unlink(missing_ok=True)  # another run has another --least
         raise UserError(

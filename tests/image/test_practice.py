@@ -90,14 +90,14 @@ def test_a_picture_is_kept_if_the_network_reads_it_surely(opened):
     """Its draws are those of its number, and the check is that of candidates."""
     records = [practice.draw_scene(opened, META, n, Tally(), seed=0) for n in range(4)]
     words = [practice.ids_of(opened, record) for record in records]
-    tokens, _ = practice.practise(opened, records, BRUSH, 0, 0.5)
+    tokens, _ = practice.practise(opened, opened, records, BRUSH, 0, 0.5)
     sure = candidates.least_sure(
         opened.model, opened.vocabulary, words, torch.from_numpy(tokens.astype(np.int64))
     )
     middle = float(sure.sort().values[1:3].mean())
-    again, kept = practice.practise(opened, records, BRUSH, 0, middle)
+    again, kept = practice.practise(opened, opened, records, BRUSH, 0, middle)
     assert (again == tokens).all() and kept == (sure >= middle).tolist() and sum(kept) == 2
-    last, _ = practice.practise(opened, records[3:], BRUSH, 3, 0.5)
+    last, _ = practice.practise(opened, opened, records[3:], BRUSH, 3, 0.5)
     assert (last[0] == tokens[3]).all()
     nats = candidates.hidden_nats(
         opened.model, opened.vocabulary, words, torch.from_numpy(tokens.astype(np.int64))
