@@ -290,6 +290,15 @@ def summary(rows: dict[str, list[float]]) -> dict:
     return result
 
 
+def check_calls(network: Studio, settings: SampleConfig, options: Options) -> None:
+    """Raise UserError for blocks that the network cannot paint in so few calls, before all work."""
+    config = network.model.config
+    picture_blocks.check(config, settings.block_size)
+    if network.paints and network.objective == "diffusion":
+        for calls in flags.numbers("step_counts", options.step_counts):
+            picture_blocks.choose(config, settings.block_size, calls)
+
+
 def lines(result: dict) -> list[str]:
     """What is printed: a table of each split in percent, and a line about the edits."""
     table = [["split", "pictures", *COLUMNS]]
@@ -326,7 +335,7 @@ def main(argv=None):
     opened = {"model": studio.open_studio(path, options.data_dir, device)}
     if options.twin:
         opened["twin"] = studio.open_studio(options.twin, options.data_dir, device)
-    picture_blocks.check(opened["model"].model.config, settings.block_size)
+    check_calls(opened["model"], settings, options)
     opened["model"].check_guidance(guidance)
     data, eyes = PictureData(options.data_dir), Eyes(options.reader, device)
     brush = Brush(settings, guidance, options.raster, options.seed, options.best_of)

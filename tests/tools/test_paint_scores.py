@@ -10,6 +10,7 @@ from base.files import UserError
 from image import drawn, studio
 from image.data import PictureData
 from image.writer import Said
+from tests.making.painted import train
 from tools import paint_scores
 from worlds import changes
 from worlds.scenes import Object, Scene
@@ -111,3 +112,12 @@ def test_an_edit_and_its_ceiling(painted):
     assert "ceiling_both" not in paint_scores.judged_edit(
         opened, gone, changed, everywhere, tokens[0], Eyes()
     )
+
+
+def test_too_few_calls_are_refused_before_all_work(painted, tmp_path, monkeypatch):
+    """Also behind a number of calls that is enough."""
+    run = train(painted.data, tmp_path / "run", "--block_sizes", "1,3")
+    monkeypatch.setattr(paint_scores, "score_split", lambda *_: pytest.fail("work was done"))
+    flags = ["--checkpoint", str(run), "--data_dir", str(painted.data), "--block_size", "3"]
+    with pytest.raises(UserError, match="2 calls for a picture in blocks of 3"):
+        paint_scores.main([*flags, "--step_counts", "3,2", "--device", "cpu"])
