@@ -149,13 +149,23 @@ def practise(
     return drawn.tokens.numpy().astype(np.uint16), (sure >= least).tolist()
 
 
-def check_studio(opened: Studio, name: str = "practice") -> None:
-    """Raise UserError for a network that cannot check what it paints. name: what it is for."""
+def check_studio(opened: Studio) -> None:
+    """Raise UserError for a network that cannot practise: it paints no plans, or reads none."""
     if not opened.reads_own:
         raise UserError(
-            f"{name} of a network that paints no plans or reads none",
+            "practice of a network that paints no plans or reads none",
             "a diffusion network of both directions, of a folder with plans",
             "name another --checkpoint",
+        )
+
+
+def check_checker(opened: Studio) -> None:
+    """Raise UserError for a network that reads no plans in pictures."""
+    if not opened.reads_plans:
+        raise UserError(
+            "--checker with a network that reads no plans in pictures",
+            "a diffusion network that learnt words, of a folder with plans",
+            "name another --checker, or leave it out: then the painter reads its own pictures",
         )
 
 

@@ -148,11 +148,16 @@ class Studio:
             )
 
     @property
-    def reads_own(self) -> bool:
-        """Whether it learnt to paint, and to read plans in pictures."""
+    def reads_plans(self) -> bool:
+        """Whether it learnt to read plans in pictures."""
         flags = self.saved.get("flags", {})
-        reads = flags.get("share_words", 1.0) + flags.get("share_both", 1.0) > 0
-        return self.paints and self.writes and self.vocabulary.plan > 0 and reads
+        learnt = flags.get("share_words", 1.0) + flags.get("share_both", 1.0) > 0
+        return self.writes and self.vocabulary.plan > 0 and learnt
+
+    @property
+    def reads_own(self) -> bool:
+        """Whether it paints, and reads the plans of what it painted."""
+        return self.paints and self.reads_plans
 
     def check_best_of(self, brush: Brush) -> None:
         """Raise UserError for candidates that are all alike, or that the network cannot read."""
@@ -206,15 +211,8 @@ class Studio:
                 "name another --checkpoint, or give the caption with --prompt",
             )
         histogram = self.saved["statistics"]["row_lengths"]
-        return writer.describe(
-            self.model,
-            self.vocabulary,
-            tokens,
-            histogram,
-            lengths=lengths,
-            seed=seed,
-            first=first,
-        )
+        how = {"lengths": lengths, "seed": seed, "first": first}
+        return writer.describe(self.model, self.vocabulary, tokens, histogram, **how)
 
     def wordings(
         self,

@@ -175,7 +175,7 @@ def main(argv=None):
     checker = opened
     if work.checker:
         checker = studio.open_studio(work.checker, work.data_dir, device)
-        practice.check_studio(checker, "--checker")
+        practice.check_checker(checker)
     picture_blocks.choose(opened.model.config, settings.block_size, settings.steps)
     opened.check_guidance(guidance)
     source, brush = PictureData(work.data_dir), Brush(settings, guidance, seed=wanted.seed)

@@ -192,3 +192,14 @@ def test_who_cannot_practise(opened):
     twin = Studio(opened.model, opened.vocabulary, {"objective": "ar"}, codes=None)
     with pytest.raises(UserError, match="practice of a network"):
         practice.check_studio(twin)
+    with pytest.raises(UserError, match="--checker with a network that reads no plans"):
+        practice.check_checker(twin)
+    to_words = Studio(
+        opened.model,
+        opened.vocabulary,
+        {"objective": "diffusion", "flags": {"directions": "to_words"}},
+        codes=None,
+    )
+    practice.check_checker(to_words)
+    with pytest.raises(UserError, match="practice of a network"):
+        practice.check_studio(to_words)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from base.files import UserError
-from image import practice
+from image import practice, studio
 from image.data import PictureData
 from image.practice import Tally
 from image.rows import PairBatches, Pairs
@@ -87,6 +87,32 @@ def test_a_damaged_state_is_refused(words, tmp_path):
     (tmp_path / "out" / practise.UNFINISHED).write_text('{"done": 4, "checksum": "0"}')
     with pytest.raises(UserError, match="unfinished"):
         practise.main(words)
+
+
+def test_another_network_reads_the_pictures(words, painter, tmp_path, monkeypatch):
+    """The pictures are the painter's, and the checker says which are kept."""
+    practise.main([*words, "--least", "0.000001"])
+    run, data = painter
+    other = train(data.folder, tmp_path / "other", "--share_words", "0.6", "--seed", "7")
+    read = []
+    real = practice.candidates.least_sure
+
+    def watched(model, *arguments):
+        read.append(model)
+        return real(model, *arguments)
+
+    monkeypatch.setattr(practice.candidates, "least_sure", watched)
+    second = [*words[:-1], str(tmp_path / "second"), "--checker", str(other)]
+    practise.main([*second, "--least", "0.000001"])
+    folders = [PictureData(tmp_path / name) for name in ("out", "second")]
+    assert (folders[0].tokens("train") == folders[1].tokens("train")).all()
+    facts = [folder.meta["practice"] for folder in folders]
+    assert facts[0]["checker"] == facts[0]["painter"] == facts[1]["painter"]
+    assert facts[1]["checker"] != facts[1]["painter"]
+    expected = studio.open_studio(str(other), str(data.folder), "cpu").model.state_dict()
+    for model in read:
+        found = model.state_dict()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_refusals(words, tmp_path):
