@@ -52,3 +52,42 @@ def test_the_attention_kernel_is_looked_at():
         assert hardware.attention_backend(CPU, torch.bfloat16, 2, 16, padded=False) == "math"
         assert hardware.describe_attention(model, torch.float32).startswith("math; ")
     assert hardware.describe_attention(torch.nn.Linear(2, 2), torch.float32) == "none"
+
+
+def test_attention_in_training_is_plain_only_where_the_fused_kernel_is_slow():
+    """On a CPU, in bfloat16, in rows that are not long: and nothing stays switched."""
+    allowed = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed
+    cases = {(torch.bfloat16, 512): "math", (torch.bfloat16, 513): "flash"}
+    cases |= {(torch.float32, 20): "flash"}
+    before = allowed()
+    for (dtype, length), kernel in cases.items():
+        with hardware.Arithmetic(CPU, dtype).training(length):
+            assert hardware.attention_backend(CPU, dtype, 2, 16, padded=True) == kernel
+            assert allowed() == (True if kernel == "math" else before)
+        assert allowed() == before
+    assert hardware.attention_backend(CPU, torch.bfloat16, 2, 16, padded=True) == "flash"
+    told = hardware.Arithmetic(CPU, torch.bfloat16).describe_attention(toy())
+    assert told.startswith("math; ") and "rows of more than 512 tokens: flash" in told
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_plain_attention_of_bfloat16_is_close_to_float32(causal):
+    """Outputs and gradients, with a row of padding: as close as the fused kernel comes."""
+    model = toy(causal=causal)
+    rng = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 8, (3, 8), generator=rng)
+    lengths = torch.tensor([8, 5, 1])
+
+    def gradients(context):
+        model.zero_grad()
+        with context:
+            logits = model(tokens, lengths=lengths)
+        real = torch.arange(8) < lengths[:, None]
+        logits[real].float().logsumexp(-1).square().sum().backward()
+        return torch.cat([weight.grad.flatten() for weight in model.parameters()])
+
+    arithmetic = hardware.Arithmetic(CPU, torch.bfloat16)
+    exact = gradients(hardware.Arithmetic(CPU, torch.float32).training(8))
+    plain = (gradients(arithmetic.training(8)) - exact).norm() / exact.norm()
+    fused = (gradients(arithmetic.autocast()) - exact).norm() / exact.norm()
+    assert plain < max(0.02, 2 * fused)
