@@ -105,7 +105,7 @@ class Arithmetic:
             short = describe_attention(model, self.dtype)
         if short == kernels:
             return kernels
-        return f"{short}; rows of more than {PLAIN_ATTENTION} tokens: {kernels}"
+        return f"{short} (rows of more than {PLAIN_ATTENTION} tokens: {kernels})"
 
 
 def product_rate(device: torch.device, precision: torch.dtype = torch.float32) -> float:
