@@ -13,9 +13,8 @@ painted well, take little time:
 
 `dropped` and `painted` count the painted pictures that showed the object's pair, `shown` the true
 pictures of training. A picture is kept if the network reads each attribute in it with a probability
-of at least `least`. No other judge takes part. A network that has practised reads its own faults as
-right more often, so that the network from before practice is the better checker
-(docs/log/pictures.md).
+of at least `least`. No other judge takes part. Another network than the painter may read the
+pictures, such as the painter from before practice (docs/log/pictures.md).
 
 Shapes: B pictures, P picture tokens.
 """
