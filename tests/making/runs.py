@@ -41,12 +41,13 @@ def same_run(first: Path, second: Path) -> None:
                 assert torch.equal(torch.as_tensor(value), expected)
 
 
-def as_soft_model(path: Path, out: Path) -> Path:
-    """A denoiser's checkpoint with soft masks, whose scalars were never trained."""
+def as_soft_model(path: Path, out: Path, **scalars: float) -> Path:
+    """A denoiser's checkpoint with soft masks, whose scalars are those of the start, or given."""
     saved = checkpoint.load(path)
     saved["model"]["soft_masks"] = True
     for part in filter(None, (saved["weights"], saved["averaged"])):
-        part |= {name: torch.tensor([value]) for name, value in soft_masks.START.items()}
+        start = soft_masks.START | scalars
+        part |= {name: torch.tensor([value]) for name, value in start.items()}
     checkpoint.save(out, saved)
     return out
 
