@@ -72,7 +72,7 @@ def test_attention_in_training_is_plain_only_where_the_fused_kernel_is_slow():
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_plain_attention_of_bfloat16_is_close_to_float32(causal):
-    """Outputs and gradients, with a row of padding: as close as the fused kernel comes."""
+    """Gradients, with padding and a row of one token: as close as the fused kernel comes."""
     model = toy(causal=causal)
     rng = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, 8, (3, 8), generator=rng)

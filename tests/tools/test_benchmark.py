@@ -51,7 +51,7 @@ def test_a_small_run(tmp_path, capsys, monkeypatch):
         assert 0 < rows[name]["share_of_product"] < 1.5
     printed = capsys.readouterr()
     assert "| train, denoiser |" in printed.out and "matrix product:" in printed.out
-    assert "attention flash" in printed.out  # what the steps used: see test_hardware.py
+    assert "attention flash" in printed.out
     assert "aten::" in printed.err
 
 
