@@ -51,7 +51,7 @@ from caption.objective import (
     make_preview,
     statistics_of,
 )
-from loop import distributed, fit, recipe, starts
+from loop import distributed, fit, hardware, recipe, starts
 from loop.batches import MicroBatches, with_noise, with_soft_steps
 from net import adapters, quality, soft_masks
 
@@ -197,18 +197,20 @@ def main(argv=None):
     batches = make_batches(train, own, cfg, model_config, shelf)
     humans = [record["captions"] for record in train.records]
     reward = teach.Reward(humans) if own.self_critical else None
-    metrics = fit.fit(
-        model,
-        make_loss(own, train.tokenizer, statistics, reward),
-        with_noise(batches, cfg.seed),
-        cfg,
-        setup.out,
-        # A reader must compute features with the same encoder, so the checkpoint names it.
-        about=about | {"encoder": encoder},
-        eval_fn=make_eval(own, held_out, statistics),
-        preview_fn=make_preview(own, cfg.seed, held_out, statistics),
-        resume=setup.resume,
-    )
+    # A caption has a few dozen tokens, which CPUs attend to faster without the fused attention.
+    with hardware.short_attention(device):
+        metrics = fit.fit(
+            model,
+            make_loss(own, train.tokenizer, statistics, reward),
+            with_noise(batches, cfg.seed),
+            cfg,
+            setup.out,
+            # A reader must compute features with the same encoder, so the checkpoint names it.
+            about=about | {"encoder": encoder},
+            eval_fn=make_eval(own, held_out, statistics),
+            preview_fn=make_preview(own, cfg.seed, held_out, statistics),
+            resume=setup.resume,
+        )
     words = ["--use_val_set", "--data_dir", start.data_dir, "--num_samples", "5"]
     words += ["--store", start.data_dir] if model_config.retrieve else []
     recipe.end(setup.out, metrics, "generate_caption.py", words)

@@ -30,7 +30,7 @@ from image import bounds, practice, tokenisers
 from image.data import PictureData
 from image.objective import ImageRun, make_eval, make_loss, make_preview
 from image.rows import PairBatches, Pairs
-from loop import distributed, fit, recipe, starts
+from loop import distributed, fit, hardware, recipe, starts
 from loop.batches import with_block_sizes, with_noise
 from net import adapters, soft_masks
 from worlds import plans
@@ -166,17 +166,18 @@ def main(argv=None):
         f"data: {len(train):,} pictures of {data.grid} x {data.grid} tokens of {data.codes} codes, "
         f"{batches.epoch_steps:,} steps per epoch"
     )
-    metrics = fit.fit(
-        model,
-        make_loss(own, train.vocabulary.mask, data.codes),
-        with_noise(sized, cfg.seed),
-        cfg,
-        setup.out,
-        about=about,
-        eval_fn=make_eval(own, held_out, statistics),
-        preview_fn=make_preview(own, cfg.seed, held_out, statistics),
-        resume=setup.resume,
-    )
+    with hardware.short_attention(device):
+        metrics = fit.fit(
+            model,
+            make_loss(own, train.vocabulary.mask, data.codes),
+            with_noise(sized, cfg.seed),
+            cfg,
+            setup.out,
+            about=about,
+            eval_fn=make_eval(own, held_out, statistics),
+            preview_fn=make_preview(own, cfg.seed, held_out, statistics),
+            resume=setup.resume,
+        )
     words = ["--data_dir", start.data_dir, "--prompt", "a red star above a blue circle"]
     recipe.end(setup.out, metrics, "generate_image.py", words)
 

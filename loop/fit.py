@@ -35,7 +35,7 @@ from base.randomness import dropout_seed
 from loop import distributed, estimate, progress
 from loop.batches import MicroBatches, step_generator, stream_of
 from loop.contracts import Checkpoint, EvalFn, LossFn, PreviewFn
-from loop.hardware import Arithmetic, choose_precision
+from loop.hardware import Arithmetic, choose_precision, describe_attention
 from loop.optim import learning_rate, make_optimizers, set_learning_rate
 from loop.run import Run, StopSignal
 
@@ -107,7 +107,7 @@ def prepare(
     distributed.say(
         f"precision: {dtype} ({reason}); compile: {cfg.compile}; parameters: {parameters:,}"
     )
-    distributed.say(f"attention: {arithmetic.describe_attention(model)}")
+    distributed.say(f"attention: {describe_attention(model, dtype)}")
     parallel, reason = distributed.choose_parallel(cfg.parallel, parameters, cfg.compile)
     if parallel != "alone":
         distributed.say(f"parallel: {parallel} ({reason}) over {distributed.world()} processes")
@@ -315,7 +315,7 @@ def forward_backward(
         share = batch["weight"] / tokens
         is_last = index == len(micro_batches) - 1
         with distributed.gradients_of(objective, is_last):
-            with arithmetic.training(row_length(batch)):
+            with arithmetic.autocast():
                 loss, figures = objective(batch, step_generator(cfg.seed, step, stream))
             # DDP and FSDP2 divide by the number of processes; the factor world() undoes it.
             arithmetic.scaler.scale(loss * (share * distributed.world())).backward()
@@ -353,12 +353,6 @@ def row_of(batch: dict, row: int, rows: int) -> dict:
     return single
 
 
-def row_length(batch: dict) -> int:
-    """Tokens in each row of a micro-batch; 1 if its rows have none."""
-    tokens = batch.get("tokens")
-    return 1 if tokens is None or tokens.ndim < 2 else tokens.shape[1]
-
-
 def nonfinite_rows(
     run: Run, loss_fn: LossFn, micro_batches: list[dict], step: int, arithmetic: Arithmetic
 ) -> str:
@@ -376,7 +370,7 @@ def nonfinite_rows(
         wrong = []
         for row in range(rows):
             rng = step_generator(run.cfg.seed, step)
-            with torch.no_grad(), arithmetic.training(row_length(batch)):
+            with torch.no_grad(), arithmetic.autocast():
                 loss = loss_fn(run.model, row_of(batch, row, rows), rng)[0].item()
             if not math.isfinite(loss):
                 wrong.append(row)

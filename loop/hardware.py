@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import statistics
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import torch
@@ -19,9 +18,6 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 # Instructions that make bfloat16 products 2.2 to 3 times as fast as float32's; without them they
 # take twice as long (docs/log).
 BFLOAT16_INSTRUCTIONS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-# Longest rows that train with plain attention: at 1,024 tokens it is no faster (docs/log), and its
-# memory grows with the square of the length.
-PLAIN_ATTENTION = 512
 PRODUCT_SIDE = 2048  # rows and columns of the product that `product_rate` times
 # What stands in the name of an attention's derivative, and what people call the kernel.
 ATTENTIONS = {"Flash": "flash", "Efficient": "memory-efficient", "Cudnn": "cuDNN"}
@@ -85,28 +81,6 @@ class Arithmetic:
         enabled = self.dtype != torch.float32
         return torch.autocast(self.device.type, self.dtype, enabled=enabled)
 
-    @contextlib.contextmanager
-    def training(self, length: int) -> Iterator[None]:
-        """A context for the forward pass of a training step on rows of `length` tokens."""
-        with self.autocast(), self.attention(length):
-            yield
-
-    def attention(self, length: int) -> AbstractContextManager:
-        """A context for attention in training, on rows of `length` tokens."""
-        slow_kernel = self.device.type == "cpu" and self.dtype == torch.bfloat16
-        if slow_kernel and length <= PLAIN_ATTENTION:
-            return plain_attention()
-        return contextlib.nullcontext()
-
-    def describe_attention(self, model: nn.Module) -> str:
-        """The attention kernels of a network in training, in words."""
-        kernels = describe_attention(model, self.dtype)
-        with self.attention(PLAIN_ATTENTION):
-            short = describe_attention(model, self.dtype)
-        if short == kernels:
-            return kernels
-        return f"{short} (rows of more than {PLAIN_ATTENTION} tokens: {kernels})"
-
 
 def product_rate(device: torch.device, precision: torch.dtype = torch.float32) -> float:
     """Operations per second of a large matrix product: the best that this device can do."""
@@ -122,20 +96,12 @@ def product_rate(device: torch.device, precision: torch.dtype = torch.float32) -
     return 2 * PRODUCT_SIDE**3 / statistics.median(seconds[1:])
 
 
-@contextlib.contextmanager
-def plain_attention() -> Iterator[None]:
-    """A context in which attention is plain products, in the type of its inputs.
+def short_attention(device: torch.device) -> AbstractContextManager:
+    """A context for rows of a few dozen tokens.
 
-    On CPUs, the backward pass of the fused attention is slow in bfloat16 (docs/log/scaling.md).
+    On CPUs the backward pass of the fused attention is slower for such rows than plain products.
     """
-    # Without this switch, torch computes plain attention of bfloat16 inputs in float32.
-    allowed = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(allowed)
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
 
 
 def attention_backend(

@@ -341,14 +341,7 @@ def test_soft_masks_start_from_a_plain_denoiser(straight, data_dir, tmp_path):
     assert weights["w_s"].item() == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(
-    "precision, told",
-    [
-        ("fp32", "attention: flash; rows with padding: flash\n"),
-        ("bf16", "attention: math; rows with padding: math (rows of more than 512 tokens: flash;"),
-    ],
-)
-def test_the_start_names_the_attention_kernel(data_dir, tmp_path, capsys, precision, told):
-    """On a CPU: torch's flash kernel in float32, plain products in bfloat16."""
-    make_run(data_dir, tmp_path / "run", "--max_steps", "1", "--precision", precision)
-    assert told in capsys.readouterr().err
+def test_the_start_names_the_attention_kernel(data_dir, tmp_path, capsys):
+    """On a CPU that is torch's flash kernel, with and without padding."""
+    make_run(data_dir, tmp_path / "run", "--max_steps", "1")
+    assert "attention: flash; rows with padding: flash\n" in capsys.readouterr().err

@@ -113,12 +113,11 @@ def case_of(options: Benchmark, device: torch.device) -> speed.Case:
 
 
 def attention(case: speed.Case) -> str:
-    """The attention kernel of the denoiser in training, which has no padding here."""
+    """The attention kernel of the denoiser, which has no padding here."""
     values = speed.sizes(case)
     width = values["d_model"] // values["heads"]
     where = case.device, case.precision, values["heads"], width
-    with hardware.Arithmetic(case.device, case.precision).attention(case.length):
-        return hardware.attention_backend(*where, padded=False)
+    return hardware.attention_backend(*where, padded=False)
 
 
 def memory_flags(options: Benchmark) -> dict:

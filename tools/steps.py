@@ -26,7 +26,7 @@ def optimizer_step(
     arithmetic = Arithmetic(device, precision)
     free = torch.ones_like(tokens, dtype=torch.bool)
     free[:, 0] = False
-    batches = [{"tokens": tokens, "weight": float(free.sum())}]
+    batches = [{"weight": float(free.sum())}]
 
     def loss(model, batch, rng):
         if is_twin:

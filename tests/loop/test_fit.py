@@ -233,24 +233,3 @@ def test_batches_beside_a_gpu_are_made_one_ahead_and_in_order():
     assert made[-2:] == [5, 6] and next(coming)[0] == 6
     with pytest.raises(UserError, match="a batch"):
         next(coming)
-
-
-@pytest.mark.parametrize("length, kernel", [(512, "math"), (513, "flash"), (None, "math")])
-def test_a_step_in_bfloat16_attends_by_plain_products_in_rows_that_are_not_long(length, kernel):
-    """Rows of None have no tokens, such as pictures with a number each."""
-    seen = []
-
-    def loss_fn(model, batch, rng):
-        kind = hardware.attention_backend(torch.device("cpu"), torch.bfloat16, 2, 16, padded=True)
-        seen.append(kind)
-        return model.weight.sum(), {}
-
-    tokens = torch.zeros(2) if length is None else torch.zeros(2, length)
-    fit.forward_backward(
-        distributed.Objective(torch.nn.Linear(2, 2), loss_fn),
-        [{"tokens": tokens, "weight": 2.0}],
-        1,
-        TrainConfig(),
-        hardware.Arithmetic(torch.device("cpu"), torch.bfloat16),
-    )
-    assert seen == [kernel]

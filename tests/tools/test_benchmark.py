@@ -17,7 +17,6 @@ SMALL = {
     "batches": 1,
     "samplers": "first_hitting",
     "device": "cpu",
-    "precision": "fp32",
 }
 
 
